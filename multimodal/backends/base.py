@@ -1,0 +1,132 @@
+"""The seam between the program and its engines: what a backend is asked, and how it is found.
+
+A backend is a module of this package named after a card's `family`, with one function,
+`load(card, files, device) -> Backend`. A loaded backend answers one kind of request with a stream
+of events. Closing that stream, or setting `stop`, ends the work within one token (text) or one
+window (speech), and only then does the stream end: a caller that has left the stream may be sure
+that the engine is free.
+"""
+
+from __future__ import annotations
+
+import importlib
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from multimodal.cards import ModelCard
+from multimodal.errors import BackendError, CardError, MultimodalError
+from multimodal.messages import AudioPart, Event, Focus, ImagePart, Sampling
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest:
+    """`turns` alternate user and assistant, in order, the last one the user's."""
+
+    turns: tuple[tuple[Literal["user", "assistant"], str], ...]
+    system_prompt: str = ""
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechRequest:
+    """`waveform`: float32, mono, 16 kHz, in [-1, 1], shape (samples,).
+
+    `english_unless`: languages (ISO 639-1) that need no English translation; empty asks for none.
+    """
+
+    part: AudioPart
+    waveform: NDArray[np.float32]
+    language: str | None = None
+    english_unless: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """`image`: RGB. `focus`: what the person asks about."""
+
+    part: ImagePart
+    image: Image
+    focus: Focus = "general"
+    question: str = ""
+
+
+Request = TextRequest | SpeechRequest | ImageRequest
+
+
+class Backend(Protocol):
+    """A loaded model. `run` may be called from several threads, up to the card's `concurrency`."""
+
+    def run(self, request: Any, stop: threading.Event) -> Iterator[Event]: ...
+
+    def close(self) -> None:
+        """Give back every byte. No `run` is under way when this is called."""
+
+
+Loader = Callable[[ModelCard, Path, str], Backend]
+
+
+def load(card: ModelCard, files: Path, device: str) -> Backend:
+    """Load `card` from the folder `files` onto `device` ("cpu", "cuda").
+
+    Raises CardError for an unknown family and BackendError when the engine refuses the weights.
+    """
+    name = f"multimodal.backends.{card.family}"
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise BackendError(
+                f"{card.title} needs the Python package '{error.name}': pip install {error.name}"
+            ) from error
+        raise CardError(
+            f"{card.name}: there is no backend for the family '{card.family}'"
+        ) from error
+    try:
+        backend: Backend = module.load(card, files, device)
+    except MultimodalError:
+        raise
+    except Exception as error:
+        raise BackendError(f"{card.title} could not be loaded: {error}") from error
+    return backend
+
+
+def stream(
+    work: Callable[[Callable[[Event], None], Callable[[], bool]], None], stop: threading.Event
+) -> Iterator[Event]:
+    """Run a blocking `work(emit, stopped)` in a thread and yield what it emits.
+
+    `stopped()` turns true once `stop` is set or this stream is closed; the stream ends when the
+    work has returned, so the engine is free by then. An error of the work is raised here.
+    """
+    events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
+    closed = threading.Event()
+
+    def target() -> None:
+        try:
+            work(events.put, lambda: closed.is_set() or stop.is_set())
+        except BaseException as error:  # handed over to the consumer, whatever it is
+            events.put(error)
+        else:
+            events.put(None)
+
+    worker = threading.Thread(target=target, daemon=True, name="engine")
+    worker.start()
+    try:
+        while (event := events.get()) is not None:
+            if isinstance(event, MultimodalError):
+                raise event
+            if isinstance(event, BaseException):
+                raise BackendError(f"the engine failed: {event}") from event
+            yield event
+    finally:
+        closed.set()
+        worker.join()

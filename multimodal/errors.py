@@ -1,0 +1,71 @@
+"""Every error a person can meet, in one tree; each message names the thing and the way out.
+
+MultimodalError
+├── RequestError            the person sent something that cannot be used (HTTP 400)
+│   ├── MediaError          a picture or a recording that cannot be read, or is out of bounds
+│   ├── PromptError         an empty or an over-long message
+│   └── UnknownModelError   a model name that no card carries (HTTP 404)
+├── ConfigurationError      a card, a profile or a setting is wrong (exit status 2)
+│   ├── CardError
+│   └── SettingsError
+├── WeightsError            weights could not be fetched, verified or stored (HTTP 503)
+├── CapacityError           models do not fit the budget, or no place came free in time (503)
+├── BackendError            an engine failed while it loaded or ran (HTTP 500)
+├── StoreError              the conversations cannot be read or written (HTTP 500)
+└── TurnStoppedError        the person stopped the turn; never shown as a failure
+
+Foreign exceptions are translated at the one border where they arise: the module that calls
+the library. Nothing above the backends catches an exception of torch, Pillow or SQLAlchemy.
+"""
+
+
+class MultimodalError(Exception):
+    """Base of every error shown to a person. `str(error)` is one clear sentence."""
+
+
+class RequestError(MultimodalError):
+    """What the person sent cannot be used; nothing of it was lost."""
+
+
+class MediaError(RequestError):
+    """A picture or recording is broken, of an unknown kind, or out of bounds."""
+
+
+class PromptError(RequestError):
+    """A message is empty, or longer than the model reads."""
+
+
+class UnknownModelError(RequestError):
+    """No card carries the name asked for; the message lists those that exist."""
+
+
+class ConfigurationError(MultimodalError):
+    """A file or an option that configures the program is wrong."""
+
+
+class CardError(ConfigurationError):
+    """A model card or a profile is wrong; the message names file and field."""
+
+
+class SettingsError(ConfigurationError):
+    """A command line option or an environment variable is wrong."""
+
+
+class WeightsError(MultimodalError):
+    """Weights could not be fetched, verified or stored."""
+
+
+class CapacityError(MultimodalError):
+    """The memory budget, the disk or the waiting time does not allow it."""
+
+
+class BackendError(MultimodalError):
+    """An engine failed while it loaded or ran."""
+
+
+class StoreError(MultimodalError):
+    """The conversations cannot be read or written."""
+
+
+class TurnStoppedError(MultimodalError):
+    """The person stopped the turn."""
