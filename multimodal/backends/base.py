@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -65,7 +65,7 @@ Request = TextRequest | SpeechRequest | ImageRequest
 class Backend(Protocol):
     """A loaded model. `run` may be called from several threads, up to the card's `concurrency`."""
 
-    def run(self, request: Any, stop: threading.Event) -> Iterator[Event]: ...
+    def run(self, request: Any, stop: threading.Event) -> Generator[Event, None, None]: ...
 
     def close(self) -> None:
         """Give back every byte. No `run` is under way when this is called."""
@@ -101,7 +101,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
 
 def stream(
     work: Callable[[Callable[[Event], None], Callable[[], bool]], None], stop: threading.Event
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Run a blocking `work(emit, stopped)` in a thread and yield what it emits.
 
     `stopped()` turns true once `stop` is set or this stream is closed; the stream ends when the

@@ -1,0 +1,220 @@
+"""How a turn flows: decide, lease, run, tell. Holds no state between turns."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from multimodal.backends.base import Backend, ImageRequest, Request, SpeechRequest, TextRequest
+from multimodal.cards import Catalog, Profile
+from multimodal.errors import MediaError, TurnStoppedError
+from multimodal.media import MediaFolder
+from multimodal.memory.lease import Lease
+from multimodal.memory.manager import MemoryManager
+from multimodal.messages import (
+    AudioPart,
+    Conversation,
+    Description,
+    Done,
+    Event,
+    Finish,
+    ImagePart,
+    Message,
+    Notice,
+    Outcome,
+    Role,
+    Route,
+    RouteChosen,
+    Step,
+    Task,
+    TextDelta,
+    TextPart,
+    Timing,
+    Transcript,
+    Usage,
+)
+from multimodal.router import Router, spoken_and_typed
+
+
+class Assistant:
+    """Answers conversations with the models of one profile. Every method is thread-safe."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        profile: Profile,
+        memory: MemoryManager[Backend],
+        media: MediaFolder,
+    ) -> None:
+        self.catalog = catalog
+        self.profile = profile
+        self.memory = memory
+        self.media = media
+        self._router = Router(catalog, profile)
+
+    def reply(self, conversation: Conversation, stop: threading.Event) -> Iterator[Event]:
+        """Answer the newest message; the last event is Done.
+
+        Setting `stop`, or closing the stream, ends the work and gives the lease back. Raises the
+        errors of `errors.py`; what was streamed before stays valid.
+        """
+        turn = _Turn(conversation)
+        try:
+            route = turn.decided(self._router.decide(turn.conversation))
+            yield RouteChosen(route)
+            yield from self._follow(route, turn, stop)
+            while route.again and not stop.is_set():
+                route = turn.decided(self._router.decide(turn.conversation))
+                yield RouteChosen(route)
+                yield from self._follow(route, turn, stop)
+        except TurnStoppedError:
+            turn.finish = "stopped"
+        yield Done(turn.outcome("stopped" if stop.is_set() else turn.finish))
+
+    def transcribe(self, part: AudioPart, card: str, stop: threading.Event) -> Iterator[Event]:
+        """Only hear one recording, with the card of that name; the last event is Done."""
+        step = Step(Task.SPEECH, card, "hear the recording", part.sha256)
+        turn = _Turn(Conversation((Message("user", (part,)),)))
+        route = turn.decided(Route((step,), "transcription", "You asked for a transcript."))
+        yield from self._follow(route, turn, stop)
+        yield Done(turn.outcome(turn.finish))
+
+    def _follow(self, route: Route, turn: _Turn, stop: threading.Event) -> Iterator[Event]:
+        if route.answer is not None:
+            yield turn.saw(TextDelta(route.answer))
+        for step in route.steps:
+            card = self.catalog.card(step.card)
+            with self.memory.lease(card, stop) as lease:
+                yield from lease.wait()
+                started = time.monotonic()
+                with closing(self._run(lease.backend, step, turn, stop)) as events:
+                    for event in events:
+                        yield turn.saw(event)
+                turn.took(lease, step, time.monotonic() - started)
+            if step is route.steps[-1] and not route.again:
+                yield from turn.answer_from_pictures(step)
+
+    def _run(
+        self, backend: Backend, step: Step, turn: _Turn, stop: threading.Event
+    ) -> Generator[Event, None, None]:
+        request = self._request(step, turn)
+        if isinstance(request, TextRequest) and (notice := turn.translated(step, self.catalog)):
+            yield notice
+        with closing(backend.run(request, stop)) as events:
+            yield from events
+
+    def _request(self, step: Step, turn: _Turn) -> Request:
+        conversation = turn.conversation
+        if step.task is Task.TEXT:
+            controls = conversation.controls
+            return TextRequest(turns(conversation), controls.system_prompt, controls.sampling)
+        part = _part(conversation, step.sha256)
+        if isinstance(part, AudioPart):
+            return SpeechRequest(part, self.media.waveform(part), None, self._languages())
+        question = spoken_and_typed(conversation.messages[-1])
+        return ImageRequest(part, self.media.image(part), step.focus, question)
+
+    def _languages(self) -> tuple[str, ...]:
+        """The languages that the profile's text model reads; () for any."""
+        name = self.profile.default(Task.TEXT)
+        return self.catalog.card(name).languages if name else ()
+
+
+@dataclass
+class _Turn:
+    """What one turn has come to so far."""
+
+    conversation: Conversation
+    started_s: float = field(default_factory=time.monotonic)
+    first_token_s: float | None = None
+    routes: list[Route] = field(default_factory=list)
+    timings: list[Timing] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+    usage: Usage | None = None
+    finish: Finish = "stop"
+
+    def decided(self, route: Route) -> Route:
+        self.routes.append(route)
+        return route
+
+    def saw(self, event: Event) -> Event:
+        match event:
+            case Transcript(part):
+                self.conversation = self.conversation.with_part(part)
+            case Description(part, answer):
+                self.conversation = self.conversation.with_part(part)
+                self.answers.append(answer)
+            case Notice(text):
+                self.notices.append(text)
+            case Usage():
+                self.usage, self.finish = event, event.finish
+            case TextDelta() if self.first_token_s is None:
+                self.first_token_s = time.monotonic() - self.started_s
+        return event
+
+    def took(self, lease: Lease[Backend], step: Step, run_s: float) -> None:
+        self.timings.append(
+            Timing(step.card, step.task, lease.wait_s, lease.load_s, run_s, lease.evicted)
+        )
+
+    def answer_from_pictures(self, step: Step) -> Iterator[Event]:
+        """Where looking was the last step, what was found is the reply."""
+        if step.task is Task.IMAGE and self.answers:
+            yield self.saw(TextDelta("\n\n".join(self.answers)))
+
+    def translated(self, step: Step, catalog: Catalog) -> Notice | None:
+        spoken = [part for part in self.conversation.messages[-1].recordings if part.english]
+        if not spoken:
+            return None
+        title = catalog.card(step.card).title
+        return Notice(
+            f"{title} does not read the language you spoke ({spoken[-1].language}), so it was "
+            "given an English translation and answers in English."
+        )
+
+    def outcome(self, finish: Finish) -> Outcome:
+        used = self.usage or Usage(0, 0, 0, 0.0, finish, 0)
+        return Outcome(
+            routes=tuple(self.routes),
+            timings=tuple(self.timings),
+            notices=tuple(self.notices),
+            finish=finish,
+            seconds=time.monotonic() - self.started_s,
+            first_token_s=self.first_token_s,
+            prompt_tokens=used.prompt_tokens,
+            cached_tokens=used.cached_tokens,
+            completion_tokens=used.completion_tokens,
+            decode_s=used.decode_s,
+            seed=self.usage.seed if self.usage else None,
+        )
+
+
+def turns(conversation: Conversation) -> tuple[tuple[Role, str], ...]:
+    """The conversation as the text model reads it: (role, words), roles alternating, the user's
+    first and last. Pictures stand as what was seen in them."""
+    said: list[tuple[Role, str]] = []
+    for message in conversation.messages:
+        words = _as_words(message)
+        if not words or (message.role == "assistant" and not said):
+            continue
+        if said and said[-1][0] == message.role:
+            words = said.pop()[1] + "\n\n" + words
+        said.append((message.role, words))
+    return tuple(said)
+
+
+def _as_words(message: Message) -> str:
+    seen = (f"[Picture: {p.description}]" for p in message.images if p.description)
+    return "\n\n".join(filter(None, (*seen, spoken_and_typed(message))))
+
+
+def _part(conversation: Conversation, sha256: str | None) -> AudioPart | ImagePart:
+    for message in reversed(conversation.messages):
+        for part in message.parts:
+            if not isinstance(part, TextPart) and part.sha256 == sha256:
+                return part
+    raise MediaError("The picture or recording this turn needs is no longer there. Add it again.")

@@ -1,0 +1,185 @@
+"""Settings in, a working program out: the one place where the parts are put together."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from multimodal.assistant import Assistant
+from multimodal.backends.base import Backend, load
+from multimodal.cards import AUTO, Catalog, ModelCard, Profile
+from multimodal.errors import MultimodalError, SettingsError
+from multimodal.media import MediaFolder
+from multimodal.memory.devices import Cpu, Device, Simulated
+from multimodal.memory.manager import MemoryManager, Report
+from multimodal.messages import Progress
+from multimodal.settings import Settings, prepare_data_folder
+from multimodal.store import Store
+from multimodal.weights import FetchProgress, Weights
+
+EMBEDDED = "embedded"
+GPU_PREFIX = "gpu-"
+
+
+@dataclass(frozen=True)
+class Program:
+    """Everything that a page, the HTTP interface or the command line needs."""
+
+    settings: Settings
+    catalog: Catalog
+    profile: Profile
+    memory: MemoryManager[Backend]
+    media: MediaFolder
+    store: Store
+    weights: Weights
+    assistant: Assistant
+    fetching: Fetching
+
+    @property
+    def cards(self) -> tuple[ModelCard, ...]:
+        """The cards of the profile, in the order it offers them."""
+        return tuple(self.catalog.card(name) for name in self.profile.names)
+
+    def close(self) -> None:
+        self.fetching.stop.set()
+        self.memory.close()
+        self.store.close()
+
+
+@dataclass
+class Fetching:
+    """The first start's download as the page shows it: how far each card is, or why it failed."""
+
+    progress: dict[str, FetchProgress] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True)
+class _Models:
+    """The memory manager's source: weights from `Weights`, engines from `backends`."""
+
+    weights: Weights
+
+    def fetch(self, card: ModelCard, report: Report) -> Path:
+        def tell(progress: FetchProgress) -> None:
+            report(Progress(progress_text(card, progress), progress_fraction(progress)))
+
+        return self.weights.ensure(card, tell)
+
+    def load(self, card: ModelCard, files: Path, engine: str) -> Backend:
+        return load(card, files, engine)
+
+
+def build(settings: Settings) -> Program:
+    """Put the program together; loads no model and opens no connection.
+
+    Raises SettingsError, CardError or StoreError, each one sentence for the person who started it.
+    """
+    prepare_data_folder(settings)
+    catalog = read_catalog(settings)
+    device = _device(settings)
+    profile = choose_profile(catalog, settings.profile, device)
+    weights = Weights(settings.weights_folder, settings.offline)
+    budget = int(settings.budget or profile.budget)
+    memory = MemoryManager(device, budget, _Models(weights))
+    media = MediaFolder(settings.media_folder)
+    return Program(
+        settings,
+        catalog,
+        profile,
+        memory,
+        media,
+        Store(settings.database_url),
+        weights,
+        Assistant(catalog, profile, memory, media),
+        Fetching(),
+    )
+
+
+def read_catalog(settings: Settings) -> Catalog:
+    """The shipped cards and profiles, then those of --models and of the data folder."""
+    extra = [settings.models] if settings.models else []
+    return Catalog([shipped_models(), *extra, settings.data / "models"])
+
+
+def shipped_models() -> Path:
+    """The folder `models/`: beside the package in a checkout, inside it when installed."""
+    inside = Path(__file__).parent / "models"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "models"
+
+
+def choose_profile(catalog: Catalog, name: str, device: Device) -> Profile:
+    """`auto` is the largest GPU profile whose budget the card holds, else the embedded one."""
+    if name != AUTO:
+        return catalog.profile(name)
+    if device.engine == "cuda" or device.simulated:
+        fitting = [
+            profile
+            for profile in catalog.profiles
+            if profile.device == "cuda" and profile.budget <= device.capacity_bytes()
+        ]
+        if fitting:
+            return max(fitting, key=lambda profile: profile.budget)
+    return catalog.profile(EMBEDDED)
+
+
+def fetch_missing(
+    program: Program, show: Callable[[FetchProgress], None] = lambda progress: None
+) -> None:
+    """Fetch what the profile's default cards need and is not there yet; never raises.
+
+    Failures are kept in `program.fetching.errors`, and met again, as an error, by the turn that
+    needs the model.
+    """
+    fetching = program.fetching
+    defaults = [names[0] for names in program.profile.models.values() if names]
+    missing = [
+        card for card in map(program.catalog.card, defaults) if not program.weights.ready(card)
+    ]
+    with ExitStack() as cleanup:
+        for card in missing:
+            cleanup.callback(fetching.progress.pop, card.name, None)
+
+            def tell(progress: FetchProgress) -> None:
+                fetching.progress[progress.card] = progress
+                show(progress)
+
+            try:
+                program.weights.ensure(card, tell, fetching.stop)
+            except MultimodalError as error:
+                fetching.errors[card.name] = str(error)
+
+
+def progress_text(card: ModelCard, progress: FetchProgress) -> str:
+    """“Fetching SmolLM2 135M: 40 of 93 MB”."""
+    verb = {
+        "waiting": "Waiting to fetch",
+        "fetching": "Fetching",
+        "verifying": "Checking",
+        "unpacking": "Unpacking",
+        "ready": "Ready:",
+    }[progress.phase]
+    done, total = progress.done_bytes / 1e6, progress.total_bytes / 1e6
+    return f"{verb} {card.title}: {done:.0f} of {total:.0f} MB"
+
+
+def progress_fraction(progress: FetchProgress) -> float | None:
+    return progress.done_bytes / progress.total_bytes if progress.total_bytes else None
+
+
+def _device(settings: Settings) -> Device:
+    kind = settings.device_kind
+    if kind == "sim":
+        return Simulated(settings.simulated_bytes)
+    if kind == "cuda":
+        has = "has an NVIDIA driver" if shutil.which("nvidia-smi") else "shows no NVIDIA driver"
+        raise SettingsError(
+            f"--device cuda: running models on CUDA is not part of this version (this machine "
+            f"{has}). Use --device cpu, or --device sim:12GB to see what such a card would do."
+        )
+    return Cpu()

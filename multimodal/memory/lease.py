@@ -1,0 +1,89 @@
+"""A model's place on the device, and a turn's right to use it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from multimodal.cards import ModelCard
+from multimodal.errors import BackendError, MultimodalError, TurnStoppedError
+from multimodal.memory.budget import Resident
+from multimodal.messages import Progress
+
+
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+B = TypeVar("B", bound=Closable)
+
+
+@dataclass(eq=False)
+class Entry(Generic[B]):
+    """A model on the device, or on its way there (`backend` is None)."""
+
+    card: ModelCard
+    size_bytes: int
+    charged_bytes: int
+    progress: Progress
+    backend: B | None = None
+    error: MultimodalError | None = None
+    leases: int = 0
+    uses: int = 0
+    load_s: float = 0.0
+    last_used_s: float = 0.0
+
+    def resident(self) -> Resident:
+        leases = self.leases if self.backend else 1
+        return Resident(
+            self.card.name, self.size_bytes, leases, self.load_s, self.uses, self.last_used_s
+        )
+
+
+class Grants(Protocol[B]):
+    """What a lease asks of its manager."""
+
+    def advance(self, lease: Lease[B]) -> Progress | None: ...
+
+    def pause(self) -> None: ...
+
+
+@dataclass(eq=False)
+class Lease(Generic[B]):
+    """A place in the queue, then the right to use one model. Made by `MemoryManager.lease`."""
+
+    card: ModelCard
+    workspace_bytes: int
+    stop: threading.Event
+    manager: Grants[B]
+    asked_s: float = field(default_factory=time.monotonic)
+    wait_s: float = 0.0
+    load_s: float = 0.0
+    evicted: tuple[str, ...] = ()
+    entry: Entry[B] | None = None
+    granted: bool = False
+
+    def wait(self) -> Iterator[Progress]:
+        """Yield what is being waited for until the model may be used.
+
+        Raises CapacityError (never fits, or waited too long), the error of a failed load, and
+        TurnStoppedError when the turn's stop was set.
+        """
+        shown = None
+        while (state := self.manager.advance(self)) is not None:
+            if self.stop.is_set():
+                raise TurnStoppedError("stopped while waiting")
+            if state != shown:
+                shown = state
+                yield state
+            self.manager.pause()
+        self.wait_s = time.monotonic() - self.asked_s - self.load_s
+
+    @property
+    def backend(self) -> B:
+        if self.entry is None or self.entry.backend is None or not self.granted:
+            raise BackendError(f"{self.card.title} was used before it was leased")
+        return self.entry.backend

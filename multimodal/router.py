@@ -1,0 +1,245 @@
+"""Conversation in, Route out. Decides, never loads: pure, deterministic, with the reason in words.
+
+The rules, in their order (the first that fits decides):
+
+1. A recording that was not heard yet is transcribed; then the words decide ("again").
+2. "Draw ..." goes to a model that makes pictures, or says what is missing.
+3. A picture in the message is looked at. A question that its findings answer (what is it, what
+   does it say, which colours, how many faces) is answered from them; any other goes on to the
+   text model together with the description.
+4. A question about an earlier picture goes back to that picture, in the same way.
+5. Everything else is a matter for the text model.
+
+A model the person chose replaces the profile's own for its task, and is the last step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from multimodal.cards import AUTO, Catalog, ModelCard, Profile
+from multimodal.errors import PromptError, RequestError
+from multimodal.intents import (
+    focus_of,
+    names_a_picture,
+    ordinal_of,
+    points_at_something,
+    wants_drawing,
+    wants_transcript,
+)
+from multimodal.messages import (
+    Conversation,
+    ImagePart,
+    Message,
+    Route,
+    Step,
+    Task,
+)
+
+LONG_RECORDING_S = 90
+"""A recording longer than this, sent without a word, is taken as one to write down."""
+
+
+NEEDS = {
+    Task.DRAW: "a diffusion model such as Stable Diffusion 1.5 (2.1 GB of weights in 16 bit) "
+    "and, to be quick, a GPU",
+    Task.SPEECH: "a speech model such as Whisper",
+    Task.IMAGE: "a model that sees",
+    Task.TEXT: "a text model",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """What the rules look at."""
+
+    conversation: Conversation
+    last: Message
+    words: str
+    chosen: ModelCard | None
+
+
+class Router:
+    """Decides for one profile of one catalog."""
+
+    def __init__(self, catalog: Catalog, profile: Profile) -> None:
+        self._catalog = catalog
+        self._profile = profile
+
+    def decide(self, conversation: Conversation) -> Route:
+        """The route for the newest message of `conversation`, which must be the user's.
+
+        Raises PromptError for an empty message, UnknownModelError for a model that no card
+        carries, RequestError where the chosen model cannot do anything with the message.
+        """
+        last = conversation.messages[-1]
+        words = spoken_and_typed(last)
+        if not last.parts or not (words or last.images or last.recordings):
+            raise PromptError("The message is empty. Type something, or add a picture or voice.")
+        scene = _Scene(conversation, last, words, self._chosen(conversation))
+        for rule in (self._hear, self._draw, self._look, self._look_again):
+            if (route := rule(scene)) is not None:
+                return route
+        return self._talk(scene)
+
+    # ------------------------------------------------------------ the rules
+
+    def _hear(self, scene: _Scene) -> Route | None:
+        unheard = [part for part in scene.last.recordings if part.transcript is None]
+        if not unheard:
+            return self._written_down(scene)
+        card = self._for(Task.SPEECH, scene)
+        if card is None:
+            return self._missing("hear recordings", Task.SPEECH)
+        steps = tuple(
+            Step(Task.SPEECH, card.name, "hear the recording", part.sha256) for part in unheard
+        )
+        reason = f"The message has a recording, so {card.title} writes down what is said."
+        return Route(steps, "voice", reason, again=True)
+
+    def _written_down(self, scene: _Scene) -> Route | None:
+        """After the hearing: was the transcript all that was wanted, or was nothing said?"""
+        recordings = scene.last.recordings
+        if not recordings:
+            return None
+        heard = "\n\n".join(part.transcript or "" for part in recordings).strip()
+        typed = scene.last.text.strip()
+        if not heard and not typed:
+            names = " or ".join(f"“{part.name}”" for part in recordings)
+            answer = (
+                f"I heard no speech in {names}. Check the microphone, or that the recording "
+                "is of someone speaking, and send it again."
+            )
+            return Route((), "no-speech", "The recording holds no speech.", answer)
+        if scene.chosen is not None and scene.chosen.task is Task.SPEECH:
+            return Route((), "write-down", f"You chose {scene.chosen.title}.", heard)
+        if typed and wants_transcript(typed):
+            return Route((), "write-down", "You asked for what is said.", heard or "No speech.")
+        if not typed and sum(part.seconds for part in recordings) > LONG_RECORDING_S:
+            return Route((), "write-down", "A long recording without a question.", heard)
+        return None
+
+    def _draw(self, scene: _Scene) -> Route | None:
+        chosen = scene.chosen is not None and scene.chosen.task is Task.DRAW
+        if not chosen and (scene.last.images or not wants_drawing(scene.words)):
+            return None
+        card = self._for(Task.DRAW, scene)
+        if card is None:
+            return self._missing("draw", Task.DRAW)
+        step = Step(Task.DRAW, card.name, "make the picture")
+        return Route((step,), "draw", f"You asked for a picture, so {card.title} makes it.")
+
+    def _look(self, scene: _Scene) -> Route | None:
+        if not scene.last.images:
+            return None
+        return self._at(scene, scene.last.images, "picture", "The message has a picture")
+
+    def _look_again(self, scene: _Scene) -> Route | None:
+        picture = _meant(scene)
+        if scene.chosen is not None and scene.chosen.task is Task.IMAGE and picture is None:
+            earlier = _pictures(scene.conversation)
+            if not earlier:
+                raise RequestError(
+                    f"{scene.chosen.title} answers about pictures and this conversation has none. "
+                    "Add a picture, or choose “auto”."
+                )
+            picture = earlier[-1]
+        if picture is None:
+            return None
+        return self._at(
+            scene, (picture,), "earlier-picture", f"The question is about “{picture.name}”"
+        )
+
+    def _at(self, scene: _Scene, pictures: tuple[ImagePart, ...], rule: str, because: str) -> Route:
+        card = self._for(Task.IMAGE, scene)
+        if card is None:
+            return self._missing("look at pictures", Task.IMAGE)
+        focus = focus_of(scene.words)
+        steps = tuple(
+            Step(Task.IMAGE, card.name, "look at the picture", part.sha256, focus or "general")
+            for part in pictures
+        )
+        only_looking = scene.chosen is not None and scene.chosen.task is Task.IMAGE
+        speaker = self._for(Task.TEXT, scene)
+        told = scene.chosen is not None and scene.chosen.task is Task.TEXT
+        if only_looking or speaker is None or (focus is not None and not told):
+            return Route(steps, rule, f"{because}, so {card.title} looks at it and answers.")
+        talk = Step(Task.TEXT, speaker.name, "answer with what was seen")
+        reason = f"{because}: {card.title} looks at it, then {speaker.title} answers."
+        return Route((*steps, talk), rule, reason)
+
+    def _talk(self, scene: _Scene) -> Route:
+        if scene.chosen is not None and scene.chosen.task is Task.SPEECH:
+            raise RequestError(
+                f"{scene.chosen.title} writes down recordings and this message has none. "
+                "Add a recording, or choose “auto”."
+            )
+        card = self._for(Task.TEXT, scene)
+        if card is None:
+            return self._missing("answer text", Task.TEXT)
+        if scene.chosen is card:
+            return Route(_talking(card), "chosen", f"You chose {card.title}.")
+        if scene.last.recordings:
+            reason = f"What you said is a question in words, so {card.title} answers."
+        else:
+            reason = f"The message is text, so {card.title} answers."
+        return Route(_talking(card), "text", reason)
+
+    # ------------------------------------------------------------ models
+
+    def _chosen(self, conversation: Conversation) -> ModelCard | None:
+        name = conversation.controls.model
+        return None if name == AUTO else self._catalog.card(name)
+
+    def _for(self, task: Task, scene: _Scene) -> ModelCard | None:
+        if scene.chosen is not None and scene.chosen.task is task:
+            return scene.chosen
+        name = self._profile.default(task)
+        return None if name is None else self._catalog.card(name)
+
+    def _missing(self, ability: str, task: Task) -> Route:
+        able = [p.name for p in self._catalog.profiles if p.default(task)]
+        way = f"Start with --profile {able[0]}." if able else "No profile has one yet."
+        answer = (
+            f"I cannot {ability} here: that needs {NEEDS[task]}, and the profile "
+            f"“{self._profile.title}” lists no model for it. {way}"
+        )
+        return Route((), f"no-{task}", f"No model of this profile can {ability}.", answer)
+
+
+def spoken_and_typed(message: Message) -> str:
+    """The words of a message: what was typed, then what was said (in English if translated)."""
+    said = (part.english or part.transcript or "" for part in message.recordings)
+    return "\n".join(filter(None, (message.text.strip(), *(text.strip() for text in said))))
+
+
+def _talking(card: ModelCard) -> tuple[Step, ...]:
+    return (Step(Task.TEXT, card.name, "answer"),)
+
+
+def _pictures(conversation: Conversation) -> list[ImagePart]:
+    return [part for message in conversation.messages for part in message.images]
+
+
+def _meant(scene: _Scene) -> ImagePart | None:
+    """The earlier picture that the words mean. Naming a picture always counts; a mere “it” only
+    while the question before this one was about a picture too."""
+    earlier = _pictures(scene.conversation)
+    if not earlier:
+        return None
+    if names_a_picture(scene.words):
+        index = ordinal_of(scene.words)
+        return earlier[index if index is not None and index < len(earlier) else -1]
+    points = _was_about_a_picture(scene) and points_at_something(scene.words)
+    return earlier[-1] if points else None
+
+
+def _was_about_a_picture(scene: _Scene) -> bool:
+    for message in reversed(scene.conversation.messages[:-1]):
+        if message.role == "assistant" and message.outcome is not None:
+            return any(
+                s.task is Task.IMAGE for route in message.outcome.routes for s in route.steps
+            )
+        if message.images:
+            return True
+    return False

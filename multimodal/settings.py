@@ -1,0 +1,136 @@
+"""How the program was started: the only reader of the environment, and the defaults.
+
+Each option of the command line is also read from MULTIMODAL_<NAME>; the command line wins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import ByteSize, Field, TypeAdapter, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from multimodal.errors import SettingsError
+
+APP = "multimodal-chat"
+SIMULATED = "sim:"
+
+_byte_size = TypeAdapter(ByteSize)
+
+
+class Settings(BaseSettings):
+    """Checked settings; made by `read_settings`."""
+
+    model_config = SettingsConfigDict(env_prefix="MULTIMODAL_", frozen=True, extra="forbid")
+
+    profile: str = "auto"
+    budget: ByteSize | None = None
+    device: str = "auto"
+    host: str = "127.0.0.1"
+    port: int = Field(7860, ge=0, le=65535)
+    share: bool = False
+    auth: str | None = None
+    auth_file: Path | None = None
+    data: Path = Field(default_factory=lambda: platformdirs.user_data_path(APP))
+    weights: Path | None = None
+    models: Path | None = None
+    database: str | None = None
+    offline: bool = False
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if value in {"auto", "cpu", "cuda"}:
+            return value
+        if value.startswith(SIMULATED):
+            _byte_size.validate_python(value.removeprefix(SIMULATED))
+            return value
+        raise ValueError("choose auto, cpu, cuda, or a simulated card such as sim:12GB")
+
+    @field_validator("data", "weights", "models", "auth_file")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
+
+    @property
+    def weights_folder(self) -> Path:
+        return self.weights or self.data / "weights"
+
+    @property
+    def media_folder(self) -> Path:
+        return self.data / "media"
+
+    @property
+    def page_cache(self) -> Path:
+        return self.data / "page-cache"
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.data / 'conversations.sqlite3'}"
+
+    @property
+    def device_kind(self) -> Literal["auto", "cpu", "cuda", "sim"]:
+        if self.device.startswith(SIMULATED):
+            return "sim"
+        return self.device  # type: ignore[return-value]
+
+    @property
+    def simulated_bytes(self) -> int:
+        return int(_byte_size.validate_python(self.device.removeprefix(SIMULATED)))
+
+    def logins(self) -> dict[str, str]:
+        """User names and passwords; empty when the page is open to everyone who reaches it."""
+        lines = [self.auth] if self.auth else []
+        if self.auth_file:
+            try:
+                lines += self.auth_file.read_text("utf-8").splitlines()
+            except OSError as error:
+                raise SettingsError(f"--auth-file {self.auth_file}: {error.strerror}.") from error
+        pairs = [line.strip().partition(":") for line in lines if line.strip()]
+        if any(not (user and password) for user, _, password in pairs):
+            raise SettingsError("--auth and each line of --auth-file read USER:PASSWORD.")
+        return {user: password for user, _, password in pairs}
+
+
+def read_settings(**given: Any) -> Settings:
+    """Settings from the environment, overridden by those of `given` that are not None.
+
+    Raises SettingsError naming the option and the way out.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        option = str(fault["loc"][0]).replace("_", "-")
+        reason = fault["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"--{option} {fault['input']}: {reason}.") from error
+
+
+def prepare_data_folder(settings: Settings) -> None:
+    """Make the folder everything is written to, and see that it can be written.
+
+    Raises SettingsError naming it otherwise.
+    """
+    probe = settings.data / f".probe-{secrets.token_hex(4)}"
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise SettingsError(
+            f"The data folder {settings.data} cannot be written ({error.strerror}). "
+            "Choose another one with --data DIR."
+        ) from error
+
+
+def page_secret(settings: Settings) -> str:
+    """A secret that stays the same for a data folder, so that browsers keep their conversations."""
+    path = settings.data / "secret"
+    if not path.exists():
+        path.write_text(secrets.token_hex(32), "utf-8")
+        path.chmod(0o600)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
