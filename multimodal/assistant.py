@@ -55,7 +55,9 @@ class Assistant:
         self.media = media
         self._router = Router(catalog, profile)
 
-    def reply(self, conversation: Conversation, stop: threading.Event) -> Iterator[Event]:
+    def reply(
+        self, conversation: Conversation, stop: threading.Event
+    ) -> Generator[Event, None, None]:
         """Answer the newest message; the last event is Done.
 
         Setting `stop`, or closing the stream, ends the work and gives the lease back. Raises the
@@ -74,7 +76,9 @@ class Assistant:
             turn.finish = "stopped"
         yield Done(turn.outcome("stopped" if stop.is_set() else turn.finish))
 
-    def transcribe(self, part: AudioPart, card: str, stop: threading.Event) -> Iterator[Event]:
+    def transcribe(
+        self, part: AudioPart, card: str, stop: threading.Event
+    ) -> Generator[Event, None, None]:
         """Only hear one recording, with the card of that name; the last event is Done."""
         step = Step(Task.SPEECH, card, "hear the recording", part.sha256)
         turn = _Turn(Conversation((Message("user", (part,)),)))

@@ -1,0 +1,233 @@
+"""Kept conversations: what a person says is stored, answered, redone, edited and taken back.
+
+The page and the command line talk to this; it puts the store, the media folder and the assistant
+together. A reply is written to the store when it begins, about once a second while it grows, and
+when it ends, so that whatever happens the conversation can be opened again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from multimodal.assistant import Assistant
+from multimodal.errors import MultimodalError, PromptError, RequestError
+from multimodal.media import MediaFolder
+from multimodal.messages import (
+    Controls,
+    Conversation,
+    Description,
+    Done,
+    Event,
+    ImageMade,
+    Message,
+    Notice,
+    Outcome,
+    Part,
+    Progress,
+    RouteChosen,
+    TextDelta,
+    TextPart,
+    Transcript,
+)
+from multimodal.store import Store
+
+SAVE_EVERY_S = 1.0
+MAX_CHARACTERS = 100_000
+MAX_FILES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A reply as it stands: the conversation up to it, its message, and what is under way."""
+
+    conversation: Conversation
+    reply: Message
+    progress: Progress | None = None
+    done: bool = False
+
+    def after(self, event: Event) -> Draft:
+        """This draft with one more event folded in."""
+        outcome = self.reply.outcome or Outcome()
+        match event:
+            case RouteChosen(route):
+                return self._with(replace(outcome, routes=(*outcome.routes, route)))
+            case Notice(text):
+                return self._with(replace(outcome, notices=(*outcome.notices, text)))
+            case Transcript(part) | Description(part):
+                return replace(self, conversation=self.conversation.with_part(part), progress=None)
+            case TextDelta(text):
+                words = TextPart(self.reply.text + text)
+                return replace(self, reply=replace(self.reply, parts=(words,)), progress=None)
+            case ImageMade(part):
+                parts = (*self.reply.parts, part)
+                return replace(self, reply=replace(self.reply, parts=parts), progress=None)
+            case Progress():
+                return replace(self, progress=event)
+            case Done(finished):
+                return replace(self._with(finished), progress=None, done=True)
+        return self
+
+    def ended(self, error: str | None = None) -> Draft:
+        """This draft cut short: failed with the sentence `error`, or stopped by the person."""
+        outcome = self.reply.outcome or Outcome()
+        cut = replace(outcome, finish="failed" if error else "stopped", error=error)
+        return replace(self._with(cut), progress=None, done=True)
+
+    def _with(self, outcome: Outcome) -> Draft:
+        return replace(self, reply=replace(self.reply, outcome=outcome))
+
+
+class Chats:
+    """Every call names the owner; the store refuses what is somebody else's."""
+
+    def __init__(self, store: Store, media: MediaFolder, assistant: Assistant) -> None:
+        self.store = store
+        self._media = media
+        self._assistant = assistant
+        self._busy: set[str] = set()
+        self._lock = threading.Lock()
+
+    # ------------------------------------------------------------ what the person says
+
+    def say(
+        self, owner: str, conversation: str, text: str, files: Sequence[tuple[Path, str]] = ()
+    ) -> Message:
+        """Store a message of `text` and `files` (path, name). Nothing is stored if any is bad.
+
+        Raises PromptError (empty, too long), MediaError, RequestError (an answer is under way).
+        """
+        self._check(conversation, text, len(files))
+        parts: list[Part] = [self._media.add(path, name) for path, name in files]
+        if text.strip():
+            parts.append(TextPart(text.strip()))
+        message = Message("user", tuple(parts))
+        self.store.put(owner, conversation, message)
+        return message
+
+    def edit(self, owner: str, conversation: str, message: str, text: str) -> None:
+        """Replace the words of a message and forget what followed; its media stay."""
+        self._check_idle(conversation)
+        old = self._find(owner, conversation, message)
+        media = tuple(part for part in old.parts if not isinstance(part, TextPart))
+        if not text.strip() and not media:
+            raise PromptError("The edited message is empty. Type something, or undo the turn.")
+        self._check_length(text)
+        words = (TextPart(text.strip()),) if text.strip() else ()
+        self.store.cut(owner, conversation, message)
+        self.store.put(owner, conversation, replace(old, parts=(*media, *words)))
+
+    def take_back(self, owner: str, conversation: str) -> Message | None:
+        """Remove the person's newest message and its reply; return it, None if none is left."""
+        self._check_idle(conversation)
+        messages = self.store.load(owner, conversation).messages
+        said = [message for message in messages if message.role == "user"]
+        if not said:
+            return None
+        self.store.cut(owner, conversation, said[-1].id)
+        return said[-1]
+
+    def forget_reply(self, owner: str, conversation: str, message: str) -> None:
+        """Remove the reply to `message` (an id of either of the two) and all that followed."""
+        self._check_idle(conversation)
+        messages = self.store.load(owner, conversation).messages
+        index = next((i for i, known in enumerate(messages) if known.id == message), None)
+        if index is None:
+            raise RequestError("That message is no longer part of this conversation.")
+        first = index if messages[index].role == "assistant" else index + 1
+        if first < len(messages):
+            self.store.cut(owner, conversation, messages[first].id)
+
+    # ------------------------------------------------------------ what is answered
+
+    def answer(
+        self,
+        owner: str,
+        conversation: str,
+        stop: threading.Event,
+        controls: Controls | None = None,
+    ) -> Generator[Draft, None, None]:
+        """Answer the newest message and store the reply; yields a draft per event.
+
+        `controls` replace the conversation's own for this reply. The last draft is `done`; where
+        something failed, its outcome holds the sentence. Closing the stream stops the engine.
+        """
+        known = self.store.load(owner, conversation)
+        if not known.messages or known.messages[-1].role != "user":
+            raise RequestError("There is no message to answer.")
+        known = replace(known, controls=controls or known.controls)
+        draft = Draft(known, Message("assistant", ()))
+        with self._answering(conversation):
+            self.store.put(owner, conversation, draft.reply)
+            saved_s = time.monotonic()
+            try:
+                for latest in self._drafts(draft, stop):
+                    draft = latest
+                    if time.monotonic() - saved_s > SAVE_EVERY_S and not draft.done:
+                        self.store.put(owner, conversation, draft.reply)
+                        saved_s = time.monotonic()
+                    yield draft
+            finally:
+                self._keep(owner, conversation, draft if draft.done else draft.ended())
+
+    def _drafts(self, draft: Draft, stop: threading.Event) -> Iterator[Draft]:
+        try:
+            with closing(self._assistant.reply(draft.conversation, stop)) as events:
+                for event in events:
+                    draft = draft.after(event)
+                    yield draft
+        except MultimodalError as error:
+            yield draft.ended(str(error))
+
+    def _keep(self, owner: str, conversation: str, draft: Draft) -> None:
+        """Store the reply, and the messages whose pictures or recordings it gave words to."""
+        self.store.put(owner, conversation, draft.reply)
+        before = {message.id: message for message in self.store.load(owner, conversation).messages}
+        for message in draft.conversation.messages:
+            if before.get(message.id) != message:
+                self.store.put(owner, conversation, message)
+
+    # ------------------------------------------------------------ inside
+
+    def _find(self, owner: str, conversation: str, message: str) -> Message:
+        for known in self.store.load(owner, conversation).messages:
+            if known.id == message:
+                return known
+        raise RequestError("That message is no longer part of this conversation.")
+
+    def _check(self, conversation: str, text: str, files: int) -> None:
+        self._check_idle(conversation)
+        if not text.strip() and not files:
+            raise PromptError("The message is empty. Type something, or add a picture or voice.")
+        if files > MAX_FILES:
+            raise PromptError(f"{files} files are too many for one message; send {MAX_FILES}.")
+        self._check_length(text)
+
+    def _check_length(self, text: str) -> None:
+        if len(text) > MAX_CHARACTERS:
+            raise PromptError(
+                f"This message is {len(text):,} characters long and at most {MAX_CHARACTERS:,} "
+                "can be sent. Shorten it, or send it in parts."
+            )
+
+    def is_busy(self, conversation: str) -> bool:
+        return conversation in self._busy
+
+    def _check_idle(self, conversation: str) -> None:
+        if self.is_busy(conversation):
+            raise RequestError("This conversation is still being answered. Wait, or press stop.")
+
+    @contextmanager
+    def _answering(self, conversation: str) -> Iterator[None]:
+        with self._lock:
+            self._check_idle(conversation)
+            self._busy.add(conversation)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy.discard(conversation)

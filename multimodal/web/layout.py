@@ -1,0 +1,153 @@
+"""The page's components and where they stand; what they do is in `page.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from multimodal.build import Program
+from multimodal.cards import AUTO, SamplingDefaults
+from multimodal.messages import Task
+from multimodal.web.desk import Visitor
+
+TITLE = "Multimodal chat"
+POLL_S = 2.0
+PASTED_CHARACTERS = 2_000_000
+FILE_TYPES = ["image", "audio", "video"]
+PLACEHOLDER = """\
+## What would you like to know?
+Type, speak, or drop a picture. Everything stays on this machine.
+"""
+
+
+class Layout:
+    """Creates every component inside the Blocks that is open; keeps them as attributes."""
+
+    def __init__(self, program: Program, secret: str, examples: Path | None) -> None:
+        self.program = program
+        self._examples = examples
+        self._state(secret)
+        self._sidebar()
+        self._main()
+
+    @property
+    def controls(self) -> list[Any]:
+        """The inputs that make a `Controls`, in the order of `controls_of`."""
+        return [
+            self.model,
+            self.system,
+            self.temperature,
+            self.top_p,
+            self.penalty,
+            self.tokens,
+            self.seed,
+        ]
+
+    def defaults(self) -> SamplingDefaults:
+        """How the profile's text model is sampled unless the person says otherwise."""
+        name = self.program.profile.default(Task.TEXT)
+        return self.program.catalog.card(name).sampling if name else SamplingDefaults()
+
+    def _state(self, secret: str) -> None:
+        nobody = {"owner": "", "conversation": ""}
+        self.browser = gr.BrowserState(nobody, storage_key="multimodal-chat", secret=secret)
+        self.visitor = gr.State(Visitor())
+        self.redo_model = gr.State("")
+
+    def _sidebar(self) -> None:
+        with gr.Sidebar(width=300, elem_id="sidebar"):
+            gr.HTML(f"<h1>{TITLE}</h1>", elem_id="brand")
+            self.new = gr.Button("New chat", variant="primary", elem_id="new")
+            self.list = gr.Radio(
+                [], label="Conversations", elem_id="conversations", container=False
+            )
+            with gr.Row(elem_id="delete-row"):
+                self.delete = gr.Button("Delete this chat", size="sm", elem_id="delete")
+                self.sure = gr.Button(
+                    "Really delete", size="sm", variant="stop", visible=False, elem_id="sure"
+                )
+                self.keep = gr.Button("Keep", size="sm", visible=False, elem_id="keep")
+            self.model = gr.Dropdown(
+                [("Auto (the router chooses)", AUTO), *self._choices()],
+                value=AUTO,
+                label="Model",
+                elem_id="model",
+            )
+            with gr.Accordion("Instructions and sampling", open=False, elem_id="controls"):
+                self._sampling()
+            self.gauge = gr.HTML(elem_id="gauge")
+
+    def _choices(self) -> list[tuple[str, str]]:
+        return [(card.title, card.name) for card in self.program.cards]
+
+    def _sampling(self) -> None:
+        default = self.defaults()
+        self.system = gr.Textbox(
+            label="Instructions",
+            info="How the assistant should behave. Empty: the model's own.",
+            lines=3,
+            max_length=4000,
+        )
+        self.temperature = gr.Slider(
+            0, 2, default.temperature, step=0.05, label="Temperature", info="0 is the most likely"
+        )
+        self.top_p = gr.Slider(0.05, 1, default.top_p, step=0.05, label="Top p")
+        self.penalty = gr.Slider(
+            1, 2, default.repeat_penalty, step=0.05, label="Repetition penalty"
+        )
+        self.tokens = gr.Slider(
+            16, 2048, default.max_tokens, step=16, label="Longest answer (tokens)"
+        )
+        self.seed = gr.Number(None, precision=0, minimum=0, label="Seed", info="Empty: random")
+        self.reset = gr.Button("Back to the defaults", size="sm")
+
+    def _main(self) -> None:
+        self.fetching = gr.HTML(elem_id="fetching")
+        self.chat = gr.Chatbot(
+            elem_id="chat",
+            label="Conversation",
+            show_label=False,
+            scale=1,
+            height=None,
+            layout="bubble",
+            editable="user",
+            buttons=["copy"],
+            feedback_options=None,
+            group_consecutive_messages=False,
+            allow_tags=False,
+            placeholder=PLACEHOLDER,
+            examples=self._example_messages(),
+        )
+        self.box = gr.MultimodalTextbox(
+            elem_id="box",
+            label="Message",
+            show_label=False,
+            placeholder="Ask anything, or add a picture or your voice",
+            sources=["upload", "microphone"],
+            file_types=FILE_TYPES,
+            file_count="multiple",
+            max_plain_text_length=PASTED_CHARACTERS,
+            lines=1,
+            max_lines=8,
+            autofocus=True,
+            stop_btn=False,
+        )
+        self.timer = gr.Timer(POLL_S)
+
+    def _example_messages(self) -> list[Any]:
+        words = [{"text": "What is photosynthesis?"}]
+        if self._examples is None:
+            return words
+        files = [
+            ("What is in this picture?", "chelsea.jpg"),
+            ("What does it say?", "printed-words.png"),
+            ("", "question-en.wav"),
+        ]
+        found = [(text, self._examples / name) for text, name in files]
+        return words + [
+            {"text": text, "files": [str(path)], "display_text": text or "A spoken question"}
+            for text, path in found
+            if path.exists()
+        ]

@@ -1,0 +1,247 @@
+"""Conversations, route cards and gauges as the page shows them: values in, markup out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from multimodal.cards import Catalog
+from multimodal.chats import Draft
+from multimodal.memory.records import Snapshot
+from multimodal.messages import (
+    AudioPart,
+    Conversation,
+    ImagePart,
+    Message,
+    Outcome,
+    Progress,
+    Step,
+    TextPart,
+)
+from multimodal.weights import FetchProgress
+
+Bubble = dict[str, Any]
+PathOf = Callable[[ImagePart | AudioPart], Path]
+REDO = "redo:"
+
+LANGUAGES = {"en": "English", "fr": "French", "de": "German", "es": "Spanish", "it": "Italian"}
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What the chat shows: one bubble a row, and the id of the message each row belongs to."""
+
+    bubbles: list[Bubble]
+    ids: list[str]
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """Needs to know the cards' titles and where the media of a part lies."""
+
+    catalog: Catalog
+    path_of: PathOf
+
+    def conversation(self, conversation: Conversation, redo: Iterable[str] = ()) -> Transcript:
+        """All messages; `redo` names the cards offered below the newest reply."""
+        shown = Transcript([], [])
+        for message in conversation.messages:
+            self._append(shown, message, conversation, None)
+        if shown.bubbles and conversation.messages[-1].role == "assistant":
+            options = [
+                {"value": REDO + name, "label": f"Redo with {self._title(name)}"} for name in redo
+            ]
+            if options:
+                shown.bubbles[-1]["options"] = options
+        return shown
+
+    def draft(self, draft: Draft) -> Transcript:
+        """The conversation with the reply that is under way."""
+        shown = self.conversation(draft.conversation)
+        self._append(shown, draft.reply, draft.conversation, draft)
+        return shown
+
+    # ------------------------------------------------------------ one message
+
+    def _append(
+        self, shown: Transcript, message: Message, about: Conversation, draft: Draft | None
+    ) -> None:
+        rows = (
+            [self._said(message)] if message.role == "user" else self._reply(message, about, draft)
+        )
+        shown.bubbles.extend(rows)
+        shown.ids.extend(message.id for _ in rows)
+
+    def _said(self, message: Message) -> Bubble:
+        content: list[Any] = []
+        for part in message.parts:
+            if isinstance(part, TextPart):
+                content.append(part.text)
+                continue
+            content.append({"path": str(self.path_of(part)), "alt_text": part.name})
+            if isinstance(part, AudioPart) and part.transcript:
+                content.append(f"*“{_plain(part.transcript)}”*")
+        return {"role": "user", "content": content}
+
+    def _reply(self, message: Message, about: Conversation, draft: Draft | None) -> list[Bubble]:
+        outcome = message.outcome
+        pending = draft is not None and not draft.done
+        progress = draft.progress if draft else None
+        card = {
+            "role": "assistant",
+            "content": self.route_card(outcome, about) if outcome else "",
+            "metadata": self._headline(outcome, pending, progress),
+        }
+        words = self._words(message, pending)
+        return [card, {"role": "assistant", "content": words}] if words else [card]
+
+    def _words(self, message: Message, pending: bool) -> str | list[Any]:
+        text = message.text
+        outcome = message.outcome
+        if pending:
+            return text
+        if outcome is None:
+            return (text + "\n\n" if text else "") + "*Interrupted. Press retry to answer again.*"
+        if outcome.finish == "failed":
+            return (text + "\n\n" if text else "") + f"⚠️ {_plain(outcome.error or 'It failed.')}"
+        if outcome.finish == "stopped":
+            return (text + "\n\n" if text else "") + "*Stopped.*"
+        if outcome.finish == "length":
+            return f"{text}\n\n*Cut at the length set for answers. Say “go on” for more.*"
+        return text or "*The model had nothing to say. Press retry, or ask in other words.*"
+
+    # ------------------------------------------------------------ the route card
+
+    def _headline(
+        self, outcome: Outcome | None, pending: bool, progress: Progress | None
+    ) -> dict[str, Any]:
+        names = [self._title(step.card) for step in _steps(outcome)]
+        title = "→ " + (" → ".join(dict.fromkeys(names)) or "No model needed")
+        if pending:
+            doing = _progress(progress) if progress else "answering…"
+            title = f"{title} · {doing}" if names else doing[:1].upper() + doing[1:]
+            return {"title": title, "status": "pending"}
+        if outcome is None:
+            return {"title": "→ interrupted", "status": "done"}
+        return {"title": title, "status": "done", "duration": round(outcome.seconds, 2)}
+
+    def route_card(self, outcome: Outcome, about: Conversation) -> str:
+        """Markdown: why this way, what was heard and seen, what was evicted, how long it took."""
+        lines = [f"**Why:** {' '.join(route.reason for route in outcome.routes)}"]
+        lines += self._findings(outcome, about)
+        lines += [f"**Note:** {_plain(notice)}" for notice in outcome.notices]
+        lines += [self._timing_table(outcome)] if outcome.timings else []
+        if outcome.completion_tokens:
+            lines.append(_tokens(outcome))
+        return "\n\n".join(lines)
+
+    def _findings(self, outcome: Outcome, about: Conversation) -> list[str]:
+        wanted = {step.sha256 for step in _steps(outcome)}
+        found = []
+        for message in about.messages:
+            for part in message.parts:
+                if isinstance(part, TextPart) or part.sha256 not in wanted:
+                    continue
+                if isinstance(part, ImagePart) and part.description:
+                    found.append(f"**Seen in {_plain(part.name)}:** {_plain(part.description)}")
+                elif isinstance(part, AudioPart) and part.transcript:
+                    found.append(_heard(part))
+        return list(dict.fromkeys(found))
+
+    def _timing_table(self, outcome: Outcome) -> str:
+        rows = ["| Model | Waited | Loaded | Ran | Evicted |", "|---|--:|--:|--:|---|"]
+        for timing in outcome.timings:
+            gone = ", ".join(map(self._title, timing.evicted)) or "nothing"
+            seconds = f"{timing.wait_s:.2f} s | {timing.load_s:.2f} s | {timing.run_s:.2f} s"
+            rows.append(f"| {self._title(timing.card)} | {seconds} | {gone} |")
+        return "\n".join(rows)
+
+    def _title(self, card: str) -> str:
+        known = {c.name: c.title for c in self.catalog.cards}
+        return known.get(card, card)
+
+
+def gauge(snapshot: Snapshot, titles: Mapping[str, str]) -> str:
+    """The memory budget as a bar with one segment a model; HTML."""
+    budget = max(1, snapshot.budget_bytes)
+    segments = "".join(
+        f'<i class="{held.state}{" busy" if held.leases else ""}" '
+        f'style="width:{100 * held.size_bytes / budget:.2f}%"></i>'
+        for held in snapshot.held
+    )
+    rows = "".join(
+        f"<li><span>{escape(titles.get(held.card, held.card))}</span>"
+        f"<span>{'loading' if held.state == 'loading' else _gb(held.size_bytes)}</span></li>"
+        for held in snapshot.held
+    )
+    used, whole = _gb(snapshot.used_bytes), _gb(snapshot.budget_bytes)
+    simulated = " (simulated)" if snapshot.simulated else ""
+    label = f"Memory: {used} of {whole} in use on {snapshot.device}{simulated}"
+    empty = "" if snapshot.held else "<li><span>No model is loaded yet</span></li>"
+    return (
+        f'<section class="gauge" aria-label="{escape(label)}"><p><b>Memory</b>'
+        f"<span>{used} of {whole} · {escape(snapshot.device)}</span></p>"
+        f'<div role="meter" aria-label="{escape(label)}" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{100 * snapshot.used_bytes / budget:.0f}">{segments}</div>'
+        f"<ul>{rows}{empty}</ul></section>"
+    )
+
+
+def fetching(
+    progress: Mapping[str, FetchProgress], errors: Mapping[str, str], titles: Mapping[str, str]
+) -> str:
+    """The first start's download, or why it failed; "" when there is nothing to tell. HTML."""
+    rows = []
+    for card, state in progress.items():
+        share = 100 * state.done_bytes / max(1, state.total_bytes)
+        done, total = state.done_bytes / 1e6, state.total_bytes / 1e6
+        rows.append(
+            f"<li><label>{escape(titles.get(card, card))}<span>{done:.0f} of {total:.0f} MB</span>"
+            f'</label><progress max="100" value="{share:.1f}"></progress></li>'
+        )
+    if rows:
+        return (
+            '<section class="fetching" role="status"><p>Getting the models, once. '
+            f"You can type already.</p><ul>{''.join(rows)}</ul></section>"
+        )
+    if errors:
+        sentences = "".join(f"<p>⚠️ {escape(sentence)}</p>" for sentence in errors.values())
+        return f'<section class="fetching" role="alert">{sentences}</section>'
+    return ""
+
+
+def _steps(outcome: Outcome | None) -> list[Step]:
+    return [step for route in (outcome.routes if outcome else ()) for step in route.steps]
+
+
+def _progress(progress: Progress) -> str:
+    share = "" if progress.fraction is None else f" {100 * progress.fraction:.0f} %"
+    return f"{progress.text}{share}"
+
+
+def _heard(part: AudioPart) -> str:
+    language = LANGUAGES.get(part.language or "", part.language or "unknown language")
+    heard = f"**Heard** ({language}): “{_plain(part.transcript or '')}”"
+    return f"{heard}  \n**In English:** “{_plain(part.english)}”" if part.english else heard
+
+
+def _tokens(outcome: Outcome) -> str:
+    read = f"{outcome.prompt_tokens} tokens read ({outcome.cached_tokens} of them from the cache)"
+    speed = outcome.completion_tokens / outcome.decode_s if outcome.decode_s else 0
+    wrote = f"{outcome.completion_tokens} written at {speed:.0f} a second"
+    first = f" · first after {outcome.first_token_s:.2f} s" if outcome.first_token_s else ""
+    return f"{read} · {wrote}{first} · seed {outcome.seed}"
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown and HTML leave alone."""
+    for sign in "\\`*_[]#|~$":
+        text = text.replace(sign, "\\" + sign)
+    return escape(text, quote=False)
+
+
+def _gb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.2f} GB"
