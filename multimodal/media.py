@@ -1,0 +1,275 @@
+"""Untrusted pictures and recordings in, bounded and normalised files out.
+
+What a file is, its content says, never its name. A picture loses all metadata (place and camera
+too), is turned upright and made at most `MediaLimits.stored_side` pixels wide and high. A recording
+becomes mono FLAC at 16 kHz. Files are named by the SHA-256 of what is stored, so the same
+picture is kept once. Whatever cannot be used raises MediaError: one sentence, with the way out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tempfile
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path, PurePath
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from multimodal.errors import MediaError, StoreError
+from multimodal.messages import AudioPart, ImagePart
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+SAMPLE_RATE = 16_000
+MAX_NAME = 60
+# Containers that hold sound themselves: a playlist could name other files, or addresses to fetch.
+DEMUXING = {
+    "format_whitelist": "wav,w64,mp3,flac,ogg,matroska,webm,mov,mp4,m4a,aac,aiff,amr,asf,caf,au",
+    "protocol_whitelist": "none",
+}
+EXTENSIONS = {"image/png": "png", "image/webp": "webp", "audio/flac": "flac"}
+
+
+@dataclass(frozen=True, slots=True)
+class MediaLimits:
+    """What is accepted; sides in pixels, times in seconds."""
+
+    file_bytes: int = 50_000_000
+    min_side: int = 16
+    pixels: int = 50_000_000
+    aspect: int = 50
+    stored_side: int = 2048
+    min_audio_s: float = 0.1
+    max_audio_s: float = 1800.0
+
+
+class MediaFolder:
+    """A folder of normalised media; every method is thread-safe."""
+
+    def __init__(self, root: Path, limits: MediaLimits | None = None) -> None:
+        self._root = root
+        self.limits = limits or MediaLimits()
+
+    def add(self, source: Path | bytes, name: str) -> ImagePart | AudioPart:
+        """Normalise and keep a picture or a recording, whichever it is."""
+        data, name = self._read(source, name), safe_name(name)
+        return self._image(data, name) if _is_image(data) else self._audio(data, name)
+
+    def add_image(self, source: Path | bytes, name: str) -> ImagePart:
+        data, name = self._read(source, name), safe_name(name)
+        if not _is_image(data):
+            raise MediaError(f"“{name}” is not a picture this program reads. Use JPEG or PNG.")
+        return self._image(data, name)
+
+    def add_audio(self, source: Path | bytes, name: str) -> AudioPart:
+        return self._audio(self._read(source, name), safe_name(name))
+
+    def path(self, part: ImagePart | AudioPart) -> Path:
+        """Where the part's bytes are. Raises MediaError if they were deleted."""
+        path = self._place(part.sha256, part.media_type)
+        if not path.is_file():
+            raise MediaError(f"“{part.name}” is no longer in {self._root}. Add it again.")
+        return path
+
+    def image(self, part: ImagePart) -> Image.Image:
+        """The picture in RGB, what was transparent on white."""
+        with Image.open(self.path(part)) as stored:
+            stored.load()
+            if stored.mode == "RGB":
+                return stored.copy()
+            layer = stored.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+
+    def waveform(self, part: AudioPart) -> NDArray[np.float32]:
+        """The recording, float32 in [-1, 1], mono, 16 kHz, shape (samples,)."""
+        return self._decode(self.path(part).read_bytes(), part.name)
+
+    # ------------------------------------------------------------ reading
+
+    def _read(self, source: Path | bytes, name: str) -> bytes:
+        """The bytes of `source`, if it is not empty and not too large."""
+        name = safe_name(name)
+        try:
+            size = len(source) if isinstance(source, bytes) else source.stat().st_size
+            if size > self.limits.file_bytes:
+                raise MediaError(
+                    f"“{name}” has {size / 1e6:.0f} MB and at most "
+                    f"{self.limits.file_bytes / 1e6:.0f} MB can be sent. Make it smaller."
+                )
+            data = source if isinstance(source, bytes) else source.read_bytes()
+        except OSError as error:
+            raise MediaError(
+                f"“{name}” cannot be read ({error.strerror}). Send it again."
+            ) from error
+        if not data:
+            raise MediaError(f"“{name}” is empty. Send the original again.")
+        return data
+
+    # ------------------------------------------------------------ pictures
+
+    def _image(self, data: bytes, name: str) -> ImagePart:
+        with _picture_errors(name), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            self._check_size(opened.size, name)
+            opened.load()
+            upright = ImageOps.exif_transpose(opened)
+            picture = upright.convert("RGBA" if _is_transparent(upright) else "RGB")
+        picture.thumbnail((self.limits.stored_side,) * 2, Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        if picture.mode == "RGBA" or opened.format in {"PNG", "GIF", "BMP"}:
+            media_type = "image/png"
+            picture.save(buffer, "PNG")
+        else:
+            media_type = "image/webp"
+            picture.save(buffer, "WEBP", quality=92, method=2)
+        digest = self._keep(buffer.getvalue(), media_type)
+        return ImagePart(digest, media_type, picture.width, picture.height, name)
+
+    def _check_size(self, size: tuple[int, int], name: str) -> None:
+        width, height = size
+        limits = self.limits
+        if min(size) < 1 or width * height > limits.pixels:
+            raise MediaError(
+                f"“{name}” is {width}x{height} pixels; at most {limits.pixels // 1_000_000} "
+                "million pixels can be opened. Scale it down."
+            )
+        if max(size) / min(size) > limits.aspect:
+            raise MediaError(
+                f"“{name}” is {width}x{height} pixels, too narrow a strip to see anything in. "
+                "Cut out the part you mean."
+            )
+        if min(size) < limits.min_side:
+            raise MediaError(
+                f"“{name}” is only {width}x{height} pixels; at least {limits.min_side} on each "
+                "side are needed to see anything. Send a larger one."
+            )
+
+    # ------------------------------------------------------------ recordings
+
+    def _audio(self, data: bytes, name: str) -> AudioPart:
+        waveform = self._decode(data, name)
+        seconds = len(waveform) / SAMPLE_RATE
+        if seconds < self.limits.min_audio_s:
+            raise MediaError(f"“{name}” holds {seconds:.2f} seconds of sound. Record it again.")
+        digest = self._keep(_flac(waveform), "audio/flac")
+        return AudioPart(digest, "audio/flac", round(seconds, 3), name)
+
+    def _decode(self, data: bytes, name: str) -> NDArray[np.float32]:
+        try:
+            with av.open(io.BytesIO(data), mode="r", options=DEMUXING) as container:
+                if not container.streams.audio:
+                    raise MediaError(f"“{name}” has no sound. Send a recording with speech.")
+                if container.duration:
+                    self._check_length(container.duration / av.time_base, name)
+                pieces = list(self._pieces(container, name))
+        except (av.FFmpegError, ValueError, EOFError) as error:
+            raise MediaError(
+                f"“{name}” is not a picture or a recording this program can read, or it is "
+                "damaged. Pictures: JPEG, PNG, WebP. Sound: WAV, MP3, M4A, OGG, FLAC."
+            ) from error
+        if not pieces:
+            raise MediaError(f"“{name}” holds 0 seconds of sound. Record it again.")
+        return np.concatenate(pieces)
+
+    def _pieces(
+        self, container: av.container.InputContainer, name: str
+    ) -> Iterator[NDArray[np.float32]]:
+        """Decoded pieces, stopped once they pass the limit, whatever the header says."""
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        samples = 0
+        for frame in container.decode(audio=0):
+            for part in resampler.resample(frame):
+                samples += part.samples
+                self._check_length(samples / SAMPLE_RATE, name)
+                yield part.to_ndarray()[0].copy()
+        for part in resampler.resample(None):
+            yield part.to_ndarray()[0].copy()
+
+    def _check_length(self, seconds: float, name: str) -> None:
+        if seconds > self.limits.max_audio_s:
+            raise MediaError(
+                f"“{name}” is {_clock(seconds)} or longer; at most "
+                f"{_clock(self.limits.max_audio_s)} can be heard at once. Cut it into parts."
+            )
+
+    # ------------------------------------------------------------ keeping
+
+    def _place(self, digest: str, media_type: str) -> Path:
+        return self._root / digest[:2] / f"{digest}.{EXTENSIONS[media_type]}"
+
+    def _keep(self, data: bytes, media_type: str) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        path = self._place(digest, media_type)
+        if path.exists():
+            return digest
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+                file.write(data)
+            Path(file.name).replace(path)
+        except OSError as error:
+            raise StoreError(
+                f"The file could not be saved in {self._root} ({error.strerror}). Free some space, "
+                "or start with another folder: --data DIR."
+            ) from error
+        return digest
+
+
+def safe_name(name: str) -> str:
+    """A file's name as it may be shown: no folders, no control characters, not too long."""
+    base = PurePath(name.replace("\\", "/")).name
+    shown = "".join(c for c in base if unicodedata.category(c)[0] != "C").strip() or "file"
+    return shown if len(shown) <= MAX_NAME else f"{shown[: MAX_NAME - 9]}…{shown[-8:]}"
+
+
+def _is_image(data: bytes) -> bool:
+    try:
+        Image.open(io.BytesIO(data), formats=FORMATS).close()
+    except Image.DecompressionBombError:
+        return True
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        return False
+    return True
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return image.has_transparency_data
+
+
+@contextmanager
+def _picture_errors(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        raise MediaError(
+            f"“{name}” unpacks to far more pixels than a picture should. Scale it down."
+        ) from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, ZeroDivisionError) as error:
+        cut = "truncated" in str(error)
+        fault = "is cut off: the file ends before the picture does" if cut else "is damaged"
+        raise MediaError(f"“{name}” {fault}. Send the original again.") from error
+
+
+def _flac(waveform: NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    pcm = np.clip(waveform * 32768.0, -32768, 32767).astype(np.int16).reshape(1, -1)
+    with av.open(buffer, mode="w", format="flac") as container:
+        stream = container.add_stream("flac", rate=SAMPLE_RATE, layout="mono")
+        for start in range(0, pcm.shape[1], SAMPLE_RATE):
+            block = np.ascontiguousarray(pcm[:, start : start + SAMPLE_RATE])
+            frame = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")
+            frame.sample_rate, frame.pts = SAMPLE_RATE, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
