@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 
@@ -98,7 +98,7 @@ class Page:
         controls = self.desk.controls(visitor)
         busy = self.desk.chats.is_busy(visitor.conversation)
         return [
-            gr.Chatbot(shown.bubbles),
+            gr.Chatbot(cast(Any, shown.bubbles)),
             self._list(visitor),
             self._browser(visitor),
             gr.MultimodalTextbox(submit_btn=not busy, stop_btn=busy),
