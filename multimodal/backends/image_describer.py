@@ -1,0 +1,77 @@
+"""Pictures without a vision-language model: labels, text, faces and colours, put into words.
+
+A model of 135 million parameters cannot be trusted to write a caption from labels, so the caption
+is composed by rule, says how sure it is, and is given to the text model as context for questions.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+
+from multimodal.backends.base import Backend, ImageRequest
+from multimodal.backends.picture_caption import Findings, answer, description
+from multimodal.backends.picture_findings import FaceFinder, TextReader, colours
+from multimodal.backends.picture_labels import Classifier, Vocabulary
+from multimodal.cards import ModelCard
+from multimodal.errors import BackendError
+from multimodal.messages import Description, Event
+
+WEIGHTS = "efficientnet-lite2.pth"
+VOCABULARY = "labels/imagenet-1k.tsv"
+
+
+def load(card: ModelCard, files: Path, device: str) -> Backend:
+    """Load the classifier from `files` and the readers from their packages; runs on the CPU."""
+    threads = int(card.engine.get("threads", 0)) or os.cpu_count() or 1
+    package = Path(__file__).parent.parent
+    models = package / "models" if (package / "models").is_dir() else package.parent / "models"
+    return ImageDescriber(
+        card,
+        Classifier(files / WEIGHTS),
+        Vocabulary.read(models / VOCABULARY),
+        TextReader(threads),
+        FaceFinder(),
+    )
+
+
+class ImageDescriber:
+    """Answers ImageRequests with one Description each."""
+
+    def __init__(
+        self,
+        card: ModelCard,
+        classifier: Classifier,
+        vocabulary: Vocabulary,
+        reader: TextReader,
+        faces: FaceFinder,
+    ) -> None:
+        self._card = card
+        self._tools: tuple[Classifier, Vocabulary, TextReader, FaceFinder] | None = (
+            classifier,
+            vocabulary,
+            reader,
+            faces,
+        )
+
+    def run(self, request: ImageRequest, stop: threading.Event) -> Generator[Event, None, None]:
+        """Yield one Description; nothing when `stop` was set between two stages."""
+        if self._tools is None:
+            raise BackendError(f"{self._card.title} was unloaded before it could look")
+        classifier, vocabulary, reader, faces = self._tools
+        image = request.image
+        labels = vocabulary.choose(classifier.probabilities(image))
+        if stop.is_set():
+            return
+        text = reader.read(image)
+        if stop.is_set():
+            return
+        found = Findings(labels, text, faces.count(image), colours(image))
+        part = replace(request.part, description=description(found))
+        yield Description(part, answer(found, request.focus))
+
+    def close(self) -> None:
+        self._tools = None

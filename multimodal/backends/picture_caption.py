@@ -1,0 +1,111 @@
+"""Findings about a picture put into plain English sentences, the same for the same findings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from multimodal.backends.picture_findings import Text
+from multimodal.backends.picture_labels import LIKELY, SURE, Labels
+from multimodal.messages import Focus
+
+TEXT_LEADS_SHARE = 0.06
+TEXT_LEADS_CHARACTERS = 16
+QUOTED_CHARACTERS = 300
+DESCRIBED_CHARACTERS = 800
+COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    labels: Labels
+    text: Text
+    faces: int
+    colours: tuple[str, ...]
+
+
+def answer(found: Findings, focus: Focus) -> str:
+    """The reply to a question about the picture that the findings alone can answer."""
+    if focus == "text":
+        return _all_text(found.text)
+    if focus == "colours":
+        verb = "colour is" if len(found.colours) == 1 else "colours are"
+        return f"The main {verb} {_listed(found.colours)}."
+    if focus == "faces":
+        return _faces(found.faces) or "I can find no face seen from the front in this picture."
+    return caption(found)
+
+
+def caption(found: Findings) -> str:
+    """What the picture shows, its text, faces and colours, the most telling first."""
+    shown, text = _shown(found), _quoted(found.text)
+    led_by_text = _is_about_text(found.text)
+    sentences = [text, shown if found.labels.best.probability >= SURE else ""]
+    if not led_by_text:
+        sentences = [shown, text]
+    sentences += [_faces(found.faces), _colours(found.colours)]
+    return " ".join(filter(None, sentences))
+
+
+def description(found: Findings) -> str:
+    """All findings, short, as context for a text model."""
+    parts = [_shown(found)] if not _is_about_text(found.text) else ["It is mostly text."]
+    if found.text.lines:
+        parts.append(f"Text in it: “{_cut(' / '.join(found.text.lines), DESCRIBED_CHARACTERS)}”.")
+    parts += [_faces(found.faces) or "No faces.", _colours(found.colours)]
+    return " ".join(parts)
+
+
+def _is_about_text(text: Text) -> bool:
+    return text.characters >= TEXT_LEADS_CHARACTERS and text.share >= TEXT_LEADS_SHARE
+
+
+def _shown(found: Findings) -> str:
+    best, closer = found.labels.best, found.labels.closer
+    share = f"({100 * best.probability:.0f} %)"
+    if best.probability >= LIKELY:
+        verb = "This looks like" if best.probability >= SURE else "This may be"
+        more = f", most likely {_a(closer.word)}" if closer and closer.word != best.word else ""
+        return f"{verb} {_a(best.word)}{more} {share}."
+    if found.faces:
+        return "This shows people." if found.faces > 1 else "This shows a person."
+    guesses = " or ".join(_a(name.word) for name in found.labels.others[:2])
+    return f"I am not sure what this shows; it might be {guesses} ({100 * best.probability:.0f} %)."
+
+
+def _quoted(text: Text) -> str:
+    if not text.lines:
+        return ""
+    return f"The picture contains text: “{_cut(' / '.join(text.lines), QUOTED_CHARACTERS)}”."
+
+
+def _all_text(text: Text) -> str:
+    if not text.lines:
+        return "I can find no text in this picture that I could read."
+    lines = "\n".join(f"> {line}  " for line in text.lines)
+    return f"The picture says:\n\n{lines}"
+
+
+def _faces(count: int) -> str:
+    if count == 0:
+        return ""
+    number = COUNTS[count] if count < len(COUNTS) else str(count)
+    return f"I can see {number} face{'s' if count > 1 else ''}."
+
+
+def _colours(names: Sequence[str]) -> str:
+    return f"Main colour{'s' if len(names) > 1 else ''}: {_listed(names)}."
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _a(word: str) -> str:
+    if word == "footwear":
+        return word
+    return f"{'an' if word[0].lower() in 'aeiou' else 'a'} {word}"
+
+
+def _cut(text: str, characters: int) -> str:
+    return text if len(text) <= characters else f"{text[:characters].rsplit(' ', 1)[0]} …"
