@@ -77,14 +77,23 @@ class Assistant:
         yield Done(turn.outcome("stopped" if stop.is_set() else turn.finish))
 
     def transcribe(
-        self, part: AudioPart, card: str, stop: threading.Event
+        self,
+        part: AudioPart,
+        card: str,
+        stop: threading.Event,
+        language: str | None = None,
+        english: bool = False,
     ) -> Generator[Event, None, None]:
-        """Only hear one recording, with the card of that name; the last event is Done."""
-        step = Step(Task.SPEECH, card, "hear the recording", part.sha256)
-        turn = _Turn(Conversation((Message("user", (part,)),)))
-        route = turn.decided(Route((step,), "transcription", "You asked for a transcript."))
-        yield from self._follow(route, turn, stop)
-        yield Done(turn.outcome(turn.finish))
+        """Only hear one recording, with the card of that name; yields Progress and a Transcript.
+
+        `language` (ISO 639-1) is detected unless given; `english` asks for a translation too.
+        """
+        needless = ("en",) if english else ()
+        request = SpeechRequest(part, self.media.waveform(part), language, needless)
+        with self.memory.lease(self.catalog.card(card), stop) as lease:
+            yield from lease.wait()
+            with closing(lease.backend.run(request, stop)) as events:
+                yield from events
 
     def _follow(self, route: Route, turn: _Turn, stop: threading.Event) -> Iterator[Event]:
         if route.answer is not None:

@@ -1,0 +1,83 @@
+"""The OpenAI-compatible HTTP interface, served on the page's own port."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from multimodal.api import chat, speech
+from multimodal.api.guard import LOOPBACK, failure, guarded
+from multimodal.build import Program
+from multimodal.cards import AUTO
+
+Endpoint = Callable[[Request, Program], Awaitable[Response]]
+
+
+def routes(program: Program) -> list[BaseRoute]:
+    """All routes, for Gradio's `launch(app_kwargs={"routes": ...})`."""
+    settings = program.settings
+    logins = settings.logins()
+    open_host = settings.share or settings.host not in {*LOOPBACK, "::1"}
+
+    def route(path: str, endpoint: Endpoint, *methods: str) -> Route:
+        handler = guarded(partial(_call, endpoint, program), logins, open_host)
+        return Route(path, handler, methods=list(methods))
+
+    return [
+        Route("/health", partial(_call, health, program), methods=["GET"]),
+        route("/v1/models", models, "GET"),
+        route("/v1/chat/completions", chat.completions, "POST"),
+        route("/v1/audio/transcriptions", speech.transcriptions, "POST"),
+        route("/v1/audio/translations", speech.translations, "POST"),
+        route("/v1/{path:path}", unknown, "GET", "POST", "PUT", "PATCH", "DELETE"),
+    ]
+
+
+async def _call(endpoint: Endpoint, program: Program, request: Request) -> Response:
+    return await endpoint(request, program)
+
+
+async def health(request: Request, program: Program) -> Response:
+    """Whether the server is up, and what state its models are in. Needs no login."""
+    snapshot = program.memory.snapshot()
+    held: dict[str, str] = {held.card: held.state for held in snapshot.held}
+    fetching = dict.fromkeys(program.fetching.progress, "fetching")
+    states = {card.name: "absent" for card in program.cards} | fetching | held
+    return JSONResponse(
+        {
+            "status": "ok",
+            "profile": program.profile.name,
+            "device": snapshot.device,
+            "simulated": snapshot.simulated,
+            "models": states,
+        }
+    )
+
+
+async def models(request: Request, program: Program) -> Response:
+    """“auto”, then the profile's cards."""
+    first: dict[str, Any] = {"id": AUTO, "object": "model", "created": 0, "owned_by": "router"}
+    cards = [
+        {
+            "id": card.name,
+            "object": "model",
+            "created": 0,
+            "owned_by": card.family,
+            "x_task": card.task,
+            "x_title": card.title,
+            "x_license": card.license,
+        }
+        for card in program.cards
+    ]
+    return JSONResponse({"object": "list", "data": [first, *cards]})
+
+
+async def unknown(request: Request, program: Program) -> Response:
+    known = "/v1/models, /v1/chat/completions, /v1/audio/transcriptions, /v1/audio/translations"
+    sentence = f"There is no {request.method} {request.url.path} here. Known: {known}."
+    return failure(404, sentence, "invalid_request_error")

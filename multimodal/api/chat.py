@@ -1,0 +1,143 @@
+"""`/v1/chat/completions`: the assistant's events in the words of OpenAI's chat interface."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from pydantic import TypeAdapter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from multimodal.api.drive import events, in_thread
+from multimodal.api.guard import error_body, kind_of
+from multimodal.api.schemas import ChatRequest
+from multimodal.build import Program
+from multimodal.errors import MultimodalError
+from multimodal.messages import (
+    Description,
+    Done,
+    Event,
+    Outcome,
+    TextDelta,
+    Transcript,
+    new_id,
+)
+
+_outcome = TypeAdapter(Outcome)
+
+
+async def completions(request: Request, program: Program) -> Response:
+    asked = ChatRequest.model_validate_json(await request.body())
+    conversation = await in_thread(lambda: asked.conversation(program.media))
+    reply = _Reply(conversation.controls.model)
+    stream = events(lambda stop: program.assistant.reply(conversation, stop), request)
+    if asked.stream:
+        first = await anext(stream, None)  # an error before the first event keeps its status
+        lines = _lines(reply, first, stream, asked.stream_options.include_usage)
+        return StreamingResponse(lines, media_type="text/event-stream")
+    async with aclosing(stream) as happening:
+        async for event in happening:
+            reply.saw(event)
+    return JSONResponse(reply.whole())
+
+
+class _Reply:
+    """What the reply has come to."""
+
+    def __init__(self, model: str) -> None:
+        self.id = f"chatcmpl-{new_id()}"
+        self.created = int(time.time())
+        self.model = model
+        self.text: list[str] = []
+        self.found: list[dict[str, Any]] = []
+        self.outcome = Outcome()
+
+    def saw(self, event: Event | None) -> str | None:
+        """Take one event in; the piece of text it brought, if any."""
+        match event:
+            case TextDelta(text):
+                self.text.append(text)
+                return text
+            case Transcript(part):
+                self.found.append(
+                    {
+                        "transcript": part.transcript,
+                        "language": part.language,
+                        "english": part.english,
+                    }
+                )
+            case Description(part):
+                self.found.append({"description": part.description})
+            case Done(outcome):
+                self.outcome = outcome
+                steps = [step for route in outcome.routes for step in route.steps]
+                self.model = steps[-1].card if steps else self.model
+        return None
+
+    @property
+    def finish(self) -> str:
+        return "length" if self.outcome.finish == "length" else "stop"
+
+    def usage(self) -> dict[str, Any]:
+        told = self.outcome
+        return {
+            "prompt_tokens": told.prompt_tokens,
+            "completion_tokens": told.completion_tokens,
+            "total_tokens": told.prompt_tokens + told.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": told.cached_tokens},
+        }
+
+    def route(self) -> dict[str, Any]:
+        told = _outcome.dump_python(self.outcome, mode="json")
+        kept = ("routes", "timings", "notices", "seconds", "first_token_s", "decode_s", "seed")
+        return {**{name: told[name] for name in kept}, "found": self.found}
+
+    def whole(self) -> dict[str, Any]:
+        message = {"role": "assistant", "content": "".join(self.text)}
+        choice = {"index": 0, "message": message, "finish_reason": self.finish, "logprobs": None}
+        return {
+            **self._head("chat.completion"),
+            "choices": [choice],
+            "usage": self.usage(),
+            "x_route": self.route(),
+        }
+
+    def chunk(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        body = {**self._head("chat.completion.chunk"), "choices": [choice], **more}
+        return f"data: {json.dumps(body)}\n\n"
+
+    def usage_chunk(self) -> str:
+        body = {**self._head("chat.completion.chunk"), "choices": [], "usage": self.usage()}
+        return f"data: {json.dumps(body)}\n\n"
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+async def _lines(
+    reply: _Reply,
+    first: Event | None,
+    stream: AsyncGenerator[Event | None, None],
+    include_usage: bool,
+) -> AsyncGenerator[str, None]:
+    reply.saw(first)
+    yield reply.chunk({"role": "assistant", "content": ""})
+    try:
+        async with aclosing(stream) as happening:
+            async for event in happening:
+                if text := reply.saw(event):
+                    yield reply.chunk({"content": text})
+                elif event is None:
+                    yield ": still at it\n\n"
+    except MultimodalError as error:
+        yield f"data: {json.dumps({'error': error_body(str(error), kind_of(error))})}\n\n"
+        return
+    yield reply.chunk({}, reply.finish, x_route=reply.route())
+    if include_usage:
+        yield reply.usage_chunk()
+    yield "data: [DONE]\n\n"

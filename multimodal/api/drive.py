@@ -1,0 +1,73 @@
+"""Blocking event streams run for asynchronous clients: in threads, ended when a client leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from multimodal.messages import Event
+
+WORKERS = 64
+"""Streams at once; a further one waits for a thread. More than the engines serve at a time."""
+POLL_S = 0.25
+KEEP_ALIVE_S = 10.0
+
+T = TypeVar("T")
+Start = Callable[[threading.Event], Generator[Event, None, None]]
+pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="api")
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Run blocking `work` outside the event loop."""
+    return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+
+async def events(start: Start, request: Request) -> AsyncGenerator[Event | None, None]:
+    """The events of `start(stop)`; None now and then while nothing happens.
+
+    When the client leaves, or this stream is closed, `stop` is set, so the engine is free at once.
+    An error of the stream is raised here.
+    """
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
+    stop = threading.Event()
+    pool.submit(_pump, start, stop, lambda item: loop.call_soon_threadsafe(queue.put_nowait, item))
+    polled = told = time.monotonic()
+    try:
+        while True:
+            if time.monotonic() - polled > POLL_S:
+                polled = time.monotonic()
+                if await request.is_disconnected():
+                    return
+            try:
+                item = await asyncio.wait_for(queue.get(), POLL_S)
+            except TimeoutError:
+                if time.monotonic() - told > KEEP_ALIVE_S:
+                    told = time.monotonic()
+                    yield None
+                continue
+            if item is None:
+                return
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        stop.set()
+
+
+def _pump(
+    start: Start, stop: threading.Event, put: Callable[[Event | Exception | None], object]
+) -> None:
+    try:
+        for event in start(stop):
+            put(event)
+    except Exception as error:  # handed to the consumer, whatever it is
+        put(error)
+    else:
+        put(None)

@@ -1,0 +1,122 @@
+"""The requests of OpenAI's HTTP interface that are understood, and how they become a conversation.
+
+Fields that have no meaning here (`user`, `logit_bias`, ...) are accepted and ignored. Pictures and
+sound come inside the request; an address is never fetched.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from multimodal.cards import AUTO
+from multimodal.errors import PromptError, RequestError
+from multimodal.media import MediaFolder
+from multimodal.messages import Controls, Conversation, Message, Part, Sampling, TextPart
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class Text(_Request):
+    type: Literal["text", "input_text"]
+    text: str
+
+
+class ImageAddress(_Request):
+    url: str
+
+
+class Picture(_Request):
+    type: Literal["image_url"]
+    image_url: ImageAddress | str
+
+
+class SoundData(_Request):
+    data: str
+    format: str = "wav"
+
+
+class Sound(_Request):
+    type: Literal["input_audio"]
+    input_audio: SoundData
+
+
+Content = Annotated[Text | Picture | Sound, Field(discriminator="type")]
+
+
+class ChatMessage(_Request):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[Content] | None = None
+
+
+class StreamOptions(_Request):
+    include_usage: bool = False
+
+
+class ChatRequest(_Request):
+    """The body of `/v1/chat/completions`."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=2000)
+    model: str = AUTO
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    seed: int | None = Field(None, ge=0, lt=2**31)
+    stop: str | list[str] | None = None
+    n: Literal[1] = 1
+
+    def conversation(self, media: MediaFolder) -> Conversation:
+        """What was said, with its media normalised. Raises RequestError for what cannot be."""
+        system = "\n\n".join(_words(m) for m in self.messages if m.role in {"system", "developer"})
+        said = tuple(
+            Message("assistant" if m.role == "assistant" else "user", _parts(m, media))
+            for m in self.messages
+            if m.role in {"user", "assistant"}
+        )
+        if not said or said[-1].role != "user":
+            raise PromptError("The last message must be the user's.")
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        limit = self.max_completion_tokens or self.max_tokens
+        sampling = Sampling(self.temperature, self.top_p, None, limit, self.seed, stop)
+        return Conversation(said, Controls(self.model, system, sampling))
+
+
+def _words(message: ChatMessage) -> str:
+    if isinstance(message.content, str):
+        return message.content
+    return "\n".join(p.text for p in message.content or () if isinstance(p, Text))
+
+
+def _parts(message: ChatMessage, media: MediaFolder) -> tuple[Part, ...]:
+    if isinstance(message.content, str) or message.content is None:
+        return (TextPart(message.content),) if message.content else ()
+    return tuple(_part(part, media) for part in message.content)
+
+
+def _part(part: Text | Picture | Sound, media: MediaFolder) -> Part:
+    if isinstance(part, Text):
+        return TextPart(part.text)
+    if isinstance(part, Sound):
+        return media.add_audio(_bytes(part.input_audio.data, "input_audio.data"), "input_audio")
+    url = part.image_url if isinstance(part.image_url, str) else part.image_url.url
+    head, comma, data = url.partition(",")
+    if not (head.startswith("data:") and head.endswith(";base64") and comma):
+        raise RequestError(
+            "image_url must be a data: URI with base64; addresses on the net are never fetched."
+        )
+    return media.add_image(_bytes(data, "image_url"), "image_url")
+
+
+def _bytes(data: str, field: str) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RequestError(f"{field} is not valid base64.") from error

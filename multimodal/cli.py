@@ -1,0 +1,269 @@
+"""The command line: `multimodal chat | models | doctor | serve`.
+
+Exit status: 0 success, 2 bad use, 1 failure; an error is one line. Engines and the page are
+imported by the commands that need them, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from multimodal.errors import ConfigurationError, MultimodalError, RequestError
+from multimodal.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from multimodal.build import Program
+    from multimodal.messages import Conversation, Message
+
+app = typer.Typer(
+    help="Multimodal chat within 12 GB.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Option = typer.Option
+AsJson = Annotated[bool, Option("--json", help="Print JSON instead of a table.")]
+
+COMMON: dict[str, Any] = {
+    "profile": Annotated[
+        str | None, Option(help="auto, embedded, another profile's name, or a TOML file.")
+    ],
+    "budget": Annotated[str | None, Option(help="Memory for all models, such as 12GB.")],
+    "device": Annotated[str | None, Option(help="auto, cpu, cuda, or a simulated sim:12GB.")],
+    "data": Annotated[Path | None, Option(help="Folder that everything is written to.")],
+    "weights": Annotated[Path | None, Option(help="Folder of the weights (DATA/weights).")],
+    "models": Annotated[Path | None, Option(help="A folder with more cards and profiles.")],
+    "offline": Annotated[bool | None, Option("--offline", help="Fetch nothing.")],
+}
+SERVING: dict[str, Any] = {
+    "host": Annotated[str | None, Option(help="Address to listen on (127.0.0.1).")],
+    "port": Annotated[int | None, Option(help="Port to listen on (7860); 0 takes a free one.")],
+    "share": Annotated[bool | None, Option("--share", help="Make a public Gradio link.")],
+    "auth": Annotated[str | None, Option(help="USER:PASSWORD that visitors must give.")],
+    "auth_file": Annotated[Path | None, Option(help="File with one USER:PASSWORD a line.")],
+    "database": Annotated[str | None, Option(help="SQLAlchemy URL for the conversations.")],
+}
+
+
+def _configured(options: dict[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the shared `options`; it receives them, read and checked, as `settings`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [
+            p
+            for p in inspect.signature(command, eval_str=True).parameters.values()
+            if p.name != "settings"
+        ]
+        kind = inspect.Parameter.KEYWORD_ONLY
+        shared = [
+            inspect.Parameter(n, kind, default=None, annotation=a) for n, a in options.items()
+        ]
+
+        def run(**given: Any) -> None:
+            chosen = {name: given.pop(name) for name in options}
+            try:
+                command(settings=read_settings(**chosen), **given)
+            except MultimodalError as error:
+                _fail(error)
+
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        parameters = [p.replace(kind=kind) for p in own] + shared
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
+
+    return decorate
+
+
+def _fail(error: MultimodalError) -> NoReturn:
+    print(f"multimodal: {error}", file=sys.stderr)
+    raise typer.Exit(2 if isinstance(error, ConfigurationError | RequestError) else 1)
+
+
+@app.command()
+@_configured(COMMON | SERVING)
+def serve(settings: Settings) -> None:
+    """Serve the chat page and the HTTP interface."""
+    from multimodal.web.launch import serve as serve_page
+
+    serve_page(settings)
+
+
+@app.command()
+@_configured(COMMON)
+def models(settings: Settings, as_json: AsJson = False) -> None:
+    """List the models of the profile."""
+    from multimodal.build import build
+    from multimodal.memory.footprint import footprint
+
+    program = build(settings)
+    rows = [
+        {
+            "name": card.name,
+            "task": card.task,
+            "title": card.title,
+            "license": card.license,
+            "memory_bytes": footprint(card).total,
+            "ready": program.weights.ready(card),
+        }
+        for card in program.cards
+    ]
+    program.close()
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    _table(
+        ["name", "task", "licence", "memory", "weights"],
+        [
+            [
+                str(row["name"]),
+                str(row["task"]),
+                str(row["license"]),
+                f"{int(str(row['memory_bytes'])) / 1e9:.2f} GB",
+                "ready" if row["ready"] else "to be fetched",
+            ]
+            for row in rows
+        ],
+    )
+
+
+@app.command()
+@_configured(COMMON)
+def doctor(settings: Settings, as_json: AsJson = False) -> None:
+    """Check this machine and say what is missing."""
+    from multimodal.doctor import examine
+
+    checks = examine(settings)
+    if as_json:
+        print(json.dumps([check.__dict__ for check in checks], indent=2))
+    else:
+        _table(["", "check", "found"], [[c.verdict, c.name, c.found] for c in checks])
+    if any(check.verdict == "fail" for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+@_configured(COMMON)
+def chat(
+    settings: Settings,
+    question: Annotated[str, typer.Argument(help="Ask once; without it, talk.")] = "",
+    image: Annotated[list[Path] | None, Option(help="A picture to send along.")] = None,
+    audio: Annotated[list[Path] | None, Option(help="A recording to send along.")] = None,
+    model: Annotated[str, Option(help="auto, or the name of a model.")] = "auto",
+    system: Annotated[str, Option(help="Instructions for the model.")] = "",
+) -> None:
+    """Chat in the terminal; nothing is stored."""
+    from multimodal.build import build
+    from multimodal.messages import Controls, Conversation
+
+    program = build(settings)
+    try:
+        talk = Conversation(controls=Controls(model, system))
+        files = [*(image or []), *(audio or [])]
+        if question or files:
+            _ask(program, talk, question, files)
+            return
+        _converse(program, talk)
+    finally:
+        program.close()
+
+
+def _converse(program: Program, talk: Conversation) -> None:
+    while True:
+        try:
+            question = input("\nyou> ").strip()
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+        if not question:
+            continue
+        try:
+            talk = _ask(program, talk, question, [])
+        except MultimodalError as error:
+            print(f"multimodal: {error}", file=sys.stderr)
+
+
+def _ask(program: Program, talk: Conversation, question: str, files: list[Path]) -> Conversation:
+    """Send one message and print the reply as it comes; Ctrl-C stops the reply."""
+    from dataclasses import replace
+
+    from multimodal.messages import Message, TextPart
+
+    media = [program.media.add(path, path.name) for path in files]
+    words = [TextPart(question)] if question else []
+    talk = replace(talk, messages=(*talk.messages, Message("user", (*media, *words))))
+    reply = _print_reply(program, talk)
+    return replace(talk, messages=(*talk.messages, reply))
+
+
+def _print_reply(program: Program, talk: Conversation) -> Message:
+    from multimodal.messages import (
+        Message,
+        Notice,
+        Progress,
+        RouteChosen,
+        TextDelta,
+        TextPart,
+        Transcript,
+    )
+
+    stop, text = threading.Event(), ""
+    stream = program.assistant.reply(talk, stop)
+    while True:
+        try:
+            event = next(stream, None)
+        except KeyboardInterrupt:
+            stop.set()
+            continue
+        match event:
+            case None:
+                break
+            case TextDelta(piece):
+                text += piece
+                print(piece, end="", flush=True)
+            case RouteChosen(route):
+                _aside(f"→ {route.reason}")
+            case Transcript(part):
+                _aside(f"heard: “{part.transcript}”")
+            case Notice(note):
+                _aside(note)
+            case Progress(doing, _) if doing.startswith(("Fetching", "Loading")):
+                _aside(doing)
+    print()
+    return Message("assistant", (TextPart(text),))
+
+
+def _aside(line: str) -> None:
+    """A line about the reply, not of it; dim where a person watches."""
+    print(f"\033[2m{line}\033[0m" if sys.stderr.isatty() else line, file=sys.stderr)
+
+
+def _table(titles: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*titles, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 200, markup=False).print(table)
+
+
+def serve_main() -> None:
+    """`python app.py`: the `serve` command alone."""
+    only = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    only.command()(serve)
+    only()
+
+
+def main() -> None:
+    app()
