@@ -110,7 +110,6 @@ class Layout:
             label="Conversation",
             show_label=False,
             scale=1,
-            height=None,
             layout="bubble",
             editable="user",
             buttons=["copy"],
