@@ -236,7 +236,8 @@ def _read(path: Path, model: type[_M]) -> _M:
 
 
 def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
-    fault: Any = error.errors()[0]
+    # A misspelt field is also a missing one: the misspelling is what helps.
+    fault: Any = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     place = ".".join(str(step) for step in fault["loc"])
     if fault["type"] == "missing":
         return f"the field '{place}' is missing"

@@ -25,7 +25,7 @@ WRITE_DOWN = _any_of(
 READ = _any_of(
     r"\bread\b",
     r"\bwhat (does|do|is|are).{0,40}\b(say|says|written|text|words?|sign)\b",
-    r"\b(text|words|written|letters|caption|ocr)\b",
+    r"\b(text|words|written|letters|ocr)\b",
     r"\b(lis|lire|texte|[ée]crit)\b",
 )
 COLOURS = _any_of(r"\bcolou?rs?\b", r"\bcouleurs?\b")

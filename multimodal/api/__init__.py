@@ -55,6 +55,7 @@ async def health(request: Request, program: Program) -> Response:
             "device": snapshot.device,
             "simulated": snapshot.simulated,
             "models": states,
+            "leases": {held.card: held.leases for held in snapshot.held},
         }
     )
 

@@ -86,6 +86,7 @@ class Layout:
         default = self.defaults()
         self.system = gr.Textbox(
             label="Instructions",
+            elem_id="system",
             info="How the assistant should behave. Empty: the model's own.",
             lines=3,
             max_length=4000,
@@ -100,7 +101,9 @@ class Layout:
         self.tokens = gr.Slider(
             16, 2048, default.max_tokens, step=16, label="Longest answer (tokens)"
         )
-        self.seed = gr.Number(None, precision=0, minimum=0, label="Seed", info="Empty: random")
+        self.seed = gr.Number(
+            None, precision=0, minimum=0, label="Seed", info="Empty: random", elem_id="seed"
+        )
         self.reset = gr.Button("Back to the defaults", size="sm")
 
     def _main(self) -> None:
@@ -123,7 +126,7 @@ class Layout:
             elem_id="box",
             label="Message",
             show_label=False,
-            placeholder="Ask anything, or add a picture or your voice",
+            placeholder="Ask, speak, or add a picture",
             sources=["upload", "microphone"],
             file_types=FILE_TYPES,
             file_count="multiple",

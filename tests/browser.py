@@ -1,0 +1,100 @@
+"""A person at the page, driven through Debian's Chromium."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, Playwright
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
+]
+REPLY_MS = 60_000
+
+
+def launch(playwright: Playwright, *more: str) -> Browser:
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("Chromium is not installed (Debian: apt install chromium)")
+    return playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS, *more])
+
+
+class Person:
+    """One person with a browser of their own."""
+
+    def __init__(self, browser: Browser, url: str, **context: Any) -> None:
+        size = {"width": 1280, "height": 800}
+        self.context = browser.new_context(**{"viewport": size, "locale": "en-US", **context})
+        self.page: Page = self.context.new_page()
+        self.faults: list[str] = []
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.url = url
+        self.open()
+
+    def open(self) -> None:
+        self.page.goto(self.url)
+        self.page.wait_for_selector("#box textarea")
+        self.page.wait_for_selector("#gauge .gauge")
+
+    def type(self, text: str) -> None:
+        self.page.fill("#box textarea", text)
+
+    def attach(self, path: Path) -> None:
+        before = self.page.locator(".thumbnail-item").count()
+        self.page.set_input_files("#box input[data-testid=file-upload]", str(path))
+        self.page.locator(".thumbnail-item").nth(before).wait_for()
+
+    def send(self) -> None:
+        self.page.focus("#box textarea")
+        self.page.keyboard.press("Enter")
+
+    def wait(self) -> None:
+        """Until the reply is complete: the send button is back."""
+        self.page.locator("#box .stop-button").wait_for(timeout=10_000)
+        self.page.locator("#box .submit-button").wait_for(timeout=REPLY_MS)
+
+    def ask(self, text: str = "", *files: Path) -> str:
+        """Send a message and return the whole reply."""
+        for path in files:
+            self.attach(path)
+        if text:
+            self.type(text)
+        self.send()
+        self.wait()
+        return self.reply()
+
+    def reply(self) -> str:
+        """The newest words of the assistant."""
+        return self.replies.last.inner_text()
+
+    @property
+    def replies(self) -> Locator:
+        return self.page.locator("#chat .bot-row:not(:has(.thought-group)) .message.bot")
+
+    @property
+    def routes(self) -> Locator:
+        return self.page.locator("#chat .thought-group")
+
+    @property
+    def said(self) -> Locator:
+        return self.page.locator("#chat .message.user")
+
+    def toast(self) -> str:
+        toast = self.page.locator(".toast-body").last
+        toast.wait_for(timeout=20_000)
+        return re.sub(r"\s+", " ", toast.inner_text())
+
+    def close(self) -> None:
+        self.context.close()

@@ -1,0 +1,117 @@
+"""What the tests share. Only the pinned weights are ever fetched, once, into a cache folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2 as httpx
+import platformdirs
+import pytest
+
+from multimodal.cards import Catalog
+from multimodal.weights import Weights
+
+ROOT = Path(__file__).parent.parent
+WEIGHTS = Path(
+    os.environ.get("MULTIMODAL_WEIGHTS")
+    or platformdirs.user_cache_path("multimodal-chat") / "weights"
+)
+
+
+@pytest.fixture(scope="session")
+def catalog() -> Catalog:
+    return Catalog([ROOT / "models"])
+
+
+@pytest.fixture(scope="session")
+def examples() -> Path:
+    return ROOT / "examples"
+
+
+@pytest.fixture(scope="session")
+def weights_of(catalog: Catalog) -> Callable[[str], Path]:
+    """The folder with the real weights of a shipped card."""
+    weights = Weights(WEIGHTS)
+    return lambda name: weights.ensure(catalog.card(name))
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    process: subprocess.Popen[str]
+    data: Path
+
+
+@contextmanager
+def running_app(data: Path, *options: str, weights: Path = WEIGHTS) -> Iterator[Server]:
+    """`python app.py`, as a person would start it, on a free port; ended at the end."""
+    port = free_port()
+    command = [sys.executable, "app.py", "--data", str(data), "--port", str(port), *options]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "MULTIMODAL_WEIGHTS": str(weights)},
+    )
+    server = Server(f"http://127.0.0.1:{port}", process, data)
+    try:
+        wait_until(lambda: _answers(server), 60)
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+
+def _answers(server: Server) -> bool:
+    if server.process.poll() is not None:
+        raise AssertionError(
+            f"the app ended: {server.process.stdout and server.process.stdout.read()}"
+        )
+    try:
+        return httpx.get(f"{server.url}/health").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float, every_s: float = 0.05) -> float:
+    """Seconds until `condition` held; fails the test when it never does."""
+    started = time.monotonic()
+    while not condition():
+        if time.monotonic() - started > timeout_s:
+            raise AssertionError(f"did not happen within {timeout_s} s")
+        time.sleep(every_s)
+    return time.monotonic() - started
+
+
+@pytest.fixture(scope="session")
+def all_weights(catalog: Catalog, weights_of: Callable[[str], Path]) -> Path:
+    for name in catalog.profile("embedded").names:
+        weights_of(name)
+    return WEIGHTS
+
+
+@pytest.fixture(scope="session")
+def app(all_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The real app with the real embedded models, shared by the tests that only talk to it."""
+    with running_app(tmp_path_factory.mktemp("app")) as server:
+        yield server

@@ -1,0 +1,124 @@
+"""Reads the imports of a source tree and says which of them break the layering."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+FLOORS = {
+    "messages": 0,
+    "errors": 0,
+    "cards": 1,
+    "settings": 1,
+    "media": 1,
+    "intents": 1,
+    "package_index": 1,
+    "weights": 2,
+    "memory": 2,
+    "backends": 3,
+    "router": 4,
+    "assistant": 5,
+    "store": 5,
+    "build": 6,
+    "chats": 6,
+    "api": 7,
+    "web": 7,
+    "doctor": 7,
+    "cli": 7,
+}
+# The command line starts the page, and the page serves the HTTP interface on its port.
+ALLOWED_SIDEWAYS = {("cli", "web"), ("cli", "doctor"), ("web", "api")}
+HEAVY = {
+    "torch",
+    "transformers",
+    "diffusers",
+    "xllamacpp",
+    "faster_whisper",
+    "whisper",
+    "rapidocr",
+    "cv2",
+    "efficientnet_lite_pytorch",
+}
+ENGINES_FLOOR = 3
+MAX_LINES = 300
+MAX_FUNCTION_LINES = 45
+VAGUE = {"utils.py", "common.py", "helpers.py"}
+
+
+def imported(source: str) -> Iterator[str]:
+    """Every module a source imports, inside functions and type-checking blocks too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def unit_of(path: str) -> str:
+    """The unit a module is on a floor with: "memory" for memory/lease.py."""
+    return path.split("/")[0].removesuffix(".py")
+
+
+def faults(sources: Mapping[str, str]) -> list[str]:
+    """All breaches in `sources`: path below multimodal/ -> text."""
+    found: list[str] = []
+    for path, source in sources.items():
+        unit = unit_of(path)
+        if unit == "__init__":
+            continue
+        if unit not in FLOORS:
+            found.append(f"{path}: is on no floor")
+            continue
+        found += _import_faults(path, unit, source)
+        found += _size_faults(path, source)
+    return found + cycles(sources)
+
+
+def _import_faults(path: str, unit: str, source: str) -> Iterator[str]:
+    for name in sorted(set(imported(source))):
+        if name.split(".")[0] in HEAVY and FLOORS[unit] != ENGINES_FLOOR:
+            yield f"{path}: heavy import {name}"
+        if not name.startswith("multimodal."):
+            continue
+        other = name.split(".")[1]
+        if other not in FLOORS or other == unit or (unit, other) in ALLOWED_SIDEWAYS:
+            continue
+        if FLOORS[other] > FLOORS[unit]:
+            yield f"{path}: imports {other}, which is above"
+        elif FLOORS[other] == FLOORS[unit]:
+            yield f"{path}: imports {other}, which is on the same floor"
+
+
+def _size_faults(path: str, source: str) -> Iterator[str]:
+    if Path(path).name in VAGUE:
+        yield f"{path}: says nothing by its name"
+    if source.count("\n") > MAX_LINES:
+        yield f"{path}: has {source.count(chr(10))} lines"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            if lines > MAX_FUNCTION_LINES:
+                yield f"{path}: {node.name} has {lines} lines"
+
+
+def cycles(sources: Mapping[str, str]) -> list[str]:
+    """Import cycles between the modules themselves."""
+    modules = {
+        f"multimodal.{p.removesuffix('.py').replace('/', '.')}": s for p, s in sources.items()
+    }
+    graph = {name: {i for i in imported(text) if i in modules} for name, text in modules.items()}
+    found: list[str] = []
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        if name in trail:
+            found.append("cycle: " + " -> ".join((*trail[trail.index(name) :], name)))
+        elif name in graph:
+            targets, graph_rest = graph.pop(name), (*trail, name)
+            for target in sorted(targets):
+                visit(target, graph_rest)
+
+    for name in sorted(modules):
+        visit(name, ())
+    return found

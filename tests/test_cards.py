@@ -1,0 +1,110 @@
+"""Cards and profiles: facts in TOML, checked, with helpful refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from multimodal.cards import Catalog
+from multimodal.errors import CardError, UnknownModelError
+from multimodal.memory.footprint import footprint
+from multimodal.messages import Task
+
+CARD = """
+name = "tiny"
+title = "Tiny"
+task = "text-generation"
+family = "llama_cpp"
+license = "MIT"
+context_tokens = 100
+concurrency = 2
+source = { kind = "folder", path = "/weights" }
+architecture = { weights_bytes = 1000, kv_layers = 2, kv_heads = 3, kv_head_dim = 4 }
+"""
+PROFILE = """
+name = "mine"
+title = "Mine"
+device = "cpu"
+budget = "1GB"
+[models]
+text-generation = ["tiny"]
+"""
+
+
+def catalog_of(folder: Path, card: str = CARD, profile: str = PROFILE) -> Catalog:
+    for path, text in (("cards/text/tiny.toml", card), ("profiles/mine.toml", profile)):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, "utf-8")
+    return Catalog([ROOT / "models", folder])
+
+
+def test_adding_a_model_is_writing_one_file(tmp_path: Path) -> None:
+    catalog = catalog_of(tmp_path)
+    assert catalog.card("tiny").title == "Tiny"
+    assert catalog.profile("mine").default(Task.TEXT) == "tiny"
+    assert catalog.profile("mine").default(Task.SPEECH) is None
+
+
+def test_the_footprint_counts_the_cache_of_every_slot(tmp_path: Path) -> None:
+    found = footprint(catalog_of(tmp_path).card("tiny"))
+    assert found.kv_cache == 2 * 2 * 3 * 4 * 2 * 100 * 2
+    assert found.total == 1000 + found.kv_cache
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (CARD.replace("license", "licence"), "unknown field 'licence'; did you mean 'license'?"),
+        (CARD.replace('title = "Tiny"\n', ""), "the field 'title' is missing"),
+        (CARD.replace('"text-generation"', '"dancing"'), "task:"),
+        (CARD.replace('"MIT"', "MIT"), "not valid TOML"),
+        (CARD.replace('"tiny"', '"Tiny Model"'), "name:"),
+    ],
+)
+def test_a_wrong_card_is_refused_by_file_and_field(
+    tmp_path: Path, wrong: str, sentence: str
+) -> None:
+    with pytest.raises(CardError) as caught:
+        catalog_of(tmp_path, wrong)
+    assert str(caught.value).startswith("tiny.toml: ")
+    assert sentence in str(caught.value)
+
+
+def test_a_profile_that_names_an_unknown_or_unfit_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CardError, match="there is no model 'tinny'; did you mean 'tiny'"):
+        catalog_of(tmp_path, profile=PROFILE.replace('["tiny"]', '["tinny"]'))
+    speech = PROFILE.replace("text-generation", "automatic-speech-recognition")
+    with pytest.raises(CardError, match="its card says 'text-generation'"):
+        catalog_of(tmp_path, profile=speech)
+
+
+def test_an_unknown_model_is_answered_with_those_that_exist(catalog: Catalog) -> None:
+    with pytest.raises(UnknownModelError, match="did you mean 'whisper-base'"):
+        catalog.card("whisper-bas")
+
+
+def test_a_later_folder_replaces_a_shipped_card(tmp_path: Path) -> None:
+    name = "smollm2-135m-instruct"
+    catalog_of(tmp_path, CARD.replace('"tiny"', f'"{name}"'), PROFILE.replace("tiny", name))
+    assert Catalog([ROOT / "models", tmp_path]).card(name).title == "Tiny"
+
+
+def test_the_embedded_profile_fits_its_own_budget(catalog: Catalog) -> None:
+    profile = catalog.profile("embedded")
+    needed = sum(footprint(catalog.card(name)).total for name in profile.names)
+    assert needed <= profile.budget
+
+
+def test_the_readme_lists_the_embedded_models_as_their_cards_do(catalog: Catalog) -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    table = text.partition("<!-- models -->")[2].partition("<!-- /models -->")[0]
+    embedded = set(catalog.profile("embedded").names)
+    rows = [
+        f"| {card.task} | {card.title} | `{card.family}` | {card.license} "
+        f"| {footprint(card).total / 1e9:.2f} GB |"
+        for card in catalog.cards
+        if card.name in embedded
+    ]
+    assert table.strip().splitlines()[2:] == rows

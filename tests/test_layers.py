@@ -1,0 +1,56 @@
+"""The layering holds, and the check of it can fail."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import ROOT
+from layers import faults, imported
+
+
+def test_the_layering_of_the_program_holds() -> None:
+    package = ROOT / "multimodal"
+    sources = {str(p.relative_to(package)): p.read_text("utf-8") for p in package.rglob("*.py")}
+    assert len(sources) > 30
+    assert faults(sources) == []
+
+
+def test_the_entry_point_is_short_and_only_calls_the_command_line() -> None:
+    source = (ROOT / "app.py").read_text("utf-8")
+    assert source.count("\n") < 60
+    assert {name for name in imported(source) if name.startswith("multimodal")} == {
+        "multimodal.cli",
+        "multimodal.cli.serve_main",
+    }
+
+
+@pytest.mark.parametrize(
+    ("sources", "fault"),
+    [
+        ({"router.py": "from multimodal.store import Store"}, "which is above"),
+        ({"build.py": "from multimodal.chats import Chats"}, "on the same floor"),
+        ({"router.py": "def f():\n    import torch"}, "heavy import torch"),
+        ({"web/page.py": "from torch import nn"}, "heavy import torch"),
+        ({"cards.py": "x = 1\n" * 301}, "has 301 lines"),
+        ({"cards.py": "def f():\n" + "    x = 1\n" * 50}, "f has 51 lines"),
+        ({"memory/utils.py": ""}, "says nothing"),
+        ({"surprise.py": ""}, "is on no floor"),
+        (
+            {
+                "memory/a.py": "from multimodal.memory.b import x",
+                "memory/b.py": "def f():\n    import multimodal.memory.a",
+            },
+            "cycle: multimodal.memory.a -> multimodal.memory.b -> multimodal.memory.a",
+        ),
+    ],
+)
+def test_each_breach_is_found(sources: dict[str, str], fault: str) -> None:
+    assert any(fault in found for found in faults(sources))
+
+
+def test_what_is_allowed_is_not_reported() -> None:
+    sources = {
+        "store.py": "from multimodal.messages import Message\nimport sqlalchemy",
+        "backends/x.py": "import torch\nfrom multimodal.backends.base import load",
+        "cli.py": "def f():\n    from multimodal.web.launch import serve",
+    }
+    assert faults(sources) == []

@@ -1,0 +1,246 @@
+"""The page as people use it: a real browser, the real app, the real embedded models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+from browser import Person, launch
+from conftest import Server, wait_until
+from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = launch(playwright)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def person(browser: Browser, app: Server) -> Iterator[Person]:
+    person = Person(browser, app.url)
+    yield person
+    assert person.faults == []
+    person.close()
+
+
+def test_a_question_in_words_streams_an_answer_with_its_route(person: Person) -> None:
+    person.type("What is photosynthesis?")
+    person.send()
+    person.replies.last.wait_for()
+    lengths = set()
+    while person.page.locator("#box .stop-button").count():
+        lengths.add(len(person.reply()))
+    assert len(lengths) > 3, "the answer came in one piece"
+    assert "plants" in person.reply().lower()
+    assert "SmolLM2" in person.routes.last.inner_text()
+
+
+def test_pictures_are_described_and_read(person: Person, examples: Path) -> None:
+    assert "cat" in person.ask("What is in this picture?", examples / "chelsea.jpg")
+    assert "espresso" in person.ask("", examples / "coffee.jpg")
+    assert "Tomatoes need sun" in person.ask("What does it say?", examples / "printed-words.png")
+
+
+def test_a_later_question_goes_back_to_the_picture(person: Person, examples: Path) -> None:
+    person.ask("What is this?", examples / "chelsea.jpg")
+    assert "brown" in person.ask("Which colours does it have?")
+    assert "Picture describer" in person.routes.last.inner_text()
+    person.ask("What is photosynthesis?")
+    assert "Picture describer" not in person.routes.last.inner_text()
+
+
+def test_a_spoken_question_is_shown_in_words_and_answered(person: Person, examples: Path) -> None:
+    reply = person.ask("", examples / "question-en.wav")
+    assert "What is photosynthesis?" in person.page.locator("#chat").inner_text()
+    assert "plants" in reply.lower()
+    assert "Whisper base" in person.routes.last.inner_text()
+
+
+def test_a_question_spoken_in_french_is_translated_and_answered(
+    person: Person, examples: Path
+) -> None:
+    reply = person.ask("", examples / "question-fr.wav")
+    person.routes.last.locator(".title").click()
+    card = person.routes.last.inner_text()
+    assert "Heard (French)" in card
+    assert "In English:" in card
+    assert len(reply) > 20
+
+
+def test_the_microphone_records_and_sends(person: Person) -> None:
+    page = person.page
+    page.get_by_label("Record audio").click()
+    page.get_by_label("Start recording").or_(page.get_by_text("Record", exact=True)).first.click()
+    page.wait_for_timeout(1500)
+    page.get_by_label("Stop recording").or_(page.get_by_text("Stop", exact=True)).first.click()
+    page.get_by_label("Attach audio").click()
+    person.send()
+    person.wait()
+    assert "I heard no speech" in person.reply(), "Chromium's fake microphone only beeps"
+
+
+def test_stop_ends_the_answer_within_half_a_second(person: Person) -> None:
+    person.type("Tell me a very long story about a dragon and a princess.")
+    person.send()
+    person.replies.last.wait_for()
+    started = time.monotonic()
+    person.page.locator("#box .stop-button").click()
+    person.page.locator("#box .submit-button").wait_for()
+    assert time.monotonic() - started < 0.5
+    assert "Stopped." in person.reply()
+
+
+def test_a_closed_tab_frees_the_engine_within_a_second(browser: Browser, app: Server) -> None:
+    leaving = Person(browser, app.url)
+    leaving.type("Count from one to five hundred in words.")
+    leaving.send()
+    leaving.replies.last.wait_for()
+    assert _leases(app) == 1
+    leaving.close()
+    assert wait_until(lambda: _leases(app) == 0, 5) < 1.0
+
+
+def test_retry_edit_and_undo(person: Person) -> None:
+    person.ask("Say the word apple.")
+    person.page.get_by_label("Retry").last.click()
+    person.wait()
+    assert person.said.count() == 1
+    person.page.get_by_label("Edit").last.click()
+    person.page.locator("#chat textarea").fill("What is the capital of France?")
+    person.page.get_by_label("Submit").first.click()
+    person.wait()
+    assert person.said.last.inner_text() == "What is the capital of France?"
+    person.page.get_by_label("Undo").last.click()
+    wait_until(lambda: person.said.count() == 0, 5)
+    assert person.page.input_value("#box textarea") == "What is the capital of France?"
+
+
+def test_redo_with_another_model(person: Person, examples: Path) -> None:
+    person.ask("What is this?", examples / "chelsea.jpg")
+    person.page.get_by_text("Redo with SmolLM2 135M").click()
+    person.wait()
+    assert "Picture describer → SmolLM2 135M" in person.routes.last.inner_text()
+
+
+def test_conversations_survive_a_reload_and_can_be_switched_and_deleted(person: Person) -> None:
+    person.ask("Say the word apple.")
+    person.page.get_by_text("New chat").click()
+    wait_until(lambda: person.said.count() == 0, 5)
+    person.ask("Say the word pear.")
+    person.open()
+    person.said.last.wait_for()
+    assert person.said.last.inner_text() == "Say the word pear."
+    person.page.locator("#conversations").get_by_text("Say the word apple.").click()
+    wait_until(lambda: person.said.last.inner_text() == "Say the word apple.", 5)
+    person.page.locator("#delete").click()
+    person.page.locator("#sure").click()
+    wait_until(lambda: person.said.count() == 0, 5)
+    assert "apple" not in person.page.locator("#conversations").inner_text()
+
+
+def test_two_people_never_see_each_others_conversations(browser: Browser, app: Server) -> None:
+    first, second = Person(browser, app.url), Person(browser, app.url)
+    first.ask("My secret word is xylophone.")
+    second.open()
+    assert "xylophone" not in second.page.content()
+    first.open()
+    first.said.last.wait_for()
+    assert "xylophone" in first.page.content()
+    first.close()
+    second.close()
+
+
+def test_an_empty_message_is_refused_in_words(person: Person) -> None:
+    person.type("   ")
+    person.send()
+    assert "The message is empty" in person.toast()
+
+
+def test_a_bad_file_is_refused_and_the_message_kept(person: Person, tmp_path: Path) -> None:
+    path = tmp_path / "dot.png"
+    Image.new("RGB", (1, 1)).save(path)
+    person.attach(path)
+    person.type("What is this?")
+    person.send()
+    assert "only 1x1 pixels" in person.toast()
+    assert person.page.input_value("#box textarea") == "What is this?"
+    assert person.page.locator(".thumbnail-item").count() == 1
+
+
+def test_a_prompt_of_a_megabyte_is_refused_and_kept(person: Person) -> None:
+    person.type("word " * 200_000)
+    person.send()
+    assert "1,000,000 characters long" in person.toast()
+    assert len(person.page.input_value("#box textarea")) == 1_000_000
+
+
+def test_the_page_works_with_the_keyboard_alone(person: Person) -> None:
+    page = person.page
+    page.keyboard.type("Say hello.")
+    page.keyboard.press("Enter")
+    person.wait()
+    assert person.said.last.inner_text() == "Say hello."
+    page.keyboard.type("And goodbye.")
+    page.keyboard.press("Enter")
+    person.wait()
+    assert person.said.last.inner_text() == "And goodbye."
+    page.locator("#new").focus()
+    page.keyboard.press("Enter")
+    wait_until(lambda: person.said.count() == 0, 5)
+
+
+def test_instructions_and_sampling_are_kept_with_the_conversation(person: Person) -> None:
+    page = person.page
+    page.get_by_text("Instructions and sampling").click()
+    page.locator("#system textarea").fill("You are a pirate.")
+    page.locator("#seed input").fill("7")
+    first = person.ask("Who are you?")
+    page.get_by_label("Retry").last.click()
+    person.wait()
+    assert person.reply() == first, "the same seed gives the same answer"
+    person.open()
+    person.said.last.wait_for()
+    page.get_by_text("Instructions and sampling").click()
+    assert page.locator("#system textarea").input_value() == "You are a pirate."
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_cut_off_at_any_size(
+    browser: Browser, app: Server, width: int, scheme: str
+) -> None:
+    size = {"width": width, "height": 800}
+    person = Person(browser, app.url, viewport=size, color_scheme=scheme)
+    person.ask("Say hello.")
+    wide = person.page.evaluate("document.documentElement.scrollWidth")
+    box = person.page.locator("#box").bounding_box()
+    assert wide <= width
+    assert box is not None
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width
+    assert box["y"] + box["height"] <= 800
+    person.close()
+
+
+def test_the_page_asks_nothing_of_other_hosts(browser: Browser, app: Server) -> None:
+    person = Person(browser, app.url)
+    asked: list[str] = []
+    person.page.on("request", lambda request: asked.append(request.url))
+    person.open()
+    person.ask("Say hello.")
+    foreign = [url for url in asked if not url.startswith((app.url, "data:", "blob:"))]
+    assert asked
+    assert foreign == []
+    person.close()
+
+
+def _leases(app: Server) -> int:
+    told = httpx.get(f"{app.url}/health").json()
+    return sum(told["leases"].values())

@@ -1,0 +1,261 @@
+"""What is said decides who answers: tables of sentences as people write them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from multimodal.cards import Catalog
+from multimodal.errors import PromptError, RequestError, UnknownModelError
+from multimodal.intents import focus_of
+from multimodal.messages import (
+    AudioPart,
+    Controls,
+    Conversation,
+    ImagePart,
+    Message,
+    Outcome,
+    Part,
+    Route,
+    Task,
+    TextPart,
+)
+from multimodal.router import Router
+
+CAT = ImagePart("a" * 64, "image/webp", 400, 300, "cat.jpg")
+CUP = ImagePart("b" * 64, "image/webp", 400, 300, "cup.jpg")
+VOICE = AudioPart("c" * 64, "audio/flac", 3.0, "voice.wav")
+
+ABOUT_PICTURES = {
+    "general": [
+        "What is this?",
+        "what's that",
+        "What is in this picture?",
+        "What's in the image?",
+        "what do you see?",
+        "What can you see here?",
+        "Describe the picture.",
+        "Can you describe this photo for me?",
+        "caption this",
+        "What animal is this?",
+        "Which breed is it?",
+        "What kind of food is this?",
+        "Tell me what you see",
+        "Décris cette image",
+        "Que vois-tu ?",
+        "C'est quoi ?",
+        "Qu'est-ce que c'est ?",
+        "",
+    ],
+    "text": [
+        "What does it say?",
+        "Read this to me",
+        "What is written on the sign?",
+        "Can you read the text?",
+        "what are the words",
+        "Lis le texte",
+    ],
+    "colours": ["What color is it?", "Which colours does it have?", "De quelle couleur est-il ?"],
+    "faces": [
+        "How many people are there?",
+        "Is there anyone in the picture?",
+        "how many faces can you see",
+        "Combien de personnes ?",
+    ],
+    None: [
+        "Is it dangerous?",
+        "Write a poem about it",
+        "Why is the cat sad?",
+        "How old do you think it is?",
+        "Would this go well with milk?",
+    ],
+}
+DRAWING = [
+    "Draw a cat",
+    "please draw me a house",
+    "Paint a sunset over the sea",
+    "Can you sketch a dragon?",
+    "Make a picture of a dog",
+    "generate an image of a castle at night",
+    "Dessine un mouton",
+    "Crée une image d'un château",
+]
+NOT_DRAWING = [
+    "How do I draw a cat?",
+    "What does 'draw' mean in chess?",
+    "The game was a draw.",
+    "Who painted the Mona Lisa?",
+    "I have a picture of a dog.",
+]
+
+
+def said(*parts: Part, model: str = "auto", before: tuple[Message, ...] = ()) -> Conversation:
+    return Conversation((*before, Message("user", parts)), Controls(model))
+
+
+@pytest.fixture(scope="module")
+def router(catalog: Catalog) -> Router:
+    return Router(catalog, catalog.profile("embedded"))
+
+
+def tasks(route: Route) -> list[Task]:
+    return [step.task for step in route.steps]
+
+
+@pytest.mark.parametrize(
+    ("focus", "words"), [(focus, w) for focus, group in ABOUT_PICTURES.items() for w in group]
+)
+def test_questions_about_a_picture_ask_for_the_right_findings(
+    router: Router, focus: str | None, words: str
+) -> None:
+    assert focus_of(words) == focus
+    route = router.decide(said(CAT, *([TextPart(words)] if words else [])))
+    assert route.rule == "picture"
+    assert tasks(route) == ([Task.IMAGE] if focus else [Task.IMAGE, Task.TEXT])
+    assert route.steps[0].sha256 == CAT.sha256
+
+
+@pytest.mark.parametrize("words", DRAWING)
+def test_a_wish_for_a_drawing_is_answered_with_what_it_needs(router: Router, words: str) -> None:
+    route = router.decide(said(TextPart(words)))
+    assert route.rule == "no-text-to-image"
+    assert route.answer is not None
+    assert "Stable Diffusion" in route.answer
+
+
+@pytest.mark.parametrize("words", NOT_DRAWING)
+def test_words_about_drawing_are_not_a_wish_for_one(router: Router, words: str) -> None:
+    assert router.decide(said(TextPart(words))).rule == "text"
+
+
+def test_a_recording_is_heard_first_and_then_decided_again(router: Router) -> None:
+    route = router.decide(said(VOICE))
+    assert tasks(route) == [Task.SPEECH]
+    assert route.again
+    heard = replace(VOICE, transcript="What is photosynthesis?", language="en")
+    route = router.decide(said(heard))
+    assert tasks(route) == [Task.TEXT]
+    assert not route.again
+    drawing = replace(VOICE, transcript="Draw a cat.", language="en")
+    assert router.decide(said(drawing)).rule == "no-text-to-image"
+
+
+def test_a_spoken_question_about_a_picture_looks_at_it(router: Router) -> None:
+    heard = replace(VOICE, transcript="What is this?", language="en")
+    assert tasks(router.decide(said(CAT, heard))) == [Task.IMAGE]
+
+
+def test_the_translation_decides_where_there_is_one(router: Router) -> None:
+    heard = replace(VOICE, transcript="Was ist das?", language="de", english="What is this?")
+    assert tasks(router.decide(said(CAT, heard))) == [Task.IMAGE]
+
+
+def test_a_recording_without_speech_is_told(router: Router) -> None:
+    route = router.decide(said(replace(VOICE, transcript="")))
+    assert route.rule == "no-speech"
+    assert route.answer is not None
+    assert "voice.wav" in route.answer
+
+
+@pytest.mark.parametrize("words", ["Transcribe this", "write it down please", "What did he say?"])
+def test_a_transcript_is_given_when_asked_for(router: Router, words: str) -> None:
+    heard = replace(VOICE, transcript="Buy milk.", language="en")
+    route = router.decide(said(heard, TextPart(words)))
+    assert (route.rule, route.answer) == ("write-down", "Buy milk.")
+
+
+def test_a_long_recording_without_a_word_is_written_down(router: Router) -> None:
+    heard = replace(VOICE, seconds=600.0, transcript="Long talk.", language="en")
+    assert router.decide(said(heard)).answer == "Long talk."
+
+
+def about_picture(router: Router, *pictures: ImagePart) -> tuple[Message, ...]:
+    asked = said(*pictures, TextPart("What is this?"))
+    outcome = Outcome(routes=(router.decide(asked),))
+    reply = Message("assistant", (TextPart("A cat."),), outcome=outcome)
+    return (*asked.messages, reply)
+
+
+@pytest.mark.parametrize(
+    "words", ["What colour is it?", "Is it a tabby?", "What else do you see?", "Is he sleeping?"]
+)
+def test_a_follow_up_goes_back_to_the_picture(router: Router, words: str) -> None:
+    route = router.decide(said(TextPart(words), before=about_picture(router, CAT)))
+    assert route.rule == "earlier-picture"
+    assert route.steps[0].sha256 == CAT.sha256
+
+
+@pytest.mark.parametrize("words", ["What is photosynthesis?", "Thanks!", "Tell me a joke."])
+def test_another_subject_after_a_picture_goes_to_the_text_model(router: Router, words: str) -> None:
+    route = router.decide(said(TextPart(words), before=about_picture(router, CAT)))
+    assert route.rule == "text"
+
+
+def test_a_picture_is_found_again_by_name_but_not_by_a_mere_it(router: Router) -> None:
+    talk = (
+        *about_picture(router, CAT),
+        Message("user", (TextPart("Tell me a joke."),)),
+        Message(
+            "assistant",
+            (TextPart("Ha."),),
+            outcome=Outcome(routes=(router.decide(said(TextPart("hi"))),)),
+        ),
+    )
+    assert router.decide(said(TextPart("I don't get it."), before=talk)).rule == "text"
+    route = router.decide(said(TextPart("What colour was the cat in the picture?"), before=talk))
+    assert route.rule == "earlier-picture"
+
+
+def test_an_ordinal_names_the_picture(router: Router) -> None:
+    talk = (*about_picture(router, CAT), *about_picture(router, CUP))
+    first = router.decide(said(TextPart("What does the first picture say?"), before=talk))
+    assert first.steps[0].sha256 == CAT.sha256
+    latest = router.decide(said(TextPart("What does the picture say?"), before=talk))
+    assert latest.steps[0].sha256 == CUP.sha256
+
+
+def test_every_picture_of_a_message_is_looked_at(router: Router) -> None:
+    route = router.decide(said(CAT, CUP, TextPart("What are these?")))
+    assert [step.sha256 for step in route.steps if step.task is Task.IMAGE] == [
+        CAT.sha256,
+        CUP.sha256,
+    ]
+
+
+def test_a_chosen_model_overrides_the_rules(router: Router) -> None:
+    question = (CAT, TextPart("What is this?"))
+    assert tasks(router.decide(said(*question, model="smollm2-135m-instruct"))) == [
+        Task.IMAGE,
+        Task.TEXT,
+    ]
+    dangerous = (CAT, TextPart("Is it dangerous?"))
+    assert tasks(router.decide(said(*dangerous, model="picture-describer"))) == [Task.IMAGE]
+    heard = replace(VOICE, transcript="What is this?", language="en")
+    assert router.decide(said(heard, model="whisper-base")).answer == "What is this?"
+
+
+def test_a_chosen_model_that_cannot_help_says_so(router: Router) -> None:
+    hello = TextPart("Hello")
+    with pytest.raises(RequestError, match="answers about pictures"):
+        router.decide(said(hello, model="picture-describer"))
+    with pytest.raises(RequestError, match="writes down recordings"):
+        router.decide(said(hello, model="whisper-base"))
+    with pytest.raises(UnknownModelError, match="no model 'gpt-5'"):
+        router.decide(said(hello, model="gpt-5"))
+
+
+@pytest.mark.parametrize("parts", [(), (TextPart("  \n "),)])
+def test_an_empty_message_is_refused(router: Router, parts: tuple[Part, ...]) -> None:
+    with pytest.raises(PromptError, match="The message is empty"):
+        router.decide(said(*parts))
+
+
+def test_the_same_conversation_always_gets_the_same_route(router: Router) -> None:
+    conversation = said(TextPart("What colour is it?"), before=about_picture(router, CAT))
+    assert router.decide(conversation) == router.decide(conversation)
+
+
+def test_every_route_gives_its_reason_as_a_sentence(router: Router) -> None:
+    for parts in [(CAT,), (VOICE,), (TextPart("Hi"),), (TextPart("Draw a cat"),)]:
+        assert router.decide(said(*parts)).reason.endswith(".")

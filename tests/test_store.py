@@ -1,0 +1,220 @@
+"""Conversations in SQL: nothing lost, nothing shown to the wrong person."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+
+from multimodal.errors import SettingsError, StoreError
+from multimodal.messages import (
+    AudioPart,
+    Controls,
+    ImagePart,
+    Message,
+    Outcome,
+    Route,
+    Sampling,
+    Step,
+    Task,
+    TextPart,
+    Timing,
+)
+from multimodal.store import Store, title_of
+
+RICH = Message(
+    "user",
+    (
+        ImagePart("a" * 64, "image/webp", 4, 3, "cat.jpg", "a cat"),
+        AudioPart("b" * 64, "audio/flac", 2.5, "v.wav", "Salut", "Hello", "fr"),
+        TextPart("What is “this”? 🐱"),
+    ),
+)
+REPLY = Message(
+    "assistant",
+    (TextPart("A cat."),),
+    outcome=Outcome(
+        routes=(Route((Step(Task.IMAGE, "x", "look", "a" * 64, "colours"),), "picture", "Why."),),
+        timings=(Timing("x", Task.IMAGE, 0.1, 0.2, 0.3, ("y",)),),
+        notices=("Left out.",),
+        seconds=1.5,
+        seed=7,
+    ),
+)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'chats.sqlite3'}"
+
+
+def test_everything_comes_back_as_it_was_put(url: str) -> None:
+    controls = Controls("auto", "Be brief.", Sampling(0.5, 0.9, 1.2, 100, 3, ("END",)))
+    store = Store(url)
+    talk = store.create("ann", controls)
+    store.put("ann", talk, RICH)
+    store.put("ann", talk, REPLY)
+    store.close()
+    again = Store(url).load("ann", talk)
+    assert again.messages == (RICH, REPLY)
+    assert again.controls == controls
+
+
+def test_one_owner_can_neither_see_nor_change_anothers(url: str) -> None:
+    store = Store(url)
+    talk = store.create("ann")
+    store.put("ann", talk, RICH)
+    assert store.headings("bob") == []
+    for attempt in (
+        lambda: store.load("bob", talk),
+        lambda: store.put("bob", talk, REPLY),
+        lambda: store.cut("bob", talk, RICH.id),
+        lambda: store.delete("bob", talk),
+        lambda: store.rename("bob", talk, "mine"),
+        lambda: store.set_controls("bob", talk, Controls()),
+    ):
+        with pytest.raises(StoreError, match="somebody else"):
+            attempt()
+    with pytest.raises(StoreError, match="another conversation"):
+        store.put("bob", store.create("bob"), RICH)
+    assert store.load("ann", talk).messages == (RICH,)
+
+
+def test_putting_a_message_again_replaces_it_in_its_place(url: str) -> None:
+    store = Store(url)
+    talk = store.create("ann")
+    store.put("ann", talk, RICH)
+    store.put("ann", talk, REPLY)
+    changed = replace(RICH, parts=(TextPart("Changed."),))
+    store.put("ann", talk, changed)
+    assert store.load("ann", talk).messages == (changed, REPLY)
+
+
+def test_cutting_removes_a_message_and_what_follows(url: str) -> None:
+    store = Store(url)
+    talk = store.create("ann")
+    messages = [Message("user", (TextPart(str(i)),)) for i in range(4)]
+    for message in messages:
+        store.put("ann", talk, message)
+    store.cut("ann", talk, messages[2].id)
+    assert store.load("ann", talk).messages == tuple(messages[:2])
+    with pytest.raises(StoreError, match="no longer part"):
+        store.cut("ann", talk, messages[2].id)
+
+
+def test_headings_are_newest_first_and_named_after_the_first_words(url: str) -> None:
+    store = Store(url)
+    old, new, _empty = store.create("ann"), store.create("ann"), store.create("ann")
+    store.put("ann", old, Message("user", (TextPart("Old question"),)))
+    store.put("ann", new, Message("user", (TextPart("New question"),)))
+    assert [h.title for h in store.headings("ann")] == ["New question", "Old question"]
+    store.rename("ann", old, "  Renamed \n chat ")
+    store.put("ann", old, REPLY)
+    assert [h.title for h in store.headings("ann")] == ["Renamed chat", "New question"]
+    store.delete("ann", old)
+    assert [h.title for h in store.headings("ann")] == ["New question"]
+
+
+def test_a_title_is_cut_at_a_word() -> None:
+    title = title_of(Message("user", (TextPart("word " * 40),)))
+    assert len(title) <= 60
+    assert title.endswith("word…")
+
+
+def test_a_kill_loses_nothing_that_was_put(url: str) -> None:
+    store = Store(url)
+    talk = store.create("ann")
+    program = (
+        "import sys\n"
+        "from multimodal.store import Store\n"
+        "from multimodal.messages import Message, TextPart\n"
+        "store = Store(sys.argv[1])\n"
+        "for i in range(100000):\n"
+        "    store.put('ann', sys.argv[2], Message('user', (TextPart(str(i)),)))\n"
+        "    print(i, flush=True)\n"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", program, url, talk], stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None
+    put = 0
+    while put < 20:
+        put = int(writer.stdout.readline())
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait()
+    put = max([put, *map(int, writer.stdout.read().split())])
+    texts = [message.text for message in Store(url).load("ann", talk).messages]
+    assert texts[: put + 1] == [str(i) for i in range(put + 1)]
+
+
+@pytest.mark.parametrize("damage", ["garbage", "middle"])
+def test_a_corrupt_database_is_told_and_left_alone(tmp_path: Path, url: str, damage: str) -> None:
+    store = Store(url)
+    talk = store.create("ann")
+    for _ in range(200):
+        store.put("ann", talk, Message("user", (TextPart("words " * 50),)))
+    store.close()
+    path = tmp_path / "chats.sqlite3"
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    data = path.read_bytes()
+    bad = (
+        b"not a database" * 300 if damage == "garbage" else data[:8192] + b"\xff" * len(data[8192:])
+    )
+    path.write_bytes(bad)
+    with pytest.raises(StoreError, match="cannot be read") as caught:
+        Store(url)
+    assert "Nothing was changed" in str(caught.value)
+    assert path.read_bytes() == bad
+
+
+def test_a_full_disk_is_told_and_what_was_kept_stays(url: str) -> None:
+    store = Store(url)
+    talk = store.create("ann")
+    store.put("ann", talk, RICH)
+
+    @event.listens_for(store._engine, "connect")
+    def limit(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA max_page_count=12")
+
+    store._engine.dispose()
+    with pytest.raises(StoreError, match="no space left"):
+        store.put("ann", talk, Message("user", (TextPart("words " * 50_000),)))
+    assert store.load("ann", talk).messages[0] == RICH
+
+
+def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be written"):
+        Store(f"sqlite:///{tmp_path / 'file' / 'chats.sqlite3'}")
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    with pytest.raises(SettingsError, match="not a database address"):
+        Store("somewhere over the rainbow")
+
+
+def test_many_threads_write_at_once(url: str) -> None:
+    store = Store(url)
+    talks = [store.create("ann") for _ in range(4)]
+
+    def write(talk: str) -> None:
+        for i in range(25):
+            store.put("ann", talk, Message("user", (TextPart(str(i)),)))
+
+    threads = [threading.Thread(target=write, args=(talk,)) for talk in talks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for talk in talks:
+        texts = [message.text for message in store.load("ann", talk).messages]
+        assert texts == [str(i) for i in range(25)]
