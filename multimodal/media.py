@@ -10,23 +10,41 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tempfile
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from itertools import chain
 from pathlib import Path, PurePath
 
 import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from multimodal.errors import MediaError, StoreError
 from multimodal.messages import AudioPart, ImagePart
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+PICTURE_SIGNS = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF8",
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"MM\0+",
+)
+BMP_HEADERS = tuple(size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124))
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
+OTHER_SIGNS = {
+    b"%PDF": "a PDF",
+    b"PK\3\4": "an archive",
+    b"MZ": "a program",
+    b"\x7fELF": "a program",
+}
 SAMPLE_RATE = 16_000
 MAX_NAME = 60
 # Containers that hold sound themselves: a playlist could name other files, or addresses to fetch.
@@ -60,11 +78,12 @@ class MediaFolder:
     def add(self, source: Path | bytes, name: str) -> ImagePart | AudioPart:
         """Normalise and keep a picture or a recording, whichever it is."""
         data, name = self._read(source, name), safe_name(name)
-        return self._image(data, name) if _is_image(data) else self._audio(data, name)
+        return self._image(data, name) if _is_picture(data) else self._audio(data, name)
 
     def add_image(self, source: Path | bytes, name: str) -> ImagePart:
         data, name = self._read(source, name), safe_name(name)
-        if not _is_image(data):
+        _refuse_other_kinds(data, name)
+        if not _is_picture(data):
             raise MediaError(f"“{name}” is not a picture this program reads. Use JPEG or PNG.")
         return self._image(data, name)
 
@@ -80,7 +99,7 @@ class MediaFolder:
 
     def image(self, part: ImagePart) -> Image.Image:
         """The picture in RGB, what was transparent on white."""
-        with Image.open(self.path(part)) as stored:
+        with _picture_errors(part.name), Image.open(self.path(part), formats=FORMATS) as stored:
             stored.load()
             if stored.mode == "RGB":
                 return stored.copy()
@@ -99,16 +118,19 @@ class MediaFolder:
         name = safe_name(name)
         try:
             size = len(source) if isinstance(source, bytes) else source.stat().st_size
-            if size > self.limits.file_bytes:
-                raise MediaError(
-                    f"“{name}” has {size / 1e6:.0f} MB and at most "
-                    f"{self.limits.file_bytes / 1e6:.0f} MB can be sent. Make it smaller."
-                )
-            data = source if isinstance(source, bytes) else source.read_bytes()
+            data = source if isinstance(source, bytes) else b""
+            if isinstance(source, Path) and size <= self.limits.file_bytes:
+                with source.open("rb") as file:  # it may have grown since, or have no size at all
+                    data = file.read(self.limits.file_bytes + 1)
         except OSError as error:
             raise MediaError(
                 f"“{name}” cannot be read ({error.strerror}). Send it again."
             ) from error
+        if max(size, len(data)) > self.limits.file_bytes:
+            raise MediaError(
+                f"“{name}” has {max(size, len(data)) / 1e6:.0f} MB and at most "
+                f"{self.limits.file_bytes / 1e6:.0f} MB can be sent. Make it smaller."
+            )
         if not data:
             raise MediaError(f"“{name}” is empty. Send the original again.")
         return data
@@ -118,9 +140,11 @@ class MediaFolder:
     def _image(self, data: bytes, name: str) -> ImagePart:
         with _picture_errors(name), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             self._check_size(opened.size, name)
+            opened.draft(None, (self.limits.stored_side,) * 2)  # a huge JPEG is decoded smaller
             opened.load()
-            upright = ImageOps.exif_transpose(opened)
-            picture = upright.convert("RGBA" if _is_transparent(upright) else "RGB")
+            upright = _eight_bit(_upright(opened))
+            picture = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+        picture.info.clear()  # Pillow would write a colour profile into the new file
         picture.thumbnail((self.limits.stored_side,) * 2, Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         if picture.mode == "RGBA" or opened.format in {"PNG", "GIF", "BMP"}:
@@ -154,6 +178,7 @@ class MediaFolder:
     # ------------------------------------------------------------ recordings
 
     def _audio(self, data: bytes, name: str) -> AudioPart:
+        _refuse_other_kinds(data, name)
         waveform = self._decode(data, name)
         seconds = len(waveform) / SAMPLE_RATE
         if seconds < self.limits.min_audio_s:
@@ -166,10 +191,10 @@ class MediaFolder:
             with av.open(io.BytesIO(data), mode="r", options=DEMUXING) as container:
                 if not container.streams.audio:
                     raise MediaError(f"“{name}” has no sound. Send a recording with speech.")
-                if container.duration:
-                    self._check_length(container.duration / av.time_base, name)
                 pieces = list(self._pieces(container, name))
-        except (av.FFmpegError, ValueError, EOFError) as error:
+        except MediaError:
+            raise
+        except Exception as error:  # whatever a decoder makes of hostile bytes
             raise MediaError(
                 f"“{name}” is not a picture or a recording this program can read, or it is "
                 "damaged. Pictures: JPEG, PNG, WebP. Sound: WAV, MP3, M4A, OGG, FLAC."
@@ -184,20 +209,17 @@ class MediaFolder:
         """Decoded pieces, stopped once they pass the limit, whatever the header says."""
         resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
         samples = 0
-        for frame in container.decode(audio=0):
+        for frame in chain(_frames(container), (None,)):
             for part in resampler.resample(frame):
                 samples += part.samples
-                self._check_length(samples / SAMPLE_RATE, name)
+                if samples > self.limits.max_audio_s * SAMPLE_RATE:
+                    claimed_s = (container.duration or 0) / av.time_base
+                    raise MediaError(
+                        f"“{name}” is {_clock(max(claimed_s, samples / SAMPLE_RATE))} or longer; "
+                        f"at most {_clock(self.limits.max_audio_s)} can be heard at once. "
+                        "Cut it into parts."
+                    )
                 yield part.to_ndarray()[0].copy()
-        for part in resampler.resample(None):
-            yield part.to_ndarray()[0].copy()
-
-    def _check_length(self, seconds: float, name: str) -> None:
-        if seconds > self.limits.max_audio_s:
-            raise MediaError(
-                f"“{name}” is {_clock(seconds)} or longer; at most "
-                f"{_clock(self.limits.max_audio_s)} can be heard at once. Cut it into parts."
-            )
 
     # ------------------------------------------------------------ keeping
 
@@ -212,8 +234,14 @@ class MediaFolder:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                file.write(data)
-            Path(file.name).replace(path)
+                try:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    Path(file.name).replace(path)
+                except BaseException:
+                    Path(file.name).unlink()
+                    raise
         except OSError as error:
             raise StoreError(
                 f"The file could not be saved in {self._root} ({error.strerror}). Free some space, "
@@ -229,32 +257,73 @@ def safe_name(name: str) -> str:
     return shown if len(shown) <= MAX_NAME else f"{shown[: MAX_NAME - 9]}…{shown[-8:]}"
 
 
-def _is_image(data: bytes) -> bool:
+def _is_picture(data: bytes) -> bool:
+    bitmap = data.startswith(b"BM") and data[14:18] in BMP_HEADERS
+    webp = data.startswith(b"RIFF") and data[8:12] == b"WEBP"
+    return bitmap or webp or data.startswith(PICTURE_SIGNS)
+
+
+def _refuse_other_kinds(data: bytes, name: str) -> None:
+    """Name what people send by mistake most often, rather than call it damaged."""
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
+        raise MediaError(f"“{name}” is a HEIC or AVIF picture. Save it as JPEG and send that.")
+    for sign, kind in OTHER_SIGNS.items():
+        if data.startswith(sign):
+            raise MediaError(
+                f"“{name}” is not a picture or a recording but {kind}. Send a JPEG or an MP3."
+            )
+
+
+def _upright(image: Image.Image) -> Image.Image:
     try:
-        Image.open(io.BytesIO(data), formats=FORMATS).close()
-    except Image.DecompressionBombError:
-        return True
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-        return False
-    return True
+        return ImageOps.exif_transpose(image)
+    except Exception:  # broken metadata; the picture itself is whole
+        return image
 
 
-def _is_transparent(image: Image.Image) -> bool:
-    return image.has_transparency_data
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """A picture of 16 or 32 bits a pixel stretched to 8; `convert` alone would clip it to white."""
+    if image.mode[0] not in "IF":
+        return image
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    return Image.fromarray(((values - low) * (255 / ((high - low) or 1))).astype(np.uint8))
 
 
 @contextmanager
 def _picture_errors(name: str) -> Iterator[None]:
     try:
         yield
-    except Image.DecompressionBombError as error:
+    except MediaError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise MediaError(
             f"“{name}” unpacks to far more pixels than a picture should. Scale it down."
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, ZeroDivisionError) as error:
+    except Exception as error:  # whatever a decoder makes of hostile bytes
         cut = "truncated" in str(error)
         fault = "is cut off: the file ends before the picture does" if cut else "is damaged"
         raise MediaError(f"“{name}” {fault}. Send the original again.") from error
+
+
+def _frames(container: av.container.InputContainer) -> Iterator[av.AudioFrame]:
+    """What can be decoded of the first sound track. Damaged packets are left out as long as most
+    are whole; raises FFmpegError where they are not."""
+    packets = container.demux(container.streams.audio[0])
+    whole = damaged = 0
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return
+            frames = packet.decode()
+        except av.FFmpegError:
+            damaged += 1
+            if damaged > whole:
+                raise
+            continue
+        whole += bool(frames)
+        yield from (frame for frame in frames if isinstance(frame, av.AudioFrame))
 
 
 def _flac(waveform: NDArray[np.float32]) -> bytes:
@@ -272,4 +341,5 @@ def _flac(waveform: NDArray[np.float32]) -> bytes:
 
 
 def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -19,6 +19,9 @@ from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.messages import Event, Progress, Transcript
 
+TEMPERATURES = (0.0, 0.4)
+"""A window that repeats itself is heard once more at the second; more tries would delay a stop."""
+
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load the CTranslate2 model in `files`. Raises BackendError where it is refused."""
@@ -81,6 +84,7 @@ class FasterWhisper:
             task=task,
             language=language,
             beam_size=int(self._card.engine.get("beam_size", 5)),
+            temperature=TEMPERATURES,
             vad_filter=True,
             condition_on_previous_text=False,
         )

@@ -26,7 +26,7 @@ VOCABULARY = "labels/imagenet-1k.tsv"
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load the classifier from `files` and the readers from their packages; runs on the CPU."""
-    threads = int(card.engine.get("threads", 0)) or os.cpu_count() or 1
+    threads = int(card.engine.get("threads", 0)) or min(2, os.cpu_count() or 1)
     package = Path(__file__).parent.parent
     models = package / "models" if (package / "models").is_dir() else package.parent / "models"
     return ImageDescriber(

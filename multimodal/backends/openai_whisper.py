@@ -27,6 +27,8 @@ from multimodal.messages import Event, Progress, Transcript
 
 SAMPLE_RATE = 16_000
 WINDOW_S = 30
+TEMPERATURES = (0.0, 0.4)
+"""A window that repeats itself is heard once more at the second; more tries would delay a stop."""
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
@@ -100,6 +102,7 @@ class OpenAIWhisper:
                 language=language,
                 fp16=next(self._model.parameters()).dtype == torch.float16,
                 beam_size=int(self._card.engine.get("beam_size", 5)),
+                temperature=TEMPERATURES,
                 condition_on_previous_text=False,
             )
             language = language or str(told["language"])

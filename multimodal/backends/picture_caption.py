@@ -13,6 +13,13 @@ TEXT_LEADS_SHARE = 0.06
 TEXT_LEADS_CHARACTERS = 16
 QUOTED_CHARACTERS = 300
 DESCRIBED_CHARACTERS = 800
+WITHOUT_ARTICLE = {
+    "binoculars", "broccoli", "corn", "footwear", "guacamole", "hay", "mashed potato", "red wine",
+    "sunglasses", "swimming trunks", "toilet tissue", "wool",
+}  # fmt: skip
+SOUNDS_LIKE_CONSONANT = ("eu", "uni")
+SOUNDS_LIKE_VOWEL = ("hour",)
+SHADES = {"black", "grey", "white"}
 COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -40,7 +47,7 @@ def caption(found: Findings) -> str:
     """What the picture shows, its text, faces and colours, the most telling first."""
     shown, text = _shown(found), _quoted(found.text)
     led_by_text = _is_about_text(found.text)
-    sentences = [text, shown if found.labels.best.probability >= SURE else ""]
+    sentences = [text, shown if _is_sure(found) else ""]
     if not led_by_text:
         sentences = [shown, text]
     sentences += [_faces(found.faces), _colours(found.colours)]
@@ -62,15 +69,21 @@ def _is_about_text(text: Text) -> bool:
 
 def _shown(found: Findings) -> str:
     best, closer = found.labels.best, found.labels.closer
-    share = f"({100 * best.probability:.0f} %)"
-    if best.probability >= LIKELY:
-        verb = "This looks like" if best.probability >= SURE else "This may be"
+    share = f"({min(99, round(100 * best.probability))} %)"
+    if found.labels.certainty >= LIKELY:
+        verb = "This looks like" if _is_sure(found) else "This may be"
         more = f", most likely {_a(closer.word)}" if closer and closer.word != best.word else ""
         return f"{verb} {_a(best.word)}{more} {share}."
     if found.faces:
         return "This shows people." if found.faces > 1 else "This shows a person."
     guesses = " or ".join(_a(name.word) for name in found.labels.others[:2])
-    return f"I am not sure what this shows; it might be {guesses} ({100 * best.probability:.0f} %)."
+    return f"I am not sure what this shows; it might be {guesses}."
+
+
+def _is_sure(found: Findings) -> bool:
+    """Not of a picture without colour: the network learned from colour photographs, and takes the
+    moon for a worm and the outline of a horse for a hound."""
+    return found.labels.certainty >= SURE and not SHADES.issuperset(found.colours)
 
 
 def _quoted(text: Text) -> str:
@@ -102,9 +115,12 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _a(word: str) -> str:
-    if word == "footwear":
+    """The word with its article, by sound."""
+    if word in WITHOUT_ARTICLE:
         return word
-    return f"{'an' if word[0].lower() in 'aeiou' else 'a'} {word}"
+    start = word.lower()
+    vowel = start[0] in "aeiou" and not start.startswith(SOUNDS_LIKE_CONSONANT)
+    return f"{'an' if vowel or start.startswith(SOUNDS_LIKE_VOWEL) else 'a'} {word}"
 
 
 def _cut(text: str, characters: int) -> str:

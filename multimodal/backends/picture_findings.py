@@ -13,9 +13,11 @@ from PIL import Image
 from rapidocr import RapidOCR
 
 MIN_TEXT_SCORE = 0.75
+MAX_ASPECT = 4
 FACE_CASCADE = "haarcascade_frontalface_alt2.xml"
 MIN_FACE_WEIGHT = 8.0
 FACE_SHARE = 16
+FACE_SIDE = 800
 COLOURS = 8
 MIN_COLOUR_SHARE = 0.12
 
@@ -45,7 +47,7 @@ class TextReader:
 
     def read(self, image: Image.Image) -> Text:
         """The text of an RGB picture; lines it is not sure of are left out."""
-        found: Any = self._engine(np.asarray(image)[:, :, ::-1])
+        found: Any = self._engine(np.asarray(_no_strip(image))[:, :, ::-1])
         if found.txts is None:
             return Text()
         lines, covered = [], 0.0
@@ -56,6 +58,18 @@ class TextReader:
         return Text(tuple(lines), covered / (image.width * image.height))
 
 
+def _no_strip(image: Image.Image) -> Image.Image:
+    """A long strip on a white ground: the reader enlarges the short side of what it is given, which
+    would make a strip of 16x800 pixels 37,000 pixels long."""
+    width, height = image.size
+    wide, high = max(width, height // MAX_ASPECT), max(height, width // MAX_ASPECT)
+    if (wide, high) == (width, height):
+        return image
+    ground = Image.new("RGB", (wide, high), "white")
+    ground.paste(image)
+    return ground
+
+
 class FaceFinder:
     """OpenCV's cascade for faces seen from the front."""
 
@@ -64,7 +78,9 @@ class FaceFinder:
         self._cascade = cv2.CascadeClassifier(str(folder / FACE_CASCADE))
 
     def count(self, image: Image.Image) -> int:
-        grey = np.asarray(image.convert("L"))
+        shades = image.convert("L")
+        shades.thumbnail((FACE_SIDE, FACE_SIDE))
+        grey = np.asarray(shades)
         smallest = max(24, min(grey.shape) // FACE_SHARE)
         _boxes, _levels, weights = self._cascade.detectMultiScale3(
             grey, 1.1, 5, minSize=(smallest, smallest), outputRejectLevels=True

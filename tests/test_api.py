@@ -1,0 +1,227 @@
+"""OpenAI's interface, through the official client, against the real app and its real models."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import openai
+import pytest
+from conftest import Server, running_app, wait_until
+
+QUESTION: Any = [{"role": "user", "content": "What is photosynthesis?"}]
+
+
+@pytest.fixture(scope="module")
+def client(app: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{app.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def picture(path: Path) -> dict[str, Any]:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}}
+
+
+def leases(app: Server) -> int:
+    return sum(httpx.get(f"{app.url}/health").json()["leases"].values())
+
+
+def test_a_question_streams_an_answer(client: openai.OpenAI) -> None:
+    pieces, route, finish, usage = [], None, None, None
+    for chunk in client.chat.completions.create(
+        model="auto", messages=QUESTION, stream=True, stream_options={"include_usage": True}
+    ):
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            pieces.append(choice.delta.content or "")
+            finish = choice.finish_reason or finish
+            route = getattr(chunk, "x_route", None) or route
+    assert len(pieces) > 10
+    assert "plants" in "".join(pieces).lower()
+    assert finish == "stop"
+    assert route is not None
+    assert route["routes"][0]["rule"] == "text"
+    assert usage is not None
+    assert usage.completion_tokens >= len(pieces) - 5
+
+
+def test_pictures_are_described_and_read(client: openai.OpenAI, examples: Path) -> None:
+    for name, question, word in (
+        ("chelsea.jpg", "What is in this picture?", "cat"),
+        ("coffee.jpg", "What is this?", "espresso"),
+        ("printed-words.png", "What does it say?", "Tomatoes need sun"),
+    ):
+        content: Any = [{"type": "text", "text": question}, picture(examples / name)]
+        reply = client.chat.completions.create(
+            model="auto", messages=[{"role": "user", "content": content}]
+        )
+        assert word in (reply.choices[0].message.content or "")
+        assert reply.model == "picture-describer"
+
+
+@pytest.mark.parametrize(
+    ("name", "heard", "answer"),
+    [("question-en.wav", "What is photosynthesis?", "plants"), ("question-fr.wav", "musique", "")],
+)
+def test_a_spoken_question_is_heard_and_answered(
+    client: openai.OpenAI, examples: Path, name: str, heard: str, answer: str
+) -> None:
+    data = base64.b64encode((examples / name).read_bytes()).decode()
+    content: Any = [{"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}]
+    reply = client.chat.completions.create(
+        model="auto", messages=[{"role": "user", "content": content}]
+    )
+    found = reply.x_route["found"][0]  # type: ignore[attr-defined]
+    assert heard in found["transcript"]
+    assert answer in (reply.choices[0].message.content or "").lower()
+
+
+def test_a_recording_is_transcribed_and_translated(client: openai.OpenAI, examples: Path) -> None:
+    with (examples / "question-fr.wav").open("rb") as file:
+        told = client.audio.transcriptions.create(model="whisper-1", file=file)
+    assert "la musique" in told.text
+    with (examples / "question-fr.wav").open("rb") as file:
+        english = client.audio.translations.create(model="whisper-1", file=file)
+    assert "music" in english.text.lower()
+
+
+def test_models_are_listed(client: openai.OpenAI) -> None:
+    names = [model.id for model in client.models.list()]
+    assert names[0] == "auto"
+    assert {"smollm2-135m-instruct", "whisper-base", "picture-describer"} < set(names)
+
+
+def test_the_second_turn_reads_only_what_is_new(client: openai.OpenAI) -> None:
+    first = client.chat.completions.create(
+        model="auto", messages=QUESTION, seed=1, max_tokens=40, temperature=0
+    )
+    answer = {"role": "assistant", "content": first.choices[0].message.content}
+    follow: Any = [*QUESTION, answer, {"role": "user", "content": "And where?"}]
+    second = client.chat.completions.create(model="auto", messages=follow, max_tokens=10)
+    assert second.usage is not None
+    assert second.usage.prompt_tokens_details is not None
+    assert (second.usage.prompt_tokens_details.cached_tokens or 0) > 60
+
+
+@pytest.mark.parametrize(
+    ("messages", "more", "sentence"),
+    [
+        ([], {}, "messages"),
+        ([{"role": "user", "content": " "}], {}, "The message is empty"),
+        ([{"role": "assistant", "content": "hi"}], {}, "must be the user's"),
+        ([{"role": "user", "content": "word " * 60_000}], {}, "reads 4,096"),
+        (QUESTION, {"temperature": 9}, "temperature"),
+        (QUESTION, {"n": 3}, "n:"),
+        (
+            [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image_url", "image_url": {"url": "http://127.0.0.1/cat.jpg"}}
+                    ],
+                }
+            ],
+            {},
+            "never fetched",
+        ),
+        (
+            [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+                    ],
+                }
+            ],
+            {},
+            "is not a picture",
+        ),
+    ],
+)
+def test_bad_requests_are_refused_in_one_sentence(
+    client: openai.OpenAI, messages: Any, more: Any, sentence: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model="auto", messages=messages, **more)
+    assert sentence in caught.value.message
+
+
+def test_unknown_models_and_paths_are_told(client: openai.OpenAI, app: Server) -> None:
+    with pytest.raises(openai.NotFoundError, match="no model 'gpt-5'"):
+        client.chat.completions.create(model="gpt-5", messages=QUESTION)
+    reply = httpx.get(f"{app.url}/v1/embeddings")
+    assert reply.status_code == 404
+    assert "/v1/chat/completions" in reply.json()["error"]["message"]
+
+
+def test_a_body_that_never_ends_is_cut(app: Server) -> None:
+    def forever() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b" " * 1_000_000
+
+    reply = httpx.post(f"{app.url}/v1/chat/completions", content=forever(), timeout=60)
+    assert reply.status_code == 413
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_frees_the_engine_within_a_second(app: Server, stream: bool) -> None:
+    body = {
+        "messages": [{"role": "user", "content": "Count from one to five hundred in words."}],
+        "stream": stream,
+        "max_tokens": 2000,
+    }
+    request = httpx.Request("POST", f"{app.url}/v1/chat/completions", json=body)
+    raw = socket.create_connection(("127.0.0.1", int(app.url.rsplit(":", 1)[1])))
+    size = f"Content-Length: {len(request.content)}"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n{size}\r\n\r\n"
+    raw.sendall(head.encode() + request.content)
+    wait_until(lambda: leases(app) == 1, 10)
+    raw.close()
+    assert wait_until(lambda: leases(app) == 0, 5) < 1.0
+
+
+def test_pages_of_other_sites_are_refused(app: Server) -> None:
+    for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}):
+        reply = httpx.get(f"{app.url}/v1/models", headers=headers)
+        assert reply.status_code == 403
+    same = {"Origin": app.url}
+    assert httpx.get(f"{app.url}/v1/models", headers=same).status_code == 200
+
+
+def test_with_logins_every_call_brings_one(all_weights: Path, tmp_path: Path) -> None:
+    with running_app(tmp_path, "--auth", "ann:secret") as app:
+        url = f"{app.url}/v1/models"
+        assert httpx.get(f"{app.url}/health").status_code == 200
+        assert httpx.get(url).status_code == 401
+        for bad in ("Bearer ann:wrong", "Bearer :", "Basic !!", "Bearer bob:secret"):
+            assert httpx.get(url, headers={"Authorization": bad}).status_code == 401
+        good = {"Authorization": "Bearer ann:secret"}
+        assert httpx.get(url, headers=good).status_code == 200
+        assert httpx.get(url, auth=("ann", "secret")).status_code == 200
+        assert "Conversation" not in httpx.get(app.url).text
+
+
+def test_twenty_people_at_once_all_get_their_answers(client: openai.OpenAI) -> None:
+    texts: dict[int, str] = {}
+
+    def ask(number: int) -> None:
+        messages: Any = [{"role": "user", "content": f"Say something nice about {number}."}]
+        reply = client.chat.completions.create(model="auto", messages=messages, max_tokens=24)
+        texts[number] = reply.choices[0].message.content or ""
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(20)]
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert len(texts) == 20
+    assert all(texts.values())
+    assert time.monotonic() - started < 120

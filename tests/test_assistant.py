@@ -1,0 +1,274 @@
+"""How a turn flows, and what is kept of it, with engines that do as they are told."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import wait_until
+from fakes import FakeBackend, FakeSource
+from PIL import Image
+
+from multimodal.assistant import Assistant, turns
+from multimodal.cards import Catalog
+from multimodal.chats import Chats
+from multimodal.errors import BackendError, MediaError, PromptError, RequestError
+from multimodal.media import MediaFolder
+from multimodal.memory.devices import Simulated
+from multimodal.memory.manager import MemoryManager
+from multimodal.messages import (
+    Controls,
+    Conversation,
+    Done,
+    Message,
+    RouteChosen,
+    TextDelta,
+    TextPart,
+    Transcript,
+)
+from multimodal.store import Store
+
+ANN = "ann"
+
+
+@dataclass
+class World:
+    source: FakeSource
+    memory: MemoryManager[FakeBackend]
+    assistant: Assistant
+    media: MediaFolder
+    store: Store
+    chats: Chats
+    talk: str
+    stop: threading.Event
+
+    def say(self, text: str, *files: tuple[Path, str]) -> Message:
+        return self.chats.say(ANN, self.talk, text, files)
+
+    def answer(self) -> str:
+        for draft in self.chats.answer(ANN, self.talk, self.stop):
+            last = draft
+        assert last.done
+        return last.reply.text
+
+    def kept(self) -> tuple[Message, ...]:
+        return self.store.load(ANN, self.talk).messages
+
+
+@pytest.fixture
+def world(tmp_path: Path, catalog: Catalog) -> World:
+    source = FakeSource()
+    memory: MemoryManager[FakeBackend] = MemoryManager(Simulated(10**10), 2 * 10**9, source)
+    media = MediaFolder(tmp_path / "media")
+    profile = catalog.profile("embedded")
+    assistant = Assistant(catalog, profile, memory, media)  # type: ignore[arg-type]
+    store = Store(f"sqlite:///{tmp_path / 'chats.sqlite3'}")
+    chats = Chats(store, media, assistant)
+    return World(
+        source, memory, assistant, media, store, chats, store.create(ANN), threading.Event()
+    )
+
+
+@pytest.fixture
+def square(tmp_path: Path) -> tuple[Path, str]:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "square.png")
+    return tmp_path / "square.png", "square.png"
+
+
+def test_events_come_in_order_and_end_with_done(world: World) -> None:
+    conversation = Conversation((Message("user", (TextPart("one two"),)),))
+    events = list(world.assistant.reply(conversation, world.stop))
+    assert isinstance(events[0], RouteChosen)
+    assert [event.text for event in events if isinstance(event, TextDelta)] == ["one ", "two "]
+    assert isinstance(events[-1], Done)
+    outcome = events[-1].outcome
+    assert outcome.finish == "stop"
+    assert outcome.prompt_tokens == 10
+    assert outcome.timings[0].card == "smollm2-135m-instruct"
+    assert outcome.first_token_s is not None
+
+
+def test_a_voice_turn_is_heard_and_then_answered(world: World, examples: Path) -> None:
+    world.say("", (examples / "question-en.wav", "q.wav"))
+    assert world.answer() == "hello there "
+    assert world.kept()[0].recordings[0].transcript == "hello there"
+    routes = world.kept()[1].outcome
+    assert routes is not None
+    assert [route.rule for route in routes.routes] == ["voice", "text"]
+
+
+def test_a_picture_is_looked_at_and_its_description_reaches_the_text_model(
+    world: World, square: tuple[Path, str]
+) -> None:
+    world.say("Is it dangerous?", square)
+    world.answer()
+    assert "[Picture: a red square]" in world.source.requests[-1].turns[-1][1]
+    assert world.kept()[0].images[0].description == "a red square"
+
+
+def test_what_findings_can_answer_never_reaches_the_text_model(
+    world: World, square: tuple[Path, str]
+) -> None:
+    world.say("What is this?", square)
+    assert world.answer() == "A red square."
+    assert len(world.source.requests) == 1
+
+
+def test_the_next_turn_sends_the_same_words_so_the_cache_stays_valid(
+    world: World, square: tuple[Path, str]
+) -> None:
+    world.say("Is it dangerous?", square)
+    world.answer()
+    first = world.source.requests[-1].turns
+    world.say("Tell me a joke.")
+    world.answer()
+    assert world.source.requests[-1].turns[: len(first)] == first
+
+
+def test_abandoned_stream_returns_its_lease_and_keeps_what_was_written(world: World) -> None:
+    world.say("one two three")
+    drafts = world.chats.answer(ANN, world.talk, world.stop)
+    while not next(drafts).reply.text:
+        pass
+    drafts.close()
+    assert [entry.leases for entry in world.memory.snapshot().held] == [0]
+    assert world.source.active == 0
+    reply = world.kept()[-1]
+    assert reply.text == "one "
+    assert reply.outcome is not None
+    assert reply.outcome.finish == "stopped"
+    assert not world.chats.is_busy(world.talk)
+
+
+def test_stop_ends_the_reply_and_keeps_it(world: World) -> None:
+    world.say("one two three")
+    for draft in world.chats.answer(ANN, world.talk, world.stop):
+        if draft.reply.text:
+            world.stop.set()
+    assert draft.reply.outcome is not None
+    assert draft.reply.outcome.finish == "stopped"
+    assert world.kept()[-1].text == "one "
+
+
+def test_an_engine_that_fails_leaves_a_sentence_and_loses_nothing(world: World) -> None:
+    world.source.script = lambda request: ["one ", BackendError("The engine broke.")]
+    world.say("Hello")
+    world.answer()
+    asked, reply = world.kept()
+    assert asked.text == "Hello"
+    assert reply.text == "one "
+    assert reply.outcome is not None
+    assert (reply.outcome.finish, reply.outcome.error) == ("failed", "The engine broke.")
+    world.source.script = lambda request: ["fine"]
+    world.chats.forget_reply(ANN, world.talk, reply.id)
+    assert world.answer() == "fine"
+
+
+def test_a_reply_is_kept_from_its_first_moment(world: World) -> None:
+    world.say("one two")
+    drafts = world.chats.answer(ANN, world.talk, world.stop)
+    next(drafts)
+    assert [message.role for message in world.kept()] == ["user", "assistant"]
+    assert world.kept()[1].outcome is None, "an unfinished reply is told from a finished one"
+    drafts.close()
+
+
+def test_a_conversation_is_answered_once_at_a_time(world: World) -> None:
+    world.say("one two")
+    drafts = world.chats.answer(ANN, world.talk, world.stop)
+    next(drafts)
+    with pytest.raises(RequestError, match="still being answered"):
+        world.say("And?")
+    with pytest.raises(RequestError, match="still being answered"):
+        world.chats.take_back(ANN, world.talk)
+    drafts.close()
+    world.say("And?")
+
+
+def test_editing_replaces_the_words_keeps_the_picture_and_forgets_the_rest(
+    world: World, square: tuple[Path, str]
+) -> None:
+    first = world.say("What is this?", square)
+    world.answer()
+    world.say("Thanks")
+    world.answer()
+    world.chats.edit(ANN, world.talk, first.id, "Which colour?")
+    (kept,) = world.kept()
+    assert kept.text == "Which colour?"
+    assert [part.name for part in kept.images] == ["square.png"]
+
+
+def test_taking_back_returns_the_message(world: World) -> None:
+    world.say("one")
+    world.answer()
+    taken = world.chats.take_back(ANN, world.talk)
+    assert taken is not None
+    assert taken.text == "one"
+    assert world.kept() == ()
+    assert world.chats.take_back(ANN, world.talk) is None
+
+
+def test_a_bad_file_among_good_ones_stores_nothing(
+    world: World, square: tuple[Path, str], tmp_path: Path
+) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"MZ")
+    with pytest.raises(MediaError):
+        world.say("Hi", square, (tmp_path / "bad.jpg", "bad.jpg"))
+    assert world.kept() == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"), [("  ", "is empty"), ("x" * 100_001, "100,001 characters long")]
+)
+def test_messages_out_of_bounds_are_refused(world: World, text: str, sentence: str) -> None:
+    with pytest.raises(PromptError, match=sentence):
+        world.say(text)
+
+
+def test_controls_reach_the_engine(world: World) -> None:
+    world.store.set_controls(ANN, world.talk, Controls(system_prompt="Be a pirate."))
+    world.say("Hello")
+    world.answer()
+    assert world.source.requests[-1].system_prompt == "Be a pirate."
+
+
+def test_transcribing_alone_yields_a_transcript(world: World, examples: Path) -> None:
+    part = world.media.add_audio(examples / "question-en.wav", "q.wav")
+    events = list(world.assistant.transcribe(part, "whisper-base", world.stop))
+    assert any(isinstance(event, Transcript) for event in events)
+
+
+def test_turns_alternate_whatever_the_history_holds() -> None:
+    messages = (
+        Message("assistant", (TextPart("Welcome"),)),
+        Message("user", (TextPart("one"),)),
+        Message("assistant", ()),
+        Message("user", (TextPart("two"),)),
+        Message("assistant", (TextPart("three"),)),
+        Message("user", (TextPart("four"),)),
+    )
+    assert turns(Conversation(messages)) == (
+        ("user", "one\n\ntwo"),
+        ("assistant", "three"),
+        ("user", "four"),
+    )
+
+
+def test_twenty_people_at_once_all_get_their_answers(world: World) -> None:
+    texts: dict[int, str] = {}
+
+    def person(number: int) -> None:
+        talk = world.store.create(f"person {number}")
+        world.chats.say(f"person {number}", talk, f"I am {number}")
+        for draft in world.chats.answer(f"person {number}", talk, threading.Event()):
+            texts[number] = draft.reply.text
+
+    threads = [threading.Thread(target=person, args=(n,)) for n in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert texts == {n: f"I am {n} " for n in range(20)}
+    wait_until(lambda: world.memory.snapshot().waiting == 0, 5)

@@ -1,0 +1,120 @@
+"""The command line: one-line errors, exit status, answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+
+def run(*arguments: str, weights: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = dict(os.environ)
+    if weights:
+        environment["MULTIMODAL_WEIGHTS"] = str(weights)
+    code = "from multimodal.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment,
+    )
+
+
+@pytest.mark.parametrize("command", ["", "serve", "chat", "models", "doctor"])
+def test_every_command_explains_itself(command: str) -> None:
+    told = run(*([command] if command else []), "--help")
+    assert told.returncode == 0
+    assert "Usage" in told.stdout
+
+
+def test_help_does_not_wait_for_the_engines() -> None:
+    code = "import sys, multimodal.cli; print({'torch', 'gradio'} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert told.stdout.strip() == "set()"
+
+
+def test_models_are_listed_as_a_table_and_as_json(all_weights: Path, tmp_path: Path) -> None:
+    table = run("models", "--data", str(tmp_path), weights=all_weights)
+    assert table.returncode == 0
+    assert "smollm2-135m-instruct" in table.stdout
+    rows = json.loads(run("models", "--json", "--data", str(tmp_path), weights=all_weights).stdout)
+    assert {row["name"]: row["ready"] for row in rows} == {
+        "smollm2-135m-instruct": True,
+        "whisper-base": True,
+        "picture-describer": True,
+    }
+
+
+def test_the_doctor_finds_this_machine_well(all_weights: Path, tmp_path: Path) -> None:
+    told = run("doctor", "--json", "--data", str(tmp_path), weights=all_weights)
+    checks = {check["name"]: check for check in json.loads(told.stdout)}
+    assert told.returncode == 0
+    assert checks["SmolLM2 135M"]["found"] == "weights are here and verified"
+    assert "verdict" in checks["GPU"]
+
+
+def test_the_doctor_fails_where_something_is_missing(tmp_path: Path) -> None:
+    told = run("doctor", "--offline", "--data", str(tmp_path), weights=tmp_path / "none")
+    assert told.returncode == 1
+    assert "fail" in told.stdout
+
+
+def test_a_question_is_answered_and_the_route_told_beside_it(
+    all_weights: Path, tmp_path: Path
+) -> None:
+    told = run("chat", "What is photosynthesis?", "--data", str(tmp_path), weights=all_weights)
+    assert told.returncode == 0
+    assert "plants" in told.stdout.lower()
+    assert "→ The message is text" in told.stderr
+
+
+def test_a_picture_is_described(all_weights: Path, examples: Path, tmp_path: Path) -> None:
+    picture = str(examples / "chelsea.jpg")
+    told = run("chat", "--image", picture, "--data", str(tmp_path), weights=all_weights)
+    assert "cat" in told.stdout
+
+
+def test_a_talk_in_the_terminal_remembers(all_weights: Path, tmp_path: Path) -> None:
+    code = "from multimodal.cli import main; main()"
+    told = subprocess.run(
+        [sys.executable, "-c", code, "chat", "--data", str(tmp_path)],
+        cwd=ROOT,
+        input="Say hello.\n\nSay goodbye.\n",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "MULTIMODAL_WEIGHTS": str(all_weights)},
+    )
+    assert told.returncode == 0
+    assert told.stdout.count("you>") >= 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (["chat", "hi", "--model", "gpt"], 2, "there is no model 'gpt'"),
+        (["chat", "--image", "/no/such.jpg"], 2, "“such.jpg” cannot be read"),
+        (["models", "--profile", "huge"], 2, "there is no profile 'huge'"),
+        (["models", "--device", "tpu"], 2, "choose auto, cpu, cuda"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: list[str], status: int, sentence: str, all_weights: Path, tmp_path: Path
+) -> None:
+    told = run(*arguments, "--data", str(tmp_path), weights=all_weights)
+    assert told.returncode == status
+    assert sentence in told.stderr
+    assert told.stderr.startswith("multimodal: ")
+    assert len(told.stderr.strip().splitlines()) == 1
+
+
+def test_unknown_options_exit_with_two() -> None:
+    assert run("chat", "--modl", "x").returncode == 2
+    assert run("dance").returncode == 2

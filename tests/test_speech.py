@@ -1,0 +1,142 @@
+"""Hearing, with the real Whisper base in both formats."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from whisper_conversion import convert
+
+from multimodal.backends.base import Backend, SpeechRequest, load
+from multimodal.cards import Catalog, FolderSource, ModelCard
+from multimodal.errors import BackendError
+from multimodal.media import MediaFolder
+from multimodal.messages import AudioPart, Event, Progress, Transcript
+
+SPEECH = (
+    "The sun rises in the east and sets in the west. In the morning the birds sing and in the "
+    "evening the children come home from school and have dinner with their family."
+)
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> MediaFolder:
+    return MediaFolder(tmp_path_factory.mktemp("media"))
+
+
+@pytest.fixture(scope="module")
+def openai_card(
+    catalog: Catalog, weights_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> ModelCard:
+    """The same weights, as OpenAI publishes them."""
+    folder = tmp_path_factory.mktemp("openai")
+    convert(weights_of("whisper-base") / "model.bin", folder / "base.pt")
+    source = FolderSource(kind="folder", path=folder)
+    more = {"name": "whisper-base-pt", "family": "openai_whisper", "source": source}
+    return catalog.card("whisper-base").model_copy(update=more)
+
+
+@pytest.fixture(scope="module", params=["faster_whisper", "openai_whisper"])
+def ears(
+    request: pytest.FixtureRequest, catalog: Catalog, weights_of: Callable[[str], Path]
+) -> Iterator[Backend]:
+    if request.param == "faster_whisper":
+        backend = load(catalog.card("whisper-base"), weights_of("whisper-base"), "cpu")
+    else:
+        card = request.getfixturevalue("openai_card")
+        backend = load(card, card.source.path, "cpu")
+    yield backend
+    backend.close()
+
+
+def hear(
+    ears: Backend, media: MediaFolder, path: Path, **more: object
+) -> tuple[list[Event], AudioPart]:
+    part = media.add_audio(path, path.name)
+    request = SpeechRequest(part, media.waveform(part), **more)  # type: ignore[arg-type]
+    events = list(ears.run(request, threading.Event()))
+    assert isinstance(events[-1], Transcript)
+    return events, events[-1].part
+
+
+def words(text: str | None) -> list[str]:
+    return re.findall(r"[\w']+", (text or "").lower())
+
+
+def test_a_clip_is_heard_word_for_word(ears: Backend, media: MediaFolder, examples: Path) -> None:
+    events, part = hear(ears, media, examples / "speech-en.wav")
+    assert words(part.transcript) == words(SPEECH)
+    assert part.language == "en"
+    assert part.english is None
+    assert any(isinstance(event, Progress) for event in events)
+
+
+def test_french_is_recognised_and_translated_when_wanted(
+    ears: Backend, media: MediaFolder, examples: Path
+) -> None:
+    _, part = hear(ears, media, examples / "question-fr.wav", english_unless=("en",))
+    assert part.language == "fr"
+    assert "la musique" in (part.transcript or "")
+    assert "music" in (part.english or "").lower()
+    _, part = hear(ears, media, examples / "question-fr.wav", english_unless=("en", "fr"))
+    assert part.english is None
+
+
+@pytest.mark.parametrize("kind", ["silence", "noise", "tone"])
+def test_what_is_not_speech_gets_no_words(ears: Backend, media: MediaFolder, kind: str) -> None:
+    time = np.arange(16_000 * 4) / 16_000
+    sounds = {
+        "silence": np.zeros_like(time),
+        "noise": np.random.default_rng(0).normal(0, 0.1, time.shape),
+        "tone": 0.3 * np.sin(2 * np.pi * 440 * time),
+    }
+    part = AudioPart("0" * 64, "audio/flac", 4.0)
+    request = SpeechRequest(part, sounds[kind].astype(np.float32))
+    (event,) = [e for e in ears.run(request, threading.Event()) if isinstance(e, Transcript)]
+    assert event.part.transcript == ""
+
+
+def test_hearing_stops_when_told_to(ears: Backend, media: MediaFolder, examples: Path) -> None:
+    part = media.add_audio(examples / "speech-en.wav", "long")
+    waveform = np.tile(media.waveform(part), 6)
+    stop = threading.Event()
+    stream = ears.run(SpeechRequest(part, waveform), stop)
+    assert isinstance(next(stream), Progress)
+    stop.set()
+    assert not [event for event in stream if isinstance(event, Transcript)]
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(openai_card: ModelCard, tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=r"no \.pt file"):
+        load(openai_card, tmp_path, "cpu")
+    torch.save({"something": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(BackendError, match="not a Whisper checkpoint"):
+        load(openai_card, tmp_path, "cpu")
+
+
+def test_a_pickle_with_code_in_it_is_never_run(openai_card: ModelCard, tmp_path: Path) -> None:
+    torch.save(Trap(tmp_path / "sprung"), tmp_path / "trap.pt")
+    with pytest.raises(BackendError, match="not a Whisper checkpoint"):
+        load(openai_card, tmp_path, "cpu")
+    assert not (tmp_path / "sprung").exists()
+
+
+class Trap:
+    """Unpickling this would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_ctranslate2_weights_that_are_broken_are_refused(catalog: Catalog, tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"nonsense")
+    with pytest.raises(BackendError, match="could not be loaded"):
+        load(catalog.card("whisper-base"), tmp_path, "cpu")

@@ -1,0 +1,229 @@
+"""Starting, failing to start, being killed, and starting again, as a person lives through it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+from browser import Person, launch
+from conftest import ROOT, running_app, wait_until
+from playwright.sync_api import Browser, sync_playwright
+
+from multimodal.cards import Catalog
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = launch(playwright)
+        yield browser
+        browser.close()
+
+
+def start(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python app.py` where it is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, "app.py", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **environment},
+    )
+
+
+def told(run: subprocess.CompletedProcess[str], status: int) -> str:
+    """The one line of an ended start."""
+    assert run.returncode == status, run.stderr
+    (line,) = run.stderr.strip().splitlines()
+    assert line.startswith("multimodal: ")
+    return line
+
+
+def test_a_port_in_use_is_told(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        line = told(start("--data", str(tmp_path), "--port", str(port)), 2)
+    assert f"Port {port}" in line
+    assert "--port" in line
+
+
+def test_a_data_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    line = told(start("--data", str(tmp_path / "file"), "--port", "0"), 2)
+    assert "cannot be written" in line
+    assert "--data DIR" in line
+
+
+def test_a_corrupt_database_is_told_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "conversations.sqlite3"
+    path.write_bytes(b"garbage" * 1000)
+    line = told(start("--data", str(tmp_path), "--port", "0"), 1)
+    assert str(path) in line
+    assert "Nothing was changed" in line
+    assert path.read_bytes() == b"garbage" * 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--profile", "embeded"], "did you mean 'embedded'"),
+        (["--device", "gpu"], "choose auto, cpu, cuda"),
+        (["--device", "cuda"], "--device sim:12GB"),
+        (["--budget", "lots"], "--budget lots"),
+        (["--port", "99999"], "--port 99999"),
+        (["--auth", "ann"], "USER:PASSWORD"),
+    ],
+)
+def test_wrong_options_are_told(tmp_path: Path, options: list[str], sentence: str) -> None:
+    line = told(
+        start("--data", str(tmp_path), *["--port", "0"][: 2 * ("--port" not in options)], *options),
+        2,
+    )
+    assert sentence in line
+
+
+def test_a_second_start_is_usable_within_six_seconds(
+    browser: Browser, all_weights: Path, tmp_path: Path
+) -> None:
+    with running_app(tmp_path):
+        pass
+    started = time.monotonic()
+    with running_app(tmp_path) as app:
+        person = Person(browser, app.url)
+        seconds = time.monotonic() - started
+        person.close()
+    print(f"usable after {seconds:.1f} s")
+    assert seconds < 20, "ten times slower machines included"
+
+
+def test_a_killed_app_shows_the_conversation_again(
+    browser: Browser, all_weights: Path, tmp_path: Path
+) -> None:
+    with running_app(tmp_path) as app:
+        person = Person(browser, app.url)
+        person.ask("Say the word apple.")
+        person.type("Count from one to five hundred in words.")
+        person.send()
+        wait_until(lambda: person.said.count() == 2 and len(person.reply()) > 40, 20)
+        time.sleep(1.2)
+        app.process.send_signal(signal.SIGKILL)
+        app.process.wait()
+        port = app.url.rsplit(":", 1)[1]
+    command = [sys.executable, "app.py", "--data", str(tmp_path), "--port", port]
+    environment = {**os.environ, "MULTIMODAL_WEIGHTS": str(all_weights)}
+    again = subprocess.Popen(command, cwd=ROOT, env=environment)
+    try:
+        wait_until(lambda: _alive(app.url), 60)
+        person.open()
+        wait_until(lambda: person.said.count() == 2, 10)
+        assert "Interrupted" in person.reply()
+        assert "one" in person.reply().lower(), "what was written before the kill is lost"
+        person.page.get_by_label("Retry").last.click()
+        person.page.locator("#box .stop-button").click()
+        person.page.locator("#box .submit-button").wait_for()
+        assert person.said.count() == 2
+    finally:
+        again.terminate()
+        again.wait(20)
+
+
+def test_an_index_that_cannot_be_reached_is_told_on_the_page_and_the_page_stays(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with running_app(tmp_path, "--offline", weights=tmp_path / "none") as app:
+        person = Person(browser, app.url)
+        alert = person.page.locator("#fetching [role=alert]")
+        alert.wait_for(timeout=10_000)
+        assert "SmolLM2 135M has no weights yet" in alert.inner_text()
+        assert "--offline" in person.ask("Hello")
+        assert person.said.last.inner_text() == "Hello"
+        person.close()
+
+
+def test_the_first_start_shows_its_progress_and_answers_when_ready(
+    browser: Browser, all_weights: Path, tmp_path: Path
+) -> None:
+    """Weights that were copied are verified on the first start, which takes a moment."""
+    shutil.copytree(all_weights, tmp_path / "weights", ignore=shutil.ignore_patterns("verified*"))
+    with running_app(tmp_path / "data", weights=tmp_path / "weights") as app:
+        person = Person(browser, app.url)
+        assert "plants" in person.ask("What is photosynthesis?").lower()
+        person.close()
+
+
+def test_weights_that_are_damaged_are_told_when_they_cannot_be_fetched(
+    browser: Browser, catalog: Catalog, weights_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    name = catalog.profile("embedded").names[0]
+    folder = tmp_path / "weights" / name
+    shutil.copytree(weights_of(name), folder)
+    path = folder / "model.gguf"
+    path.write_bytes(path.read_bytes()[:-1000] + b"\0" * 1000)
+    with running_app(tmp_path / "data", "--offline", weights=tmp_path / "weights") as app:
+        person = Person(browser, app.url)
+        assert "SmolLM2 135M has no weights yet" in person.ask("Hello")
+        person.close()
+
+
+def test_a_simulated_card_says_so_on_the_page(
+    browser: Browser, all_weights: Path, tmp_path: Path
+) -> None:
+    with running_app(tmp_path, "--device", "sim:12GB") as app:
+        person = Person(browser, app.url)
+        assert "simulated 12 GB card" in person.page.locator("#gauge").inner_text()
+        assert httpx.get(f"{app.url}/health").json()["simulated"] is True
+        person.close()
+
+
+def test_models_that_do_not_fit_together_take_turns(
+    browser: Browser, all_weights: Path, examples: Path, tmp_path: Path
+) -> None:
+    with running_app(tmp_path, "--budget", "1GB") as app:
+        person = Person(browser, app.url)
+        assert "cat" in person.ask("What is this?", examples / "chelsea.jpg")
+        person.page.get_by_text("New chat").click()
+        wait_until(lambda: person.said.count() == 0, 5)
+        person.ask("Say hello.")
+        person.routes.last.locator(".title").click()
+        assert "Picture describer" in person.routes.last.locator("table").inner_text()
+        person.close()
+
+
+def test_with_a_login_the_page_asks_for_it(
+    browser: Browser, all_weights: Path, tmp_path: Path
+) -> None:
+    with running_app(tmp_path, "--auth", "ann:secret") as app:
+        page = browser.new_page()
+        page.goto(app.url)
+        page.get_by_label("username").fill("ann")
+        page.get_by_label("password").fill("secret")
+        page.get_by_role("button").first.click()
+        page.wait_for_selector("#box textarea")
+        page.close()
+
+
+def test_sigterm_ends_it_within_seconds(all_weights: Path, tmp_path: Path) -> None:
+    with running_app(tmp_path) as app:
+        started = time.monotonic()
+        app.process.terminate()
+        assert app.process.wait(20) == 0
+        assert time.monotonic() - started < 10
+
+
+def _alive(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health").status_code == 200
+    except httpx.HTTPError:
+        return False
