@@ -27,7 +27,7 @@ def serve(settings: Settings) -> None:
     port = _free_port(settings)
     program = build(settings)
     try:
-        with _page(program, port) as stopped:
+        with _stopped_by_signals(program) as stopped, _page(program, port):
             with console_progress() as show:
                 fetch_missing(program, show)
             for sentence in program.fetching.errors.values():
@@ -38,8 +38,8 @@ def serve(settings: Settings) -> None:
 
 
 @contextmanager
-def _page(program: Program, port: int) -> Iterator[threading.Event]:
-    """The running server; the event is set by Ctrl-C and SIGTERM."""
+def _page(program: Program, port: int) -> Iterator[None]:
+    """The running server."""
     settings = program.settings
     # Gradio reads these when it is imported: no outside calls, and its cache in our data folder.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -76,23 +76,24 @@ def _page(program: Program, port: int) -> Iterator[threading.Event]:
         print(f"Anyone with this link can use it: {page.blocks.share_url}", flush=True)
     elif settings.share:
         print("No public link could be made; the page is served on this machine.", flush=True)
-    stopped = threading.Event()
-    with _on_signals(stopped, program):
-        try:
-            yield stopped
-        finally:
-            page.blocks.close(verbose=False)
+    try:
+        yield
+    finally:
+        page.blocks.close(verbose=False)
 
 
 @contextmanager
-def _on_signals(stopped: threading.Event, program: Program) -> Iterator[None]:
+def _stopped_by_signals(program: Program) -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set."""
+    stopped = threading.Event()
+
     def end(_number: int, _frame: FrameType | None) -> None:
         program.fetching.stop.set()
         stopped.set()
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield stopped
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
