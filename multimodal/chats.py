@@ -1,7 +1,7 @@
 """Kept conversations: what a person says is stored, answered, redone, edited and taken back.
 
 The page and the command line talk to this; it puts the store, the media folder and the assistant
-together. A reply is written to the store when it begins, about once a second while it grows, and
+together. A reply is written to the store when it begins, three times a second while it grows, and
 when it ends, so that whatever happens the conversation can be opened again.
 """
 
@@ -36,7 +36,7 @@ from multimodal.messages import (
 )
 from multimodal.store import Store
 
-SAVE_EVERY_S = 1.0
+SAVE_EVERY_S = 0.3
 MAX_CHARACTERS = 100_000
 MAX_FILES = 10
 

@@ -2,7 +2,7 @@
 
 Every call names the owner, so that one person can never read or change what is another's. A
 message is written before it is answered and a reply while it streams, so a kill loses at most the
-last second.
+last third of a second.
 """
 
 from __future__ import annotations
