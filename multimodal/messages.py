@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Literal
 
 Role = Literal["user", "assistant"]
-Finish = Literal["stop", "length", "stopped", "failed"]
+Finish = Literal["stop", "length", "stopped", "failed", "unfinished"]
 Focus = Literal["general", "text", "colours", "faces"]
 
 
@@ -113,7 +113,7 @@ class Outcome:
     routes: tuple[Route, ...] = ()
     timings: tuple[Timing, ...] = ()
     notices: tuple[str, ...] = ()
-    finish: Finish = "stop"
+    finish: Finish = "unfinished"
     seconds: float = 0.0
     first_token_s: float | None = None
     prompt_tokens: int = 0

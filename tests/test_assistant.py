@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,11 +169,13 @@ def test_an_engine_that_fails_leaves_a_sentence_and_loses_nothing(world: World) 
 
 def test_a_reply_is_kept_from_its_first_moment(world: World) -> None:
     world.say("one two")
-    drafts = world.chats.answer(ANN, world.talk, world.stop)
-    next(drafts)
-    assert [message.role for message in world.kept()] == ["user", "assistant"]
-    assert world.kept()[1].outcome is None, "an unfinished reply is told from a finished one"
-    drafts.close()
+    world.source.script = lambda request: (time.sleep(0.2) or f"{i} " for i in range(5))
+    for draft in world.chats.answer(ANN, world.talk, world.stop):
+        kept = world.kept()
+        assert [message.role for message in kept] == ["user", "assistant"]
+        unfinished = kept[1].outcome is None or kept[1].outcome.finish == "unfinished"
+        assert unfinished, "an unfinished reply is told from a finished one"
+        assert len(draft.reply.text) - len(kept[1].text) <= len("0 1 ") or draft.done
 
 
 def test_a_conversation_is_answered_once_at_a_time(world: World) -> None:

@@ -116,7 +116,7 @@ def test_a_killed_app_shows_the_conversation_again(
         person.ask("Say the word apple.")
         person.type("Tell me a very long story about a dragon and a princess.")
         person.send()
-        wait_until(lambda: person.said.count() == 2 and len(person.reply()) > 150, 20, 0.01)
+        wait_until(lambda: person.replies.count() == 2 and len(person.reply()) > 150, 20, 0.01)
         time.sleep(0.5)
         app.process.send_signal(signal.SIGKILL)
         app.process.wait()

@@ -103,7 +103,7 @@ class Renderer:
         outcome = message.outcome
         if pending:
             return text
-        if outcome is None:
+        if outcome is None or outcome.finish == "unfinished":
             return (text + "\n\n" if text else "") + "*Interrupted. Press retry to answer again.*"
         if outcome.finish == "failed":
             return (text + "\n\n" if text else "") + f"⚠️ {_plain(outcome.error or 'It failed.')}"
@@ -124,8 +124,8 @@ class Renderer:
             doing = _progress(progress) if progress else "answering…"
             title = f"{title} · {doing}" if names else doing[:1].upper() + doing[1:]
             return {"title": title, "status": "pending"}
-        if outcome is None:
-            return {"title": "→ interrupted", "status": "done"}
+        if outcome is None or outcome.finish == "unfinished":
+            return {"title": f"{title} · interrupted", "status": "done"}
         return {"title": title, "status": "done", "duration": round(outcome.seconds, 2)}
 
     def route_card(self, outcome: Outcome, about: Conversation) -> str:
