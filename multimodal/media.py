@@ -14,7 +14,7 @@ import os
 import tempfile
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePath
@@ -28,23 +28,10 @@ from multimodal.errors import MediaError, StoreError
 from multimodal.messages import AudioPart, ImagePart
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-PICTURE_SIGNS = (
-    b"\xff\xd8\xff",
-    b"\x89PNG\r\n\x1a\n",
-    b"GIF8",
-    b"II*\0",
-    b"MM\0*",
-    b"II+\0",
-    b"MM\0+",
-)
+PICTURE_SIGNS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
 BMP_HEADERS = tuple(size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124))
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
-OTHER_SIGNS = {
-    b"%PDF": "a PDF",
-    b"PK\3\4": "an archive",
-    b"MZ": "a program",
-    b"\x7fELF": "a program",
-}
+OTHERS = {b"%PDF": "a PDF", b"PK\3\4": "an archive", b"\x7fELF": "software", b"MZ": "software"}
 SAMPLE_RATE = 16_000
 MAX_NAME = 60
 # Containers that hold sound themselves: a playlist could name other files, or addresses to fetch.
@@ -52,7 +39,6 @@ DEMUXING = {
     "format_whitelist": "wav,w64,mp3,flac,ogg,matroska,webm,mov,mp4,m4a,aac,aiff,amr,asf,caf,au",
     "protocol_whitelist": "none",
 }
-EXTENSIONS = {"image/png": "png", "image/webp": "webp", "audio/flac": "flac"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,71 +97,55 @@ class MediaFolder:
         """The recording, float32 in [-1, 1], mono, 16 kHz, shape (samples,)."""
         return self._decode(self.path(part).read_bytes(), part.name)
 
-    # ------------------------------------------------------------ reading
-
     def _read(self, source: Path | bytes, name: str) -> bytes:
         """The bytes of `source`, if it is not empty and not too large."""
-        name = safe_name(name)
+        name, limit, size = safe_name(name), self.limits.file_bytes, 0
         try:
-            size = len(source) if isinstance(source, bytes) else source.stat().st_size
-            data = source if isinstance(source, bytes) else b""
-            if isinstance(source, Path) and size <= self.limits.file_bytes:
-                with source.open("rb") as file:  # it may have grown since, or have no size at all
-                    data = file.read(self.limits.file_bytes + 1)
+            if isinstance(source, Path):
+                size = source.stat().st_size
+                with source.open("rb") as file:  # it may grow while it is read, or have no end
+                    source = file.read(limit + 1)
         except OSError as error:
             raise MediaError(
                 f"“{name}” cannot be read ({error.strerror}). Send it again."
             ) from error
-        if max(size, len(data)) > self.limits.file_bytes:
-            raise MediaError(
-                f"“{name}” has {max(size, len(data)) / 1e6:.0f} MB and at most "
-                f"{self.limits.file_bytes / 1e6:.0f} MB can be sent. Make it smaller."
-            )
-        if not data:
+        if (size := max(size, len(source))) > limit:
+            most = f"at most {limit / 1e6:.0f} MB can be sent"
+            raise MediaError(f"“{name}” has {size / 1e6:.0f} MB and {most}. Make it smaller.")
+        if not source:
             raise MediaError(f"“{name}” is empty. Send the original again.")
-        return data
-
-    # ------------------------------------------------------------ pictures
+        return source
 
     def _image(self, data: bytes, name: str) -> ImagePart:
         with _picture_errors(name), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             self._check_size(opened.size, name)
             opened.draft(None, (self.limits.stored_side,) * 2)  # a huge JPEG is decoded smaller
             opened.load()
-            upright = _eight_bit(_upright(opened))
+            upright: Image.Image = opened
+            with suppress(Exception):  # broken metadata; the picture itself is whole
+                upright = ImageOps.exif_transpose(opened)
+            upright = _eight_bit(upright)
             picture = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
         picture.info.clear()  # Pillow would write a colour profile into the new file
         picture.thumbnail((self.limits.stored_side,) * 2, Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        if picture.mode == "RGBA" or opened.format in {"PNG", "GIF", "BMP"}:
-            media_type = "image/png"
-            picture.save(buffer, "PNG")
-        else:
-            media_type = "image/webp"
-            picture.save(buffer, "WEBP", quality=92, method=2)
+        lossless = picture.mode == "RGBA" or opened.format in {"PNG", "GIF", "BMP"}
+        media_type, buffer = "image/png" if lossless else "image/webp", io.BytesIO()
+        picture.save(buffer, "PNG" if lossless else "WEBP", quality=92, method=2)
         digest = self._keep(buffer.getvalue(), media_type)
         return ImagePart(digest, media_type, picture.width, picture.height, name)
 
     def _check_size(self, size: tuple[int, int], name: str) -> None:
         width, height = size
-        limits = self.limits
+        limits, shown = self.limits, f"{width}x{height} pixels"
         if min(size) < 1 or width * height > limits.pixels:
-            raise MediaError(
-                f"“{name}” is {width}x{height} pixels; at most {limits.pixels // 1_000_000} "
-                "million pixels can be opened. Scale it down."
-            )
+            most = f"at most {limits.pixels // 1_000_000} million pixels can be opened"
+            raise MediaError(f"“{name}” is {shown}; {most}. Scale it down.")
         if max(size) / min(size) > limits.aspect:
-            raise MediaError(
-                f"“{name}” is {width}x{height} pixels, too narrow a strip to see anything in. "
-                "Cut out the part you mean."
-            )
+            fault = "too narrow a strip to see anything in"
+            raise MediaError(f"“{name}” is {shown}, {fault}. Cut out the part you mean.")
         if min(size) < limits.min_side:
-            raise MediaError(
-                f"“{name}” is only {width}x{height} pixels; at least {limits.min_side} on each "
-                "side are needed to see anything. Send a larger one."
-            )
-
-    # ------------------------------------------------------------ recordings
+            least = f"at least {limits.min_side} on each side are needed to see anything"
+            raise MediaError(f"“{name}” is only {shown}; {least}. Send a larger one.")
 
     def _audio(self, data: bytes, name: str) -> AudioPart:
         _refuse_other_kinds(data, name)
@@ -214,17 +184,13 @@ class MediaFolder:
                 samples += part.samples
                 if samples > self.limits.max_audio_s * SAMPLE_RATE:
                     claimed_s = (container.duration or 0) / av.time_base
-                    raise MediaError(
-                        f"“{name}” is {_clock(max(claimed_s, samples / SAMPLE_RATE))} or longer; "
-                        f"at most {_clock(self.limits.max_audio_s)} can be heard at once. "
-                        "Cut it into parts."
-                    )
+                    length = _clock(max(claimed_s, samples / SAMPLE_RATE))
+                    most = f"at most {_clock(self.limits.max_audio_s)} can be heard at once"
+                    raise MediaError(f"“{name}” is {length} or longer; {most}. Cut it into parts.")
                 yield part.to_ndarray()[0].copy()
 
-    # ------------------------------------------------------------ keeping
-
     def _place(self, digest: str, media_type: str) -> Path:
-        return self._root / digest[:2] / f"{digest}.{EXTENSIONS[media_type]}"
+        return self._root / digest[:2] / f"{digest}.{media_type.partition('/')[2]}"
 
     def _keep(self, data: bytes, media_type: str) -> str:
         digest = hashlib.sha256(data).hexdigest()
@@ -233,15 +199,13 @@ class MediaFolder:
             return digest
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                try:
+            with tempfile.TemporaryDirectory(dir=self._root) as folder:
+                whole = Path(folder, path.name)
+                with whole.open("wb") as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
-                    Path(file.name).replace(path)
-                except BaseException:
-                    Path(file.name).unlink()
-                    raise
+                whole.replace(path)
         except OSError as error:
             raise StoreError(
                 f"The file could not be saved in {self._root} ({error.strerror}). Free some space, "
@@ -267,18 +231,10 @@ def _refuse_other_kinds(data: bytes, name: str) -> None:
     """Name what people send by mistake most often, rather than call it damaged."""
     if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
         raise MediaError(f"“{name}” is a HEIC or AVIF picture. Save it as JPEG and send that.")
-    for sign, kind in OTHER_SIGNS.items():
+    for sign, kind in OTHERS.items():
         if data.startswith(sign):
-            raise MediaError(
-                f"“{name}” is not a picture or a recording but {kind}. Send a JPEG or an MP3."
-            )
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # broken metadata; the picture itself is whole
-        return image
+            fault = f"is not a picture or a recording but {kind}"
+            raise MediaError(f"“{name}” {fault}. Send a JPEG or an MP3.")
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -296,14 +252,13 @@ def _picture_errors(name: str) -> Iterator[None]:
         yield
     except MediaError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise MediaError(
-            f"“{name}” unpacks to far more pixels than a picture should. Scale it down."
-        ) from error
     except Exception as error:  # whatever a decoder makes of hostile bytes
-        cut = "truncated" in str(error)
-        fault = "is cut off: the file ends before the picture does" if cut else "is damaged"
-        raise MediaError(f"“{name}” {fault}. Send the original again.") from error
+        fault = "is damaged. Send the original again."
+        if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+            fault = "unpacks to far more pixels than a picture should. Scale it down."
+        elif "truncated" in str(error):
+            fault = "is cut off: the file ends before the picture does. Send the original again."
+        raise MediaError(f"“{name}” {fault}") from error
 
 
 def _frames(container: av.container.InputContainer) -> Iterator[av.AudioFrame]:
@@ -313,17 +268,16 @@ def _frames(container: av.container.InputContainer) -> Iterator[av.AudioFrame]:
     whole = damaged = 0
     while True:
         try:
-            packet = next(packets, None)
-            if packet is None:
+            if (packet := next(packets, None)) is None:
                 return
             frames = packet.decode()
         except av.FFmpegError:
             damaged += 1
             if damaged > whole:
                 raise
-            continue
-        whole += bool(frames)
-        yield from (frame for frame in frames if isinstance(frame, av.AudioFrame))
+        else:
+            whole += bool(frames)
+            yield from (frame for frame in frames if isinstance(frame, av.AudioFrame))
 
 
 def _flac(waveform: NDArray[np.float32]) -> bytes:

@@ -15,12 +15,14 @@ A model the person chose replaces the profile's own for its task, and is the las
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from multimodal.cards import AUTO, Catalog, ModelCard, Profile
 from multimodal.errors import PromptError, RequestError
 from multimodal.intents import (
     focus_of,
+    means_many_pictures,
     names_a_picture,
     ordinal_of,
     points_at_something,
@@ -104,7 +106,7 @@ class Router:
             return None
         heard = "\n\n".join(part.transcript or "" for part in recordings).strip()
         typed = scene.last.text.strip()
-        if not heard and not typed:
+        if not heard and not typed and not scene.last.images:
             names = " or ".join(f"“{part.name}”" for part in recordings)
             answer = (
                 f"I heard no speech in {names}. Check the microphone, or that the recording "
@@ -135,20 +137,30 @@ class Router:
         return self._at(scene, scene.last.images, "picture", "The message has a picture")
 
     def _look_again(self, scene: _Scene) -> Route | None:
-        picture = _meant(scene)
-        if scene.chosen is not None and scene.chosen.task is Task.IMAGE and picture is None:
-            earlier = _pictures(scene.conversation)
-            if not earlier:
-                raise RequestError(
-                    f"{scene.chosen.title} answers about pictures and this conversation has none. "
-                    "Add a picture, or choose “auto”."
-                )
-            picture = earlier[-1]
-        if picture is None:
+        earlier = _pictures(scene.conversation)
+        only_looking = scene.chosen is not None and scene.chosen.task is Task.IMAGE
+        if scene.chosen is not None and only_looking and not earlier:
+            raise RequestError(
+                f"{scene.chosen.title} answers about pictures and this conversation has none. "
+                "Add a picture, or choose “auto”."
+            )
+        if not earlier or not (only_looking or self._means_a_picture(scene, earlier)):
             return None
-        return self._at(
-            scene, (picture,), "earlier-picture", f"The question is about “{picture.name}”"
-        )
+        meant = _which(scene.words, earlier)
+        if not meant:
+            count = "one picture" if len(earlier) == 1 else f"{len(earlier)} pictures"
+            answer = f"This conversation has {count} so far. Which one do you mean?"
+            return Route((), "no-such-picture", "The picture asked for is not here.", answer)
+        names = " and ".join(f"“{picture.name}”" for picture in meant)
+        return self._at(scene, meant, "earlier-picture", f"The question is about {names}")
+
+    def _means_a_picture(self, scene: _Scene, earlier: Sequence[ImagePart]) -> bool:
+        """Naming a picture always counts; a mere “it” only while the talk is about one."""
+        if names_a_picture(scene.words) or _named_by_file(scene.words, earlier):
+            return True
+        if not _about_pictures(scene.conversation.messages[:-1]):
+            return False
+        return points_at_something(scene.words) or ordinal_of(scene.words) is not None
 
     def _at(self, scene: _Scene, pictures: tuple[ImagePart, ...], rule: str, because: str) -> Route:
         card = self._for(Task.IMAGE, scene)
@@ -221,25 +233,34 @@ def _pictures(conversation: Conversation) -> list[ImagePart]:
     return [part for message in conversation.messages for part in message.images]
 
 
-def _meant(scene: _Scene) -> ImagePart | None:
-    """The earlier picture that the words mean. Naming a picture always counts; a mere “it” only
-    while the question before this one was about a picture too."""
-    earlier = _pictures(scene.conversation)
-    if not earlier:
-        return None
-    if names_a_picture(scene.words):
-        index = ordinal_of(scene.words)
-        return earlier[index if index is not None and index < len(earlier) else -1]
-    points = _was_about_a_picture(scene) and points_at_something(scene.words)
-    return earlier[-1] if points else None
+def _about_pictures(messages: Sequence[Message]) -> bool:
+    """Whether the talk, as the person led it, is still about a picture. Read from the words alone,
+    so that a history sent by another program is understood as one kept here."""
+    shown = about = False
+    for message in messages:
+        if message.role != "user":
+            continue
+        words = spoken_and_typed(message)
+        shown = shown or bool(message.images)
+        about = bool(message.images) or (
+            shown and (names_a_picture(words) or (about and points_at_something(words)))
+        )
+    return about
 
 
-def _was_about_a_picture(scene: _Scene) -> bool:
-    for message in reversed(scene.conversation.messages[:-1]):
-        if message.role == "assistant" and message.outcome is not None:
-            return any(
-                s.task is Task.IMAGE for route in message.outcome.routes for s in route.steps
-            )
-        if message.images:
-            return True
-    return False
+def _which(words: str, pictures: Sequence[ImagePart]) -> tuple[ImagePart, ...]:
+    """The pictures meant: by file name, all of them, by order, else the newest; () if there is
+    no such picture."""
+    if named := _named_by_file(words, pictures):
+        return named
+    if means_many_pictures(words):
+        return tuple(dict.fromkeys(pictures))
+    index = ordinal_of(words)
+    if index is None:
+        return (pictures[-1],)
+    return (pictures[index],) if -len(pictures) <= index < len(pictures) else ()
+
+
+def _named_by_file(words: str, pictures: Sequence[ImagePart]) -> tuple[ImagePart, ...]:
+    """Those pictures whose whole file name the words hold, as in “What is in cat.jpg?”"""
+    return tuple(p for p in pictures if "." in p.name and p.name.casefold() in words.casefold())

@@ -5,19 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from skimage import data
+from skimage import data as pictures
 
 from multimodal.backends.base import Backend, ImageRequest, load
-from multimodal.backends.picture_findings import colour_name, colours
-from multimodal.backends.picture_labels import Vocabulary
+from multimodal.backends.picture_caption import Findings, caption
+from multimodal.backends.picture_findings import Text, colour_name, colours, is_colourless
+from multimodal.backends.picture_labels import LIKELY, Vocabulary
 from multimodal.cards import Catalog
+from multimodal.errors import BackendError
 from multimodal.messages import Description, Focus, ImagePart
 
 NAME = "picture-describer"
+data: Any = pictures  # scikit-image does not say its types
 PART = ImagePart("0" * 64, "image/png", 1, 1)
 
 
@@ -42,7 +46,7 @@ def look(eyes: Backend, image: Image.Image, focus: Focus = "general") -> Descrip
 
 def test_chelsea_is_a_cat(eyes: Backend) -> None:
     seen = look(eyes, Image.fromarray(data.chelsea()))
-    assert "a cat" in seen.answer
+    assert seen.answer.startswith("This looks like a cat, most likely")
     assert "a cat" in (seen.part.description or "")
 
 
@@ -70,6 +74,25 @@ def test_what_is_not_known_is_not_claimed(eyes: Backend) -> None:
         assert "I am not sure" in look(eyes, Image.fromarray(picture)).answer
 
 
+def test_a_picture_without_colour_is_never_named_with_certainty(eyes: Backend) -> None:
+    for picture in (data.horse(), data.moon()):
+        image = Image.fromarray(picture)
+        assert is_colourless(image.convert("RGB"))
+        seen = look(eyes, image).answer
+        assert "looks like" not in seen
+        assert "%" not in seen
+
+
+def test_the_same_picture_is_described_in_the_same_words(eyes: Backend) -> None:
+    image = Image.fromarray(data.coffee())
+    assert look(eyes, image) == look(eyes, image)
+
+
+def test_a_face_is_found_in_a_large_picture_too(eyes: Backend) -> None:
+    large = Image.fromarray(data.astronaut()).resize((2048, 2048))
+    assert "one face" in look(eyes, large, "faces").answer
+
+
 def test_no_text_is_said_to_be_none(eyes: Backend) -> None:
     assert "no text" in look(eyes, Image.fromarray(data.astronaut()), "text").answer
 
@@ -78,6 +101,15 @@ def test_no_text_is_said_to_be_none(eyes: Backend) -> None:
 def test_odd_shapes_are_described_too(eyes: Backend, size: tuple[int, int]) -> None:
     noise = np.random.default_rng(1).integers(0, 255, (size[1], size[0], 3), np.uint8)
     assert look(eyes, Image.fromarray(noise)).answer
+
+
+def test_a_describer_that_was_closed_says_so(
+    catalog: Catalog, weights_of: Callable[[str], Path]
+) -> None:
+    backend = load(catalog.card(NAME), weights_of(NAME), "cpu")
+    backend.close()
+    with pytest.raises(BackendError, match="unloaded"):
+        look(backend, Image.new("RGB", (64, 64)))
 
 
 def test_nothing_is_said_after_a_stop(eyes: Backend) -> None:
@@ -119,6 +151,29 @@ def test_a_sure_class_is_named_and_unsure_ones_are_summed(vocabulary: Vocabulary
     assert torn.best.probability == pytest.approx(0.8, abs=0.01)
     assert torn.closer is not None
     assert torn.closer.word == "tabby"
+
+
+def test_a_large_group_needs_more_than_its_share_of_the_classes(vocabulary: Vocabulary) -> None:
+    nothing = vocabulary.choose([1 / 1000] * 1000)
+    assert nothing.certainty < 0.01
+    animals = sum("animal" in groups for groups in vocabulary.groups)
+    half = [0.5 / animals if "animal" in g else 0.5 / (1000 - animals) for g in vocabulary.groups]
+    assert vocabulary.choose(half).certainty < LIKELY
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("hourglass", "an hourglass"),
+        ("European gallinule", "a European gallinule"),
+        ("unicycle", "a unicycle"),
+        ("umbrella", "an umbrella"),
+        ("sunglasses", "like sunglasses"),
+    ],
+)
+def test_names_have_the_article_one_says(vocabulary: Vocabulary, word: str, said: str) -> None:
+    labels = vocabulary.choose(spread(vocabulary, {word: 0.95}))
+    assert said in caption(Findings(labels, Text(), 0, ("red",)))
 
 
 def test_every_class_has_a_name(vocabulary: Vocabulary) -> None:

@@ -10,12 +10,15 @@ import sys
 import wave
 import zlib
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
 
 from multimodal.errors import MediaError, StoreError
 from multimodal.media import MediaFolder, MediaLimits, safe_name
@@ -43,6 +46,22 @@ def sound(seconds: float, rate: int = 8000) -> bytes:
         file.setsampwidth(2)
         file.setframerate(rate)
         file.writeframes(b"\1\0" * round(seconds * rate))
+    return buffer.getvalue()
+
+
+def encoded(form: str, seconds: int) -> bytes:
+    """A tone of 440 Hz, at 16 kHz."""
+    buffer, rate = io.BytesIO(), 16_000
+    with av.open(buffer, "w", format=form) as container:
+        stream = container.add_stream(form, rate=rate, layout="mono")
+        assert isinstance(stream, av.AudioStream)
+        for start in range(0, seconds * rate, 1000):
+            tone = np.sin((start + np.arange(1000)) * (440 * 2 * np.pi / rate)) * 9000
+            samples = tone.astype(np.int16)[None]
+            frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            frame.sample_rate, frame.pts = rate, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
     return buffer.getvalue()
 
 
@@ -76,6 +95,37 @@ def test_metadata_is_removed_and_the_picture_turned_upright(media: MediaFolder) 
     assert isinstance(part, ImagePart)
     assert (part.width, part.height) == (48, 64)
     assert b"SecretCamera" not in media.path(part).read_bytes()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_nothing_but_pixels_is_kept(media: MediaFolder, form: str) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "SECRET"
+    exif.get_ifd(0x8825)[2] = (48.0, 51.0, 29.0)  # where it was taken
+    written = PngImagePlugin.PngInfo()
+    written.add_text("Comment", "SECRET")
+    more: dict[str, Any] = {"exif": exif, "icc_profile": b"SECRET" * 50, "xmp": b"<x>SECRET</x>"}
+    source = picture(form=form, comment=b"SECRET", pnginfo=written, **more)
+    assert source.count(b"SECRET") >= 2
+    kept = media.path(media.add(source, "a")).read_bytes()
+    assert not any(mark in kept for mark in (b"SECRET", b"Exif", b"eXIf", b"iCCP", b"ICCP"))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_broken_metadata_does_not_cost_the_picture(media: MediaFolder) -> None:
+    whole = picture()
+    block = b"Exif\0\0MM\0*\0\0\0\x08\0\xff" + b"\x7f" * 30
+    data = whole[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(block)) + block + whole[2:]
+    assert isinstance(media.add(data, "a.jpg"), ImagePart)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_pictures_of_more_than_8_bits_keep_their_shades(media: MediaFolder, kind: type) -> None:
+    buffer = io.BytesIO()
+    ramp: NDArray[Any] = np.linspace(0, 60_000, 64 * 64).reshape(64, 64).astype(kind)
+    Image.fromarray(ramp).save(buffer, "TIFF")
+    shades = np.asarray(media.image(media.add_image(buffer.getvalue(), "x-ray.tif")))
+    assert shades.mean() == pytest.approx(127, abs=3)
 
 
 def test_what_is_transparent_becomes_white(media: MediaFolder) -> None:
@@ -114,6 +164,9 @@ def test_recordings_become_16_khz(media: MediaFolder, examples: Path, name: str)
         (picture()[: len(picture()) // 2], "cut.jpg", "is cut off"),
         (png_header(30000, 30000), "bomb.png", "far more pixels"),
         (png_header(9000, 9000), "big.png", "at most 50 million pixels"),
+        (picture(form="WEBP")[:500], "cut.webp", "is damaged"),
+        (b"\0\0\0\x18ftypheic" + b"\0" * 500, "IMG_1.HEIC", "Save it as JPEG"),
+        (b"%PDF-1.7" + b"\0" * 500, "letter.pdf", "is not a picture or a recording but a PDF"),
         (b"", "nothing.jpg", "is empty"),
         (b"\0" * 200_000_000, "huge.bin", "has 200 MB and at most 50 MB"),
         (b"MZ" + os.urandom(4096), "virus.jpg", "is not a picture or a recording"),
@@ -147,6 +200,46 @@ def test_a_length_in_the_header_is_not_believed(tmp_path: Path) -> None:
     full = stream.add(bytes(data), "ok.wav")
     assert isinstance(full, AudioPart)
     assert full.seconds == pytest.approx(20, abs=0.1)
+
+
+def test_a_header_that_claims_ten_hours_is_not_believed(media: MediaFolder) -> None:
+    data = bytearray(encoded("flac", 2))
+    data[21] &= 0xF0
+    data[22:26] = struct.pack(">I", 36_000 * 16_000)
+    part = media.add(bytes(data), "a.flac")
+    assert isinstance(part, AudioPart)
+    assert part.seconds == pytest.approx(2, abs=0.1)
+
+
+def test_of_a_damaged_recording_the_rest_is_heard(media: MediaFolder) -> None:
+    data = encoded("mp3", 4)
+    hurt = data[: len(data) // 2] + bytes(400) + data[len(data) // 2 + 400 :]
+    part = media.add(hurt, "a.mp3")
+    assert isinstance(part, AudioPart)
+    assert 3 < part.seconds < 4.2
+
+
+def test_a_video_without_sound_is_told(media: MediaFolder) -> None:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 64
+        frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8))
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(MediaError, match="has no sound"):
+        media.add(buffer.getvalue(), "clip.mp4")
+
+
+def test_a_file_that_only_says_it_is_small_is_not_read_to_its_end(media: MediaFolder) -> None:
+    with pytest.raises(MediaError, match="at most 50 MB"):
+        media.add(Path("/dev/zero"), "endless")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_bomb_is_an_error_even_where_warnings_are(media: MediaFolder) -> None:
+    with pytest.raises(MediaError, match="pixels"):
+        media.add(png_header(10_000, 10_000), "bomb.png")
 
 
 def test_a_recording_is_no_picture(media: MediaFolder) -> None:

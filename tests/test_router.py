@@ -8,7 +8,6 @@ import pytest
 
 from multimodal.cards import Catalog
 from multimodal.errors import PromptError, RequestError, UnknownModelError
-from multimodal.intents import focus_of
 from multimodal.messages import (
     AudioPart,
     Controls,
@@ -27,66 +26,34 @@ CAT = ImagePart("a" * 64, "image/webp", 400, 300, "cat.jpg")
 CUP = ImagePart("b" * 64, "image/webp", 400, 300, "cup.jpg")
 VOICE = AudioPart("c" * 64, "audio/flac", 3.0, "voice.wav")
 
-ABOUT_PICTURES = {
-    "general": [
-        "What is this?",
-        "what's that",
-        "What is in this picture?",
-        "What's in the image?",
-        "what do you see?",
-        "What can you see here?",
-        "Describe the picture.",
-        "Can you describe this photo for me?",
-        "caption this",
-        "What animal is this?",
-        "Which breed is it?",
-        "What kind of food is this?",
-        "Tell me what you see",
-        "Décris cette image",
-        "Que vois-tu ?",
-        "C'est quoi ?",
-        "Qu'est-ce que c'est ?",
-        "",
-    ],
-    "text": [
-        "What does it say?",
-        "Read this to me",
-        "What is written on the sign?",
-        "Can you read the text?",
-        "what are the words",
-        "Lis le texte",
-    ],
-    "colours": ["What color is it?", "Which colours does it have?", "De quelle couleur est-il ?"],
-    "faces": [
-        "How many people are there?",
-        "Is there anyone in the picture?",
-        "how many faces can you see",
-        "Combien de personnes ?",
-    ],
-    None: [
-        "Is it dangerous?",
-        "Write a poem about it",
-        "Why is the cat sad?",
-        "How old do you think it is?",
-        "Would this go well with milk?",
-    ],
-}
-DRAWING = [
-    "Draw a cat",
-    "please draw me a house",
-    "Paint a sunset over the sea",
-    "Can you sketch a dragon?",
-    "Make a picture of a dog",
-    "generate an image of a castle at night",
-    "Dessine un mouton",
-    "Crée une image d'un château",
+ABOUT_PICTURES = [
+    ("general", "What is this?"),
+    ("general", "Décris cette image"),
+    ("general", ""),
+    ("text", "What does it say?"),
+    ("text", "Lis le texte"),
+    ("colours", "What color is it?"),
+    ("colours", "De quelle couleur est-il ?"),
+    ("faces", "How many people are there?"),
+    ("faces", "Combien de personnes ?"),
+    (None, "Is it dangerous?"),
+    (None, "Write a poem about it"),
+    (None, "Translate the text"),
+    (None, "I read a book"),
 ]
-NOT_DRAWING = [
-    "How do I draw a cat?",
-    "What does 'draw' mean in chess?",
-    "The game was a draw.",
-    "Who painted the Mona Lisa?",
-    "I have a picture of a dog.",
+DRAWING = ["Draw a cat", "please draw me a house", "Dessine un mouton", "Draw it. Quickly!"]
+NOT_DRAWING = ["How do I draw a cat?", "The game was a draw.", "Draw a conclusion from this text"]
+TEXT = [
+    "Hello",
+    "What is photosynthesis?",
+    "I read a book",
+    "what colour is the sky?",
+    "What is this?",
+    "How many people live in Tokyo?",
+    "Describe the French revolution",
+    "What does the Bible say about love?",
+    "Transcribe is a verb",
+    "Quelle est la capitale de la France ?",
 ]
 
 
@@ -103,17 +70,20 @@ def tasks(route: Route) -> list[Task]:
     return [step.task for step in route.steps]
 
 
-@pytest.mark.parametrize(
-    ("focus", "words"), [(focus, w) for focus, group in ABOUT_PICTURES.items() for w in group]
-)
+@pytest.mark.parametrize("words", TEXT)
+def test_words_without_a_picture_go_to_the_text_model(router: Router, words: str) -> None:
+    route = router.decide(said(TextPart(words)))
+    assert (route.rule, tasks(route)) == ("text", [Task.TEXT])
+
+
+@pytest.mark.parametrize(("focus", "words"), ABOUT_PICTURES)
 def test_questions_about_a_picture_ask_for_the_right_findings(
     router: Router, focus: str | None, words: str
 ) -> None:
-    assert focus_of(words) == focus
     route = router.decide(said(CAT, *([TextPart(words)] if words else [])))
     assert route.rule == "picture"
     assert tasks(route) == ([Task.IMAGE] if focus else [Task.IMAGE, Task.TEXT])
-    assert route.steps[0].sha256 == CAT.sha256
+    assert (route.steps[0].sha256, route.steps[0].focus) == (CAT.sha256, focus or "general")
 
 
 @pytest.mark.parametrize("words", DRAWING)
@@ -192,27 +162,89 @@ def test_another_subject_after_a_picture_goes_to_the_text_model(router: Router, 
     assert route.rule == "text"
 
 
+TALK: tuple[Message, ...] = (
+    Message("user", (TextPart("Tell me a joke."),)),
+    Message("assistant", (TextPart("Ha."),)),
+)
+
+
 def test_a_picture_is_found_again_by_name_but_not_by_a_mere_it(router: Router) -> None:
+    talk = (*about_picture(router, CAT), *TALK)
+    for words in ("I don't get it.", "What colour is it?", "Describe it.", "Is he sleeping?"):
+        assert router.decide(said(TextPart(words), before=talk)).rule == "text"
+    for words in ("What colour was the cat in the picture?", "What is in cat.jpg?"):
+        route = router.decide(said(TextPart(words), before=talk))
+        assert (route.rule, route.steps[0].sha256) == ("earlier-picture", CAT.sha256)
+
+
+def test_follow_ups_may_go_on_for_several_turns(router: Router) -> None:
+    talk = about_picture(router, CAT)
+    for words in ("What colour is it?", "Is he asleep?", "How old is he?"):
+        route = router.decide(said(TextPart(words), before=talk))
+        assert route.rule == "earlier-picture"
+        answered = Message("assistant", (TextPart("Yes."),), outcome=Outcome(routes=(route,)))
+        talk = (*talk, Message("user", (TextPart(words),)), answered)
+
+
+def test_a_history_from_another_program_is_understood_without_outcomes(router: Router) -> None:
     talk = (
-        *about_picture(router, CAT),
-        Message("user", (TextPart("Tell me a joke."),)),
-        Message(
-            "assistant",
-            (TextPart("Ha."),),
-            outcome=Outcome(routes=(router.decide(said(TextPart("hi"))),)),
-        ),
+        Message("user", (CAT, TextPart("What is this?"))),
+        Message("assistant", (TextPart("A cat."),)),
     )
-    assert router.decide(said(TextPart("I don't get it."), before=talk)).rule == "text"
-    route = router.decide(said(TextPart("What colour was the cat in the picture?"), before=talk))
-    assert route.rule == "earlier-picture"
+    question = TextPart("What colour is it?")
+    assert router.decide(said(question, before=talk)).rule == "earlier-picture"
+    assert router.decide(said(question, before=(*talk, *TALK))).rule == "text"
 
 
-def test_an_ordinal_names_the_picture(router: Router) -> None:
+def test_a_reply_that_failed_leaves_the_picture_the_subject(router: Router) -> None:
+    failed = Message("assistant", (), outcome=Outcome(finish="failed", error="Broken."))
+    talk = (Message("user", (CAT, TextPart("What is this?"))), failed)
+    assert router.decide(said(TextPart("What is it?"), before=talk)).rule == "earlier-picture"
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("What does the first picture say?", [CAT]),
+        ("And the first one?", [CAT]),
+        ("What does picture 1 say?", [CAT]),
+        ("What colours are in the second picture?", [CUP]),
+        ("What does the picture say?", [CUP]),
+        ("What colour is it?", [CUP]),
+        ("Describe the last picture", [CUP]),
+        ("What is in the previous picture?", [CAT]),
+        ("What colours has cat.jpg?", [CAT]),
+        ("Describe both pictures", [CAT, CUP]),
+        ("What is the first thing you see in the picture?", [CUP]),
+        ("Que dit la première image ?", [CAT]),
+        ("Décris les deux images", [CAT, CUP]),
+    ],
+)
+def test_the_words_say_which_picture_is_meant(
+    router: Router, words: str, meant: list[ImagePart]
+) -> None:
     talk = (*about_picture(router, CAT), *about_picture(router, CUP))
-    first = router.decide(said(TextPart("What does the first picture say?"), before=talk))
-    assert first.steps[0].sha256 == CAT.sha256
-    latest = router.decide(said(TextPart("What does the picture say?"), before=talk))
-    assert latest.steps[0].sha256 == CUP.sha256
+    route = router.decide(said(TextPart(words), before=talk))
+    looked_at = [step.sha256 for step in route.steps if step.task is Task.IMAGE]
+    assert looked_at == [picture.sha256 for picture in meant]
+
+
+def test_a_picture_that_is_not_there_is_asked_about_and_not_guessed(router: Router) -> None:
+    talk = (*about_picture(router, CAT), *about_picture(router, CUP))
+    route = router.decide(said(TextPart("Describe the third picture"), before=talk))
+    assert (route.rule, route.steps) == ("no-such-picture", ())
+    assert route.answer == "This conversation has 2 pictures so far. Which one do you mean?"
+
+
+def test_a_recording_of_silence_beside_a_picture_still_looks_at_it(router: Router) -> None:
+    route = router.decide(said(CAT, replace(VOICE, transcript="")))
+    assert (route.rule, tasks(route)) == ("picture", [Task.IMAGE])
+
+
+def test_a_transcript_that_is_to_be_worked_on_goes_to_the_text_model(router: Router) -> None:
+    heard = replace(VOICE, transcript="Buy milk.", language="en")
+    route = router.decide(said(heard, TextPart("Transcribe and translate it")))
+    assert (route.rule, tasks(route)) == ("text", [Task.TEXT])
 
 
 def test_every_picture_of_a_message_is_looked_at(router: Router) -> None:

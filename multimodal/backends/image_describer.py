@@ -14,10 +14,10 @@ from pathlib import Path
 
 from multimodal.backends.base import Backend, ImageRequest
 from multimodal.backends.picture_caption import Findings, answer, description
-from multimodal.backends.picture_findings import FaceFinder, TextReader, colours
+from multimodal.backends.picture_findings import FaceFinder, TextReader, colours, is_colourless
 from multimodal.backends.picture_labels import Classifier, Vocabulary
 from multimodal.cards import ModelCard
-from multimodal.errors import BackendError
+from multimodal.errors import BackendError, MultimodalError
 from multimodal.messages import Description, Event
 
 WEIGHTS = "efficientnet-lite2.pth"
@@ -58,20 +58,36 @@ class ImageDescriber:
         )
 
     def run(self, request: ImageRequest, stop: threading.Event) -> Generator[Event, None, None]:
-        """Yield one Description; nothing when `stop` was set between two stages."""
+        """Yield one Description; nothing when `stop` was set between two stages.
+
+        Raises BackendError when an engine fails, or after `close`."""
+        try:
+            found = self._look(request, stop)
+        except MultimodalError:
+            raise
+        except Exception as error:  # of torch, ONNX Runtime or OpenCV
+            raise BackendError(f"{self._card.title} failed on this picture: {error}") from error
+        if found is not None:
+            part = replace(request.part, description=description(found))
+            yield Description(part, answer(found, request.focus))
+
+    def _look(self, request: ImageRequest, stop: threading.Event) -> Findings | None:
         if self._tools is None:
             raise BackendError(f"{self._card.title} was unloaded before it could look")
         classifier, vocabulary, reader, faces = self._tools
         image = request.image
+        if stop.is_set():
+            return None
         labels = vocabulary.choose(classifier.probabilities(image))
         if stop.is_set():
-            return
+            return None
         text = reader.read(image)
         if stop.is_set():
-            return
-        found = Findings(labels, text, faces.count(image), colours(image))
-        part = replace(request.part, description=description(found))
-        yield Description(part, answer(found, request.focus))
+            return None
+        count = faces.count(image)
+        if stop.is_set():
+            return None
+        return Findings(labels, text, count, colours(image), is_colourless(image))
 
     def close(self) -> None:
         self._tools = None

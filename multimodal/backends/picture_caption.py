@@ -15,11 +15,10 @@ QUOTED_CHARACTERS = 300
 DESCRIBED_CHARACTERS = 800
 WITHOUT_ARTICLE = {
     "binoculars", "broccoli", "corn", "footwear", "guacamole", "hay", "mashed potato", "red wine",
-    "sunglasses", "swimming trunks", "toilet tissue", "wool",
+    "parallel bars", "sunglasses", "swimming trunks", "thatch", "toilet tissue", "wool",
 }  # fmt: skip
 SOUNDS_LIKE_CONSONANT = ("eu", "uni")
 SOUNDS_LIKE_VOWEL = ("hour",)
-SHADES = {"black", "grey", "white"}
 COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -29,6 +28,7 @@ class Findings:
     text: Text
     faces: int
     colours: tuple[str, ...]
+    colourless: bool = False
 
 
 def answer(found: Findings, focus: Focus) -> str:
@@ -69,11 +69,11 @@ def _is_about_text(text: Text) -> bool:
 
 def _shown(found: Findings) -> str:
     best, closer = found.labels.best, found.labels.closer
-    share = f"({min(99, round(100 * best.probability))} %)"
+    share = "" if found.colourless else f" ({min(99, round(100 * best.probability))} %)"
     if found.labels.certainty >= LIKELY:
         verb = "This looks like" if _is_sure(found) else "This may be"
         more = f", most likely {_a(closer.word)}" if closer and closer.word != best.word else ""
-        return f"{verb} {_a(best.word)}{more} {share}."
+        return f"{verb} {_a(best.word)}{more}{share}."
     if found.faces:
         return "This shows people." if found.faces > 1 else "This shows a person."
     guesses = " or ".join(_a(name.word) for name in found.labels.others[:2])
@@ -81,9 +81,9 @@ def _shown(found: Findings) -> str:
 
 
 def _is_sure(found: Findings) -> bool:
-    """Not of a picture without colour: the network learned from colour photographs, and takes the
-    moon for a worm and the outline of a horse for a hound."""
-    return found.labels.certainty >= SURE and not SHADES.issuperset(found.colours)
+    """Never of a picture without colour: the network learned from colour photographs, and takes
+    the moon for a worm and the outline of a horse for a hound."""
+    return found.labels.certainty >= SURE and not found.colourless
 
 
 def _quoted(text: Text) -> str:

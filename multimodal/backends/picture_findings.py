@@ -14,12 +14,14 @@ from rapidocr import RapidOCR
 
 MIN_TEXT_SCORE = 0.75
 MAX_ASPECT = 4
+MAX_SIDE = 1280  # in pixels; print of 8 points on a whole page is still read, in 0.4 GB less
 FACE_CASCADE = "haarcascade_frontalface_alt2.xml"
 MIN_FACE_WEIGHT = 8.0
 FACE_SHARE = 16
 FACE_SIDE = 800
 COLOURS = 8
 MIN_COLOUR_SHARE = 0.12
+COLOURLESS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class TextReader:
         self._engine = RapidOCR(
             params={
                 "Global.log_level": "critical",
+                "Global.max_side_len": MAX_SIDE,
                 "EngineConfig.onnxruntime.intra_op_num_threads": threads,
             }
         )
@@ -86,6 +89,13 @@ class FaceFinder:
             grey, 1.1, 5, minSize=(smallest, smallest), outputRejectLevels=True
         )
         return sum(float(weight) >= MIN_FACE_WEIGHT for weight in np.ravel(weights))
+
+
+def is_colourless(image: Image.Image) -> bool:
+    """Whether an RGB picture is all shades of grey: a drawing, a scan, an old photograph."""
+    small = np.asarray(image.resize((64, 64), Image.Resampling.BOX), dtype=np.int16)
+    spread = small.max(axis=2) - small.min(axis=2)
+    return float(np.quantile(spread, 0.98)) < COLOURLESS
 
 
 def colours(image: Image.Image) -> tuple[str, ...]:

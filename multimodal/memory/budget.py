@@ -13,7 +13,7 @@ SEARCH_LIMIT = 12
 @dataclass(frozen=True, slots=True)
 class Resident:
     """A model on the device. `reload_s` is what bringing it back would cost, `uses` counts its
-    recent leases, `last_used_s` is on the device's clock."""
+    leases since it was loaded, `last_used_s` orders by age."""
 
     card: str
     size_bytes: int
@@ -32,7 +32,7 @@ def victims(
 ) -> tuple[str, ...] | None:
     """The idle models to evict so that `needed_bytes` fit; () if they fit now, None if never.
 
-    Among the sets that free enough: least reload seconds x recent uses, then fewest bytes freed in
+    Among the sets that free enough: least reload seconds x (1 + uses), then fewest bytes freed in
     excess, then least recently used, then by name. A leased model is never among them.
     """
     short = needed_bytes - free_bytes

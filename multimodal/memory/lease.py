@@ -23,12 +23,16 @@ B = TypeVar("B", bound=Closable)
 
 @dataclass(eq=False)
 class Entry(Generic[B]):
-    """A model on the device, or on its way there (`backend` is None)."""
+    """A model on the device, or on its way there or away (`backend` is None).
+
+    `charged_bytes` count against the budget, `promised_bytes` are not yet taken from the device.
+    """
 
     card: ModelCard
     size_bytes: int
     charged_bytes: int
     progress: Progress
+    promised_bytes: int = 0
     backend: B | None = None
     error: MultimodalError | None = None
     leases: int = 0
@@ -60,6 +64,8 @@ class Lease(Generic[B]):
     stop: threading.Event
     manager: Grants[B]
     asked_s: float = field(default_factory=time.monotonic)
+    idle_since_s: float = field(default_factory=time.monotonic)
+    """Since when nothing was done for it; loading its model is something."""
     wait_s: float = 0.0
     load_s: float = 0.0
     evicted: tuple[str, ...] = ()
@@ -73,9 +79,11 @@ class Lease(Generic[B]):
         TurnStoppedError when the turn's stop was set.
         """
         shown = None
-        while (state := self.manager.advance(self)) is not None:
+        while True:
             if self.stop.is_set():
                 raise TurnStoppedError("stopped while waiting")
+            if (state := self.manager.advance(self)) is None:
+                break
             if state != shown:
                 shown = state
                 yield state

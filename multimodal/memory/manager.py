@@ -7,11 +7,13 @@ allocated: while a victim leaves for a newcomer, the larger of the two is charge
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -23,6 +25,8 @@ from multimodal.memory.footprint import footprint
 from multimodal.memory.lease import B, Closable, Entry, Lease
 from multimodal.memory.records import Decision, Held, Snapshot
 from multimodal.messages import Progress
+
+log = logging.getLogger(__name__)
 
 PATIENCE_S = 10.0
 """A waiter for memory lets others pass it for so long; then nobody new comes in before it."""
@@ -78,12 +82,8 @@ class MemoryManager(Generic[B]):
             entry = self._entries.get(name)
             if entry is None or entry.backend is None or entry.leases:
                 return False
-            leaving = Entry[B](entry.card, 0, 0, entry.progress, backend=entry.backend)
-            entry.backend, entry.progress = None, Progress(f"Unloading {entry.card.title}")
-        self._close(leaving)
-        with self._changed:
-            del self._entries[name]
-            self._changed.notify_all()
+            backend = self._retire(entry)
+        self._close(entry, backend)
         return True
 
     def snapshot(self) -> Snapshot:
@@ -91,6 +91,7 @@ class MemoryManager(Generic[B]):
             held = tuple(
                 Held(e.card.name, e.size_bytes, e.leases, "ready" if e.backend else "loading")
                 for e in self._entries.values()
+                if e.charged_bytes
             )
             return Snapshot(
                 self.device.name,
@@ -104,8 +105,8 @@ class MemoryManager(Generic[B]):
 
     def close(self) -> None:
         """Unload everything that is idle; for the end of the program."""
-        for name in [entry.card.name for entry in list(self._entries.values())]:
-            self.unload(name)
+        for held in self.snapshot().held:
+            self.unload(held.card)
 
     # ------------------------------------------------------------ what a lease uses
 
@@ -113,15 +114,12 @@ class MemoryManager(Generic[B]):
         """Take one step towards granting `lease`; None once it is granted."""
         with self._changed:
             if lease.entry is not None and lease.entry.error is not None:
-                raise lease.entry.error
-            if time.monotonic() - lease.asked_s > MAX_WAIT_S:
-                raise CapacityError(
-                    f"{lease.card.title} was busy for {MAX_WAIT_S / 60:.0f} minutes. "
-                    "Send the message again later."
-                )
+                error = lease.entry.error
+                raise type(error)(str(error)) from error
+            entry = self._entries.get(lease.card.name)
+            self._check_patience(lease, entry)
             if (ahead := self._ahead(lease)) > 0:
                 return Progress(f"Waiting for {lease.card.title}: {ahead} before you")
-            entry = self._entries.get(lease.card.name)
             if entry is None:
                 return self._admit(lease)
             lease.entry = entry
@@ -143,6 +141,17 @@ class MemoryManager(Generic[B]):
         charged = sum(entry.charged_bytes for entry in self._entries.values())
         return charged + sum(lease.workspace_bytes for lease in self._leases)
 
+    def _check_patience(self, lease: Lease[B], entry: Entry[B] | None) -> None:
+        """The time in which a model is fetched and loaded is not counted as waiting."""
+        now = time.monotonic()
+        if entry is not None and entry.backend is None:
+            lease.idle_since_s = now
+        if now - lease.idle_since_s > MAX_WAIT_S:
+            raise CapacityError(
+                f"{lease.card.title} was busy for {MAX_WAIT_S / 60:.0f} minutes. "
+                "Send the message again later."
+            )
+
     def _ahead(self, lease: Lease[B]) -> int:
         """How many earlier waiters must come first: those for the same model, and one for another
         model that has waited for memory longer than is fair."""
@@ -156,8 +165,17 @@ class MemoryManager(Generic[B]):
         return same or int(starving)
 
     def _may_use(self, entry: Entry[B], lease: Lease[B]) -> bool:
+        """Whether there is a place, and room for the workspace. Idle models make that room."""
+        self._check_fits(lease)
+        if entry.leases >= entry.card.concurrency:
+            return False
         room = self.budget_bytes - self._used()
-        return entry.leases < entry.card.concurrency and lease.workspace_bytes <= room
+        others = (e.resident() for e in self._entries.values() if e is not entry)
+        for name in victims(lease.workspace_bytes, room, others) or ():
+            args = (self._entries[name], self._retire(self._entries[name]))
+            threading.Thread(target=self._close, args=args, daemon=True, name="evict").start()
+            lease.evicted = (*lease.evicted, name)
+        return lease.workspace_bytes <= room
 
     def _grant(self, entry: Entry[B], lease: Lease[B]) -> None:
         entry.leases += 1
@@ -167,25 +185,36 @@ class MemoryManager(Generic[B]):
         self._leases.add(lease)
         lease.granted = True
 
-    def _admit(self, lease: Lease[B]) -> Progress:
-        size = footprint(lease.card).total
-        needed = size + lease.workspace_bytes
+    def _check_fits(self, lease: Lease[B]) -> int:
+        """The bytes `lease` needs in all. Raises CapacityError where they never fit."""
+        needed = footprint(lease.card).total + lease.workspace_bytes
         if needed > self.budget_bytes:
             raise CapacityError(
                 f"{lease.card.title} needs {needed / 1e9:.2f} GB and the budget is "
                 f"{self.budget_bytes / 1e9:.2f} GB. Raise --budget, or choose a smaller model."
             )
-        free = min(self.budget_bytes - self._used(), self.device.free_bytes())
+        return needed
+
+    def _admit(self, lease: Lease[B]) -> Progress:
+        needed = self._check_fits(lease)
+        size = needed - lease.workspace_bytes
+        # What is still being loaded is promised, though the device may not show it yet.
+        promised = sum(entry.promised_bytes for entry in self._entries.values())
+        free = min(self.budget_bytes - self._used(), self.device.free_bytes() - promised)
         gone = victims(needed, free, (entry.resident() for entry in self._entries.values()))
         if gone is None:
             return self._cannot_admit(lease, needed, free)
-        leaving = [self._entries.pop(name) for name in gone]
-        charged = max(size, sum(entry.charged_bytes for entry in leaving))
-        entry = Entry[B](lease.card, size, charged, Progress(f"Loading {lease.card.title}"))
+        charged = max(size, sum(self._entries[name].charged_bytes for name in gone))
+        leaving = [(self._entries[name], self._retire(self._entries[name])) for name in gone]
+        for victim, _backend in leaving:
+            victim.charged_bytes = 0
+        entry = Entry[B](
+            lease.card, size, charged, Progress(f"Loading {lease.card.title}"), promised_bytes=size
+        )
         self._entries[lease.card.name] = lease.entry = entry
         lease.evicted = gone
-        name = f"load {lease.card.name}"
-        args = (entry, leaving, lease, needed, free)
+        decision = Decision(lease.card.name, needed, free, gone, 0.0)
+        args, name = (entry, leaving, lease, decision), f"load {lease.card.name}"
         threading.Thread(target=self._load, args=args, daemon=True, name=name).start()
         return entry.progress
 
@@ -197,52 +226,80 @@ class MemoryManager(Generic[B]):
             f"of {self.device.name} memory is free. Close other programs and send it again."
         )
 
+    def _retire(self, entry: Entry[B]) -> B:
+        """Take the model from an idle entry. The entry stays until the model is closed, so that
+        nobody loads a second copy beside it."""
+        assert entry.backend is not None  # noqa: S101 - for the type checker; only idle ones leave
+        backend, entry.backend = entry.backend, None
+        entry.progress = Progress(f"Unloading {entry.card.title}")
+        return backend
+
     # ------------------------------------------------------------ outside the lock
 
     def _load(
-        self, entry: Entry[B], leaving: list[Entry[B]], lease: Lease[B], needed: int, free: int
+        self,
+        entry: Entry[B],
+        leaving: list[tuple[Entry[B], B]],
+        lease: Lease[B],
+        decision: Decision,
     ) -> None:
-        started_s = begun = 0.0
-        error: MultimodalError | None = None
         try:
-            for victim in leaving:
-                self._close(victim)
+            for victim, model in leaving:
+                self._close(victim, model)
             with self._changed:
                 entry.charged_bytes = entry.size_bytes
-            files = self._source.fetch(entry.card, lambda progress: self._report(entry, progress))
-            self._report(entry, Progress(f"Loading {entry.card.title}"))
-            started_s, begun = self.device.now_s(), time.monotonic()
-            self.device.hold(entry.card.name, entry.size_bytes)
-            backend = self._source.load(entry.card, files, self.device.engine)
-        except MultimodalError as fault:
-            error = fault
-        except Exception as fault:
-            error = BackendError(f"{entry.card.title} could not be loaded: {fault}")
-        seconds = self.device.now_s() - started_s if begun else 0.0
+                self._changed.notify_all()
+            backend = self._bring(entry, lease)
+        except MultimodalError as error:
+            entry.error = error
+        except Exception as error:
+            entry.error = BackendError(f"{entry.card.title} could not be loaded: {error}")
         with self._changed:
-            if error is None:
-                entry.backend, entry.load_s = backend, seconds
-                lease.load_s = time.monotonic() - begun
+            entry.promised_bytes = 0
+            if entry.error is None:
+                entry.backend = backend
             else:
-                entry.error = error
-                del self._entries[entry.card.name]
-                self.device.drop(entry.card.name)
-            message = str(error) if error else None
-            self._decisions.append(
-                Decision(entry.card.name, needed, free, lease.evicted, seconds, message)
-            )
+                self._forget(entry)
+            message = str(entry.error) if entry.error else None
+            self._decisions.append(replace(decision, seconds=entry.load_s, error=message))
             self._changed.notify_all()
+
+    def _bring(self, entry: Entry[B], lease: Lease[B]) -> B:
+        files = self._source.fetch(entry.card, lambda progress: self._report(entry, progress))
+        self._report(entry, Progress(f"Loading {entry.card.title}"))
+        started_s, begun = self.device.now_s(), time.monotonic()
+        try:
+            self.device.hold(entry.card.name, entry.size_bytes)
+            if self.device.simulated:
+                entry.promised_bytes = 0
+            return self._source.load(entry.card, files, self.device.engine)
+        finally:
+            entry.load_s = self.device.now_s() - started_s
+            lease.load_s = time.monotonic() - begun
+
+    def _forget(self, entry: Entry[B]) -> None:
+        """Take a failed load off the ledger, and tell everyone who waits for that model."""
+        for waiting in self._queue:
+            if waiting.card.name == entry.card.name:
+                waiting.entry = entry
+        del self._entries[entry.card.name]
+        self.device.drop(entry.card.name)
 
     def _report(self, entry: Entry[B], progress: Progress) -> None:
         with self._changed:
             entry.progress = progress
             self._changed.notify_all()
 
-    def _close(self, entry: Entry[B]) -> None:
-        if entry.backend is not None:
-            entry.backend.close()
-            entry.backend = None
-        self.device.drop(entry.card.name)
+    def _close(self, entry: Entry[B], backend: B) -> None:
+        """Close a retired model and take it off the ledger, even where closing fails."""
+        try:
+            backend.close()
+        except Exception:
+            log.exception("%s could not be closed", entry.card.title)
+        with self._changed:
+            self.device.drop(entry.card.name)
+            del self._entries[entry.card.name]
+            self._changed.notify_all()
 
     def _release(self, lease: Lease[B]) -> None:
         with self._changed:
