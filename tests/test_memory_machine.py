@@ -5,12 +5,21 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 
+from conftest import wait_until
 from fakes import FakeBackend, FakeSource, card
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 
-from multimodal.errors import BackendError, MultimodalError, TurnStoppedError
+from multimodal.errors import BackendError, MultimodalError
 from multimodal.memory.devices import Simulated
 from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
@@ -19,36 +28,63 @@ BUDGET = 100
 CARDS = [card(f"m{size}", size=size, concurrency=2) for size in (20, 35, 50, 80)]
 
 
+class Turn:
+    """A lease that is asked for, stepped and given back by hand."""
+
+    def __init__(self, memory: MemoryManager[FakeBackend], index: int, workspace: int) -> None:
+        self.stack = ExitStack()
+        lease = memory.lease(CARDS[index], threading.Event(), workspace)
+        self.lease: Lease[FakeBackend] = self.stack.enter_context(lease)
+
+
 class Memory(RuleBasedStateMachine):
-    leases = Bundle("leases")
+    turns = Bundle("turns")
 
     def __init__(self) -> None:
         super().__init__()
         self.device = Simulated(BUDGET)
         self.source = FakeSource()
         self.memory: MemoryManager[FakeBackend] = MemoryManager(self.device, BUDGET, self.source)
-        self.open: list[Lease[FakeBackend]] = []
+        self.granted: set[Turn] = set()
+        self.waiting: set[Turn] = set()
 
-    @rule(target=leases, index=st.integers(0, 3), workspace=st.integers(0, 15))
-    def take(self, index: int, workspace: int) -> tuple[ExitStack, Lease[FakeBackend]] | None:
-        stop = threading.Event()
-        with ExitStack() as stack:
-            lease = stack.enter_context(self.memory.lease(CARDS[index], stop, workspace))
+    @rule(target=turns, index=st.integers(0, 3), workspace=st.integers(0, 15))
+    def ask(self, index: int, workspace: int) -> Turn:
+        turn = Turn(self.memory, index, workspace)
+        self.waiting.add(turn)
+        return turn
+
+    @rule(target=turns, turn=consumes(turns), steps=st.integers(1, 3))
+    def step(self, turn: Turn, steps: int) -> object:
+        for _ in range(steps):
+            if turn in self.granted:
+                return turn
             try:
-                for progress in lease.wait():
-                    if progress.text.startswith("Waiting"):
-                        stop.set()
-            except (TurnStoppedError, MultimodalError):
-                return None
-            self.open.append(lease)
-            return stack.pop_all(), lease
-        return None
+                if self.memory.advance(turn.lease) is None:
+                    self.waiting.remove(turn)
+                    self.granted.add(turn)
+            except MultimodalError:
+                self.leave(turn)
+                return multiple()
+            self.settle()
+        return turn
 
-    @rule(held=consumes(leases))
-    def give_back(self, held: tuple[ExitStack, Lease[FakeBackend]] | None) -> None:
-        if held is not None:
-            self.open.remove(held[1])
-            held[0].close()
+    @rule(turn=consumes(turns))
+    def leave(self, turn: Turn) -> None:
+        self.waiting.discard(turn)
+        self.granted.discard(turn)
+        turn.stack.close()
+
+    @precondition(lambda self: self.source.gate.is_set())
+    @rule()
+    def loads_hang(self) -> None:
+        self.source.gate.clear()
+
+    @precondition(lambda self: not self.source.gate.is_set())
+    @rule()
+    def loads_go_on(self) -> None:
+        self.source.gate.set()
+        self.settle()
 
     @rule()
     def next_load_runs_out_of_memory(self) -> None:
@@ -56,31 +92,55 @@ class Memory(RuleBasedStateMachine):
 
     @rule()
     def next_load_fails(self) -> None:
-        self.source.fail.append(BackendError("injected"))
+        self.source.fail = [BackendError("injected")]
 
     @rule(index=st.integers(0, 3))
     def unload(self, index: int) -> None:
-        self.memory.unload(CARDS[index].name)
+        name = CARDS[index].name
+        in_use = any(turn.lease.card.name == name for turn in self.granted)
+        assert not (self.memory.unload(name) and in_use)
+
+    def settle(self) -> None:
+        """Let what was begun in other threads end, unless it is held up on purpose."""
+        if self.source.gate.is_set():
+            wait_until(lambda: not self.loading(), 5, every_s=0.001)
+
+    def loading(self) -> bool:
+        return any(entry.state == "loading" for entry in self.memory.snapshot().held)
 
     @invariant()
     def the_budget_is_never_exceeded(self) -> None:
         assert self.memory.snapshot().used_bytes <= BUDGET
 
     @invariant()
-    def the_ledger_is_the_sum_of_what_is_there(self) -> None:
+    def what_is_leased_is_there_and_counted(self) -> None:
         snapshot = self.memory.snapshot()
-        models = sum(entry.size_bytes for entry in snapshot.held)
-        assert snapshot.used_bytes == models + sum(lease.workspace_bytes for lease in self.open)
-        assert self.device.free_bytes() == BUDGET - models
-        assert snapshot.waiting == 0
+        assert sum(entry.leases for entry in snapshot.held) == len(self.granted)
+        assert snapshot.waiting == len(self.waiting)
+        for turn in self.granted:
+            assert not turn.lease.backend.closed
 
     @invariant()
-    def what_is_leased_is_there(self) -> None:
-        leases = {entry.card: entry.leases for entry in self.memory.snapshot().held}
-        for lease in self.open:
-            assert not lease.backend.closed
-        assert sum(leases.values()) == len(self.open)
+    def at_rest_the_ledger_is_the_sum_of_what_is_there(self) -> None:
+        if self.loading():
+            return
+        snapshot = self.memory.snapshot()
+        models = sum(entry.size_bytes for entry in snapshot.held)
+        workspaces = sum(turn.lease.workspace_bytes for turn in self.granted)
+        assert snapshot.used_bytes == models + workspaces
+        assert self.device.free_bytes() == BUDGET - models
+        there = set(self.source.loaded) and {entry.card for entry in snapshot.held}
+        assert len(self.source.loaded) - len(self.source.closed) == len(there)
+
+    def teardown(self) -> None:
+        self.source.gate.set()
+        for turn in [*self.waiting, *self.granted]:
+            self.leave(turn)
+        self.settle()
+        self.memory.close()
+        assert self.memory.snapshot().used_bytes == 0
+        assert self.device.free_bytes() == BUDGET
 
 
 TestMemory = Memory.TestCase
-TestMemory.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestMemory.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from multimodal.cards import ModelCard
-from multimodal.errors import BackendError, MultimodalError, TurnStoppedError
+from multimodal.errors import BackendError, CapacityError, MultimodalError, TurnStoppedError
 from multimodal.memory.budget import Resident
 from multimodal.messages import Progress
+
+MAX_WAIT_S = 900.0
 
 
 class Closable(Protocol):
@@ -89,6 +91,17 @@ class Lease(Generic[B]):
                 yield state
             self.manager.pause()
         self.wait_s = time.monotonic() - self.asked_s - self.load_s
+
+    def check_patience(self, loading: bool) -> None:
+        """Raise CapacityError after too long a wait; while the model loads, nothing is counted."""
+        now = time.monotonic()
+        if loading:
+            self.idle_since_s = now
+        if now - self.idle_since_s > MAX_WAIT_S:
+            raise CapacityError(
+                f"{self.card.title} was busy for {MAX_WAIT_S / 60:.0f} minutes. "
+                "Send the message again later."
+            )
 
     @property
     def backend(self) -> B:

@@ -30,13 +30,12 @@ log = logging.getLogger(__name__)
 
 PATIENCE_S = 10.0
 """A waiter for memory lets others pass it for so long; then nobody new comes in before it."""
-MAX_WAIT_S = 900.0
 POLL_S = 0.1
 DECISIONS_KEPT = 100
 
-
 B_co = TypeVar("B_co", bound=Closable, covariant=True)
 Report = Callable[[Progress], None]
+_Leaving = tuple[Entry[B], B]
 
 
 class Source(Protocol[B_co]):
@@ -48,8 +47,7 @@ class Source(Protocol[B_co]):
 
 
 class MemoryManager(Generic[B]):
-    """Keeps the models of one device inside `budget_bytes`. Every method may be called from any
-    thread."""
+    """Keeps the models of one device inside `budget_bytes`. Every method is thread-safe."""
 
     def __init__(self, device: Device, budget_bytes: int, source: Source[B]) -> None:
         self.device = device
@@ -82,8 +80,8 @@ class MemoryManager(Generic[B]):
             entry = self._entries.get(name)
             if entry is None or entry.backend is None or entry.leases:
                 return False
-            backend = self._retire(entry)
-        self._close(entry, backend)
+            leaving = self._retire(name)
+        self._close(*leaving)
         return True
 
     def snapshot(self) -> Snapshot:
@@ -113,11 +111,10 @@ class MemoryManager(Generic[B]):
     def advance(self, lease: Lease[B]) -> Progress | None:
         """Take one step towards granting `lease`; None once it is granted."""
         with self._changed:
-            if lease.entry is not None and lease.entry.error is not None:
-                error = lease.entry.error
+            if lease.entry is not None and (error := lease.entry.error) is not None:
                 raise type(error)(str(error)) from error
             entry = self._entries.get(lease.card.name)
-            self._check_patience(lease, entry)
+            lease.check_patience(loading=entry is not None and entry.backend is None)
             if (ahead := self._ahead(lease)) > 0:
                 return Progress(f"Waiting for {lease.card.title}: {ahead} before you")
             if entry is None:
@@ -141,17 +138,6 @@ class MemoryManager(Generic[B]):
         charged = sum(entry.charged_bytes for entry in self._entries.values())
         return charged + sum(lease.workspace_bytes for lease in self._leases)
 
-    def _check_patience(self, lease: Lease[B], entry: Entry[B] | None) -> None:
-        """The time in which a model is fetched and loaded is not counted as waiting."""
-        now = time.monotonic()
-        if entry is not None and entry.backend is None:
-            lease.idle_since_s = now
-        if now - lease.idle_since_s > MAX_WAIT_S:
-            raise CapacityError(
-                f"{lease.card.title} was busy for {MAX_WAIT_S / 60:.0f} minutes. "
-                "Send the message again later."
-            )
-
     def _ahead(self, lease: Lease[B]) -> int:
         """How many earlier waiters must come first: those for the same model, and one for another
         model that has waited for memory longer than is fair."""
@@ -172,8 +158,8 @@ class MemoryManager(Generic[B]):
         room = self.budget_bytes - self._used()
         others = (e.resident() for e in self._entries.values() if e is not entry)
         for name in victims(lease.workspace_bytes, room, others) or ():
-            args = (self._entries[name], self._retire(self._entries[name]))
-            threading.Thread(target=self._close, args=args, daemon=True, name="evict").start()
+            args, title = self._retire(name), f"evict {name}"
+            threading.Thread(target=self._close, args=args, daemon=True, name=title).start()
             lease.evicted = (*lease.evicted, name)
         return lease.workspace_bytes <= room
 
@@ -197,16 +183,16 @@ class MemoryManager(Generic[B]):
 
     def _admit(self, lease: Lease[B]) -> Progress:
         needed = self._check_fits(lease)
-        size = needed - lease.workspace_bytes
         # What is still being loaded is promised, though the device may not show it yet.
         promised = sum(entry.promised_bytes for entry in self._entries.values())
         free = min(self.budget_bytes - self._used(), self.device.free_bytes() - promised)
         gone = victims(needed, free, (entry.resident() for entry in self._entries.values()))
+        size = needed - lease.workspace_bytes
         if gone is None:
             return self._cannot_admit(lease, needed, free)
         charged = max(size, sum(self._entries[name].charged_bytes for name in gone))
-        leaving = [(self._entries[name], self._retire(self._entries[name])) for name in gone]
-        for victim, _backend in leaving:
+        leaving = [self._retire(name) for name in gone]
+        for victim, _model in leaving:
             victim.charged_bytes = 0
         entry = Entry[B](
             lease.card, size, charged, Progress(f"Loading {lease.card.title}"), promised_bytes=size
@@ -226,23 +212,22 @@ class MemoryManager(Generic[B]):
             f"of {self.device.name} memory is free. Close other programs and send it again."
         )
 
-    def _retire(self, entry: Entry[B]) -> B:
+    def _retire(self, name: str) -> _Leaving[B]:
         """Take the model from an idle entry. The entry stays until the model is closed, so that
         nobody loads a second copy beside it."""
-        assert entry.backend is not None  # noqa: S101 - for the type checker; only idle ones leave
+        entry = self._entries[name]
         backend, entry.backend = entry.backend, None
+        if backend is None:
+            raise BackendError(f"{entry.card.title} is not there to be unloaded")
         entry.progress = Progress(f"Unloading {entry.card.title}")
-        return backend
+        return entry, backend
 
     # ------------------------------------------------------------ outside the lock
 
     def _load(
-        self,
-        entry: Entry[B],
-        leaving: list[tuple[Entry[B], B]],
-        lease: Lease[B],
-        decision: Decision,
+        self, entry: Entry[B], leaving: list[_Leaving[B]], lease: Lease[B], decision: Decision
     ) -> None:
+        error: MultimodalError | None = None
         try:
             for victim, model in leaving:
                 self._close(victim, model)
@@ -250,18 +235,18 @@ class MemoryManager(Generic[B]):
                 entry.charged_bytes = entry.size_bytes
                 self._changed.notify_all()
             backend = self._bring(entry, lease)
-        except MultimodalError as error:
-            entry.error = error
-        except Exception as error:
-            entry.error = BackendError(f"{entry.card.title} could not be loaded: {error}")
+        except MultimodalError as fault:
+            error = fault
+        except Exception as fault:
+            error = BackendError(f"{entry.card.title} could not be loaded: {fault}")
         with self._changed:
             entry.promised_bytes = 0
-            if entry.error is None:
+            if error is None:
                 entry.backend = backend
             else:
-                self._forget(entry)
-            message = str(entry.error) if entry.error else None
-            self._decisions.append(replace(decision, seconds=entry.load_s, error=message))
+                self._forget(entry, error)
+            told = str(error) if error else None
+            self._decisions.append(replace(decision, seconds=entry.load_s, error=told))
             self._changed.notify_all()
 
     def _bring(self, entry: Entry[B], lease: Lease[B]) -> B:
@@ -277,8 +262,9 @@ class MemoryManager(Generic[B]):
             entry.load_s = self.device.now_s() - started_s
             lease.load_s = time.monotonic() - begun
 
-    def _forget(self, entry: Entry[B]) -> None:
+    def _forget(self, entry: Entry[B], error: MultimodalError) -> None:
         """Take a failed load off the ledger, and tell everyone who waits for that model."""
+        entry.error = error
         for waiting in self._queue:
             if waiting.card.name == entry.card.name:
                 waiting.entry = entry
