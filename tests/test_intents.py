@@ -565,4 +565,5 @@ def test_the_longest_message_is_judged_at_once(words: str) -> None:
     points_at_something(words)
     ordinal_of(words)
     means_many_pictures(words)
-    assert time.perf_counter() - started < 1.0
+    # A pattern that backtracks would take hours; a busy machine takes a second.
+    assert time.perf_counter() - started < 30
