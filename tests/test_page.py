@@ -48,6 +48,25 @@ def test_pictures_are_described_and_read(person: Person, examples: Path) -> None
     assert "Tomatoes need sun" in person.ask("What does it say?", examples / "printed-words.png")
 
 
+def test_an_example_is_asked_with_one_click(browser: Browser, app: Server) -> None:
+    for _ in range(2):
+        person = Person(browser, app.url)
+        person.page.locator("#chat .examples button").nth(1).click()
+        person.wait()
+        assert "cat" in person.reply()
+        person.close()
+
+
+def test_uploads_are_removed_once_they_are_kept(
+    person: Person, app: Server, examples: Path
+) -> None:
+    person.ask("What does it say?", examples / "printed-words.png")
+    assert list((app.data / "media").rglob("*.png"))
+    kept = (app.data / "page-cache").rglob("printed-words.png")
+    shipped = (examples / "printed-words.png").read_bytes()
+    assert len([path for path in kept if path.read_bytes() == shipped]) <= 1, "only the example"
+
+
 def test_a_later_question_goes_back_to_the_picture(person: Person, examples: Path) -> None:
     person.ask("What is this?", examples / "chelsea.jpg")
     assert "brown" in person.ask("Which colours does it have?")

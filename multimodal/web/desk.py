@@ -16,7 +16,7 @@ from pathlib import Path
 
 from multimodal.build import Program
 from multimodal.chats import Chats, Draft
-from multimodal.errors import MultimodalError
+from multimodal.errors import MultimodalError, RequestError
 from multimodal.messages import (
     AudioPart,
     Controls,
@@ -29,6 +29,7 @@ from multimodal.web.render import Renderer, Transcript
 
 YIELD_EVERY_S = 0.07
 """The browser redraws the chat on every yield; faster than this it falls behind."""
+MEDIA = "media"
 
 
 @dataclass
@@ -97,11 +98,20 @@ class Desk:
         self, visitor: Visitor, text: str, files: Sequence[Path], controls: Controls
     ) -> Transcript:
         """Store what the person says, in a new conversation if none is open."""
+        if not visitor.owner:
+            raise RequestError("The page is still loading. Send it again in a moment.")
         begun = visitor.conversation or self.chats.store.create(visitor.owner, controls)
         self.chats.say(visitor.owner, begun, text, [(path, path.name) for path in files])
         self.chats.store.set_controls(visitor.owner, begun, controls)
         visitor.conversation = begun
         return self.show(visitor, redo=False)
+
+    def discard(self, uploads: Sequence[Path]) -> None:
+        """Remove what the browser uploaded, once its normalised copy is kept."""
+        cache = self.program.settings.page_cache
+        for path in uploads:
+            if cache in path.parents and path.parent.name != MEDIA:
+                path.unlink(missing_ok=True)
 
     def answer(self, visitor: Visitor, model: str | None = None) -> Iterator[Transcript | None]:
         """Answer the open conversation; None while the visitor looks at another one."""
@@ -172,7 +182,7 @@ class Desk:
         """Where the page may read the part: a copy in Gradio's own cache, made once. From there
         Gradio serves it as it is; a file elsewhere would be hashed again on every yield."""
         source = self.program.media.path(part)
-        target = self.program.settings.page_cache / "media" / source.name
+        target = self.program.settings.page_cache / MEDIA / source.name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)

@@ -130,13 +130,16 @@ class Page:
         with _told():
             files = [Path(path) for path in box.get("files") or []]
             shown = self.desk.say(visitor, box.get("text") or "", files, controls_of(*controls))
+        self.desk.discard(files)
         return _answering(value=None), shown.bubbles
 
     def _say_example(
         self, event: gr.SelectData, visitor: Visitor, *controls: Any
     ) -> tuple[gr.MultimodalTextbox, list[render.Bubble]]:
-        files = [file["path"] for file in event.value.get("files") or []]
-        return self._say({"text": event.value["text"], "files": files}, visitor, *controls)
+        files = [Path(file["path"]) for file in event.value.get("files") or []]
+        with _told():
+            shown = self.desk.say(visitor, event.value["text"], files, controls_of(*controls))
+        return _answering(value=None), shown.bubbles
 
     def _answer(self, redo_model: str, visitor: Visitor) -> Iterator[tuple[Any, str]]:
         with _told():
