@@ -127,10 +127,16 @@ class PackageIndex:
         return links[0]
 
     def fetch(
-        self, url: str, part: Path, seen: Callable[[int], None], stop: threading.Event | None
+        self,
+        url: str,
+        part: Path,
+        size_bytes: int,
+        seen: Callable[[int], None],
+        stop: threading.Event | None,
     ) -> None:
         """Fetch `url` to the file `part`, going on where it ends; `seen(bytes)` as it grows.
 
+        Never more than `size_bytes` are taken.
         Raises WeightsError when it was cut off too often, TurnStoppedError when `stop` was set.
         """
         retrying = Retrying(
@@ -140,12 +146,21 @@ class PackageIndex:
             reraise=True,
         )
         try:
-            retrying(self._fetch_rest, url, part, seen, stop)
-        except (httpx.HTTPError, _CutError) as error:
-            raise WeightsError(f"the download was cut off ({error})") from error
+            retrying(self._fetch_rest, url, part, size_bytes, seen, stop)
+        except httpx.HTTPStatusError as error:
+            status = error.response.status_code
+            raise WeightsError(f"the index answered with HTTP status {status}") from error
+        except (httpx.HTTPError, _CutError, ValueError) as error:
+            cause = type(error).__name__ if isinstance(error, httpx.HTTPError) else error
+            raise WeightsError(f"the download was cut off ({cause})") from error
 
     def _fetch_rest(
-        self, url: str, part: Path, seen: Callable[[int], None], stop: threading.Event | None
+        self,
+        url: str,
+        part: Path,
+        size_bytes: int,
+        seen: Callable[[int], None],
+        stop: threading.Event | None,
     ) -> None:
         have = part.stat().st_size if part.exists() else 0
         headers: Mapping[str, str] = {"Range": f"bytes={have}-"} if have else {}
@@ -155,6 +170,8 @@ class PackageIndex:
             if r.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 return  # everything is there already; the checksum decides
             r.raise_for_status()
+            if any(str(past.headers.get("location", "")).startswith("file:") for past in r.history):
+                raise ValueError("the index sent it to a file of this machine")
             goes_on = r.status_code == HTTPStatus.PARTIAL_CONTENT
             have = have if goes_on else 0
             whole = have + int(r.headers.get("Content-Length", 0))
@@ -163,6 +180,8 @@ class PackageIndex:
                     if stop is not None and stop.is_set():
                         raise TurnStoppedError("the download was stopped")
                     have += file.write(chunk)
+                    if have > size_bytes:
+                        raise ValueError("more came than the package has")
                     seen(have)
         if have < whole:
             raise _CutError(f"after {have} of {whole} bytes")

@@ -163,7 +163,7 @@ class Weights:
         try:
             url = index.find(wheel.project, wheel.version)
             for _attempt in range(2):
-                index.fetch(url, part, job.fetched, job.stop)
+                index.fetch(url, part, wheel.size_bytes, job.fetched, job.stop)
                 if _sha256(part) == wheel.sha256:
                     return part
                 part.unlink()
