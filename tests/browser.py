@@ -48,6 +48,8 @@ class Person:
         self.page.goto(self.url)
         self.page.wait_for_selector("#box textarea")
         self.page.wait_for_selector("#gauge .gauge")
+        # The page has said who this is, so what is sent now has an owner.
+        self.page.wait_for_function("() => localStorage.getItem('multimodal-chat') !== null")
 
     def type(self, text: str) -> None:
         self.page.fill("#box textarea", text)
