@@ -25,10 +25,12 @@ _byte_size = TypeAdapter(ByteSize)
 class Settings(BaseSettings):
     """Checked settings; made by `read_settings`."""
 
-    model_config = SettingsConfigDict(env_prefix="MULTIMODAL_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="MULTIMODAL_", frozen=True, extra="forbid", env_ignore_empty=True
+    )
 
     profile: str = "auto"
-    budget: ByteSize | None = None
+    budget: ByteSize | None = Field(None, gt=0)
     device: str = "auto"
     host: str = "127.0.0.1"
     port: int = Field(7860, ge=0, le=65535)
@@ -46,8 +48,7 @@ class Settings(BaseSettings):
     def _known_device(cls, value: str) -> str:
         if value in {"auto", "cpu", "cuda"}:
             return value
-        if value.startswith(SIMULATED):
-            _byte_size.validate_python(value.removeprefix(SIMULATED))
+        if value.startswith(SIMULATED) and _bytes(value.removeprefix(SIMULATED)) > 0:
             return value
         raise ValueError("choose auto, cpu, cuda, or a simulated card such as sim:12GB")
 
@@ -90,6 +91,8 @@ class Settings(BaseSettings):
                 lines += self.auth_file.read_text("utf-8").splitlines()
             except OSError as error:
                 raise SettingsError(f"--auth-file {self.auth_file}: {error.strerror}.") from error
+            except UnicodeDecodeError as error:
+                raise SettingsError(f"--auth-file {self.auth_file}: not UTF-8 text.") from error
         pairs = [line.strip().partition(":") for line in lines if line.strip()]
         if any(not (user and password) for user, _, password in pairs):
             raise SettingsError("--auth and each line of --auth-file read USER:PASSWORD.")
@@ -107,6 +110,8 @@ def read_settings(**given: Any) -> Settings:
         fault = error.errors()[0]
         option = str(fault["loc"][0]).replace("_", "-")
         reason = fault["msg"].removeprefix("Value error, ")
+        if fault["type"].startswith("byte_size"):
+            reason = "write a size such as 12GB"
         raise SettingsError(f"--{option} {fault['input']}: {reason}.") from error
 
 
@@ -131,6 +136,15 @@ def page_secret(settings: Settings) -> str:
     """A secret that stays the same for a data folder, so that browsers keep their conversations."""
     path = settings.data / "secret"
     if not path.exists():
-        path.write_text(secrets.token_hex(32), "utf-8")
-        path.chmod(0o600)
+        fresh = path.with_name(f".secret-{secrets.token_hex(4)}")
+        fresh.touch(0o600)
+        fresh.write_text(secrets.token_hex(32), "utf-8")
+        fresh.replace(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _bytes(size: str) -> int:
+    try:
+        return int(_byte_size.validate_python(size))
+    except ValidationError:
+        return 0

@@ -89,8 +89,16 @@ class Store:
             address = make_url(url)
             self._place = address.database or url
             self._engine = create_engine(address)
-        except (ArgumentError, ImportError) as error:
-            raise SettingsError(f"{url!r} is not a database address SQLAlchemy knows.") from error
+        except ImportError as error:
+            raise SettingsError(
+                f"--database {address!r} needs the Python package '{error.name}': "
+                f"pip install {error.name}"
+            ) from error
+        except ArgumentError as error:
+            raise SettingsError(
+                "--database is not an address SQLAlchemy knows. Write one such as "
+                "sqlite:////folder/chats.sqlite3 or postgresql+psycopg://user@host/name."
+            ) from error
         if address.get_backend_name() == "sqlite":
             event.listen(self._engine, "connect", _prepare_sqlite)
         with self._translated():

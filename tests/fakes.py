@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from multimodal.backends.base import ImageRequest, SpeechRequest, TextRequest
+import uvicorn
+from starlette.applications import Starlette
+
+from multimodal.api import routes
+from multimodal.assistant import Assistant
+from multimodal.backends.base import Backend, ImageRequest, SpeechRequest, TextRequest
+from multimodal.build import Fetching, Program, read_catalog
 from multimodal.cards import Architecture, FolderSource, ModelCard
 from multimodal.errors import MultimodalError
-from multimodal.memory.manager import Report
+from multimodal.media import MediaFolder
+from multimodal.memory.devices import Simulated
+from multimodal.memory.manager import MemoryManager, Report, Source
 from multimodal.messages import Description, Event, Progress, Task, TextDelta, Transcript, Usage
+from multimodal.settings import read_settings
+from multimodal.store import Store
+from multimodal.weights import Weights
 
 
 def card(name: str = "text", task: Task = Task.TEXT, size: int = 100, **more: Any) -> ModelCard:
@@ -101,3 +114,39 @@ class FakeSource:
             raise self.fail.pop()
         self.loaded.append(card.name)
         return FakeBackend(card, self)
+
+
+def program(data: Path, source: FakeSource, **settings: Any) -> Program:
+    """The embedded profile with these engines in place of the real ones."""
+    chosen = read_settings(data=data, **settings)
+    catalog = read_catalog(chosen)
+    profile = catalog.profile("embedded")
+    engines = cast("Source[Backend]", source)
+    memory = MemoryManager(Simulated(10**10), int(profile.budget), engines)
+    media = MediaFolder(chosen.media_folder)
+    return Program(
+        chosen,
+        catalog,
+        profile,
+        memory,
+        media,
+        Store(chosen.database_url),
+        Weights(chosen.weights_folder, offline=True),
+        Assistant(catalog, profile, memory, media),
+        Fetching(),
+    )
+
+
+@contextmanager
+def served(program: Program) -> Iterator[str]:
+    """The HTTP interface on a free port of this machine, without the page; its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes(program)), log_config=None))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(20)
+            program.close()

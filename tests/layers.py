@@ -27,7 +27,8 @@ FLOORS = {
     "doctor": 7,
     "cli": 7,
 }
-# The command line starts the page, and the page serves the HTTP interface on its port.
+# The command line starts the page and prints the doctor's findings; the page serves the HTTP
+# interface on its port. Nothing else may go sideways, and each of these must be in use.
 ALLOWED_SIDEWAYS = {("cli", "web"), ("cli", "doctor"), ("web", "api")}
 HEAVY = {
     "torch",
@@ -39,6 +40,10 @@ HEAVY = {
     "rapidocr",
     "cv2",
     "efficientnet_lite_pytorch",
+    "accelerate",
+    "bitsandbytes",
+    "ctranslate2",
+    "onnxruntime",
 }
 ENGINES_FLOOR = 3
 MAX_LINES = 300
@@ -47,13 +52,15 @@ VAGUE = {"utils.py", "common.py", "helpers.py"}
 
 
 def imported(source: str) -> Iterator[str]:
-    """Every module a source imports, inside functions and type-checking blocks too."""
+    """Every module a source imports, inside functions and type-checking blocks too. A relative
+    one keeps its dots."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def unit_of(path: str) -> str:
@@ -80,6 +87,8 @@ def _import_faults(path: str, unit: str, source: str) -> Iterator[str]:
     for name in sorted(set(imported(source))):
         if name.split(".")[0] in HEAVY and FLOORS[unit] != ENGINES_FLOOR:
             yield f"{path}: heavy import {name}"
+        if name.startswith("."):
+            yield f"{path}: relative import {name}"
         if not name.startswith("multimodal."):
             continue
         other = name.split(".")[1]
@@ -103,12 +112,18 @@ def _size_faults(path: str, source: str) -> Iterator[str]:
                 yield f"{path}: {node.name} has {lines} lines"
 
 
+def _module(path: str) -> str:
+    name = path.removesuffix(".py").removesuffix("__init__").strip("/")
+    return f"multimodal.{name.replace('/', '.')}".rstrip(".")
+
+
 def cycles(sources: Mapping[str, str]) -> list[str]:
     """Import cycles between the modules themselves."""
-    modules = {
-        f"multimodal.{p.removesuffix('.py').replace('/', '.')}": s for p, s in sources.items()
+    modules = {_module(path): source for path, source in sources.items()}
+    graph = {
+        name: {i for i in imported(text) if i in modules and i != name}
+        for name, text in modules.items()
     }
-    graph = {name: {i for i in imported(text) if i in modules} for name, text in modules.items()}
     found: list[str] = []
 
     def visit(name: str, trail: tuple[str, ...]) -> None:

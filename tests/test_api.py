@@ -1,19 +1,30 @@
-"""OpenAI's interface, through the official client, against the real app and its real models."""
+"""OpenAI's interface, through the official client: the real app with its real models, and engines
+that fail as they are told."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2 as httpx
 import openai
 import pytest
 from conftest import Server, running_app, wait_until
+from fakes import FakeSource, program, served
+
+from multimodal.api.drive import events
+from multimodal.api.guard import names_of
+from multimodal.errors import BackendError, CapacityError, MultimodalError, WeightsError
+from multimodal.messages import Event, Progress
 
 QUESTION: Any = [{"role": "user", "content": "What is photosynthesis?"}]
 
@@ -27,6 +38,10 @@ def client(app: Server) -> Iterator[openai.OpenAI]:
 def picture(path: Path) -> dict[str, Any]:
     data = base64.b64encode(path.read_bytes()).decode()
     return {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}}
+
+
+def shown(url: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
 
 
 def leases(app: Server) -> int:
@@ -119,30 +134,10 @@ def test_the_second_turn_reads_only_what_is_new(client: openai.OpenAI) -> None:
         ([{"role": "user", "content": "word " * 60_000}], {}, "reads 4,096"),
         (QUESTION, {"temperature": 9}, "temperature"),
         (QUESTION, {"n": 3}, "n:"),
-        (
-            [
-                {
-                    "role": "user",
-                    "content": [
-                        {"type": "image_url", "image_url": {"url": "http://127.0.0.1/cat.jpg"}}
-                    ],
-                }
-            ],
-            {},
-            "never fetched",
-        ),
-        (
-            [
-                {
-                    "role": "user",
-                    "content": [
-                        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-                    ],
-                }
-            ],
-            {},
-            "is not a picture",
-        ),
+        (shown("http://127.0.0.1/cat.jpg"), {}, "never fetched"),
+        (shown("data:image/png;base64,AAAA"), {}, "is not a picture"),
+        (shown("data:image/png;base64,?"), {}, "not valid base64"),
+        ([{"role": "user", "content": [{"type": "video"}]}], {}, "messages.0.content.0: "),
     ],
 )
 def test_bad_requests_are_refused_in_one_sentence(
@@ -209,19 +204,118 @@ def test_with_logins_every_call_brings_one(all_weights: Path, tmp_path: Path) ->
 
 
 def test_twenty_people_at_once_all_get_their_answers(client: openai.OpenAI) -> None:
-    texts: dict[int, str] = {}
-
-    def ask(number: int) -> None:
+    def ask(number: int) -> str | None:
         messages: Any = [{"role": "user", "content": f"Say something nice about {number}."}]
         reply = client.chat.completions.create(model="auto", messages=messages, max_tokens=24)
-        texts[number] = reply.choices[0].message.content or ""
+        return reply.choices[0].message.content
 
-    threads = [threading.Thread(target=ask, args=(n,)) for n in range(20)]
     started = time.monotonic()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    assert len(texts) == 20
-    assert all(texts.values())
+    with ThreadPoolExecutor(20) as people:
+        assert all(people.map(ask, range(20)))
     assert time.monotonic() - started < 120
+
+
+@pytest.fixture
+def source() -> FakeSource:
+    return FakeSource()
+
+
+@pytest.fixture
+def fake(source: FakeSource, tmp_path: Path) -> Iterator[openai.OpenAI]:
+    with (
+        served(program(tmp_path, source)) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        yield client
+
+
+def test_what_is_asked_reaches_the_engine(fake: openai.OpenAI, source: FakeSource) -> None:
+    messages: Any = [{"role": "system", "content": "Be brief."}, *QUESTION]
+    nulls: Any = {"n": None, "stop": None, "logit_bias": None, "stream": None, "user": "ann"}
+    fake.chat.completions.create(
+        model="auto", messages=messages, temperature=0, top_p=0.5, seed=7, extra_body=nulls
+    )
+    fake.chat.completions.create(model="auto", messages=QUESTION, stop="x", max_tokens=9)
+    asked, later = source.requests
+    assert (asked.system_prompt, asked.turns) == (
+        "Be brief.",
+        (("user", "What is photosynthesis?"),),
+    )
+    assert (asked.sampling.temperature, asked.sampling.top_p, asked.sampling.seed) == (0, 0.5, 7)
+    assert (later.sampling.stop, later.sampling.max_tokens) == (("x",), 9)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (BackendError("It broke."), 500),
+        (CapacityError("It is full."), 503),
+        (WeightsError("It is missing."), 503),
+        (KeyError("a bug"), 500),
+    ],
+)
+def test_failures_are_told_streamed_or_not(
+    fake: openai.OpenAI, source: FakeSource, error: Exception, status: int
+) -> None:
+    def fail(_request: Any) -> Iterator[str]:
+        yield "so "
+        raise error
+
+    told = str(error) if isinstance(error, MultimodalError) else "its log says how"
+    source.script = fail
+    with pytest.raises(openai.APIStatusError, match=told) as caught:
+        fake.chat.completions.create(model="auto", messages=QUESTION)
+    assert caught.value.status_code == status
+    streamed = fake.chat.completions.create(model="auto", messages=QUESTION, stream=True)
+    with pytest.raises(openai.APIError, match=told):
+        list(streamed)
+    assert source.active == 0
+
+
+def test_a_broken_form_is_refused_as_json(fake: openai.OpenAI) -> None:
+    url = f"{fake.base_url}audio/transcriptions"
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    reply = httpx.post(url, content=b"no form", headers=form)
+    assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request_error")
+    asked = {"files": {"file": b"RIFF"}, "data": {"language": "klingon"}}
+    assert "'klingon'" in httpx.post(url, **asked).json()["error"]["message"]  # type: ignore[arg-type]
+
+
+def test_a_busy_stream_is_kept_alive_and_closed_when_its_client_leaves() -> None:
+    closed = threading.Event()
+
+    def work(_stop: threading.Event) -> Generator[Event, None, None]:
+        try:
+            while True:
+                time.sleep(0.02)
+                yield Progress("Fetching")
+        finally:
+            closed.set()
+
+    looks = iter([False] * 3)
+
+    async def left() -> bool:
+        return next(looks, True)
+
+    async def listen() -> list[Event | None]:
+        caller: Any = SimpleNamespace(is_disconnected=left)
+        async with aclosing(events(work, caller, keep_alive_s=0.1)) as happening:
+            return [event async for event in happening]
+
+    assert asyncio.run(listen()).count(None) >= 3
+    assert closed.wait(1)
+
+
+def test_a_server_for_this_machine_answers_to_few_names() -> None:
+    assert names_of("0.0.0.0") is names_of("chat.example") is None  # noqa: S104
+    for host in ("127.0.0.1", "localhost", "::1", "127.0.0.9"):
+        assert {"localhost", "127.0.0.1", "[::1]"} <= (names_of(host) or set())
+
+
+def test_a_login_may_hold_any_letters(tmp_path: Path) -> None:
+    with served(program(tmp_path, FakeSource(), auth="ann:sécret:x")) as url:
+        path = f"{url}/v1/models"
+        good = {"Authorization": "Bearer ann:sécret:x".encode()}
+        assert httpx.get(path, headers=good).status_code == 200
+        assert httpx.get(path, auth=("ann", "sécret:x")).status_code == 200
+        assert httpx.get(path).headers["www-authenticate"] == "Bearer"

@@ -58,6 +58,8 @@ def test_the_footprint_counts_the_cache_of_every_slot(tmp_path: Path) -> None:
     [
         (CARD.replace("license", "licence"), "unknown field 'licence'; did you mean 'license'?"),
         (CARD.replace('title = "Tiny"\n', ""), "the field 'title' is missing"),
+        (CARD.replace("kv_heads", "kv_haeds"), "unknown field 'architecture.kv_haeds'"),
+        (CARD.replace("= 2\n", "= 0\n"), "concurrency: Input should be greater than 0"),
         (CARD.replace('"text-generation"', '"dancing"'), "task:"),
         (CARD.replace('"MIT"', "MIT"), "not valid TOML"),
         (CARD.replace('"tiny"', '"Tiny Model"'), "name:"),
@@ -89,6 +91,53 @@ def test_a_later_folder_replaces_a_shipped_card(tmp_path: Path) -> None:
     name = "smollm2-135m-instruct"
     catalog_of(tmp_path, CARD.replace('"tiny"', f'"{name}"'), PROFILE.replace("tiny", name))
     assert Catalog([ROOT / "models", tmp_path]).card(name).title == "Tiny"
+
+
+def test_every_shipped_card_and_profile_loads_and_lies_where_it_belongs(catalog: Catalog) -> None:
+    cards = {path.stem: path for path in (ROOT / "models/cards").glob("*/*.toml")}
+    assert set(cards) == {card.name for card in catalog.cards}
+    for name, path in cards.items():
+        card = catalog.card(name)
+        assert path.parent.name == card.task
+        assert (ROOT / f"multimodal/backends/{card.family}.py").is_file()
+    profiles = {path.stem for path in (ROOT / "models/profiles").glob("*.toml")}
+    assert profiles == {profile.name for profile in catalog.profiles}
+
+
+def test_a_profile_may_be_a_file_of_the_persons_own(catalog: Catalog, tmp_path: Path) -> None:
+    file = tmp_path / "desk.toml"
+    file.write_text(PROFILE.replace("tiny", "smollm2-135m-instruct"), "utf-8")
+    assert catalog.profile(str(file)).budget == 10**9
+    file.write_text(PROFILE, "utf-8")
+    with pytest.raises(CardError, match="there is no model 'tiny'"):
+        catalog.profile(str(file))
+    with pytest.raises(CardError, match="cannot be read"):
+        catalog.profile(str(tmp_path / "absent.toml"))
+
+
+def test_an_unknown_profile_is_answered_with_those_that_exist(catalog: Catalog) -> None:
+    with pytest.raises(CardError, match="no profile 'embeded'; did you mean 'embedded'"):
+        catalog.profile("embeded")
+
+
+def test_a_wheel_that_no_file_comes_from_is_refused(tmp_path: Path) -> None:
+    source = """
+[[source.wheels]]
+project = "one"
+version = "1"
+sha256 = "{0}"
+size_bytes = 1
+[[source.files]]
+path = "x"
+members = ["other:x"]
+sha256 = "{0}"
+size_bytes = 1
+[source]
+kind = "wheels"
+""".format("0" * 64)
+    folder = 'source = { kind = "folder", path = "/weights" }\n'
+    with pytest.raises(CardError, match="'other:x' names no wheel of this card"):
+        catalog_of(tmp_path, CARD.replace(folder, "") + source)
 
 
 def test_the_embedded_profile_fits_its_own_budget(catalog: Catalog) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,29 @@ def test_help_does_not_wait_for_the_engines() -> None:
     assert told.stdout.strip() == "set()"
 
 
+def test_ctrl_c_stops_the_reply_and_not_the_program(all_weights: Path, tmp_path: Path) -> None:
+    code = "from multimodal.cli import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", code, "chat", "--data", str(tmp_path)],
+        cwd=ROOT,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "MULTIMODAL_WEIGHTS": str(all_weights)},
+    ) as talk:
+        assert talk.stdin
+        assert talk.stdout
+        talk.stdin.write("Count from one to a thousand in words.\n")
+        talk.stdin.flush()
+        heard = talk.stdout.read(len("\nyou> ") + 20)
+        talk.send_signal(signal.SIGINT)
+        rest, _ = talk.communicate("Say hello.\n", timeout=120)
+    assert len(heard) == len("\nyou> ") + 20
+    assert talk.returncode == 0
+    assert rest.count("you>") == 2
+
+
 def test_models_are_listed_as_a_table_and_as_json(all_weights: Path, tmp_path: Path) -> None:
     table = run("models", "--data", str(tmp_path), weights=all_weights)
     assert table.returncode == 0
@@ -58,6 +82,25 @@ def test_the_doctor_finds_this_machine_well(all_weights: Path, tmp_path: Path) -
     assert told.returncode == 0
     assert checks["SmolLM2 135M"]["found"] == "weights are here and verified"
     assert "verdict" in checks["GPU"]
+
+
+def test_the_doctor_tells_an_index_that_does_not_answer(tmp_path: Path) -> None:
+    code = "from multimodal.cli import main; main()"
+    told = subprocess.run(
+        [sys.executable, "-c", code, "doctor", "--data", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={
+            **os.environ,
+            "MULTIMODAL_WEIGHTS": str(tmp_path / "none"),
+            "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+        },
+    )
+    assert told.returncode == 1
+    assert "the package index cannot be reached" in told.stdout
+    assert "PIP_INDEX_URL" in told.stdout
 
 
 def test_the_doctor_fails_where_something_is_missing(tmp_path: Path) -> None:

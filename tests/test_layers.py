@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import pytest
 from conftest import ROOT
-from layers import faults, imported
+from layers import ALLOWED_SIDEWAYS, FLOORS, faults, imported, unit_of
 
 
-def test_the_layering_of_the_program_holds() -> None:
+@pytest.fixture(scope="module")
+def program() -> dict[str, str]:
     package = ROOT / "multimodal"
-    sources = {str(p.relative_to(package)): p.read_text("utf-8") for p in package.rglob("*.py")}
-    assert len(sources) > 30
-    assert faults(sources) == []
+    return {str(p.relative_to(package)): p.read_text("utf-8") for p in package.rglob("*.py")}
+
+
+def test_the_layering_of_the_program_holds(program: dict[str, str]) -> None:
+    assert len(program) > 30
+    assert faults(program) == []
+
+
+def test_no_floor_and_no_exception_is_kept_for_what_is_gone(program: dict[str, str]) -> None:
+    assert {unit_of(path) for path in program} - {"__init__"} == set(FLOORS)
+    used = {
+        (unit_of(path), name.split(".")[1])
+        for path, source in program.items()
+        for name in imported(source)
+        if name.startswith("multimodal.")
+    }
+    assert used >= ALLOWED_SIDEWAYS
 
 
 def test_the_entry_point_is_short_and_only_calls_the_command_line() -> None:
@@ -34,6 +49,17 @@ def test_the_entry_point_is_short_and_only_calls_the_command_line() -> None:
         ({"cards.py": "def f():\n" + "    x = 1\n" * 50}, "f has 51 lines"),
         ({"memory/utils.py": ""}, "says nothing"),
         ({"surprise.py": ""}, "is on no floor"),
+        ({"router.py": "from .store import Store"}, "relative import .store"),
+        ({"web/page.py": "from multimodal import cli"}, "on the same floor"),
+        ({"cards.py": "import onnxruntime.tools"}, "heavy import onnxruntime"),
+        ({"media.py": "if TYPE_CHECKING:\n    import cv2"}, "heavy import cv2"),
+        (
+            {
+                "memory/__init__.py": "from multimodal.memory.a import x",
+                "memory/a.py": "from multimodal.memory import y",
+            },
+            "cycle: multimodal.memory -> multimodal.memory.a -> multimodal.memory",
+        ),
         (
             {
                 "memory/a.py": "from multimodal.memory.b import x",

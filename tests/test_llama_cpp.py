@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,9 +21,25 @@ NAME = "smollm2-135m-instruct"
 BRIEF = Sampling(seed=1, max_tokens=24)
 
 
+def loaded(catalog: Catalog, files: Path, **changes: Any) -> Backend:
+    """SmolLM2 on one thread: two threads wait for each other where the machine is busy."""
+    card = catalog.card(NAME)
+    return load(
+        card.model_copy(update={"engine": {**card.engine, "threads": 1}, **changes}), files, "cpu"
+    )
+
+
 @pytest.fixture(scope="module")
 def model(catalog: Catalog, weights_of: Callable[[str], Path]) -> Iterator[Backend]:
-    backend = load(catalog.card(NAME), weights_of(NAME), "cpu")
+    backend = loaded(catalog, weights_of(NAME))
+    yield backend
+    backend.close()
+
+
+@pytest.fixture(scope="module")
+def forgetful(catalog: Catalog, weights_of: Callable[[str], Path]) -> Iterator[Backend]:
+    """One slot of 512 tokens, so that a conversation is soon too long."""
+    backend = loaded(catalog, weights_of(NAME), context_tokens=512, concurrency=1)
     yield backend
     backend.close()
 
@@ -76,41 +94,82 @@ def test_stop_words_end_the_answer(model: Backend) -> None:
 def test_stop_frees_the_engine_soon_whether_it_reads_or_writes(model: Backend, prompt: str) -> None:
     stop = threading.Event()
     stream = model.run(TextRequest((("user", prompt),)), stop)
-    next(stream)
+    begun = time.monotonic()
+    first = next(stream)
     started = time.monotonic()
+    step_s = started - begun
     stop.set()
-    rest = list(stream)
-    assert time.monotonic() - started < 1.0
-    assert isinstance(rest[-1], Usage)
-    assert rest[-1].finish == "stopped"
-    ask(model, ("user", "Hello"))
+    *late, last = list(stream)
+    assert time.monotonic() - started < 1.0 + step_s
+    assert isinstance(last, Usage)
+    assert last.finish == "stopped"
+    assert all(type(event) is type(first) for event in late)
+    assert len(late) <= 3
+    assert ask(model, ("user", "Hello"))[0]
 
 
 def test_closing_the_stream_frees_the_engine_too(model: Backend) -> None:
     stream = model.run(TextRequest((("user", "word " * 3000),)), threading.Event())
+    begun = time.monotonic()
     assert isinstance(next(stream), Progress)
     started = time.monotonic()
     stream.close()
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 1.0 + (started - begun)
+    assert not [thread for thread in threading.enumerate() if thread.name == "engine"]
+    assert ask(model, ("user", "Hello"))[0]
 
 
-def test_a_conversation_that_is_too_long_loses_its_oldest_turns_and_says_so(
-    model: Backend,
-) -> None:
-    turns: list[tuple[Role, str]] = []
-    for i in range(14):
-        turns += [("user", f"Question {i}: " + "word " * 280), ("assistant", "answer " * 30)]
-    _, usage, events = ask(model, *turns, ("user", "Say hi."))
+def test_a_stop_set_before_the_start_writes_nothing(model: Backend) -> None:
+    stop = threading.Event()
+    stop.set()
+    events = list(model.run(TextRequest((("user", "Tell me a story."),)), stop))
+    assert sum(isinstance(event, TextDelta) for event in events) <= 1
+    assert isinstance(events[-1], Usage)
+    assert events[-1].finish == "stopped"
+
+
+LONG_TALK: list[tuple[Role, str]] = [
+    turn
+    for i in range(9)
+    for turn in (("user", f"Question {i}: " + "word " * 40), ("assistant", "answer " * 10))
+]
+
+
+def dropped_by(events: list[Event]) -> int:
     (notice,) = [event for event in events if isinstance(event, Notice)]
-    assert "The first" in notice.text
-    assert usage.prompt_tokens < 4096 - 24
-    kept = ask(model, *turns, ("user", "Say hi."), ("assistant", "Hi."), ("user", "Again."))
-    assert kept[1].cached_tokens > usage.prompt_tokens - 30, "the beginning moved"
+    match = re.match(r"The first (\d+) messages were left out", notice.text)
+    assert match, notice.text
+    return int(match[1])
+
+
+def test_a_conversation_that_is_too_long_loses_just_the_turns_it_says(forgetful: Backend) -> None:
+    last: tuple[Role, str] = ("user", "Say hi.")
+    _, usage, events = ask(forgetful, *LONG_TALK, last)
+    dropped = dropped_by(events)
+    assert 0 < dropped < len(LONG_TALK)
+    assert usage.prompt_tokens <= 512 - 24
+    _, kept, events = ask(forgetful, *LONG_TALK[dropped:], last)
+    assert not [event for event in events if isinstance(event, Notice)]
+    assert kept.prompt_tokens == usage.prompt_tokens, "the notice does not tell the truth"
+
+
+def test_the_beginning_stays_the_same_for_several_turns(forgetful: Backend) -> None:
+    talk: list[tuple[Role, str]] = [*LONG_TALK, ("user", "Say hi.")]
+    known, dropped, reused = 0, [], 0
+    for _ in range(6):
+        answer, usage, events = ask(forgetful, *talk, sampling=Sampling(seed=1, max_tokens=8))
+        dropped.append(dropped_by(events))
+        reused += known > 0 and usage.cached_tokens >= known - 4
+        known = usage.prompt_tokens
+        talk += [("assistant", answer), ("user", "Again.")]
+    assert dropped == sorted(dropped), "a turn that was left out came back"
+    assert reused >= 4, f"the beginning moved: {dropped}"
 
 
 def test_a_single_message_that_is_too_long_is_refused(model: Backend) -> None:
     with pytest.raises(PromptError, match=r"tokens long and SmolLM2 135M reads 4,096"):
         ask(model, ("user", "a b c " * 5000))
+    assert ask(model, ("user", "Hello"))[0]
 
 
 def test_four_conversations_at_once(model: Backend) -> None:
@@ -124,7 +183,10 @@ def test_four_conversations_at_once(model: Backend) -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert len(found) == 4
+    together = dict(found)
+    for number in range(4):
+        turn(number)
+    assert together == found, "conversations mix"
     assert all(found.values())
 
 

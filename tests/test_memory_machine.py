@@ -14,8 +14,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     consumes,
     invariant,
-    multiple,
-    precondition,
     rule,
 )
 
@@ -24,7 +22,7 @@ from multimodal.memory.devices import Simulated
 from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
 
-BUDGET = 100
+BUDGET, CAPACITY = 100, 130
 CARDS = [card(f"m{size}", size=size, concurrency=2) for size in (20, 35, 50, 80)]
 
 
@@ -42,57 +40,51 @@ class Memory(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.device = Simulated(BUDGET)
+        self.device = Simulated(CAPACITY)
         self.source = FakeSource()
         self.memory: MemoryManager[FakeBackend] = MemoryManager(self.device, BUDGET, self.source)
-        self.granted: set[Turn] = set()
-        self.waiting: set[Turn] = set()
+        self.granted: list[Turn] = []
+        self.waiting: list[Turn] = []
 
-    @rule(target=turns, index=st.integers(0, 3), workspace=st.integers(0, 15))
+    @rule(target=turns, index=st.integers(0, 3), workspace=st.integers(0, 30))
     def ask(self, index: int, workspace: int) -> Turn:
         turn = Turn(self.memory, index, workspace)
-        self.waiting.add(turn)
+        self.waiting.append(turn)
         return turn
 
-    @rule(target=turns, turn=consumes(turns), steps=st.integers(1, 3))
-    def step(self, turn: Turn, steps: int) -> object:
-        for _ in range(steps):
-            if turn in self.granted:
-                return turn
+    @rule()
+    def everyone_waits_a_moment(self) -> None:
+        for turn in list(self.waiting):
             try:
-                if self.memory.advance(turn.lease) is None:
-                    self.waiting.remove(turn)
-                    self.granted.add(turn)
+                granted = self.memory.advance(turn.lease) is None
             except MultimodalError:
                 self.leave(turn)
-                return multiple()
+                continue
+            if granted:
+                self.waiting.remove(turn)
+                self.granted.append(turn)
             self.settle()
-        return turn
 
     @rule(turn=consumes(turns))
     def leave(self, turn: Turn) -> None:
-        self.waiting.discard(turn)
-        self.granted.discard(turn)
+        for turns in (self.waiting, self.granted):
+            if turn in turns:
+                turns.remove(turn)
         turn.stack.close()
 
-    @precondition(lambda self: self.source.gate.is_set())
-    @rule()
-    def loads_hang(self) -> None:
-        self.source.gate.clear()
+    @rule(trouble=st.sampled_from(["full device", "broken model", "hanging loads"]))
+    def something_goes_wrong(self, trouble: str) -> None:
+        if trouble == "full device":
+            self.device.fail_next = 1
+        elif trouble == "broken model":
+            self.source.fail = [BackendError("injected")]
+        else:
+            self.source.gate.clear()
 
-    @precondition(lambda self: not self.source.gate.is_set())
     @rule()
     def loads_go_on(self) -> None:
         self.source.gate.set()
         self.settle()
-
-    @rule()
-    def next_load_runs_out_of_memory(self) -> None:
-        self.device.fail_next = 1
-
-    @rule()
-    def next_load_fails(self) -> None:
-        self.source.fail = [BackendError("injected")]
 
     @rule(index=st.integers(0, 3))
     def unload(self, index: int) -> None:
@@ -128,7 +120,7 @@ class Memory(RuleBasedStateMachine):
         models = sum(entry.size_bytes for entry in snapshot.held)
         workspaces = sum(turn.lease.workspace_bytes for turn in self.granted)
         assert snapshot.used_bytes == models + workspaces
-        assert self.device.free_bytes() == BUDGET - models
+        assert self.device.free_bytes() == CAPACITY - models
         assert len(self.source.loaded) - len(self.source.closed) == len(snapshot.held)
 
     def teardown(self) -> None:
@@ -138,7 +130,7 @@ class Memory(RuleBasedStateMachine):
         self.settle()
         self.memory.close()
         assert self.memory.snapshot().used_bytes == 0
-        assert self.device.free_bytes() == BUDGET
+        assert self.device.free_bytes() == CAPACITY
 
 
 TestMemory = Memory.TestCase

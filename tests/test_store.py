@@ -155,7 +155,7 @@ def test_a_kill_loses_nothing_that_was_put(url: str) -> None:
     assert texts[: put + 1] == [str(i) for i in range(put + 1)]
 
 
-@pytest.mark.parametrize("damage", ["garbage", "middle"])
+@pytest.mark.parametrize("damage", ["garbage", "middle", "truncated", "header only"])
 def test_a_corrupt_database_is_told_and_left_alone(tmp_path: Path, url: str, damage: str) -> None:
     store = Store(url)
     talk = store.create("ann")
@@ -166,9 +166,12 @@ def test_a_corrupt_database_is_told_and_left_alone(tmp_path: Path, url: str, dam
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     data = path.read_bytes()
-    bad = (
-        b"not a database" * 300 if damage == "garbage" else data[:8192] + b"\xff" * len(data[8192:])
-    )
+    bad = {
+        "garbage": b"not a database" * 300,
+        "middle": data[:8192] + b"\xff" * len(data[8192:]),
+        "truncated": data[: len(data) // 2],
+        "header only": data[:100],
+    }[damage]
     path.write_bytes(bad)
     with pytest.raises(StoreError, match="cannot be read") as caught:
         Store(url)
@@ -197,9 +200,17 @@ def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
         Store(f"sqlite:///{tmp_path / 'file' / 'chats.sqlite3'}")
 
 
-def test_an_address_that_is_none_is_refused() -> None:
-    with pytest.raises(SettingsError, match="not a database address"):
-        Store("somewhere over the rainbow")
+@pytest.mark.parametrize("address", ["over the rainbow", "", "mysql+nonsense://ann:secret@host/x"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(SettingsError, match="not an address SQLAlchemy knows") as caught:
+        Store(address)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_database_without_its_driver_says_which_and_hides_the_password() -> None:
+    with pytest.raises(SettingsError, match=r"'cx_Oracle': pip install cx_Oracle") as caught:
+        Store("oracle+cx_oracle://ann:secret@host/chats")
+    assert "secret" not in str(caught.value)
 
 
 def test_many_threads_write_at_once(url: str) -> None:

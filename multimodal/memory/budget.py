@@ -60,4 +60,7 @@ def _one_at_a_time(short: int, idle: Sequence[Resident]) -> tuple[str, ...]:
         chosen.append(resident)
         if sum(r.size_bytes for r in chosen) >= short:
             break
+    for resident in reversed(chosen):  # the dearest first: what others freed may make it needless
+        if sum(r.size_bytes for r in chosen) - resident.size_bytes >= short:
+            chosen = [r for r in chosen if r is not resident]
     return tuple(r.card for r in chosen)
