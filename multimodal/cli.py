@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -30,6 +32,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+TOLD_STAGES = 4
+"""Into how many steps the news of a download is cut."""
 
 Option = typer.Option
 AsJson = Annotated[bool, Option("--json", help="Print JSON instead of a table.")]
@@ -123,10 +128,11 @@ def models(settings: Settings, as_json: AsJson = False) -> None:
         print(json.dumps(rows, indent=2))
         return
     _table(
-        ["name", "task", "licence", "memory", "weights"],
+        ["name", "title", "task", "licence", "memory", "weights"],
         [
             [
                 str(row["name"]),
+                str(row["title"]),
                 str(row["task"]),
                 str(row["license"]),
                 f"{int(str(row['memory_bytes'])) / 1e9:.2f} GB",
@@ -179,6 +185,8 @@ def chat(
 
 
 def _converse(program: Program, talk: Conversation) -> None:
+    with suppress(ImportError):  # Windows has none
+        import readline  # noqa: F401  `input` then edits lines and recalls earlier ones
     while True:
         try:
             question = input("\nyou> ").strip()
@@ -217,30 +225,37 @@ def _print_reply(program: Program, talk: Conversation) -> Message:
         Transcript,
     )
 
-    stop, text = threading.Event(), ""
-    stream = program.assistant.reply(talk, stop)
-    while True:
-        try:
-            event = next(stream, None)
-        except KeyboardInterrupt:
-            stop.set()
-            continue
-        match event:
-            case None:
-                break
-            case TextDelta(piece):
-                text += piece
-                print(piece, end="", flush=True)
-            case RouteChosen(route):
-                _aside(f"→ {route.reason}")
-            case Transcript(part):
-                _aside(f"heard: “{part.transcript}”")
-            case Notice(note):
-                _aside(note)
-            case Progress(doing, _) if doing.startswith(("Fetching", "Loading")):
-                _aside(doing)
+    text, told = "", set()
+    with _stopped_by_ctrl_c() as stop:
+        for event in program.assistant.reply(talk, stop):
+            match event:
+                case TextDelta(piece):
+                    text += piece
+                    print(piece, end="", flush=True)
+                case RouteChosen(route):
+                    _aside(f"→ {route.reason}")
+                case Transcript(part):
+                    _aside(f"heard: “{part.transcript}”")
+                case Notice(note):
+                    _aside(note)
+                case Progress(doing, fraction) if doing.startswith(("Fetching", "Loading")):
+                    stage = doing.partition(":")[0], int((fraction or 0) * TOLD_STAGES)
+                    if stage not in told:
+                        told.add(stage)
+                        _aside(doing)
     print()
     return Message("assistant", (TextPart(text),))
+
+
+@contextmanager
+def _stopped_by_ctrl_c() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets, instead of ending the program wherever it happens to be."""
+    stop = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _aside(line: str) -> None:

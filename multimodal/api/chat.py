@@ -13,15 +13,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from multimodal.api.drive import events, in_thread
-from multimodal.api.guard import error_body, kind_of
+from multimodal.api.guard import described
 from multimodal.api.schemas import ChatRequest
 from multimodal.build import Program
-from multimodal.errors import MultimodalError
 from multimodal.messages import (
     Description,
     Done,
     Event,
     Outcome,
+    Route,
+    RouteChosen,
     TextDelta,
     Transcript,
     new_id,
@@ -31,7 +32,8 @@ _outcome = TypeAdapter(Outcome)
 
 
 async def completions(request: Request, program: Program) -> Response:
-    asked = ChatRequest.model_validate_json(await request.body())
+    body = await request.body()
+    asked = await in_thread(lambda: ChatRequest.model_validate_json(body))
     conversation = await in_thread(lambda: asked.conversation(program.media))
     reply = _Reply(conversation.controls.model)
     stream = events(lambda stop: program.assistant.reply(conversation, stop), request)
@@ -72,10 +74,10 @@ class _Reply:
                 )
             case Description(part):
                 self.found.append({"description": part.description})
+            case RouteChosen(Route(steps=(*_, last))):
+                self.model = last.card
             case Done(outcome):
                 self.outcome = outcome
-                steps = [step for route in outcome.routes for step in route.steps]
-                self.model = steps[-1].card if steps else self.model
         return None
 
     @property
@@ -134,8 +136,8 @@ async def _lines(
                     yield reply.chunk({"content": text})
                 elif event is None:
                     yield ": still at it\n\n"
-    except MultimodalError as error:
-        yield f"data: {json.dumps({'error': error_body(str(error), kind_of(error))})}\n\n"
+    except Exception as error:  # the status is sent already, so it is told in the stream
+        yield f"data: {json.dumps(described(error)[1])}\n\n"
         return
     yield reply.chunk({}, reply.finish, x_route=reply.route())
     if include_usage:

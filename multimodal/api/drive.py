@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TypeVar
 
 from starlette.requests import Request
@@ -28,8 +29,10 @@ async def in_thread(work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(pool, work)
 
 
-async def events(start: Start, request: Request) -> AsyncGenerator[Event | None, None]:
-    """The events of `start(stop)`; None now and then while nothing happens.
+async def events(
+    start: Start, request: Request, keep_alive_s: float = KEEP_ALIVE_S
+) -> AsyncGenerator[Event | None, None]:
+    """The events of `start(stop)`; between them None, every `keep_alive_s` seconds.
 
     When the client leaves, or this stream is closed, `stop` is set, so the engine is free at once.
     An error of the stream is raised here.
@@ -45,12 +48,12 @@ async def events(start: Start, request: Request) -> AsyncGenerator[Event | None,
                 polled = time.monotonic()
                 if await request.is_disconnected():
                     return
+            if time.monotonic() - told > keep_alive_s:
+                told = time.monotonic()
+                yield None
             try:
                 item = await asyncio.wait_for(queue.get(), POLL_S)
             except TimeoutError:
-                if time.monotonic() - told > KEEP_ALIVE_S:
-                    told = time.monotonic()
-                    yield None
                 continue
             if item is None:
                 return
@@ -65,8 +68,11 @@ def _pump(
     start: Start, stop: threading.Event, put: Callable[[Event | Exception | None], object]
 ) -> None:
     try:
-        for event in start(stop):
-            put(event)
+        with closing(start(stop)) as happening:
+            for event in happening:
+                if stop.is_set():
+                    break
+                put(event)
     except Exception as error:  # handed to the consumer, whatever it is
         put(error)
     else:

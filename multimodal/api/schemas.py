@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from multimodal.cards import AUTO
 from multimodal.errors import PromptError, RequestError
@@ -20,6 +20,27 @@ from multimodal.messages import Controls, Conversation, Message, Part, Sampling,
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        """A field that is null counts as not given."""
+        if not isinstance(data, dict):
+            return data
+        return {name: value for name, value in data.items() if value is not None}
+
+
+# A short form is brought into its long one first, so that a fault is named by one place.
+def _as_parts(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _as_address(url: Any) -> Any:
+    return {"url": url} if isinstance(url, str) else url
+
+
+def _as_list(stop: Any) -> Any:
+    return [stop] if isinstance(stop, str) else stop
 
 
 class Text(_Request):
@@ -33,7 +54,7 @@ class ImageAddress(_Request):
 
 class Picture(_Request):
     type: Literal["image_url"]
-    image_url: ImageAddress | str
+    image_url: Annotated[ImageAddress, BeforeValidator(_as_address)]
 
 
 class SoundData(_Request):
@@ -51,7 +72,7 @@ Content = Annotated[Text | Picture | Sound, Field(discriminator="type")]
 
 class ChatMessage(_Request):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Content] | None = None
+    content: Annotated[list[Content], BeforeValidator(_as_parts)] = []
 
 
 class StreamOptions(_Request):
@@ -70,7 +91,7 @@ class ChatRequest(_Request):
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     seed: int | None = Field(None, ge=0, lt=2**31)
-    stop: str | list[str] | None = None
+    stop: Annotated[list[str], BeforeValidator(_as_list)] = []
     n: Literal[1] = 1
 
     def conversation(self, media: MediaFolder) -> Conversation:
@@ -83,22 +104,19 @@ class ChatRequest(_Request):
         )
         if not said or said[-1].role != "user":
             raise PromptError("The last message must be the user's.")
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        stop = tuple(filter(None, self.stop))
         limit = self.max_completion_tokens or self.max_tokens
         sampling = Sampling(self.temperature, self.top_p, None, limit, self.seed, stop)
         return Conversation(said, Controls(self.model, system, sampling))
 
 
 def _words(message: ChatMessage) -> str:
-    if isinstance(message.content, str):
-        return message.content
-    return "\n".join(p.text for p in message.content or () if isinstance(p, Text))
+    return "\n".join(part.text for part in message.content if isinstance(part, Text))
 
 
 def _parts(message: ChatMessage, media: MediaFolder) -> tuple[Part, ...]:
-    if isinstance(message.content, str) or message.content is None:
-        return (TextPart(message.content),) if message.content else ()
-    return tuple(_part(part, media) for part in message.content)
+    said = (part for part in message.content if not isinstance(part, Text) or part.text)
+    return tuple(_part(part, media) for part in said)
 
 
 def _part(part: Text | Picture | Sound, media: MediaFolder) -> Part:
@@ -106,8 +124,7 @@ def _part(part: Text | Picture | Sound, media: MediaFolder) -> Part:
         return TextPart(part.text)
     if isinstance(part, Sound):
         return media.add_audio(_bytes(part.input_audio.data, "input_audio.data"), "input_audio")
-    url = part.image_url if isinstance(part.image_url, str) else part.image_url.url
-    head, comma, data = url.partition(",")
+    head, comma, data = part.image_url.url.partition(",")
     if not (head.startswith("data:") and head.endswith(";base64") and comma):
         raise RequestError(
             "image_url must be a data: URI with base64; addresses on the net are never fetched."

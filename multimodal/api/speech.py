@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import aclosing
 
 from starlette.datastructures import UploadFile
@@ -16,6 +17,7 @@ from multimodal.messages import AudioPart, Task, Transcript
 
 ALIASES = {AUTO, "whisper-1", ""}
 FORMATS = ("json", "text", "verbose_json")
+LANGUAGE = re.compile("[a-z]{2,3}")
 
 
 async def transcriptions(request: Request, program: Program) -> Response:
@@ -37,6 +39,8 @@ async def _heard(request: Request, program: Program, english: bool) -> Response:
         language = str(form.get("language", "")) or None
     if kind not in FORMATS:
         raise RequestError(f"response_format {kind!r} is not one of {', '.join(FORMATS)}.")
+    if language and not LANGUAGE.fullmatch(language):
+        raise RequestError(f"language {language!r} is not a code such as en or fr.")
     part = await in_thread(lambda: program.media.add_audio(data, name))
     heard = part
     stream = events(
