@@ -23,6 +23,7 @@ from multimodal.weights import FetchProgress, Weights
 
 EMBEDDED = "embedded"
 GPU_PREFIX = "gpu-"
+KEEP_UNUSED_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class Program:
     def cards(self) -> tuple[ModelCard, ...]:
         """The cards of the profile, in the order it offers them."""
         return tuple(self.catalog.card(name) for name in self.profile.names)
+
+    def sweep(self) -> None:
+        """Remove the pictures and recordings that no conversation holds any longer."""
+        self.media.sweep(self.store.media_in_use(), KEEP_UNUSED_S)
 
     def close(self) -> None:
         self.fetching.stop.set()

@@ -12,18 +12,18 @@ import hashlib
 import io
 import os
 import tempfile
+import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path, PurePath
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from multimodal import sound
 from multimodal.errors import MediaError, StoreError
 from multimodal.messages import AudioPart, ImagePart
 
@@ -32,13 +32,7 @@ PICTURE_SIGNS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\
 BMP_HEADERS = tuple(size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124))
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
 OTHERS = {b"%PDF": "a PDF", b"PK\3\4": "an archive", b"\x7fELF": "software", b"MZ": "software"}
-SAMPLE_RATE = 16_000
 MAX_NAME = 60
-# Containers that hold sound themselves: a playlist could name other files, or addresses to fetch.
-DEMUXING = {
-    "format_whitelist": "wav,w64,mp3,flac,ogg,matroska,webm,mov,mp4,m4a,aac,aiff,amr,asf,caf,au",
-    "protocol_whitelist": "none",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +89,18 @@ class MediaFolder:
 
     def waveform(self, part: AudioPart) -> NDArray[np.float32]:
         """The recording, float32 in [-1, 1], mono, 16 kHz, shape (samples,)."""
-        return self._decode(self.path(part).read_bytes(), part.name)
+        return sound.decode(self.path(part).read_bytes(), part.name, self.limits.max_audio_s)
+
+    def sweep(self, wanted: Collection[str], older_than_s: float) -> int:
+        """Remove files whose digest is not `wanted` and that were last added longer ago than
+        that; return how many. Younger ones may belong to a message that is being stored."""
+        before, removed = time.time() - older_than_s, 0
+        for path in self._root.glob("??/*.*"):
+            with suppress(OSError):  # another sweep was faster
+                if path.stem not in wanted and path.stat().st_mtime < before:
+                    path.unlink()
+                    removed += 1
+        return removed
 
     def _read(self, source: Path | bytes, name: str) -> bytes:
         """The bytes of `source`, if it is not empty and not too large."""
@@ -149,45 +154,12 @@ class MediaFolder:
 
     def _audio(self, data: bytes, name: str) -> AudioPart:
         _refuse_other_kinds(data, name)
-        waveform = self._decode(data, name)
-        seconds = len(waveform) / SAMPLE_RATE
+        waveform = sound.decode(data, name, self.limits.max_audio_s)
+        seconds = len(waveform) / sound.SAMPLE_RATE
         if seconds < self.limits.min_audio_s:
             raise MediaError(f"“{name}” holds {seconds:.2f} seconds of sound. Record it again.")
-        digest = self._keep(_flac(waveform), "audio/flac")
+        digest = self._keep(sound.flac(waveform), "audio/flac")
         return AudioPart(digest, "audio/flac", round(seconds, 3), name)
-
-    def _decode(self, data: bytes, name: str) -> NDArray[np.float32]:
-        try:
-            with av.open(io.BytesIO(data), mode="r", options=DEMUXING) as container:
-                if not container.streams.audio:
-                    raise MediaError(f"“{name}” has no sound. Send a recording with speech.")
-                pieces = list(self._pieces(container, name))
-        except MediaError:
-            raise
-        except Exception as error:  # whatever a decoder makes of hostile bytes
-            raise MediaError(
-                f"“{name}” is not a picture or a recording this program can read, or it is "
-                "damaged. Pictures: JPEG, PNG, WebP. Sound: WAV, MP3, M4A, OGG, FLAC."
-            ) from error
-        if not pieces:
-            raise MediaError(f"“{name}” holds 0 seconds of sound. Record it again.")
-        return np.concatenate(pieces)
-
-    def _pieces(
-        self, container: av.container.InputContainer, name: str
-    ) -> Iterator[NDArray[np.float32]]:
-        """Decoded pieces, stopped once they pass the limit, whatever the header says."""
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-        samples = 0
-        for frame in chain(_frames(container), (None,)):
-            for part in resampler.resample(frame):
-                samples += part.samples
-                if samples > self.limits.max_audio_s * SAMPLE_RATE:
-                    claimed_s = (container.duration or 0) / av.time_base
-                    length = _clock(max(claimed_s, samples / SAMPLE_RATE))
-                    most = f"at most {_clock(self.limits.max_audio_s)} can be heard at once"
-                    raise MediaError(f"“{name}” is {length} or longer; {most}. Cut it into parts.")
-                yield part.to_ndarray()[0].copy()
 
     def _place(self, digest: str, media_type: str) -> Path:
         return self._root / digest[:2] / f"{digest}.{media_type.partition('/')[2]}"
@@ -195,9 +167,10 @@ class MediaFolder:
     def _keep(self, data: bytes, media_type: str) -> str:
         digest = hashlib.sha256(data).hexdigest()
         path = self._place(digest, media_type)
-        if path.exists():
-            return digest
         try:
+            if path.exists():
+                path.touch()  # it is wanted again: `sweep` counts from now
+                return digest
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._root) as folder:
                 whole = Path(folder, path.name)
@@ -259,41 +232,3 @@ def _picture_errors(name: str) -> Iterator[None]:
         elif "truncated" in str(error):
             fault = "is cut off: the file ends before the picture does. Send the original again."
         raise MediaError(f"“{name}” {fault}") from error
-
-
-def _frames(container: av.container.InputContainer) -> Iterator[av.AudioFrame]:
-    """What can be decoded of the first sound track. Damaged packets are left out as long as most
-    are whole; raises FFmpegError where they are not."""
-    packets = container.demux(container.streams.audio[0])
-    whole = damaged = 0
-    while True:
-        try:
-            if (packet := next(packets, None)) is None:
-                return
-            frames = packet.decode()
-        except av.FFmpegError:
-            damaged += 1
-            if damaged > whole:
-                raise
-        else:
-            whole += bool(frames)
-            yield from (frame for frame in frames if isinstance(frame, av.AudioFrame))
-
-
-def _flac(waveform: NDArray[np.float32]) -> bytes:
-    buffer = io.BytesIO()
-    pcm = np.clip(waveform * 32768.0, -32768, 32767).astype(np.int16).reshape(1, -1)
-    with av.open(buffer, mode="w", format="flac") as container:
-        stream = container.add_stream("flac", rate=SAMPLE_RATE, layout="mono")
-        for start in range(0, pcm.shape[1], SAMPLE_RATE):
-            block = np.ascontiguousarray(pcm[:, start : start + SAMPLE_RATE])
-            frame = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")
-            frame.sample_rate, frame.pts = SAMPLE_RATE, start
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return buffer.getvalue()
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -190,6 +190,12 @@ class Store:
                 .where(_Message.position >= row.position)
             )
 
+    def media_in_use(self) -> set[str]:
+        """The SHA-256 digests of every picture and recording that some message holds."""
+        with self._session() as session:
+            parts = session.scalars(select(_Message.parts).execution_options(yield_per=1000))
+            return {part["sha256"] for row in parts for part in row if "sha256" in part}
+
     # ------------------------------------------------------------ inside
 
     def _owned(self, session: Session, owner: str, conversation: str) -> _Conversation:

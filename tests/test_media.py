@@ -242,6 +242,17 @@ def test_a_bomb_is_an_error_even_where_warnings_are(media: MediaFolder) -> None:
         media.add(png_header(10_000, 10_000), "bomb.png")
 
 
+def test_what_nobody_wants_is_removed_once_it_is_old(media: MediaFolder) -> None:
+    old, wanted, again = (media.add(picture((n, 40), "PNG"), "a.png") for n in (30, 40, 50))
+    for part in (old, wanted, again):
+        os.utime(media.path(part), (0, 0))
+    media.add(picture((50, 40), "PNG"), "again.png")
+    assert media.sweep({wanted.sha256}, older_than_s=3600) == 1
+    assert media.path(wanted) != media.path(again)
+    with pytest.raises(MediaError, match="no longer in"):
+        media.path(old)
+
+
 def test_a_recording_is_no_picture(media: MediaFolder) -> None:
     with pytest.raises(MediaError, match="is not a picture"):
         media.add_image(sound(1), "a.wav")

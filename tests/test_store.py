@@ -88,6 +88,18 @@ def test_one_owner_can_neither_see_nor_change_anothers(url: str) -> None:
     assert store.load("ann", talk).messages == (RICH,)
 
 
+def test_media_are_in_use_as_long_as_a_message_holds_them(url: str) -> None:
+    store = Store(url)
+    first, second = store.create("ann"), store.create("bob")
+    assert store.media_in_use() == set()
+    store.put("ann", first, RICH)
+    store.put("bob", second, replace(RICH, id="other"))
+    store.delete("ann", first)
+    assert store.media_in_use() == {part.sha256 for part in (*RICH.images, *RICH.recordings)}
+    store.delete("bob", second)
+    assert store.media_in_use() == set()
+
+
 def test_putting_a_message_again_replaces_it_in_its_place(url: str) -> None:
     store = Store(url)
     talk = store.create("ann")

@@ -7,7 +7,6 @@ still being written, but the reply is written all the same.
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -17,19 +16,11 @@ from pathlib import Path
 from multimodal.build import Program
 from multimodal.chats import Chats, Draft
 from multimodal.errors import MultimodalError, RequestError
-from multimodal.messages import (
-    AudioPart,
-    Controls,
-    Conversation,
-    ImagePart,
-    Task,
-    TextPart,
-)
+from multimodal.messages import Controls, Conversation, Task, TextPart
 from multimodal.web.render import Renderer, Transcript
 
 YIELD_EVERY_S = 0.07
 """The browser redraws the chat on every yield; faster than this it falls behind."""
-MEDIA = "media"
 
 
 @dataclass
@@ -49,7 +40,7 @@ class Desk:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.chats = Chats(program.store, program.media, program.assistant)
-        self.renderer = Renderer(program.catalog, self._shown_path)
+        self.renderer = Renderer(program.catalog, self.program.media.path)
 
     # ------------------------------------------------------------ looking
 
@@ -106,13 +97,6 @@ class Desk:
         visitor.conversation = begun
         return self.show(visitor, redo=False)
 
-    def discard(self, uploads: Sequence[Path]) -> None:
-        """Remove what the browser uploaded, once its normalised copy is kept."""
-        cache = self.program.settings.page_cache
-        for path in uploads:
-            if cache in path.parents and path.parent.name != MEDIA:
-                path.unlink(missing_ok=True)
-
     def answer(self, visitor: Visitor, model: str | None = None) -> Iterator[Transcript | None]:
         """Answer the open conversation; None while the visitor looks at another one."""
         conversation, owner = visitor.conversation, visitor.owner
@@ -147,13 +131,14 @@ class Desk:
         if message is None:
             return "", []
         media = [part for part in message.parts if not isinstance(part, TextPart)]
-        return message.text, [str(self._shown_path(part)) for part in media]
+        return message.text, [str(self.program.media.path(part)) for part in media]
 
     def delete(self, visitor: Visitor) -> None:
         if visitor.conversation:
             self.stop(visitor)
             self.chats.store.delete(visitor.owner, visitor.conversation)
             visitor.conversation = ""
+            self.program.sweep()
 
     def stop(self, visitor: Visitor) -> None:
         """Stop the reply the visitor looks at."""
@@ -177,13 +162,3 @@ class Desk:
     def _shown(self, visitor: Visitor, transcript: Transcript) -> Transcript:
         visitor.ids = transcript.ids
         return transcript
-
-    def _shown_path(self, part: ImagePart | AudioPart) -> Path:
-        """Where the page may read the part: a copy in Gradio's own cache, made once. From there
-        Gradio serves it as it is; a file elsewhere would be hashed again on every yield."""
-        source = self.program.media.path(part)
-        target = self.program.settings.page_cache / MEDIA / source.name
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
-        return target

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -13,34 +15,47 @@ from pathlib import Path
 from types import FrameType
 
 from multimodal.build import Program, build, fetch_missing
-from multimodal.errors import SettingsError
+from multimodal.errors import MultimodalError, SettingsError
 from multimodal.settings import Settings, page_secret
 from multimodal.weights import console_progress
+
+log = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
 MAX_FILE = "50mb"
 THREADS = 120
+SWEEP_EVERY_S = 3600.0
 
 
 def serve(settings: Settings) -> None:
     """Serve until interrupted. Raises the start's errors, each one sentence."""
     port = _free_port(settings)
     program = build(settings)
+    _sweep(program)
     try:
         with _stopped_by_signals(program) as stopped, _page(program, port):
             with console_progress() as show:
                 fetch_missing(program, show)
             for sentence in program.fetching.errors.values():
                 print(f"multimodal: {sentence}", file=sys.stderr)
-            stopped.wait()
+            while not stopped.wait(SWEEP_EVERY_S):
+                _sweep(program)
     finally:
         program.close()
+
+
+def _sweep(program: Program) -> None:
+    try:
+        program.sweep()
+    except MultimodalError as error:
+        log.warning("%s", error)
 
 
 @contextmanager
 def _page(program: Program, port: int) -> Iterator[None]:
     """The running server."""
     settings = program.settings
+    shutil.rmtree(settings.page_cache, ignore_errors=True)  # what a crash left
     # Gradio reads these when it is imported: no outside calls, and its cache in our data folder.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(settings.page_cache)

@@ -27,7 +27,7 @@ class Layout:
 
     def __init__(self, program: Program, secret: str, examples: Path | None) -> None:
         self.program = program
-        self._examples = examples
+        self.examples = _examples(examples)
         self._state(secret)
         self._sidebar()
         self._main()
@@ -139,17 +139,23 @@ class Layout:
         self.timer = gr.Timer(POLL_S)
 
     def _example_messages(self) -> list[Any]:
-        words = [{"text": "What is photosynthesis?"}]
-        if self._examples is None:
-            return words
-        files = [
-            ("What is in this picture?", "chelsea.jpg"),
-            ("What does it say?", "printed-words.png"),
-            ("", "question-en.wav"),
+        """`examples` as Gradio takes them; which one was clicked comes back as its index."""
+        return [
+            {
+                "text": text,
+                "files": [str(path) for path in files],
+                "display_text": text or "A spoken question",
+            }
+            for text, files in self.examples
         ]
-        found = [(text, self._examples / name) for text, name in files]
-        return words + [
-            {"text": text, "files": [str(path)], "display_text": text or "A spoken question"}
-            for text, path in found
-            if path.exists()
-        ]
+
+
+def _examples(folder: Path | None) -> list[tuple[str, list[Path]]]:
+    """Words and files of the messages that an empty conversation offers."""
+    files = [
+        ("What is in this picture?", "chelsea.jpg"),
+        ("What does it say?", "printed-words.png"),
+        ("", "question-en.wav"),
+    ]
+    found = [(text, folder / name) for text, name in files if folder and (folder / name).exists()]
+    return [("What is photosynthesis?", []), *((text, [path]) for text, path in found)]

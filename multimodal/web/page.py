@@ -17,6 +17,10 @@ from multimodal.web import render
 from multimodal.web.desk import Desk, Visitor
 from multimodal.web.layout import TITLE, Layout
 
+UPLOADS_S = (600, 3600)
+"""How often Gradio looks, and how old an upload may become; a message keeps its own copy. Gradio
+names an upload by its content, so one that was sent may be another person's that was not yet."""
+
 
 class Page:
     """Builds the Blocks of one program."""
@@ -26,7 +30,11 @@ class Page:
         self.desk = Desk(program)
         self._titles = {card.name: card.title for card in program.catalog.cards}
         self._visitors: dict[str, Visitor] = {}
-        with gr.Blocks(title=TITLE, fill_height=True, analytics_enabled=False) as self.blocks:
+        # What a message shows is served from where it is kept, not copied into Gradio's cache.
+        gr.set_static_paths([program.settings.media_folder, *([examples] if examples else [])])
+        with gr.Blocks(
+            title=TITLE, fill_height=True, analytics_enabled=False, delete_cache=UPLOADS_S
+        ) as self.blocks:
             self.ui = Layout(program, secret, examples)
             self._wire()
 
@@ -130,15 +138,14 @@ class Page:
         with _told():
             files = [Path(path) for path in box.get("files") or []]
             shown = self.desk.say(visitor, box.get("text") or "", files, controls_of(*controls))
-        self.desk.discard(files)
         return _answering(value=None), shown.bubbles
 
     def _say_example(
         self, event: gr.SelectData, visitor: Visitor, *controls: Any
     ) -> tuple[gr.MultimodalTextbox, list[render.Bubble]]:
-        files = [Path(file["path"]) for file in event.value.get("files") or []]
+        text, files = self.ui.examples[_row(event.index)]
         with _told():
-            shown = self.desk.say(visitor, event.value["text"], files, controls_of(*controls))
+            shown = self.desk.say(visitor, text, files, controls_of(*controls))
         return _answering(value=None), shown.bubbles
 
     def _answer(self, redo_model: str, visitor: Visitor) -> Iterator[tuple[Any, str]]:
