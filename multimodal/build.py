@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from multimodal.assistant import Assistant
-from multimodal.backends.base import Backend, load
+from multimodal.backends.base import Backend, has_family, load
 from multimodal.cards import AUTO, Catalog, ModelCard, Profile
 from multimodal.errors import MultimodalError, SettingsError
 from multimodal.media import MediaFolder
@@ -22,7 +22,6 @@ from multimodal.store import Store
 from multimodal.weights import FetchProgress, Weights
 
 EMBEDDED = "embedded"
-GPU_PREFIX = "gpu-"
 KEEP_UNUSED_S = 3600.0
 
 
@@ -87,8 +86,9 @@ def build(settings: Settings) -> Program:
     """
     prepare_data_folder(settings)
     catalog = read_catalog(settings)
-    device = _device(settings)
+    device = device_of(settings)
     profile = choose_profile(catalog, settings.profile, device)
+    _check_families(catalog, profile)
     weights = Weights(settings.weights_folder, settings.offline)
     budget = int(settings.budget or profile.budget)
     memory = MemoryManager(device, budget, _Models(weights))
@@ -122,7 +122,7 @@ def choose_profile(catalog: Catalog, name: str, device: Device) -> Profile:
     """`auto` is the largest GPU profile whose budget the card holds, else the embedded one."""
     if name != AUTO:
         return catalog.profile(name)
-    if device.engine == "cuda" or device.simulated:
+    if device.engine == "cuda":
         fitting = [
             profile
             for profile in catalog.profiles
@@ -131,6 +131,18 @@ def choose_profile(catalog: Catalog, name: str, device: Device) -> Profile:
         if fitting:
             return max(fitting, key=lambda profile: profile.budget)
     return catalog.profile(EMBEDDED)
+
+
+def _check_families(catalog: Catalog, profile: Profile) -> None:
+    """Raise SettingsError for a profile whose models this version can plan with and not run."""
+    cards = [catalog.card(name) for name in profile.names]
+    missing = sorted({card.family for card in cards if not has_family(card.family)})
+    if missing:
+        raise SettingsError(
+            f"The profile {profile.name} needs the families {', '.join(missing)}, which this "
+            f"version cannot run yet. `multimodal fit --profile {profile.name}` plans with it; "
+            "use --profile embedded to chat."
+        )
 
 
 def fetch_missing(
@@ -177,7 +189,8 @@ def progress_fraction(progress: FetchProgress) -> float | None:
     return progress.done_bytes / progress.total_bytes if progress.total_bytes else None
 
 
-def _device(settings: Settings) -> Device:
+def device_of(settings: Settings) -> Device:
+    """The device that was asked for. Raises SettingsError where it cannot be had."""
     kind = settings.device_kind
     if kind == "sim":
         return Simulated(settings.simulated_bytes)

@@ -15,28 +15,25 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import (
     BaseModel,
     ByteSize,
-    ConfigDict,
     Field,
-    NonNegativeInt,
     PositiveInt,
     StringConstraints,
     ValidationError,
     model_validator,
 )
 
+from multimodal.architectures import Architecture, Facts
 from multimodal.errors import CardError, UnknownModelError
 from multimodal.messages import Task
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 AUTO = "auto"
+KINDS = {"measured", "modules", "gguf", "wheels", "folder", "package", "hub"}
+"""Which of several tables a card has; pydantic names it beside the field, TOML does not."""
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Wheel(_Facts):
+class Wheel(Facts):
     """One package of the person's package index that carries weights."""
 
     project: str
@@ -45,7 +42,7 @@ class Wheel(_Facts):
     size_bytes: PositiveInt
 
 
-class WeightFile(_Facts):
+class WeightFile(Facts):
     """A file as the backend reads it, joined from `members` ("project:path inside the wheel")."""
 
     path: str
@@ -54,7 +51,7 @@ class WeightFile(_Facts):
     size_bytes: PositiveInt
 
 
-class WheelSource(_Facts):
+class WheelSource(Facts):
     kind: Literal["wheels"]
     wheels: tuple[Wheel, ...] = Field(min_length=1)
     files: tuple[WeightFile, ...] = Field(min_length=1)
@@ -69,49 +66,46 @@ class WheelSource(_Facts):
         return self
 
 
-class FolderSource(_Facts):
+class FolderSource(Facts):
     """Weights that are already on this machine; nothing is ever fetched."""
 
     kind: Literal["folder"]
     path: Path
 
 
-class PackageSource(_Facts):
+class PackageSource(Facts):
     """Weights that came with an installed Python package; the backend finds them itself."""
 
     kind: Literal["package"]
     project: str
 
 
-Source = Annotated[WheelSource | FolderSource | PackageSource, Field(discriminator="kind")]
+class HubSource(Facts):
+    """A repository of the Hugging Face hub."""
+
+    kind: Literal["hub"]
+    repo: str
 
 
-class Architecture(_Facts):
-    """What the footprint is computed from. Sizes in bytes; `kv_*` describe the attention cache."""
-
-    weights_bytes: PositiveInt
-    kv_layers: NonNegativeInt = 0
-    kv_heads: NonNegativeInt = 0
-    kv_head_dim: NonNegativeInt = 0
-    kv_element_bytes: PositiveInt = 2
-    runtime_bytes: NonNegativeInt = 0
-    """Buffers the engine holds beside weights and KV, measured once on the named engine."""
+Source = Annotated[
+    WheelSource | FolderSource | PackageSource | HubSource, Field(discriminator="kind")
+]
 
 
-class SamplingDefaults(_Facts):
+class SamplingDefaults(Facts):
     temperature: float = Field(0.7, ge=0, le=2)
     top_p: float = Field(0.95, gt=0, le=1)
     repeat_penalty: float = Field(1.1, ge=0.5, le=2)
     max_tokens: PositiveInt = 512
 
 
-class Limits(_Facts):
+class Limits(Facts):
     """What one request may bring."""
 
     audio_s: PositiveInt | None = None
 
 
-class ModelCard(_Facts):
+class ModelCard(Facts):
     """One model: what it does, where its weights are, what it costs, how it is run."""
 
     name: Name
@@ -133,7 +127,7 @@ class ModelCard(_Facts):
     priority: int = 0
 
 
-class Profile(_Facts):
+class Profile(Facts):
     """Which card answers each task, inside which budget, on which kind of device."""
 
     name: Name
@@ -209,7 +203,7 @@ class Catalog:
                     )
 
 
-_M = TypeVar("_M", bound=_Facts)
+_M = TypeVar("_M", bound=Facts)
 
 
 def read_card(path: Path) -> ModelCard:
@@ -238,7 +232,7 @@ def _read(path: Path, model: type[_M]) -> _M:
 def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
     # A misspelt field is also a missing one: the misspelling is what helps.
     fault: Any = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    place = ".".join(str(step) for step in fault["loc"])
+    place = ".".join(str(step) for step in fault["loc"] if step not in KINDS)
     if fault["type"] == "missing":
         return f"the field '{place}' is missing"
     if fault["type"] == "extra_forbidden":

@@ -1,4 +1,4 @@
-"""The command line: `multimodal chat | models | doctor | serve`.
+"""The command line: `multimodal chat | models | fit | doctor | serve`.
 
 Exit status: 0 success, 2 bad use, 1 failure; an error is one line. Engines and the page are
 imported by the commands that need them, so that `--help` answers at once.
@@ -6,24 +6,19 @@ imported by the commands that need them, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
-import signal
+import os
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from multimodal.errors import ConfigurationError, MultimodalError, RequestError
 from multimodal.settings import Settings, read_settings
-
-if TYPE_CHECKING:
-    from multimodal.build import Program
-    from multimodal.messages import Conversation, Message
 
 app = typer.Typer(
     help="Multimodal chat within 12 GB.",
@@ -32,9 +27,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-TOLD_STAGES = 4
-"""Into how many steps the news of a download is cut."""
 
 Option = typer.Option
 AsJson = Annotated[bool, Option("--json", help="Print JSON instead of a table.")]
@@ -145,6 +137,33 @@ def models(settings: Settings, as_json: AsJson = False) -> None:
 
 @app.command()
 @_configured(COMMON)
+def fit(
+    settings: Settings,
+    context: Annotated[
+        int | None, Option(min=256, help="Tokens a text model keeps in mind (the card's).")
+    ] = None,
+    bus: Annotated[str, Option(help="Host to device, in bytes a second.")] = "25GB",
+    as_json: AsJson = False,
+) -> None:
+    """Prove, without loading anything, whether the profile's models fit the budget."""
+    from multimodal.fit import answer, tables
+    from multimodal.settings import byte_size
+
+    gc.disable()  # going through the objects that torch and transformers make takes seconds
+    found = answer(settings, context, byte_size("bus", bus))
+    if as_json:
+        print(found.as_json())
+    else:
+        for title, heads, rows, foot in tables(found):
+            print(f"\n{title}\n")
+            _table(heads, rows)
+            print(*(f"\n{line}" for line in foot), sep="")
+    sys.stdout.flush()
+    os._exit(0)  # and so does taking them apart
+
+
+@app.command()
+@_configured(COMMON)
 def doctor(settings: Settings, as_json: AsJson = False) -> None:
     """Check this machine and say what is missing."""
     from multimodal.doctor import examine
@@ -171,96 +190,18 @@ def chat(
     """Chat in the terminal; nothing is stored."""
     from multimodal.build import build
     from multimodal.messages import Controls, Conversation
+    from multimodal.terminal import ask, converse
 
     program = build(settings)
     try:
         talk = Conversation(controls=Controls(model, system))
         files = [*(image or []), *(audio or [])]
         if question or files:
-            _ask(program, talk, question, files)
+            ask(program, talk, question, files)
             return
-        _converse(program, talk)
+        converse(program, talk)
     finally:
         program.close()
-
-
-def _converse(program: Program, talk: Conversation) -> None:
-    with suppress(ImportError):  # Windows has none
-        import readline  # noqa: F401  `input` then edits lines and recalls earlier ones
-    while True:
-        try:
-            question = input("\nyou> ").strip()
-        except (EOFError, KeyboardInterrupt):
-            print()
-            return
-        if not question:
-            continue
-        try:
-            talk = _ask(program, talk, question, [])
-        except MultimodalError as error:
-            print(f"multimodal: {error}", file=sys.stderr)
-
-
-def _ask(program: Program, talk: Conversation, question: str, files: list[Path]) -> Conversation:
-    """Send one message and print the reply as it comes; Ctrl-C stops the reply."""
-    from dataclasses import replace
-
-    from multimodal.messages import Message, TextPart
-
-    media = [program.media.add(path, path.name) for path in files]
-    words = [TextPart(question)] if question else []
-    talk = replace(talk, messages=(*talk.messages, Message("user", (*media, *words))))
-    reply = _print_reply(program, talk)
-    return replace(talk, messages=(*talk.messages, reply))
-
-
-def _print_reply(program: Program, talk: Conversation) -> Message:
-    from multimodal.messages import (
-        Message,
-        Notice,
-        Progress,
-        RouteChosen,
-        TextDelta,
-        TextPart,
-        Transcript,
-    )
-
-    text, told = "", set()
-    with _stopped_by_ctrl_c() as stop:
-        for event in program.assistant.reply(talk, stop):
-            match event:
-                case TextDelta(piece):
-                    text += piece
-                    print(piece, end="", flush=True)
-                case RouteChosen(route):
-                    _aside(f"→ {route.reason}")
-                case Transcript(part):
-                    _aside(f"heard: “{part.transcript}”")
-                case Notice(note):
-                    _aside(note)
-                case Progress(doing, fraction) if doing.startswith(("Fetching", "Loading")):
-                    stage = doing.partition(":")[0], int((fraction or 0) * TOLD_STAGES)
-                    if stage not in told:
-                        told.add(stage)
-                        _aside(doing)
-    print()
-    return Message("assistant", (TextPart(text),))
-
-
-@contextmanager
-def _stopped_by_ctrl_c() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets, instead of ending the program wherever it happens to be."""
-    stop = threading.Event()
-    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _aside(line: str) -> None:
-    """A line about the reply, not of it; dim where a person watches."""
-    print(f"\033[2m{line}\033[0m" if sys.stderr.isatty() else line, file=sys.stderr)
 
 
 def _table(titles: list[str], rows: list[list[str]]) -> None:

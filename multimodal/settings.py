@@ -143,6 +143,13 @@ def page_secret(settings: Settings) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def byte_size(option: str, size: str) -> int:
+    """“12GB” in bytes. Raises SettingsError naming the option."""
+    if (found := _bytes(size)) <= 0:
+        raise SettingsError(f"--{option} {size}: write a size such as 12GB.")
+    return found
+
+
 def _bytes(size: str) -> int:
     try:
         return int(_byte_size.validate_python(size))

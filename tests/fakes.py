@@ -14,10 +14,11 @@ import uvicorn
 from starlette.applications import Starlette
 
 from multimodal.api import routes
+from multimodal.architectures import Measured
 from multimodal.assistant import Assistant
 from multimodal.backends.base import Backend, ImageRequest, SpeechRequest, TextRequest
 from multimodal.build import Fetching, Program, read_catalog
-from multimodal.cards import Architecture, FolderSource, ModelCard
+from multimodal.cards import FolderSource, ModelCard
 from multimodal.errors import MultimodalError
 from multimodal.media import MediaFolder
 from multimodal.memory.devices import Simulated
@@ -36,7 +37,7 @@ def card(name: str = "text", task: Task = Task.TEXT, size: int = 100, **more: An
         family="fake",
         license="MIT",
         source=FolderSource(kind="folder", path=Path("/nowhere")),
-        architecture=Architecture(weights_bytes=size),
+        architecture=Measured(kind="measured", weights_bytes=size),
         **more,
     )
 

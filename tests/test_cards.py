@@ -21,7 +21,12 @@ license = "MIT"
 context_tokens = 100
 concurrency = 2
 source = { kind = "folder", path = "/weights" }
-architecture = { weights_bytes = 1000, kv_layers = 2, kv_heads = 3, kv_head_dim = 4 }
+[architecture]
+kind = "measured"
+weights_bytes = 1000
+kv_layers = 2
+kv_heads = 3
+kv_head_dim = 4
 """
 PROFILE = """
 name = "mine"
@@ -99,7 +104,8 @@ def test_every_shipped_card_and_profile_loads_and_lies_where_it_belongs(catalog:
     for name, path in cards.items():
         card = catalog.card(name)
         assert path.parent.name == card.task
-        assert (ROOT / f"multimodal/backends/{card.family}.py").is_file()
+    for name in catalog.profile("embedded").names:
+        assert (ROOT / f"multimodal/backends/{catalog.card(name).family}.py").is_file()
     profiles = {path.stem for path in (ROOT / "models/profiles").glob("*.toml")}
     assert profiles == {profile.name for profile in catalog.profiles}
 

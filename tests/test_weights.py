@@ -104,7 +104,7 @@ def card_for(data: bytes = WHEEL, content: bytes = CONTENT) -> ModelCard:
             "task": "text-generation",
             "family": "fake",
             "license": "MIT",
-            "architecture": {"weights_bytes": len(content)},
+            "architecture": {"kind": "measured", "weights_bytes": len(content)},
             "source": {
                 "kind": "wheels",
                 "wheels": [

@@ -10,6 +10,7 @@ that the engine is free.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import queue
 import threading
@@ -83,6 +84,11 @@ class Backend(Protocol):
 
 
 Loader = Callable[[ModelCard, Path, str], Backend]
+
+
+def has_family(family: str) -> bool:
+    """Whether there is a backend for cards of that family."""
+    return importlib.util.find_spec(f"{__package__}.{family}") is not None
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:

@@ -3,29 +3,127 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
+from multimodal.architectures import Gguf, Measured, Modules
 from multimodal.cards import ModelCard
+from multimodal.errors import CardError
+from multimodal.memory.quantization import ELEMENT_BYTES, GGUF, TORCH, gguf_bytes, torch_bytes
+
+DEFAULT_TOKENS = 4096
+WHISPER_BEAMS = 5
+CACHE_BYTES = 2
+"""An element of the attention cache: 16 bits on every engine we use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """All sizes in bytes."""
+    """All sizes in bytes. `engine_owned`: the engine takes cache and buffers when it starts and
+    keeps them; otherwise they belong to one turn and are given back with its lease."""
 
     weights: int
     kv_cache: int
     runtime: int
+    engine_owned: bool = True
+
+    @property
+    def resident(self) -> int:
+        """What stays on the device between two turns."""
+        return self.total if self.engine_owned else self.weights
+
+    @property
+    def workspace(self) -> int:
+        """What one turn takes on top."""
+        return 0 if self.engine_owned else self.kv_cache + self.runtime
 
     @property
     def total(self) -> int:
         return self.weights + self.kv_cache + self.runtime
 
 
-def footprint(card: ModelCard) -> Footprint:
-    """What loading `card` reserves: weights, the attention cache of all its slots, buffers.
+def footprint(
+    card: ModelCard, quantization: str | None = None, context_tokens: int | None = None
+) -> Footprint:
+    """What `card` needs, in another quantization or at another context length if those are given.
 
-    KV bytes = 2 (keys, values) x layers x KV heads x head dimension x bytes an element x tokens.
+    Raises CardError for a quantization that the card's kind of weights does not have.
     """
     shape = card.architecture
+    tokens = context_tokens or card.context_tokens or DEFAULT_TOKENS
+    if card.context_tokens:
+        tokens = min(tokens, card.context_tokens)
+    if isinstance(shape, Measured):
+        return _measured(shape, (tokens if card.context_tokens else 0) * card.concurrency)
+    kind = quantization or (card.quantization[0] if card.quantization else "bf16")
+    known = GGUF if isinstance(shape, Gguf) else TORCH
+    if kind not in known:
+        raise CardError(
+            f"{card.name}: there is no quantization '{kind}'. Known: {', '.join(known)}."
+        )
+    return _computed(shape.model_dump_json(), isinstance(shape, Gguf), kind, tokens)
+
+
+def _measured(shape: Measured, tokens: int) -> Footprint:
+    """KV bytes = 2 (keys, values) x layers x KV heads x head dimension x bytes x tokens."""
     per_token = 2 * shape.kv_layers * shape.kv_heads * shape.kv_head_dim * shape.kv_element_bytes
-    tokens = (card.context_tokens or 0) * card.concurrency
     return Footprint(shape.weights_bytes, per_token * tokens, shape.runtime_bytes)
+
+
+@lru_cache(maxsize=512)
+def _computed(shape_json: str, is_gguf: bool, kind: str, tokens: int) -> Footprint:
+    if is_gguf:
+        return _gguf(Gguf.model_validate_json(shape_json), kind, tokens)
+    return _torch(Modules.model_validate_json(shape_json), kind, tokens)
+
+
+def _gguf(shape: Gguf, kind: str, tokens: int) -> Footprint:
+    """llama.cpp keeps the weights as the file packs them, and a cache of all its tokens."""
+    from multimodal.memory.modules import parts_of, tensors, text_config
+
+    found = [tensor for tensor in tensors(shape) if tensor.parameter]
+    config: Any = text_config(parts_of(shape)["text"])
+    layers = int(config.num_hidden_layers)
+    tied = not any("lm_head" in tensor.name for tensor in found)
+    weights = sum(gguf_bytes(t.name, t.shape, kind, layers, tied) for t in found)
+    return Footprint(weights, kv_bytes(config, tokens), shape.runtime_bytes)
+
+
+def _torch(shape: Modules, kind: str, tokens: int) -> Footprint:
+    """Weights, the cache of `tokens`, and the largest peak of any part; a 4-bit or 8-bit layer is
+    unpacked to 16 bits while it reads a prompt, one at a time."""
+    from multimodal.memory.activation import peak_bytes
+    from multimodal.memory.modules import built, tensors, text_config
+
+    found = tensors(shape)
+    weights = sum(torch_bytes(t.shape, kind, t.linear) for t in found)
+    unpacked = max((torch_bytes(t.shape, "bf16", False) for t in found if t.linear), default=0)
+    cache = peak = 0
+    for part in shape.parts.values():
+        if part.library == "whisper":
+            cache = max(cache, _whisper_cache(part.config))
+        elif (config := text_config(part)) is not None:
+            cache = max(cache, kv_bytes(config, tokens))
+        peak = max(peak, peak_bytes(built(part, shallow=True), tokens, shape.picture_side))
+    extra = 0 if kind in ELEMENT_BYTES else unpacked
+    return Footprint(weights, cache, peak + extra, engine_owned=False)
+
+
+def kv_bytes(config: Any, tokens: int) -> int:
+    """2 x layers x KV heads x head dimension x bytes x tokens, from a transformers text config. A
+    layer with a sliding window keeps no more than the window."""
+    heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+    dim = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    window = int(getattr(config, "sliding_window", None) or tokens)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        kinds = ["sliding_attention"] * int(config.num_hidden_layers)
+    kept = sum(min(tokens, window) if "sliding" in kind else tokens for kind in kinds)
+    return 2 * heads * dim * CACHE_BYTES * kept
+
+
+def _whisper_cache(dims: Any) -> int:
+    """Keys and values of the sound and of the words so far, for every beam."""
+    tokens = int(dims["n_audio_ctx"]) + int(dims["n_text_ctx"])
+    width = int(dims["n_text_layer"]) * int(dims["n_text_state"])
+    return 2 * width * CACHE_BYTES * tokens * WHISPER_BEAMS

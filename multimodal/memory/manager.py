@@ -173,7 +173,7 @@ class MemoryManager(Generic[B]):
 
     def _check_fits(self, lease: Lease[B]) -> int:
         """The bytes `lease` needs in all. Raises CapacityError where they never fit."""
-        needed = footprint(lease.card).total + lease.workspace_bytes
+        needed = footprint(lease.card).resident + lease.workspace_bytes
         if needed > self.budget_bytes:
             raise CapacityError(
                 f"{lease.card.title} needs {needed / 1e9:.2f} GB and the budget is "

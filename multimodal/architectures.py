@@ -1,0 +1,66 @@
+"""What a model is made of, as a card states it: facts that its bytes can be computed from.
+
+`Measured` for engines that keep their own books, `Modules` for whatever PyTorch builds from a
+configuration, `Gguf` for a model in llama.cpp's format. No weights are needed for any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+
+
+class Facts(BaseModel):
+    """The base of everything read from TOML: nothing unknown is let in, nothing changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Measured(Facts):
+    """Sizes in bytes; `kv_*` describe the attention cache, which the engine takes at its start."""
+
+    kind: Literal["measured"]
+    weights_bytes: PositiveInt
+    kv_layers: NonNegativeInt = 0
+    kv_heads: NonNegativeInt = 0
+    kv_head_dim: NonNegativeInt = 0
+    kv_element_bytes: PositiveInt = 2
+    runtime_bytes: NonNegativeInt = 0
+    """Buffers the engine holds beside weights and KV, measured once on the named engine."""
+
+
+class Part(Facts):
+    """One module: a class of a library, and the configuration it is built from.
+
+    `model` is the class' name, such as AutoModelForCausalLM, UNet2DConditionModel or Whisper;
+    `config` is what the published config.json says where it differs from the class' defaults.
+    """
+
+    library: Literal["transformers", "diffusers", "whisper", "torch"]
+    model: str
+    config: Mapping[str, Any] = Field(default_factory=dict)
+    quantized: bool = True
+    """Whether the card's quantization touches this part; what it leaves stays in 16 bits."""
+
+
+class Modules(Facts):
+    """Modules that run on PyTorch, by name; a pipeline has several. The attention cache is that
+    of the part that generates text."""
+
+    kind: Literal["modules"]
+    parts: Mapping[str, Part] = Field(min_length=1)
+    picture_side: PositiveInt | None = None
+    """Pixels on a side: what an image model reads, or what a diffusion model makes."""
+
+
+class Gguf(Facts):
+    """A text model in a GGUF file: `config` as transformers knows it, bytes as llama.cpp packs."""
+
+    kind: Literal["gguf"]
+    config: Mapping[str, Any]
+    runtime_bytes: NonNegativeInt = 0
+
+
+Architecture = Annotated[Measured | Modules | Gguf, Field(discriminator="kind")]

@@ -1,0 +1,156 @@
+"""`multimodal fit`: what a profile needs of a card, on any machine, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from multimodal.build import choose_profile, device_of, read_catalog
+from multimodal.cards import ModelCard, Profile
+from multimodal.memory.certificate import BUS_BYTES_PER_S, CUDA_CONTEXT_BYTES, Line
+from multimodal.memory.plan import Plan, Request, plan
+from multimodal.memory.training import Training, trainable
+from multimodal.messages import Task
+from multimodal.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A profile's plan, and what could be fine-tuned on the same card, by model."""
+
+    profile: Profile
+    plan: Plan
+    training: dict[str, tuple[Training, ...]]
+
+    def as_json(self) -> str:
+        certificate, change = self.plan.certificate, self.plan.change
+        return json.dumps(
+            {
+                "profile": self.profile.name,
+                "verdict": certificate.verdict,
+                "sentence": certificate.sentence,
+                "budget_bytes": certificate.budget_bytes,
+                "reserve_bytes": certificate.reserve_bytes,
+                "peak_bytes": certificate.peak_bytes,
+                "spare_bytes": certificate.spare_bytes,
+                "together_bytes": certificate.together_bytes,
+                "models": [_ledger(line) for line in certificate.lines],
+                "change": asdict(change) if change else None,
+                "training": {
+                    name: [asdict(way) | {"total": way.total} for way in ways]
+                    for name, ways in self.training.items()
+                },
+            },
+            indent=2,
+        )
+
+
+def answer(
+    settings: Settings, context_tokens: int | None = None, bus_bytes_per_s: float = BUS_BYTES_PER_S
+) -> Answer:
+    """The answer for the settings' profile and budget. Raises CardError and SettingsError."""
+    catalog = read_catalog(settings)
+    profile = choose_profile(catalog, settings.profile, device_of(settings))
+    cards = tuple(catalog.card(name) for name in profile.names)
+    budget = int(settings.budget or profile.budget)
+    reserve = CUDA_CONTEXT_BYTES if profile.device == "cuda" else 0
+    asked = Request(cards, budget, reserve, context_tokens, bus_bytes_per_s)
+    room = budget - reserve
+    return Answer(profile, plan(asked), {card.title: ways for card, ways in _training(cards, room)})
+
+
+def _training(
+    cards: tuple[ModelCard, ...], room: int
+) -> list[tuple[ModelCard, tuple[Training, ...]]]:
+    text = [card for card in cards if card.task is Task.TEXT]
+    found = [(card, tuple(trainable(card, room))) for card in text]
+    return [(card, ways) for card, ways in found if ways]
+
+
+def _ledger(line: Line) -> dict[str, object]:
+    member = line.member
+    size = member.footprint
+    return {
+        "card": member.card,
+        "title": member.title,
+        "quantization": member.quantization,
+        "context_tokens": member.context_tokens,
+        "weights_bytes": size.weights,
+        "kv_cache_bytes": size.kv_cache,
+        "runtime_bytes": size.runtime,
+        "resident_bytes": size.resident,
+        "workspace_bytes": size.workspace,
+        "swaps": line.swaps,
+        "swap_s": line.swap_s,
+    }
+
+
+Table = tuple[str, list[str], list[list[str]], list[str]]
+"""A title, the columns, the rows, and lines below."""
+
+
+def tables(found: Answer) -> list[Table]:
+    """The answer as a person reads it in a terminal."""
+    made = [_ledger_table(found)]
+    for title, ways in found.training.items():
+        made.append(_training_table(title, ways))
+    return made
+
+
+def _ledger_table(found: Answer) -> Table:
+    certificate, change = found.plan.certificate, found.plan.change
+    rows = [_row(line) for line in certificate.lines]
+    if certificate.reserve_bytes:
+        held = _gb(certificate.reserve_bytes)
+        rows.append(["CUDA context and libraries", "", "", "", "", held, "stays (a reserve)"])
+    foot = [certificate.sentence]
+    if certificate.verdict != "impossible":
+        foot.append(
+            f"The fullest moment takes {_gb(certificate.peak_bytes)} of "
+            f"{_gb(certificate.budget_bytes)}."
+        )
+    if change:
+        foot.append(
+            f"Cheapest change: {change.sentence}; then all fit together, "
+            f"{_gb(change.spare_bytes)} spare."
+        )
+    elif certificate.verdict != "together":
+        foot.append("No three changes that its cards allow make all of them fit together.")
+    heads = ["model", "weights as", "context", "weights", "cache", "runtime", "on the device"]
+    return f"{found.profile.title}, {_gb(certificate.budget_bytes)}", heads, rows, foot
+
+
+def _row(line: Line) -> list[str]:
+    member, size = line.member, line.member.footprint
+    return [
+        member.title,
+        member.quantization,
+        f"{member.context_tokens:,}" if member.context_tokens else "",
+        _gb(size.weights),
+        _gb(size.kv_cache),
+        _gb(size.runtime),
+        f"swaps, {line.swap_s:.2f} s" if line.swaps else "stays",
+    ]
+
+
+def _training_table(title: str, ways: tuple[Training, ...]) -> Table:
+    rows = [
+        [
+            way.method,
+            _gb(way.weights),
+            _gb(way.states),
+            _gb(way.activations),
+            _gb(way.total),
+            f"up to {way.tokens:,} tokens" if way.fits else "no",
+        ]
+        for way in ways
+    ]
+    heads = ["method", "weights", "gradients, optimizer", "activations", "in all", "fits"]
+    foot = [
+        "Alone on the card, one example at a time, with gradient checkpointing; LoRA of rank 16."
+    ]
+    return f"Fine-tuning {title}", heads, rows, foot
+
+
+def _gb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.2f} GB"

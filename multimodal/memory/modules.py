@@ -1,0 +1,180 @@
+"""A card's modules built without weights, on PyTorch's meta device, and what they consist of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from multimodal.architectures import Gguf, Modules, Part
+from multimodal.errors import CardError
+
+SHALLOW_LAYERS = 2
+# diffusers imports it, and it then warns that an optional kernel for the CPU is not installed.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A parameter or buffer. `linear`: a weight that quantization packs."""
+
+    name: str
+    shape: tuple[int, ...]
+    linear: bool
+    parameter: bool
+
+
+def tensors(architecture: Modules | Gguf) -> tuple[Tensor, ...]:
+    """Every tensor that is stored once, a tied one under its first name."""
+    return tuple(
+        replace(tensor, name=f"{name}.{tensor.name}")
+        for name, part in parts_of(architecture).items()
+        for tensor in _tensors(part.model_dump_json())
+    )
+
+
+def parts_of(architecture: Modules | Gguf) -> Mapping[str, Part]:
+    if isinstance(architecture, Modules):
+        return architecture.parts
+    model = Part(library="transformers", model="AutoModelForCausalLM", config=architecture.config)
+    return {"text": model}
+
+
+def text_config(part: Part) -> Any | None:
+    """The transformers configuration of the part's text model; None where it writes no text."""
+    module: Any = built(part)
+    writes = hasattr(module, "can_generate") and module.can_generate()
+    return module.config.get_text_config(decoder=True) if writes else None
+
+
+def built(part: Part, shallow: bool = False) -> nn.Module:
+    """The module of `part` on the meta device, in bfloat16, for inference. `shallow`: with two
+    layers of text, since all are alike. Raises CardError."""
+    return _built(part.model_dump_json(), shallow)
+
+
+@lru_cache(maxsize=64)
+def _built(part_json: str, shallow: bool) -> nn.Module:
+    part = Part.model_validate_json(part_json)
+    try:
+        with torch.device("meta"):
+            module = _BUILDERS[part.library](part, shallow)
+    except (AttributeError, TypeError, ValueError, KeyError, ImportError) as error:
+        raise CardError(
+            f"{part.library} cannot build a {part.model} from its card ({error}). "
+            "Compare its [architecture] with the model's config.json."
+        ) from error
+    # Not the libraries' own `to`, which warns of layers that a real load would keep in fp32.
+    return nn.Module.to(module, torch.bfloat16).eval().requires_grad_(False)
+
+
+def _transformers(part: Part, shallow: bool) -> nn.Module:
+    import transformers
+
+    cls: Any = getattr(transformers, part.model)
+    automatic = part.model.startswith("Auto")
+    if automatic:
+        config = transformers.AutoConfig.for_model(**part.config)
+    else:
+        _require(cls, transformers.PreTrainedModel, part)
+        config = cls.config_class(**{k: v for k, v in part.config.items() if k != "model_type"})
+    if shallow:
+        _make_shallow(config.get_text_config(decoder=True))
+    module: nn.Module = cls.from_config(config) if automatic else cls(config)
+    return module
+
+
+def _make_shallow(config: Any) -> None:
+    config.num_hidden_layers = min(SHALLOW_LAYERS, config.num_hidden_layers)
+    if (kinds := getattr(config, "layer_types", None)) is not None:
+        config.layer_types = kinds[:SHALLOW_LAYERS]
+
+
+def _diffusers(part: Part, _shallow: bool) -> nn.Module:
+    import diffusers
+
+    cls = getattr(diffusers, part.model)
+    _require(cls, diffusers.ModelMixin, part)
+    module: nn.Module = cls.from_config(dict(part.config))
+    return module
+
+
+def _whisper(part: Part, _shallow: bool) -> nn.Module:
+    from whisper.model import ModelDimensions, Whisper
+
+    if part.model != "Whisper":
+        raise AttributeError("openai-whisper has one class, Whisper")
+    with _Dense():
+        module: nn.Module = Whisper(ModelDimensions(**part.config))
+    return module
+
+
+class _Dense(TorchFunctionMode):
+    """Leaves out `to_sparse`, which the meta device does not know."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func is torch.Tensor.to_sparse else func(*args, **(kwargs or {}))
+
+
+def _torch(part: Part, _shallow: bool) -> nn.Module:
+    cls = getattr(nn, part.model)
+    _require(cls, nn.Module, part)
+    module: nn.Module = cls(**part.config)
+    return module
+
+
+def _require(cls: Any, base: type, part: Part) -> None:
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        raise AttributeError(f"{part.model} is no model of {part.library}")
+
+
+_BUILDERS = {
+    "transformers": _transformers,
+    "diffusers": _diffusers,
+    "whisper": _whisper,
+    "torch": _torch,
+}
+
+
+@lru_cache(maxsize=64)
+def _tensors(part_json: str) -> tuple[Tensor, ...]:
+    return tuple(_listed(Part.model_validate_json(part_json)))
+
+
+def _listed(part: Part) -> Iterator[Tensor]:
+    module = built(part)
+    packed = {f"{name}.weight" for name in quantizable(module)} if part.quantized else set()
+    seen: set[int] = set()
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        linear = name in packed
+        shape = tuple(tensor.shape)
+        if linear and type(module.get_submodule(name.removesuffix(".weight"))) is not nn.Linear:
+            shape = shape[::-1]  # GPT-2's Conv1D stores what a Linear would, turned round
+        yield Tensor(name, shape, linear, isinstance(tensor, nn.Parameter))
+
+
+def quantizable(module: nn.Module) -> Iterator[str]:
+    """Names of the layers that bitsandbytes replaces: for a transformers model, those that its own
+    quantizer picks (all but the output layer and what is tied); else every linear layer."""
+    from transformers import PreTrainedModel
+    from transformers.pytorch_utils import Conv1D
+    from transformers.quantizers.base import HfQuantizer
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    skipped = None
+    if isinstance(module, PreTrainedModel):
+        skipped = HfQuantizer.get_modules_to_not_convert(
+            module, None, getattr(module, "_keep_in_fp32_modules", None)
+        )
+    for name, layer in module.named_modules():
+        if type(layer) in (nn.Linear, Conv1D) and should_convert_module(name, skipped):
+            yield name

@@ -1,0 +1,126 @@
+"""A set of cards to a certificate, and the cheapest change that would make all of it fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, combinations
+
+from multimodal.architectures import Measured
+from multimodal.cards import ModelCard
+from multimodal.memory.certificate import (
+    BUS_BYTES_PER_S,
+    Certificate,
+    Member,
+    certify,
+    together,
+)
+from multimodal.memory.footprint import DEFAULT_TOKENS, footprint
+
+SHORTEST_CONTEXT = 1024
+MOST_STEPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked: the cards, the budget in bytes, the context in tokens (None: each card's)."""
+
+    cards: tuple[ModelCard, ...]
+    budget_bytes: int
+    reserve_bytes: int = 0
+    context_tokens: int | None = None
+    bus_bytes_per_s: float = BUS_BYTES_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing to do differently; `spare_bytes` is left once it is done."""
+
+    sentence: str
+    spare_bytes: int
+    changes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`change` is None where everything fits already, or where nothing tried helps."""
+
+    certificate: Certificate
+    change: Change | None
+
+
+def plan(request: Request) -> Plan:
+    """Certify the request, and look for a change if its models do not fit together."""
+    members = [_member(card, request.context_tokens) for card in request.cards]
+    certificate = certify(
+        members, request.budget_bytes, request.reserve_bytes, request.bus_bytes_per_s
+    )
+    change = None if certificate.verdict == "together" else cheapest_change(request, members)
+    return Plan(certificate, change)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """`sentence` replaces the member at `index` by `member`, or removes it."""
+
+    sentence: str
+    index: int
+    member: Member | None
+
+
+def cheapest_change(request: Request, members: Sequence[Member]) -> Change | None:
+    """The change after which all fit together: as few steps as possible, and of those the one
+    that gives up the fewest bytes."""
+    room = request.budget_bytes - request.reserve_bytes
+    steps = list(_steps(request, members))
+    for count in range(1, MOST_STEPS + 1):
+        found = [
+            Change("; ".join(step.sentence for step in chosen), room - needed, count)
+            for chosen in combinations(steps, count)
+            if len({step.index for step in chosen}) == count
+            and (needed := together(_changed(members, chosen))) <= room
+        ]
+        if found:
+            return min(found, key=lambda change: change.spare_bytes)
+    return None
+
+
+def _changed(members: Sequence[Member], steps: Sequence[_Step]) -> list[Member]:
+    new = {step.index: step.member for step in steps}
+    chosen = (new.get(index, member) for index, member in enumerate(members))
+    return [member for member in chosen if member is not None]
+
+
+def _steps(request: Request, members: Sequence[Member]) -> Iterator[_Step]:
+    for index, (card, member) in enumerate(zip(request.cards, members, strict=True)):
+        yield from chain(_smaller(card, member, index), _shorter(card, member, index))
+        if sum(other.task is card.task for other in request.cards) > 1:
+            yield _Step(f"leave out {member.title}", index, None)
+
+
+def _smaller(card: ModelCard, member: Member, index: int) -> Iterator[_Step]:
+    for kind in card.quantization:
+        size = footprint(card, kind, member.context_tokens)
+        if size.total < member.footprint.total:
+            smaller = replace(member, quantization=kind, footprint=size)
+            yield _Step(f"{member.title} in {kind}", index, smaller)
+
+
+def _shorter(card: ModelCard, member: Member, index: int) -> Iterator[_Step]:
+    tokens = (member.context_tokens or 0) // 2
+    while tokens >= SHORTEST_CONTEXT and not isinstance(card.architecture, Measured):
+        size = footprint(card, member.quantization, tokens)
+        if size.total < member.footprint.total:
+            shorter = replace(member, context_tokens=tokens, footprint=size)
+            yield _Step(f"{member.title} with {tokens:,} tokens of context", index, shorter)
+        tokens //= 2
+
+
+def _member(card: ModelCard, context_tokens: int | None) -> Member:
+    kind = card.quantization[0] if card.quantization else "bf16"
+    tokens = None
+    if card.context_tokens:
+        tokens = min(context_tokens or DEFAULT_TOKENS, card.context_tokens)
+    computed = not isinstance(card.architecture, Measured)
+    size = footprint(card, kind if computed else None, tokens)
+    return Member(card.name, card.title, kind, tokens, size)

@@ -1,0 +1,299 @@
+"""Bytes computed from a card, against published figures and against real modules on the CPU."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from gguf import GGUFReader
+from torch import nn
+
+from multimodal.architectures import Architecture, Gguf, Modules, Part
+from multimodal.cards import ModelCard
+from multimodal.errors import CardError
+from multimodal.memory.activation import measured, peak_bytes
+from multimodal.memory.footprint import footprint, kv_bytes
+from multimodal.memory.modules import built, tensors, text_config
+from multimodal.memory.quantization import TORCH
+from multimodal.memory.storages import true_bytes
+
+CAUSAL, SEEING = "AutoModelForCausalLM", "AutoModelForImageTextToText"
+
+
+def hf(model: str, **config: Any) -> Part:
+    return Part(library="transformers", model=model, config=config)
+
+
+def card(shape: Architecture, *kinds: str, tokens: int | None = 256) -> ModelCard:
+    return ModelCard.model_validate(
+        {
+            "name": "tiny",
+            "title": "Tiny",
+            "task": "text-generation",
+            "family": "causal_lm",
+            "license": "MIT",
+            "source": {"kind": "hub", "repo": "a/b"},
+            "architecture": shape.model_dump(),
+            "quantization": kinds,
+            "context_tokens": tokens,
+        }
+    )
+
+
+def one(part: Part, **more: Any) -> Modules:
+    return Modules(kind="modules", parts={"model": part}, **more)
+
+
+# Parameters as their authors' model pages and config.json files on the Hugging Face hub give them.
+PUBLISHED = {
+    "Llama-2-7B": (hf(CAUSAL, model_type="llama"), 6_738_415_616),
+    "Llama-2-13B": (
+        hf(
+            CAUSAL,
+            model_type="llama",
+            hidden_size=5120,
+            intermediate_size=13824,
+            num_hidden_layers=40,
+            num_attention_heads=40,
+            num_key_value_heads=40,
+        ),
+        13_015_864_320,
+    ),
+    "Llama-3-8B": (
+        hf(
+            CAUSAL,
+            model_type="llama",
+            vocab_size=128_256,
+            intermediate_size=14336,
+            num_key_value_heads=8,
+        ),
+        8_030_261_248,
+    ),
+    "Mistral-7B-v0.1": (hf(CAUSAL, model_type="mistral"), 7_241_732_096),
+    "Phi-2": (
+        hf(
+            CAUSAL,
+            model_type="phi",
+            hidden_size=2560,
+            intermediate_size=10240,
+            num_hidden_layers=32,
+            num_attention_heads=32,
+        ),
+        2_779_683_840,
+    ),
+    "Gemma-7B": (hf(CAUSAL, model_type="gemma"), 8_537_680_896),
+    "Gemma-2B": (
+        hf(
+            CAUSAL,
+            model_type="gemma",
+            hidden_size=2048,
+            intermediate_size=16384,
+            num_hidden_layers=18,
+            num_attention_heads=8,
+            num_key_value_heads=1,
+        ),
+        2_506_172_416,
+    ),
+    "GPT-2": (hf(CAUSAL, model_type="gpt2"), 124_439_808),
+    "Wav2Vec2 base": (hf("AutoModelForCTC", model_type="wav2vec2"), 94_396_320),
+    "Stable Diffusion 1.5 UNet": (
+        Part(
+            library="diffusers",
+            model="UNet2DConditionModel",
+            config={"cross_attention_dim": 768, "attention_head_dim": 8},
+        ),
+        859_520_964,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_family_has_the_parameters_its_authors_publish(name: str) -> None:
+    part, published = PUBLISHED[name]
+    found = sum(math.prod(t.shape) for t in tensors(one(part)) if t.parameter)
+    assert found == published
+
+
+def test_shipped_gpu_cards_have_the_published_sizes(catalog: Any) -> None:
+    for name, billions in {
+        "mistral-7b-instruct": 7.25,
+        "llava-1.5-7b": 7.06,
+        "whisper-small": 0.244,
+        "stable-diffusion-1.5": 1.066,
+    }.items():
+        shape = catalog.card(name).architecture
+        found = sum(math.prod(t.shape) for t in tensors(shape) if t.parameter) / 1e9
+        assert found == pytest.approx(billions, rel=0.015), name
+
+
+# Sizes in GB of the files on the hub's pages of these models in GGUF.
+GGUF_FILES = [
+    (hf(CAUSAL, model_type="llama"), "q4_0", 3.83),
+    (hf(CAUSAL, model_type="llama"), "q4_k_m", 4.08),
+    (hf(CAUSAL, model_type="llama"), "q5_k_m", 4.78),
+    (hf(CAUSAL, model_type="llama"), "q8_0", 7.16),
+    (hf(CAUSAL, model_type="mistral"), "q4_k_m", 4.37),
+    (hf(CAUSAL, model_type="mistral"), "q5_k_m", 5.13),
+]
+
+
+@pytest.mark.parametrize(("part", "kind", "published"), GGUF_FILES)
+def test_gguf_files_have_the_size_that_is_published(
+    part: Part, kind: str, published: float
+) -> None:
+    shape = Gguf(kind="gguf", config=part.config)
+    assert footprint(card(shape, kind)).weights / 1e9 == pytest.approx(published, rel=0.01)
+
+
+def test_a_real_gguf_file_has_exactly_the_bytes_computed(catalog: Any, weights_of: Any) -> None:
+    reader = GGUFReader(weights_of("smollm2-135m-instruct") / "model.gguf")
+    config = {
+        "model_type": "llama",
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "tie_word_embeddings": True,
+    }
+    shape = Gguf(kind="gguf", config=config)
+    assert footprint(card(shape, "q4_1")).weights == sum(int(t.n_bytes) for t in reader.tensors)
+
+
+# ------------------------------------------------------------ real modules, small
+
+TEXT = {
+    "vocab_size": 512,
+    "hidden_size": 192,
+    "intermediate_size": 320,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
+VISION = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 28,
+    "patch_size": 14,
+    "projection_dim": 32,
+}
+SMALL = {
+    "llama": hf(CAUSAL, model_type="llama", **TEXT),
+    "mistral": hf(CAUSAL, model_type="mistral", **TEXT),
+    "gemma2": hf(CAUSAL, model_type="gemma2", head_dim=32, **TEXT),
+    "phi": hf(CAUSAL, model_type="phi", **(TEXT | {"num_key_value_heads": 6})),
+    "gpt2": hf(CAUSAL, model_type="gpt2", vocab_size=512, n_embd=192, n_layer=3, n_head=6),
+    "llava": hf(
+        SEEING,
+        model_type="llava",
+        text_config={"model_type": "llama", **TEXT},
+        vision_config=VISION,
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: Any) -> tuple[str, Path]:
+    """A small model with random weights, saved as a hub repository would hold it."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    part = SMALL[request.param]
+    config = transformers.AutoConfig.for_model(**part.config)
+    getattr(transformers, part.model).from_config(config).to(torch.bfloat16).save_pretrained(folder)
+    return request.param, folder
+
+
+def loaded(name: str, folder: Path, kind: str) -> nn.Module:
+    cls: Any = getattr(transformers, SMALL[name].model)
+    dtypes = {"fp16": torch.float16, "fp32": torch.float32}
+    if kind in {"fp16", "bf16", "fp32"}:
+        model: nn.Module = cls.from_pretrained(folder, dtype=dtypes.get(kind, torch.bfloat16))
+        return model
+    config = transformers.BitsAndBytesConfig(
+        load_in_8bit=kind == "int8",
+        load_in_4bit=kind != "int8",
+        bnb_4bit_quant_type=kind.partition("-")[0],
+        bnb_4bit_use_double_quant=kind.endswith("-double"),
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    quantized: nn.Module = cls.from_pretrained(
+        folder, dtype=torch.bfloat16, quantization_config=config, device_map={"": "cpu"}
+    )
+    return quantized
+
+
+@pytest.mark.parametrize("kind", TORCH)
+def test_the_estimate_is_what_a_loaded_model_holds(checkpoint: tuple[str, Path], kind: str) -> None:
+    name, folder = checkpoint
+    model = loaded(name, folder, kind)
+    expected = footprint(card(one(SMALL[name]), kind)).weights
+    assert expected == pytest.approx(true_bytes(model), rel=0.02)
+    if kind not in {"fp16", "bf16", "fp32"}:
+        held = sum(p.numel() * p.element_size() for p in model.parameters())
+        assert true_bytes(model) > held, "the quantization state is counted"
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_cache_is_as_large_as_computed(name: str) -> None:
+    part = SMALL[name]
+    config = transformers.AutoConfig.for_model(**part.config)
+    model = getattr(transformers, part.model).from_config(config).to(torch.bfloat16)
+    with torch.no_grad():
+        cache = model(input_ids=torch.zeros((1, 50), dtype=torch.long), use_cache=True)[
+            "past_key_values"
+        ]
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    assert kv_bytes(text_config(part), 50) == held
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_model_of_two_layers_has_the_peak_of_the_whole(name: str) -> None:
+    part = SMALL[name]
+    assert peak_bytes(built(part, shallow=True), 300, None) == peak_bytes(built(part), 300, None)
+
+
+def test_the_peak_on_the_meta_device_is_the_peak_on_a_real_one() -> None:
+    layer = nn.Sequential(nn.Linear(64, 1024), nn.GELU(), nn.Linear(1024, 64))
+    real, meta = torch.randn(32, 64), torch.empty(32, 64, device="meta")
+    expected = 32 * 1024 * 4 * 2  # the wide layer's input and output to GELU
+    assert measured(lambda: layer(real)) == expected
+    layer.to("meta")
+    assert measured(lambda: layer(meta)) == expected
+
+
+def test_a_longer_context_takes_more_cache_and_a_sliding_window_bounds_it() -> None:
+    full = card(one(SMALL["llama"]), "bf16", tokens=None)
+    assert footprint(full, None, 512).kv_cache == 2 * footprint(full, None, 256).kv_cache
+    sliding = text_config(hf(CAUSAL, model_type="mistral", **TEXT, sliding_window=128))
+    assert kv_bytes(sliding, 512) == kv_bytes(sliding, 128)
+
+
+def test_a_measured_card_needs_no_torch_and_owns_its_buffers(catalog: Any) -> None:
+    size = footprint(catalog.card("smollm2-135m-instruct"))
+    assert (size.resident, size.workspace) == (size.total, 0)
+
+
+@pytest.mark.parametrize(
+    ("part", "kinds", "sentence"),
+    [
+        (SMALL["llama"], ("q4_0",), "no quantization 'q4_0'"),
+        (hf(CAUSAL, model_type="llamma"), ("nf4",), "Compare its"),
+        (hf("os", model_type="llama"), ("nf4",), "cannot build a os"),
+        (hf("Trainer"), ("nf4",), "no model of transformers"),
+        (Part(library="torch", model="Module.cuda"), ("nf4",), "cannot build"),
+        (Part(library="whisper", model="Whisper", config={"n_mels": 3}), ("fp16",), "cannot build"),
+    ],
+)
+def test_a_card_that_cannot_be_built_is_told(
+    part: Part, kinds: tuple[str, ...], sentence: str
+) -> None:
+    with pytest.raises(CardError, match=sentence):
+        footprint(card(one(part), *kinds))

@@ -1,0 +1,197 @@
+"""The proof before loading: verdicts, what swaps, the cheapest change, what can be trained."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import combinations
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multimodal.architectures import Measured
+from multimodal.cards import Catalog
+from multimodal.errors import SettingsError
+from multimodal.fit import answer
+from multimodal.memory.certificate import CUDA_CONTEXT_BYTES, Member, certify, together
+from multimodal.memory.footprint import Footprint, footprint
+from multimodal.memory.plan import Request, plan
+from multimodal.memory.training import trainable
+from multimodal.settings import read_settings
+
+GB = 10**9
+
+
+def member(name: str, resident: int, workspace: int = 0) -> Member:
+    size = Footprint(resident, workspace, 0, engine_owned=False)
+    return Member(name, name.upper(), "nf4", None, size)
+
+
+def test_what_fits_together_stays_together() -> None:
+    found = certify([member("a", 4, 2), member("b", 3, 1)], 10, reserve_bytes=1)
+    assert (found.verdict, found.peak_bytes, found.spare_bytes) == ("together", 10, 0)
+    assert not any(line.swaps for line in found.lines)
+
+
+def test_the_cheapest_models_swap_and_say_how_long_it_takes() -> None:
+    found = certify([member("a", 6 * GB), member("b", GB), member("c", 2 * GB)], 8 * GB)
+    assert found.verdict == "swapping"
+    assert [line.member.card for line in found.lines if line.swaps] == ["b", "c"]
+    assert found.peak_bytes == 8 * GB
+    assert "B (0.04 s), C (0.08 s)" in found.sentence
+    assert "1.00 GB too much" in found.sentence
+
+
+def test_a_model_too_large_for_the_card_is_named() -> None:
+    found = certify([member("a", 9 * GB), member("b", GB)], 8 * GB, reserve_bytes=GB)
+    assert found.verdict == "impossible"
+    assert found.sentence == "Does not fit: A needs 9.00 GB, and 7.00 GB are there for models."
+    assert found.spare_bytes == -2 * GB
+
+
+sizes = st.lists(st.tuples(st.integers(1, 20), st.integers(0, 8)), min_size=1, max_size=5)
+
+
+@given(sizes, st.integers(1, 60))
+def test_a_certificate_is_kept_by_every_order_of_turns(
+    pairs: list[tuple[int, int]], budget: int
+) -> None:
+    members = [member(f"m{i}", *pair) for i, pair in enumerate(pairs)]
+    found = certify(members, budget)
+    kept = [line.member for line in found.lines if not line.swaps]
+    moments = [
+        sum(m.footprint.resident for m in {*kept, active}) + active.footprint.workspace
+        for active in members
+    ]
+    if found.verdict == "impossible":
+        assert any(m.footprint.resident + m.footprint.workspace > budget for m in members)
+    else:
+        assert max(moments) == found.peak_bytes <= budget
+        assert (found.verdict == "together") == (together(members) <= budget)
+
+
+@given(sizes, st.integers(1, 60))
+def test_no_other_choice_moves_fewer_bytes(pairs: list[tuple[int, int]], budget: int) -> None:
+    members = [member(f"m{i}", *pair) for i, pair in enumerate(pairs)]
+    found = certify(members, budget)
+    if found.verdict != "swapping":
+        return
+    moved = sum(line.member.footprint.resident for line in found.lines if line.swaps)
+    for count in range(len(members) + 1):
+        for kept in combinations(members, count):
+            base = sum(m.footprint.resident for m in kept)
+            fits = all(
+                base + m.footprint.workspace + (0 if m in kept else m.footprint.resident) <= budget
+                for m in members
+            )
+            others = sum(m.footprint.resident for m in members if m not in kept)
+            assert not fits or others >= moved
+
+
+# ------------------------------------------------------------ the shipped profile
+
+
+def gpu(catalog: Catalog, budget: int, **more: Any) -> Request:
+    cards = tuple(catalog.card(name) for name in catalog.profile("gpu-12gb").names)
+    return Request(cards, budget, CUDA_CONTEXT_BYTES, **more)
+
+
+def test_the_profile_for_12_gb_fits_its_card(catalog: Catalog) -> None:
+    found = plan(gpu(catalog, 12 * GB))
+    assert found.certificate.verdict == "swapping"
+    assert found.certificate.peak_bytes <= 12 * GB
+    assert plan(gpu(catalog, 24 * GB)).certificate.verdict == "together"
+    assert plan(gpu(catalog, 24 * GB)).change is None
+    assert plan(gpu(catalog, 3 * GB)).certificate.verdict == "impossible"
+
+
+def test_the_change_that_is_offered_makes_it_fit(catalog: Catalog) -> None:
+    request = gpu(catalog, 13 * GB)
+    change = plan(request).change
+    assert change is not None
+    assert change.changes == 1
+    assert "LLaVA 1.5 7B with 2,048 tokens" in change.sentence
+    fewer = [
+        footprint(card, None, 2048 if card.name == "llava-1.5-7b" else 4096)
+        for card in request.cards
+    ]
+    needed = sum(size.resident for size in fewer) + max(size.workspace for size in fewer)
+    assert needed + CUDA_CONTEXT_BYTES + change.spare_bytes == 13 * GB
+
+
+def test_one_of_two_models_for_a_task_may_be_left_out(catalog: Catalog) -> None:
+    small = catalog.card("smollm2-135m-instruct")
+    shape = Measured(kind="measured", weights_bytes=3 * GB)
+    large = small.model_copy(update={"name": "large", "title": "Large", "architecture": shape})
+    change = plan(Request((small, large), 2 * GB)).change
+    assert change is not None
+    assert change.sentence == "leave out Large"
+
+
+def test_a_card_of_12_gb_trains_7b_with_qlora_only(catalog: Catalog) -> None:
+    ways = {way.method: way for way in trainable(catalog.card("mistral-7b-instruct"), 11 * GB)}
+    assert [name for name, way in ways.items() if way.fits] == ["QLoRA"]
+    assert ways["QLoRA"].total <= 11 * GB
+    # 7.25 billion parameters, 16 bytes each, as ZeRO counts them.
+    full = ways["full, AdamW"]
+    assert (full.weights + full.states) / 1e9 == pytest.approx(7.25 * 16, rel=0.01)
+
+
+def test_what_is_no_text_model_has_no_training(catalog: Catalog) -> None:
+    assert not list(trainable(catalog.card("smollm2-135m-instruct"), GB))
+    assert not list(trainable(catalog.card("stable-diffusion-1.5"), GB))
+
+
+# ------------------------------------------------------------ the command
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = "from multimodal.cli import main; main()"
+    command = [sys.executable, "-c", code, "fit", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_command_prints_the_ledger() -> None:
+    told = run("--profile", "gpu-12gb", "--budget", "12GB")
+    assert (told.returncode, told.stderr) == (0, "")
+    for words in ("Mistral 7B", "nf4-double", "swaps, 0.09 s", "Cheapest change", "QLoRA"):
+        assert words in told.stdout
+
+
+def test_the_command_prints_json() -> None:
+    told = run("--profile", "gpu-12gb", "--budget", "24GB", "--context", "2048", "--json")
+    found = json.loads(told.stdout)
+    assert found["verdict"] == "together"
+    assert found["spare_bytes"] == found["budget_bytes"] - found["peak_bytes"] > 0
+    assert {row["context_tokens"] for row in found["models"]} == {2048, None}
+    assert found["training"]["Mistral 7B"][0]["method"] == "QLoRA"
+
+
+def test_the_embedded_profile_is_certified_too() -> None:
+    found = answer(read_settings())
+    assert found.plan.certificate.verdict == "together"
+    assert found.training == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--bus", "fast"), "--bus fast: write a size"),
+        (("--profile", "gpu-12"), "did you mean 'gpu-12gb'?"),
+        (("--context", "12"), "256"),
+    ],
+)
+def test_bad_use_of_the_command_is_told(arguments: tuple[str, ...], sentence: str) -> None:
+    told = run(*arguments)
+    assert told.returncode == 2
+    assert sentence in told.stderr
+
+
+def test_a_profile_that_cannot_run_yet_says_so_at_the_start(tmp_path: Any) -> None:
+    from multimodal.build import build
+
+    with pytest.raises(SettingsError, match="multimodal fit --profile gpu-12gb"):
+        build(read_settings(profile="gpu-12gb", data=tmp_path))
