@@ -102,6 +102,8 @@ class Assistant:
             card = self.catalog.card(step.card)
             with self.memory.lease(card, stop) as lease:
                 yield from lease.wait()
+                for told in lease.notices:
+                    yield turn.saw(Notice(told))
                 started = time.monotonic()
                 with closing(self._run(lease.backend, step, turn, stop)) as events:
                     for event in events:

@@ -14,8 +14,10 @@ from multimodal.backends.base import Backend, has_family, load
 from multimodal.cards import AUTO, Catalog, ModelCard, Profile
 from multimodal.errors import MultimodalError, SettingsError
 from multimodal.media import MediaFolder
-from multimodal.memory.devices import Cpu, Device, Simulated
-from multimodal.memory.manager import MemoryManager, Report
+from multimodal.memory.devices import Cpu, Device
+from multimodal.memory.manager import MemoryManager
+from multimodal.memory.simulated import Simulated
+from multimodal.memory.transfers import Report
 from multimodal.messages import Progress
 from multimodal.settings import Settings, prepare_data_folder
 from multimodal.store import Store

@@ -17,8 +17,9 @@ import psutil
 from multimodal.build import choose_profile, read_catalog
 from multimodal.cards import ModelCard, WheelSource
 from multimodal.errors import MultimodalError, WeightsError
-from multimodal.memory.devices import Cpu, Simulated
+from multimodal.memory.devices import Cpu
 from multimodal.memory.footprint import footprint
+from multimodal.memory.simulated import Simulated
 from multimodal.package_index import PackageIndex, pip_settings
 from multimodal.settings import Settings, prepare_data_folder
 from multimodal.weights import Weights

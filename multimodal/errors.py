@@ -59,6 +59,10 @@ class CapacityError(MultimodalError):
     """The memory budget, the disk or the waiting time does not allow it."""
 
 
+class DeviceFullError(CapacityError):
+    """The device itself had no memory left, whatever the budget says."""
+
+
 class BackendError(MultimodalError):
     """An engine failed while it loaded or ran."""
 

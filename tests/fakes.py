@@ -21,8 +21,9 @@ from multimodal.build import Fetching, Program, read_catalog
 from multimodal.cards import FolderSource, ModelCard
 from multimodal.errors import MultimodalError
 from multimodal.media import MediaFolder
-from multimodal.memory.devices import Simulated
-from multimodal.memory.manager import MemoryManager, Report, Source
+from multimodal.memory.manager import MemoryManager
+from multimodal.memory.simulated import Simulated
+from multimodal.memory.transfers import Report, Source
 from multimodal.messages import Description, Event, Progress, Task, TextDelta, Transcript, Usage
 from multimodal.settings import read_settings
 from multimodal.store import Store

@@ -11,9 +11,9 @@ from typing import Any
 from fakes import FakeBackend, FakeSource, card
 
 from multimodal.cards import ModelCard
-from multimodal.memory.devices import Simulated
 from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
+from multimodal.memory.simulated import Simulated
 
 A, B, C = card("a", size=60), card("b", size=30), card("c", size=50)
 Manager = MemoryManager[FakeBackend]
@@ -39,8 +39,10 @@ class _Slow(FakeBackend):
         super().close()
 
 
-def manager(budget: int = 100, source: FakeSource | None = None) -> Manager:
-    return MemoryManager(Simulated(1000), budget, source or FakeSource())
+def manager(
+    budget: int = 100, source: FakeSource | None = None, device: Simulated | None = None
+) -> Manager:
+    return MemoryManager(device or Simulated(1000), budget, source or FakeSource())
 
 
 @contextmanager

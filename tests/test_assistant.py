@@ -17,8 +17,8 @@ from multimodal.cards import Catalog
 from multimodal.chats import Chats
 from multimodal.errors import BackendError, MediaError, PromptError, RequestError
 from multimodal.media import MediaFolder
-from multimodal.memory.devices import Simulated
 from multimodal.memory.manager import MemoryManager
+from multimodal.memory.simulated import Simulated
 from multimodal.messages import (
     Controls,
     Conversation,

@@ -12,8 +12,9 @@ from small_memory import A, B, C, Manager, Slow, finish, held, leased, manager, 
 
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, CapacityError, TurnStoppedError
-from multimodal.memory.devices import Cpu, Simulated
+from multimodal.memory.devices import Cpu
 from multimodal.memory.manager import MemoryManager
+from multimodal.memory.simulated import Simulated
 
 
 def test_models_stay_until_another_needs_their_place() -> None:
@@ -100,11 +101,12 @@ def test_unloading_spares_what_is_in_use() -> None:
 def test_a_full_device_is_told_as_a_capacity_error() -> None:
     device = Simulated(1000)
     memory: Manager = MemoryManager(device, 500, FakeSource())
-    device.fail_next = 1
-    with pytest.raises(CapacityError, match="injected"):
+    use(memory, B)
+    device.fail_next = 4
+    with pytest.raises(CapacityError, match=r"injected.*Close other programs"):
         use(memory, A)
     use(memory, A)
-    assert device.free_bytes() == 940
+    assert device.free_bytes() == 940, "the idle model had to go, in vain"
 
 
 def test_the_device_itself_may_have_less_than_the_budget() -> None:
@@ -120,9 +122,13 @@ def test_the_cpu_reports_this_machines_memory() -> None:
 
 
 def test_simulated_time_passes_with_the_bytes_copied() -> None:
-    device = Simulated(10**10, bus_bytes_per_s=1e9)
+    device = Simulated(10**10, bus_bytes_per_s=1e9, disk_bytes_per_s=1e8)
     device.hold("x", 5 * 10**8)
-    assert device.now_s() == 0.5
+    assert device.now_s() == 5
+    device.drop("x")
+    device.hold("x", 5 * 10**8, parked=True)
+    device.restore("x", object())
+    assert device.now_s() == 5.5
 
 
 def test_idle_models_make_room_for_the_workspace_of_one_that_is_there() -> None:

@@ -18,11 +18,11 @@ from hypothesis.stateful import (
 )
 
 from multimodal.errors import BackendError, MultimodalError
-from multimodal.memory.devices import Simulated
 from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
+from multimodal.memory.simulated import Simulated
 
-BUDGET, CAPACITY = 100, 130
+BUDGET, CAPACITY, HOST = 100, 130, 60
 CARDS = [card(f"m{size}", size=size, concurrency=2) for size in (20, 35, 50, 80)]
 
 
@@ -40,7 +40,7 @@ class Memory(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.device = Simulated(CAPACITY)
+        self.device = Simulated(CAPACITY, host_bytes=HOST, slab_bytes=10)
         self.source = FakeSource()
         self.memory: MemoryManager[FakeBackend] = MemoryManager(self.device, BUDGET, self.source)
         self.granted: list[Turn] = []
@@ -72,10 +72,13 @@ class Memory(RuleBasedStateMachine):
                 turns.remove(turn)
         turn.stack.close()
 
-    @rule(trouble=st.sampled_from(["full device", "broken model", "hanging loads"]))
-    def something_goes_wrong(self, trouble: str) -> None:
+    @rule(
+        trouble=st.sampled_from(["full device", "broken model", "hanging loads"]),
+        times=st.integers(1, 5),
+    )
+    def something_goes_wrong(self, trouble: str, times: int) -> None:
         if trouble == "full device":
-            self.device.fail_next = 1
+            self.device.fail_next = times
         elif trouble == "broken model":
             self.source.fail = [BackendError("injected")]
         else:
@@ -121,7 +124,10 @@ class Memory(RuleBasedStateMachine):
         workspaces = sum(turn.lease.workspace_bytes for turn in self.granted)
         assert snapshot.used_bytes == models + workspaces
         assert self.device.free_bytes() == CAPACITY - models
-        assert len(self.source.loaded) - len(self.source.closed) == len(snapshot.held)
+        alive = len(self.source.loaded) - len(self.source.closed)
+        assert alive == len(snapshot.held) + len(snapshot.mirrored)
+        assert not {held.card for held in snapshot.held} & {m.card for m in snapshot.mirrored}
+        assert sum(mirror.size_bytes for mirror in snapshot.mirrored) <= HOST
 
     def teardown(self) -> None:
         self.source.gate.set()
@@ -131,7 +137,8 @@ class Memory(RuleBasedStateMachine):
         self.memory.close()
         assert self.memory.snapshot().used_bytes == 0
         assert self.device.free_bytes() == CAPACITY
+        assert sorted(self.source.loaded) == sorted(self.source.closed)
 
 
 TestMemory = Memory.TestCase
-TestMemory.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestMemory.settings = settings(max_examples=500, stateful_step_count=50, deadline=None)

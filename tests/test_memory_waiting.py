@@ -12,7 +12,8 @@ from small_memory import A, B, C, Manager, finish, leased, manager, start, use
 from multimodal.errors import BackendError, CapacityError, TurnStoppedError
 from multimodal.memory.devices import Cpu
 from multimodal.memory.lease import MAX_WAIT_S
-from multimodal.memory.manager import PATIENCE_S, MemoryManager
+from multimodal.memory.ledger import PATIENCE_S
+from multimodal.memory.manager import MemoryManager
 
 
 def test_a_failed_load_is_told_to_everyone_who_waits_and_the_next_try_works() -> None:

@@ -5,21 +5,21 @@ A device only measures. Who may come in is decided by the ledger in `budget.py`.
 
 from __future__ import annotations
 
-import threading
+import gc
 import time
 from typing import Protocol
 
 import psutil
 
-from multimodal.errors import CapacityError
-
 
 class Device(Protocol):
-    """`engine` names the device that backends really load onto ("cpu", "cuda")."""
+    """`engine` names the device that backends really load onto ("cpu", "cuda"). `host_bytes` is
+    the most that mirrors of evicted models may take of host memory; 0: none are kept."""
 
     name: str
     engine: str
     simulated: bool
+    host_bytes: int
 
     def capacity_bytes(self) -> int: ...
 
@@ -27,11 +27,25 @@ class Device(Protocol):
 
     def now_s(self) -> float: ...
 
-    def hold(self, card: str, size_bytes: int) -> None:
-        """A model of that size was admitted and is about to be loaded."""
+    def hold(self, card: str, size_bytes: int, parked: bool = False) -> None:
+        """A model of that size was admitted and is about to be loaded, or to be restored if it is
+        `parked`. Raises DeviceFullError."""
 
     def drop(self, card: str) -> None:
         """The model is gone from the device."""
+
+    def park(self, card: str, model: object) -> int:
+        """Take the model off the device and keep its weights in host memory; the bytes they take
+        there, or 0 where this cannot be done and the model must be closed."""
+
+    def restore(self, card: str, model: object) -> None:
+        """Bring a parked model back. Raises DeviceFullError, and the model stays parked."""
+
+    def collect(self) -> None:
+        """Give back memory that is only kept for later, so that a larger piece may be had."""
+
+    def reload_s(self, size_bytes: int, load_s: float) -> float:
+        """What bringing an evicted model back would take; its first load took `load_s`."""
 
 
 class Cpu:
@@ -40,6 +54,7 @@ class Cpu:
     name = "cpu"
     engine = "cpu"
     simulated = False
+    host_bytes = 0
 
     def capacity_bytes(self) -> int:
         return int(psutil.virtual_memory().total)
@@ -50,53 +65,21 @@ class Cpu:
     def now_s(self) -> float:
         return time.monotonic()
 
-    def hold(self, card: str, size_bytes: int) -> None:
+    def hold(self, card: str, size_bytes: int, parked: bool = False) -> None:
         """The operating system keeps the books."""
 
     def drop(self, card: str) -> None:
         """The operating system keeps the books."""
 
+    def park(self, card: str, model: object) -> int:
+        """Host memory is the device itself: nothing would be gained."""
+        return 0
 
-class Simulated:
-    """A card that is not there: capacity in bytes, bus in bytes per second, time that only passes
-    when something is copied. Models run on the CPU; what fits and what swaps is the card's.
+    def restore(self, card: str, model: object) -> None:
+        """Nothing is ever parked."""
 
-    `fail_next` makes the next loads raise as a full card would.
-    """
+    def collect(self) -> None:
+        gc.collect()
 
-    engine = "cpu"
-    simulated = True
-
-    def __init__(self, capacity_bytes: int, bus_bytes_per_s: float = 25e9) -> None:
-        self.name = f"simulated {capacity_bytes / 1e9:.0f} GB card"
-        self.fail_next = 0
-        self._capacity = capacity_bytes
-        self._bus = bus_bytes_per_s
-        self._held: dict[str, int] = {}
-        self._copied_s = 0.0
-        self._lock = threading.Lock()
-
-    def capacity_bytes(self) -> int:
-        return self._capacity
-
-    def free_bytes(self) -> int:
-        with self._lock:
-            return self._capacity - sum(self._held.values())
-
-    def now_s(self) -> float:
-        with self._lock:
-            return self._copied_s
-
-    def hold(self, card: str, size_bytes: int) -> None:
-        with self._lock:
-            if self.fail_next > 0:
-                self.fail_next -= 1
-                raise CapacityError(f"{self.name}: out of memory while loading {card} (injected)")
-            if sum(self._held.values()) + size_bytes > self._capacity:
-                raise CapacityError(f"{self.name}: out of memory while loading {card}")
-            self._held[card] = size_bytes
-            self._copied_s += size_bytes / self._bus
-
-    def drop(self, card: str) -> None:
-        with self._lock:
-            self._held.pop(card, None)
+    def reload_s(self, size_bytes: int, load_s: float) -> float:
+        return load_s

@@ -71,6 +71,8 @@ class Lease(Generic[B]):
     wait_s: float = 0.0
     load_s: float = 0.0
     evicted: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    """What had to be given up to make room on the device, in words."""
     entry: Entry[B] | None = None
     granted: bool = False
 

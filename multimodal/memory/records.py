@@ -6,18 +6,30 @@ from dataclasses import dataclass
 from typing import Literal
 
 State = Literal["loading", "ready"]
+How = Literal["loaded", "restored"]
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One admission. Sizes in bytes; `seconds` on the device's clock, without the download."""
+    """One admission. Sizes in bytes; `seconds` on the device's clock, without the download.
+
+    `moved_bytes` came onto the device; `rungs` are what was done, in words, when the device itself
+    was full; `error` is the sentence of a load that failed.
+    """
 
     card: str
     needed_bytes: int
     free_bytes: int
     victims: tuple[str, ...]
     seconds: float
+    how: How = "loaded"
+    moved_bytes: int = 0
+    rungs: tuple[str, ...] = ()
     error: str | None = None
+
+    @property
+    def bytes_per_s(self) -> float:
+        return self.moved_bytes / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +43,25 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class Mirrored:
+    """An evicted model whose weights stay in host memory."""
+
+    card: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The whole ledger at one moment."""
+    """The whole ledger at one moment. `workspace_bytes` belong to the turns under way."""
 
     device: str
     simulated: bool
     budget_bytes: int
     used_bytes: int
+    workspace_bytes: int
     held: tuple[Held, ...]
+    mirrored: tuple[Mirrored, ...]
     waiting: int
     decisions: tuple[Decision, ...]
+    decided: int
+    """How many decisions there were since the start; `decisions` holds the newest."""

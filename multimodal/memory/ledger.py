@@ -1,0 +1,122 @@
+"""The books: which models are charged to the budget, who uses them, who waits.
+
+No locks and no devices; the manager calls every method under its one lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Generic
+
+from multimodal.errors import BackendError, CapacityError, MultimodalError
+from multimodal.memory.budget import Resident
+from multimodal.memory.footprint import footprint
+from multimodal.memory.lease import B, Entry, Lease
+from multimodal.memory.records import Decision, Held
+from multimodal.messages import Progress
+
+PATIENCE_S = 10.0
+"""A waiter for memory lets others pass it for so long; then nobody new comes in before it."""
+DECISIONS_KEPT = 100
+
+
+class Ledger(Generic[B]):
+    """`budget_bytes` is what `used` never exceeds."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.budget_bytes = budget_bytes
+        self.entries: dict[str, Entry[B]] = {}
+        self.queue: list[Lease[B]] = []
+        self.leases: set[Lease[B]] = set()
+        self.decisions: deque[Decision] = deque(maxlen=DECISIONS_KEPT)
+        self.decided = 0
+
+    @property
+    def used(self) -> int:
+        return sum(entry.charged_bytes for entry in self.entries.values()) + self.workspaces
+
+    @property
+    def workspaces(self) -> int:
+        return sum(lease.workspace_bytes for lease in self.leases)
+
+    @property
+    def promised(self) -> int:
+        """Bytes of loads under way that the device may not show yet."""
+        return sum(entry.promised_bytes for entry in self.entries.values())
+
+    @property
+    def held(self) -> tuple[Held, ...]:
+        return tuple(
+            Held(e.card.name, e.size_bytes, e.leases, "ready" if e.backend else "loading")
+            for e in self.entries.values()
+            if e.charged_bytes
+        )
+
+    def residents(self, but: Entry[B] | None = None) -> list[Resident]:
+        return [entry.resident() for entry in self.entries.values() if entry is not but]
+
+    def idle(self) -> list[str]:
+        """Models that nobody uses, the longest unused first."""
+        found = [e for e in self.entries.values() if e.backend is not None and not e.leases]
+        return [entry.card.name for entry in sorted(found, key=lambda e: e.last_used_s)]
+
+    def ahead(self, lease: Lease[B]) -> int:
+        """How many earlier waiters must come first: those for the same model, and one for another
+        model that has waited for memory longer than is fair."""
+        earlier = self.queue[: self.queue.index(lease)]
+        same = sum(other.card.name == lease.card.name for other in earlier)
+        now = time.monotonic()
+        starving = any(
+            other.card.name not in self.entries and now - other.asked_s > PATIENCE_S
+            for other in earlier
+        )
+        return same or int(starving)
+
+    def needed(self, lease: Lease[B]) -> int:
+        """The bytes `lease` needs in all. Raises CapacityError where they never fit."""
+        needed = footprint(lease.card).resident + lease.workspace_bytes
+        if needed > self.budget_bytes:
+            raise CapacityError(
+                f"{lease.card.title} needs {needed / 1e9:.2f} GB and the budget is "
+                f"{self.budget_bytes / 1e9:.2f} GB. Raise --budget, or choose a smaller model."
+            )
+        return needed
+
+    def grant(self, entry: Entry[B], lease: Lease[B]) -> None:
+        entry.leases += 1
+        entry.uses += 1
+        entry.last_used_s = time.monotonic()
+        self.queue.remove(lease)
+        self.leases.add(lease)
+        lease.granted = True
+
+    def release(self, lease: Lease[B]) -> None:
+        if lease in self.queue:
+            self.queue.remove(lease)
+        if lease in self.leases and lease.entry is not None:
+            self.leases.remove(lease)
+            lease.entry.leases -= 1
+            lease.entry.last_used_s = time.monotonic()
+
+    def retire(self, name: str) -> tuple[Entry[B], B]:
+        """Take the model from an idle entry. The entry stays until the model is off the device, so
+        that nobody loads a second copy beside it."""
+        entry = self.entries[name]
+        backend, entry.backend = entry.backend, None
+        if backend is None:
+            raise BackendError(f"{entry.card.title} is not there to be unloaded")
+        entry.progress = Progress(f"Unloading {entry.card.title}")
+        return entry, backend
+
+    def fail(self, entry: Entry[B], error: MultimodalError) -> None:
+        """Take a failed load off the books, and tell everyone who waits for that model."""
+        entry.error = error
+        for waiting in self.queue:
+            if waiting.card.name == entry.card.name:
+                waiting.entry = entry
+        del self.entries[entry.card.name]
+
+    def record(self, decision: Decision) -> None:
+        self.decisions.append(decision)
+        self.decided += 1

@@ -1,0 +1,176 @@
+"""Models on their way: from the disk or their mirror onto the device, and off it again.
+
+What leaves is not copied back: its weights never change, and a mirror of them stays in host memory,
+as long as there is room for it. When the device itself is full, whatever the budget says, there is
+a ladder: give back what is only cached, evict one idle model, evict all of them, give up. Each rung
+is taken once and told.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from multimodal.cards import ModelCard
+from multimodal.errors import DeviceFullError
+from multimodal.memory.devices import Device
+from multimodal.memory.lease import B, Closable
+from multimodal.memory.records import How, Mirrored
+from multimodal.messages import Progress
+
+log = logging.getLogger(__name__)
+
+B_co = TypeVar("B_co", bound=Closable, covariant=True)
+Report = Callable[[Progress], None]
+
+
+class Source(Protocol[B_co]):
+    """Gets weights and turns them into a loaded model; both may take long and may fail."""
+
+    def fetch(self, card: ModelCard, report: Report) -> Path: ...
+
+    def load(self, card: ModelCard, files: Path, engine: str) -> B_co: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Brought(Generic[B]):
+    """A model that has arrived. `seconds` on the device's clock, without any download."""
+
+    model: B
+    how: How
+    seconds: float
+    rungs: tuple[str, ...]
+
+
+class Transfers(Generic[B]):
+    """Every method is thread-safe, but the caller sees to it that one model is not brought and
+    sent away at once."""
+
+    def __init__(self, device: Device, source: Source[B]) -> None:
+        self._device = device
+        self._source = source
+        self._lock = threading.Lock()
+        self._parked: dict[str, tuple[B, int]] = {}
+
+    @property
+    def mirrored(self) -> tuple[Mirrored, ...]:
+        """Evicted models whose weights stay in host memory, the longest there first."""
+        with self._lock:
+            return tuple(Mirrored(name, size) for name, (_, size) in self._parked.items())
+
+    def bring(
+        self,
+        card: ModelCard,
+        size_bytes: int,
+        report: Report,
+        evict_idle: Callable[[int | None], int],
+        admitted: Callable[[], None],
+    ) -> Brought[B]:
+        """Load or restore `card`. `evict_idle(n)` sends away up to n idle models (None: all) and
+        returns how many; `admitted()` is called once the device counts the model's bytes.
+
+        Raises what the source raises, and DeviceFullError after the last rung.
+        """
+        parked = self._take(card.name)
+        files = Path() if parked else self._source.fetch(card, report)
+        verb = "Restoring" if parked else "Loading"
+        report(Progress(f"{verb} {card.title}"))
+        started_s = self._device.now_s()
+        rungs: list[str] = []
+        for rung in self._ladder(evict_idle):
+            try:
+                self._device.hold(card.name, size_bytes, parked is not None)
+                admitted()
+                model = self._arrived(card, parked, files)
+            except DeviceFullError as error:
+                self._device.drop(card.name)
+                if (told := rung()) is None:
+                    if parked:
+                        self._keep(card.name, parked)
+                    raise DeviceFullError(f"{error}. Close other programs that use it.") from error
+                rungs.append(told)
+                report(Progress(f"{told} {verb} {card.title}"))
+            except BaseException:
+                if parked:
+                    self._keep(card.name, parked)
+                raise
+            else:
+                seconds = self._device.now_s() - started_s
+                return Brought(model, "restored" if parked else "loaded", seconds, tuple(rungs))
+        raise AssertionError("the ladder ends by raising")
+
+    def _arrived(self, card: ModelCard, parked: tuple[B, int] | None, files: Path) -> B:
+        if parked is None:
+            return self._source.load(card, files, self._device.engine)
+        self._device.restore(card.name, parked[0])
+        return parked[0]
+
+    def _ladder(
+        self, evict_idle: Callable[[int | None], int]
+    ) -> Iterator[Callable[[], str | None]]:
+        """What to do after each failed try: told in words, or None where nothing is left."""
+
+        def collect() -> str:
+            self._device.collect()
+            return "The device was full; its cache was emptied."
+
+        def evict(count: int | None) -> str | None:
+            gone = evict_idle(count)
+            self._device.collect()
+            left = "one idle model left" if gone == 1 else f"{gone} idle models left"
+            return f"The device was full; {left}." if gone else None
+
+        yield collect
+        yield lambda: evict(1)
+        yield lambda: evict(None)
+        yield lambda: None
+
+    def send_away(self, card: ModelCard, model: B) -> None:
+        """Take the model off the device: parked if there is room for its mirror, else closed."""
+        kept = 0
+        try:
+            kept = self._device.park(card.name, model)
+        except Exception:
+            log.exception("%s could not be kept in host memory", card.title)
+        if not kept:
+            self.close(card, model)
+            return
+        self._keep(card.name, (model, kept))
+
+    def close(self, card: ModelCard, model: B) -> None:
+        self._close_all([(card.name, model)])
+
+    def forget(self) -> None:
+        """Close every model that is parked; for the end of the program."""
+        with self._lock:
+            surplus = self._surplus(0)
+        self._close_all(surplus)
+
+    def _take(self, name: str) -> tuple[B, int] | None:
+        with self._lock:
+            return self._parked.pop(name, None)
+
+    def _keep(self, name: str, parked: tuple[B, int]) -> None:
+        with self._lock:
+            self._parked[name] = parked
+            surplus = self._surplus(self._device.host_bytes)
+        self._close_all(surplus)
+
+    def _surplus(self, most_bytes: int) -> list[tuple[str, B]]:
+        """Take off the mirrors that were longest unused until the rest fits in host memory."""
+        gone = []
+        while sum(size for _, size in self._parked.values()) > most_bytes:
+            name = next(iter(self._parked))
+            gone.append((name, self._parked.pop(name)[0]))
+        return gone
+
+    def _close_all(self, models: list[tuple[str, B]]) -> None:
+        for name, model in models:
+            try:
+                model.close()
+            except Exception:
+                log.exception("%s could not be closed", name)
