@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from multimodal.assistant import Assistant
 from multimodal.backends.base import Backend, has_family, load
 from multimodal.cards import AUTO, Catalog, ModelCard, Profile
@@ -195,7 +197,8 @@ def device_of(settings: Settings) -> Device:
     """The device that was asked for. Raises SettingsError where it cannot be had."""
     kind = settings.device_kind
     if kind == "sim":
-        return Simulated(settings.simulated_bytes)
+        # Models of a simulated card run on the CPU, so host memory holds its mirrors anyway.
+        return Simulated(settings.simulated_bytes, host_bytes=psutil.virtual_memory().total // 2)
     if kind == "cuda":
         has = "has an NVIDIA driver" if shutil.which("nvidia-smi") else "shows no NVIDIA driver"
         raise SettingsError(

@@ -39,6 +39,7 @@ ALLOWED_SIDEWAYS = {
     ("cli", "fit"),
     ("cli", "terminal"),
     ("web", "api"),
+    ("web", "fit"),
 }
 HEAVY = {
     "torch",

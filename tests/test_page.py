@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 from browser import Person, launch
-from conftest import Server, wait_until
+from conftest import Server, running_app, wait_until
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
@@ -69,6 +69,38 @@ def test_what_another_person_sends_too_is_not_lost(
     assert shown.evaluate("image => image.complete && image.naturalWidth") > 0
     assert (app.data / "media").as_posix() in (shown.get_attribute("src") or "")
     for person in (waiting, quick):
+        person.close()
+
+
+def test_what_fits_is_worked_out_before_a_model_is_chosen(person: Person) -> None:
+    page = person.page
+    page.get_by_role("button", name="What fits?").click()
+    page.get_by_label("Budget").fill("lots")
+    page.get_by_role("button", name="Work it out").click()
+    assert "--budget lots: write a size" in page.locator(".fit-wrong").inner_text(timeout=60_000)
+    page.get_by_label("Set of models").click()
+    page.get_by_role("option", name="One GPU of 12 GB").click()
+    page.get_by_label("Budget").fill("24GB")
+    page.get_by_role("button", name="Work it out").click()
+    told = page.locator("section.fit").inner_text(timeout=60_000)
+    for words in ("Fits together", "Mistral 7B", "+2.66 GB in use", "QLoRA"):
+        assert words in told
+
+
+def test_a_simulated_card_says_so_and_keeps_what_leaves(
+    browser: Browser, all_weights: Path, tmp_path: Path, examples: Path
+) -> None:
+    with running_app(tmp_path, "--device", "sim:2GB", "--budget", "1.5GB") as app:
+        person = Person(browser, app.url)
+        person.ask("What is photosynthesis?")
+        person.ask("What is this?", examples / "chelsea.jpg")
+        gauge = person.page.locator("#gauge")
+        gauge.get_by_text("so SmolLM2 135M left").wait_for(timeout=10_000)
+        told = gauge.inner_text()
+        assert "This card is simulated" in told
+        assert "kept in host memory" in told
+        person.ask("What is gravity?")
+        gauge.get_by_text("restored in 0.03 s (25.0 GB/s)").wait_for(timeout=10_000)
         person.close()
 
 

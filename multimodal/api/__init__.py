@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from multimodal.api import chat, speech
 from multimodal.api.guard import INVALID, failure, guarded, names_of
+from multimodal.api.metrics import metrics
 from multimodal.build import Program
 from multimodal.cards import AUTO
 
@@ -32,6 +33,7 @@ def routes(program: Program) -> list[BaseRoute]:
 
     return [
         Route("/health", partial(_call, health, program), methods=["GET"]),
+        route("/metrics", metrics, "GET"),
         route("/v1/models", models, "GET"),
         route("/v1/chat/completions", chat.completions, "POST"),
         route("/v1/audio/transcriptions", speech.transcriptions, "POST"),

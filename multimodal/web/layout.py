@@ -11,6 +11,7 @@ from multimodal.build import Program
 from multimodal.cards import AUTO, SamplingDefaults
 from multimodal.messages import Task
 from multimodal.web.desk import Visitor
+from multimodal.web.fitting import FittingPanel
 
 TITLE = "Multimodal chat"
 POLL_S = 2.0
@@ -78,6 +79,7 @@ class Layout:
             with gr.Accordion("Instructions and sampling", open=False, elem_id="controls"):
                 self._sampling()
             self.gauge = gr.HTML(elem_id="gauge")
+            self.fit = FittingPanel(self.program)
 
     def _choices(self) -> list[tuple[str, str]]:
         return [(card.title, card.name) for card in self.program.cards]

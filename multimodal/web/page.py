@@ -13,7 +13,7 @@ from multimodal.build import Program
 from multimodal.cards import AUTO
 from multimodal.errors import MultimodalError
 from multimodal.messages import Controls, Sampling, new_id
-from multimodal.web import render
+from multimodal.web import gauge, render
 from multimodal.web.desk import Desk, Visitor
 from multimodal.web.layout import TITLE, Layout
 
@@ -58,6 +58,10 @@ class Page:
         ui.delete.click(_ask, None, choice, **quiet)
         ui.keep.click(_unask, None, choice, **quiet)
         ui.sure.click(self._delete, state, opened, **quiet).then(_unask, None, choice, **quiet)
+        fit = ui.fit
+        fit.ask.click(
+            fit.work_out, [fit.profile, fit.budget], fit.told, **(quiet | {"show_progress": "full"})
+        )
         ui.reset.click(self._reset, None, ui.controls[1:], **quiet)
 
     def _wire_talk(self, state: list[Any], quiet: dict[str, Any]) -> None:
@@ -95,11 +99,11 @@ class Page:
         return self._gauge(), self._fetching()
 
     def _gauge(self) -> str:
-        return render.gauge(self.program.memory.snapshot(), self._titles)
+        return gauge.gauge(self.program.memory.snapshot(), self._titles)
 
     def _fetching(self) -> str:
         state = self.program.fetching
-        return render.fetching(dict(state.progress), dict(state.errors), self._titles)
+        return gauge.fetching(dict(state.progress), dict(state.errors), self._titles)
 
     def _opened(self, visitor: Visitor, conversation: str) -> list[Any]:
         shown = self.desk.open(visitor, conversation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 
 from multimodal.cards import Catalog
 from multimodal.chats import Draft
-from multimodal.memory.records import Snapshot
 from multimodal.messages import (
     AudioPart,
     Conversation,
@@ -21,7 +20,6 @@ from multimodal.messages import (
     Step,
     TextPart,
 )
-from multimodal.weights import FetchProgress
 
 Bubble = dict[str, Any]
 PathOf = Callable[[ImagePart | AudioPart], Path]
@@ -162,55 +160,6 @@ class Renderer:
     def _title(self, card: str) -> str:
         known = {c.name: c.title for c in self.catalog.cards}
         return known.get(card, card)
-
-
-def gauge(snapshot: Snapshot, titles: Mapping[str, str]) -> str:
-    """The memory budget as a bar with one segment a model; HTML."""
-    budget = max(1, snapshot.budget_bytes)
-    segments = "".join(
-        f'<i class="{held.state}{" busy" if held.leases else ""}" '
-        f'style="width:{100 * held.size_bytes / budget:.2f}%"></i>'
-        for held in snapshot.held
-    )
-    rows = "".join(
-        f"<li><span>{escape(titles.get(held.card, held.card))}</span>"
-        f"<span>{'loading' if held.state == 'loading' else _gb(held.size_bytes)}</span></li>"
-        for held in snapshot.held
-    )
-    used, whole = _gb(snapshot.used_bytes), _gb(snapshot.budget_bytes)
-    simulated = " (simulated)" if snapshot.simulated else ""
-    label = f"Memory: {used} of {whole} in use on {snapshot.device}{simulated}"
-    empty = "" if snapshot.held else "<li><span>No model is loaded yet</span></li>"
-    return (
-        f'<section class="gauge" aria-label="{escape(label)}"><p><b>Memory</b>'
-        f"<span>{used} of {whole} · {escape(snapshot.device)}</span></p>"
-        f'<div role="meter" aria-label="{escape(label)}" aria-valuemin="0" aria-valuemax="100" '
-        f'aria-valuenow="{100 * snapshot.used_bytes / budget:.0f}">{segments}</div>'
-        f"<ul>{rows}{empty}</ul></section>"
-    )
-
-
-def fetching(
-    progress: Mapping[str, FetchProgress], errors: Mapping[str, str], titles: Mapping[str, str]
-) -> str:
-    """The first start's download, or why it failed; "" when there is nothing to tell. HTML."""
-    rows = []
-    for card, state in progress.items():
-        share = 100 * state.done_bytes / max(1, state.total_bytes)
-        done, total = state.done_bytes / 1e6, state.total_bytes / 1e6
-        rows.append(
-            f"<li><label>{escape(titles.get(card, card))}<span>{done:.0f} of {total:.0f} MB</span>"
-            f'</label><progress max="100" value="{share:.1f}"></progress></li>'
-        )
-    if rows:
-        return (
-            '<section class="fetching" role="status"><p>Getting the models, once. '
-            f"You can type already.</p><ul>{''.join(rows)}</ul></section>"
-        )
-    if errors:
-        sentences = "".join(f"<p>⚠️ {escape(sentence)}</p>" for sentence in errors.values())
-        return f'<section class="fetching" role="alert">{sentences}</section>'
-    return ""
 
 
 def _steps(outcome: Outcome | None) -> list[Step]:

@@ -1,0 +1,81 @@
+"""“What fits?” on the page: the certificate of a profile under a budget, before it is chosen."""
+
+from __future__ import annotations
+
+from html import escape
+
+import gradio as gr
+
+from multimodal.build import Program
+from multimodal.errors import MultimodalError
+from multimodal.fit import Answer, answer
+from multimodal.memory.certificate import Line
+from multimodal.memory.training import Training
+from multimodal.settings import read_settings
+
+
+class FittingPanel:
+    """Builds its components inside the Blocks that is open."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        profiles = [(profile.title, profile.name) for profile in program.catalog.profiles]
+        with gr.Accordion("What fits?", open=False, elem_id="fit"):
+            self.profile = gr.Dropdown(profiles, value=program.profile.name, label="Set of models")
+            self.budget = gr.Textbox(
+                "", label="Budget", placeholder="12GB", info="Empty: the set's own", max_lines=1
+            )
+            self.ask = gr.Button("Work it out", size="sm", elem_id="fit-ask")
+            self.told = gr.HTML(elem_id="fit-told")
+
+    def work_out(self, profile: str, budget: str) -> str:
+        """The certificate as HTML; what is wrong with the budget, in its place."""
+        settings = self._program.settings
+        try:
+            asked = read_settings(
+                profile=profile, budget=budget.strip() or None, models=settings.models
+            )
+            return drawn(answer(asked))
+        except MultimodalError as error:
+            return f'<p class="fit-wrong" role="alert">{escape(str(error))}</p>'
+
+
+def drawn(found: Answer) -> str:
+    """The answer for a narrow column."""
+    certificate, change = found.plan.certificate, found.plan.change
+    rows = "".join(_line(line) for line in certificate.lines)
+    if certificate.reserve_bytes:
+        rows += _row("CUDA context", _gb(certificate.reserve_bytes), "a reserve")
+    advice = ""
+    if change:
+        advice = f"<p>Cheapest change so that all fit together: {escape(change.sentence)}.</p>"
+    training = "".join(_training(title, ways) for title, ways in found.training.items())
+    return (
+        f'<section class="fit" role="status"><p class="{certificate.verdict}"><b>'
+        f"{escape(certificate.sentence)}</b></p><ul>{rows}</ul>{advice}{training}</section>"
+    )
+
+
+def _line(line: Line) -> str:
+    size = line.member.footprint
+    more = [line.member.quantization]
+    if size.workspace:
+        more.append(f"+{_gb(size.workspace)} in use")
+    more.append(f"swaps in {line.swap_s:.2f} s" if line.swaps else "stays")
+    return _row(line.member.title, _gb(size.resident), " · ".join(more))
+
+
+def _training(title: str, ways: tuple[Training, ...]) -> str:
+    rows = "".join(
+        _row(way.method, _gb(way.total), f"up to {way.tokens:,} tokens" if way.fits else "no")
+        for way in ways
+    )
+    return f"<p>Fine-tuning {escape(title)} on it</p><ul>{rows}</ul>"
+
+
+def _row(name: str, size: str, more: str) -> str:
+    return f"<li><span>{escape(name)}<small>{escape(more)}</small></span><span>{size}</span></li>"
+
+
+def _gb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.2f} GB"

@@ -1,0 +1,109 @@
+"""The memory's state and the first start's downloads, as HTML for the side of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+from multimodal.memory.records import Decision, Held, Snapshot
+from multimodal.weights import FetchProgress
+
+
+def gauge(snapshot: Snapshot, titles: Mapping[str, str]) -> str:
+    """The budget as a bar with one segment a model, what each does, and the last decision."""
+    budget = max(1, snapshot.budget_bytes)
+    segments = "".join(
+        f'<i class="{held.state}{" busy" if held.leases else ""}" '
+        f'style="width:{100 * held.size_bytes / budget:.2f}%"></i>'
+        for held in snapshot.held
+    )
+    if snapshot.workspace_bytes:
+        share = 100 * snapshot.workspace_bytes / budget
+        segments += f'<i class="workspace" style="width:{share:.2f}%"></i>'
+    used, whole = _gb(snapshot.used_bytes), _gb(snapshot.budget_bytes)
+    label = f"Memory: {used} of {whole} in use on {snapshot.device}"
+    return (
+        f'<section class="gauge" aria-label="{escape(label)}"><p><b>Memory</b>'
+        f"<span>{used} of {whole} · {escape(snapshot.device)}</span></p>"
+        f'<div role="meter" aria-label="{escape(label)}" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{100 * snapshot.used_bytes / budget:.0f}">{segments}</div>'
+        f"<ul>{''.join(_rows(snapshot, titles))}</ul>{_last(snapshot, titles)}"
+        f"{_simulated(snapshot)}</section>"
+    )
+
+
+def _rows(snapshot: Snapshot, titles: Mapping[str, str]) -> list[str]:
+    rows = [(held.card, _state(held)) for held in snapshot.held]
+    rows += [(mirror.card, "kept in host memory") for mirror in snapshot.mirrored]
+    if snapshot.workspace_bytes:
+        rows.append(("Turns under way", _gb(snapshot.workspace_bytes)))
+    if snapshot.waiting:
+        rows.append(("Waiting", f"{snapshot.waiting}"))
+    if not rows:
+        return ["<li><span>No model is loaded yet</span></li>"]
+    return [
+        f"<li><span>{escape(titles.get(name, name))}</span><span>{words}</span></li>"
+        for name, words in rows
+    ]
+
+
+def _state(held: Held) -> str:
+    if held.state == "loading":
+        return "loading"
+    return f"{_gb(held.size_bytes)}{' · in use' if held.leases else ''}"
+
+
+def _last(snapshot: Snapshot, titles: Mapping[str, str]) -> str:
+    if not snapshot.decisions:
+        return ""
+    return f"<p class='last'>{escape(decision_sentence(snapshot.decisions[-1], titles))}</p>"
+
+
+def decision_sentence(decision: Decision, titles: Mapping[str, str]) -> str:
+    """What the memory manager did last, and why."""
+    title = titles.get(decision.card, decision.card)
+    if decision.error:
+        return f"Last: {title} could not be brought: {decision.error}"
+    speed = f" ({decision.bytes_per_s / 1e9:.1f} GB/s)" if decision.how == "restored" else ""
+    done = f"Last: {title} {decision.how} in {decision.seconds:.2f} s{speed}"
+    free = f"{_gb(max(0, decision.free_bytes))} were free"
+    if not decision.victims:
+        return f"{done}; {free}, nothing had to go."
+    gone = ", ".join(titles.get(name, name) for name in decision.victims)
+    return f"{done}; it needed {_gb(decision.needed_bytes)} and {free}, so {gone} left."
+
+
+def _simulated(snapshot: Snapshot) -> str:
+    if not snapshot.simulated:
+        return ""
+    return (
+        "<p class='simulated' role='note'>This card is simulated: models run on the CPU; what "
+        "fits, what swaps and the seconds above are the card's.</p>"
+    )
+
+
+def fetching(
+    progress: Mapping[str, FetchProgress], errors: Mapping[str, str], titles: Mapping[str, str]
+) -> str:
+    """The first start's download, or why it failed; "" when there is nothing to tell."""
+    rows = []
+    for card, state in progress.items():
+        share = 100 * state.done_bytes / max(1, state.total_bytes)
+        done, total = state.done_bytes / 1e6, state.total_bytes / 1e6
+        rows.append(
+            f"<li><label>{escape(titles.get(card, card))}<span>{done:.0f} of {total:.0f} MB</span>"
+            f'</label><progress max="100" value="{share:.1f}"></progress></li>'
+        )
+    if rows:
+        return (
+            '<section class="fetching" role="status"><p>Getting the models, once. '
+            f"You can type already.</p><ul>{''.join(rows)}</ul></section>"
+        )
+    if errors:
+        sentences = "".join(f"<p>⚠️ {escape(sentence)}</p>" for sentence in errors.values())
+        return f'<section class="fetching" role="alert">{sentences}</section>'
+    return ""
+
+
+def _gb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.2f} GB"
