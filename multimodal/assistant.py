@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from multimodal.backends.base import Backend, ImageRequest, Request, SpeechRequest, TextRequest
 from multimodal.cards import Catalog, Profile
-from multimodal.errors import MediaError, TurnStoppedError
+from multimodal.errors import DeviceFullError, MediaError, TurnStoppedError
 from multimodal.media import MediaFolder
 from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
@@ -25,6 +25,7 @@ from multimodal.messages import (
     Message,
     Notice,
     Outcome,
+    Progress,
     Role,
     Route,
     RouteChosen,
@@ -105,12 +106,29 @@ class Assistant:
                 for told in lease.notices:
                     yield turn.saw(Notice(told))
                 started = time.monotonic()
-                with closing(self._run(lease.backend, step, turn, stop)) as events:
+                with closing(self._tried(lease, step, turn, stop)) as events:
                     for event in events:
                         yield turn.saw(event)
                 turn.took(lease, step, time.monotonic() - started)
             if step is route.steps[-1] and not route.again:
                 yield from turn.answer_from_pictures(step)
+
+    def _tried(
+        self, lease: Lease[Backend], step: Step, turn: _Turn, stop: threading.Event
+    ) -> Generator[Event, None, None]:
+        """Run the step; where the device is full before anything was said, make room and again."""
+        said = False
+        while True:
+            try:
+                with closing(self._run(lease.backend, step, turn, stop)) as events:
+                    for event in events:
+                        said = said or not isinstance(event, Progress | Notice)
+                        yield event
+                return
+            except DeviceFullError:
+                if said or (told := self.memory.relieve(lease)) is None:
+                    raise
+                yield Notice(told)
 
     def _run(
         self, backend: Backend, step: Step, turn: _Turn, stop: threading.Event

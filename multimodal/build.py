@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from multimodal.errors import MultimodalError, SettingsError
 from multimodal.media import MediaFolder
 from multimodal.memory.devices import Cpu, Device
 from multimodal.memory.manager import MemoryManager
+from multimodal.memory.peaks import Peaks
 from multimodal.memory.simulated import Simulated
 from multimodal.memory.transfers import Report
 from multimodal.messages import Progress
@@ -95,7 +95,7 @@ def build(settings: Settings) -> Program:
     _check_families(catalog, profile)
     weights = Weights(settings.weights_folder, settings.offline)
     budget = int(settings.budget or profile.budget)
-    memory = MemoryManager(device, budget, _Models(weights))
+    memory = MemoryManager(device, budget, _Models(weights), Peaks(settings.data / "peaks.json"))
     media = MediaFolder(settings.media_folder)
     return Program(
         settings,
@@ -200,9 +200,7 @@ def device_of(settings: Settings) -> Device:
         # Models of a simulated card run on the CPU, so host memory holds its mirrors anyway.
         return Simulated(settings.simulated_bytes, host_bytes=psutil.virtual_memory().total // 2)
     if kind == "cuda":
-        has = "has an NVIDIA driver" if shutil.which("nvidia-smi") else "shows no NVIDIA driver"
-        raise SettingsError(
-            f"--device cuda: running models on CUDA is not part of this version (this machine "
-            f"{has}). Use --device cpu, or --device sim:12GB to see what such a card would do."
-        )
+        from multimodal.memory.cuda import Cuda
+
+        return Cuda()
     return Cpu()

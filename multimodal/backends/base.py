@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import psutil
 
 from multimodal.cards import ModelCard
-from multimodal.errors import BackendError, CardError, MultimodalError
+from multimodal.errors import BackendError, CardError, DeviceFullError, MultimodalError
 from multimodal.messages import AudioPart, Event, Focus, ImagePart, Sampling
 
 if TYPE_CHECKING:
@@ -86,6 +86,11 @@ class Backend(Protocol):
 Loader = Callable[[ModelCard, Path, str], Backend]
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    """PyTorch's error, recognised without importing PyTorch."""
+    return type(error).__name__ == "OutOfMemoryError"
+
+
 def has_family(family: str) -> bool:
     """Whether there is a backend for cards of that family."""
     return importlib.util.find_spec(f"{__package__}.{family}") is not None
@@ -112,6 +117,8 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     except MultimodalError:
         raise
     except Exception as error:
+        if _is_out_of_memory(error):
+            raise DeviceFullError(f"{card.title}: the device is out of memory") from error
         raise BackendError(f"{card.title} could not be loaded: {error}") from error
     return backend
 
@@ -141,6 +148,8 @@ def stream(
         while (event := events.get()) is not None:
             if isinstance(event, MultimodalError):
                 raise event
+            if isinstance(event, Exception) and _is_out_of_memory(event):
+                raise DeviceFullError("the device ran out of memory") from event
             if isinstance(event, BaseException):
                 raise BackendError(f"the engine failed: {event}") from event
             yield event

@@ -53,6 +53,10 @@ class OpenAIWhisper(Hearer):
     def close(self) -> None:
         self._model = None
 
+    def modules(self) -> list[torch.nn.Module]:
+        """What may be moved off the device and back while nobody listens."""
+        return [self._model] if self._model is not None else []
+
     def words(
         self,
         piece: NDArray[np.float32],

@@ -27,6 +27,9 @@ class Device(Protocol):
 
     def now_s(self) -> float: ...
 
+    def limit(self, budget_bytes: int) -> None:
+        """Let the device itself refuse more than that, where it can."""
+
     def hold(self, card: str, size_bytes: int, parked: bool = False) -> None:
         """A model of that size was admitted and is about to be loaded, or to be restored if it is
         `parked`. Raises DeviceFullError."""
@@ -34,12 +37,24 @@ class Device(Protocol):
     def drop(self, card: str) -> None:
         """The model is gone from the device."""
 
+    def loaded(self, card: str, model: object) -> int:
+        """A model was loaded and may be mirrored; its true bytes, 0 where they cannot be known."""
+
     def park(self, card: str, model: object) -> int:
         """Take the model off the device and keep its weights in host memory; the bytes they take
         there, or 0 where this cannot be done and the model must be closed."""
 
     def restore(self, card: str, model: object) -> None:
         """Bring a parked model back. Raises DeviceFullError, and the model stays parked."""
+
+    def forget(self, card: str) -> None:
+        """The model was closed: its mirror is not needed any more."""
+
+    def turn_begins(self) -> None:
+        """A turn starts, and is alone on the device."""
+
+    def turn_peak_bytes(self) -> int:
+        """The most that was taken since then; 0 where this cannot be known."""
 
     def collect(self) -> None:
         """Give back memory that is only kept for later, so that a larger piece may be had."""
@@ -65,11 +80,27 @@ class Cpu:
     def now_s(self) -> float:
         return time.monotonic()
 
+    def limit(self, budget_bytes: int) -> None:
+        """Engines on the CPU cannot be stopped from outside."""
+
     def hold(self, card: str, size_bytes: int, parked: bool = False) -> None:
         """The operating system keeps the books."""
 
     def drop(self, card: str) -> None:
         """The operating system keeps the books."""
+
+    def loaded(self, card: str, model: object) -> int:
+        """What other programs took in the meantime cannot be told apart."""
+        return 0
+
+    def forget(self, card: str) -> None:
+        """Nothing is mirrored."""
+
+    def turn_begins(self) -> None:
+        """Nothing is measured."""
+
+    def turn_peak_bytes(self) -> int:
+        return 0
 
     def park(self, card: str, model: object) -> int:
         """Host memory is the device itself: nothing would be gained."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -75,6 +75,10 @@ class Lease(Generic[B]):
     """What had to be given up to make room on the device, in words."""
     entry: Entry[B] | None = None
     granted: bool = False
+    ladder: Iterator[Callable[[], str | None]] | None = None
+    """What may still be done if the device is full in mid-turn."""
+    alone: bool = False
+    """Whether no other turn used the device while this one did."""
 
     def wait(self) -> Iterator[Progress]:
         """Yield what is being waited for until the model may be used.

@@ -90,6 +90,14 @@ class Ledger(Generic[B]):
         self.queue.remove(lease)
         self.leases.add(lease)
         lease.granted = True
+        lease.alone = len(self.leases) == 1 and not self.promised
+        if not lease.alone:
+            self.nobody_is_alone()
+
+    def nobody_is_alone(self) -> None:
+        """What turns under way are measured to take is no longer theirs only."""
+        for lease in self.leases:
+            lease.alone = False
 
     def release(self, lease: Lease[B]) -> None:
         if lease in self.queue:

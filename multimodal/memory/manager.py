@@ -21,6 +21,7 @@ from multimodal.memory.devices import Device
 from multimodal.memory.footprint import footprint
 from multimodal.memory.lease import B, Entry, Lease
 from multimodal.memory.ledger import Ledger
+from multimodal.memory.peaks import Peaks
 from multimodal.memory.records import Decision, Snapshot
 from multimodal.memory.transfers import Source, Transfers
 from multimodal.messages import Progress
@@ -33,9 +34,13 @@ _Leaving = tuple[Entry[B], B]
 class MemoryManager(Generic[B]):
     """Keeps the models of one device inside `budget_bytes`. Every method is thread-safe."""
 
-    def __init__(self, device: Device, budget_bytes: int, source: Source[B]) -> None:
+    def __init__(
+        self, device: Device, budget_bytes: int, source: Source[B], peaks: Peaks | None = None
+    ) -> None:
         self.device = device
+        self._peaks = peaks or Peaks()
         self.budget_bytes = min(budget_bytes, device.capacity_bytes())
+        device.limit(self.budget_bytes)
         self._transfers = Transfers(device, source)
         self._changed = threading.Condition()
         self._ledger: Ledger[B] = Ledger(self.budget_bytes)
@@ -51,7 +56,7 @@ class MemoryManager(Generic[B]):
         `workspace_bytes` are what this turn takes beside the model; the card's own unless given.
         """
         if workspace_bytes is None:
-            workspace_bytes = footprint(card).workspace
+            workspace_bytes = self._peaks.workspace(card.name, footprint(card).workspace)
         lease = Lease(card, workspace_bytes, stop, self)
         with self._changed:
             self._ledger.queue.append(lease)
@@ -59,8 +64,18 @@ class MemoryManager(Generic[B]):
             yield lease
         finally:
             with self._changed:
+                if lease.alone:
+                    self._peaks.learn(card.name, self.device.turn_peak_bytes())
                 self._ledger.release(lease)
                 self._changed.notify_all()
+
+    def relieve(self, lease: Lease[B]) -> str | None:
+        """Climb one rung more for a turn that found the device full: what was done, in words, or
+        None when nothing is left to do."""
+        if lease.ladder is None:
+            lease.ladder = self._transfers.ladder(lambda count: self._evict_idle(lease, count))
+        rung = next(lease.ladder, None)
+        return rung() if rung else None
 
     def unload(self, name: str) -> bool:
         """Close an idle model; False when it is not on the device, or in use."""
@@ -113,6 +128,8 @@ class MemoryManager(Generic[B]):
             if not self._may_use(entry, lease):
                 return Progress(f"Waiting for {lease.card.title}: you are next")
             self._ledger.grant(entry, lease)
+            if lease.alone:
+                self.device.turn_begins()
             return None
 
     def pause(self) -> None:
@@ -149,6 +166,7 @@ class MemoryManager(Generic[B]):
             lease.card, size, charged, Progress(f"Loading {lease.card.title}"), promised_bytes=size
         )
         books.entries[lease.card.name] = lease.entry = entry
+        books.nobody_is_alone()
         lease.evicted = gone
         decision = Decision(lease.card.name, needed, free, gone, 0.0)
         args, name = (entry, leaving, lease, decision), f"load {lease.card.name}"
@@ -210,6 +228,7 @@ class MemoryManager(Generic[B]):
             seconds=brought.seconds,
             how=brought.how,
             moved_bytes=entry.size_bytes,
+            true_bytes=brought.true_bytes,
             rungs=brought.rungs,
         )
 

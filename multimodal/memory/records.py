@@ -13,7 +13,8 @@ How = Literal["loaded", "restored"]
 class Decision:
     """One admission. Sizes in bytes; `seconds` on the device's clock, without the download.
 
-    `moved_bytes` came onto the device; `rungs` are what was done, in words, when the device itself
+    `moved_bytes` came onto the device; `true_bytes` is what a loaded model was measured to hold, 0
+    where that cannot be known; `rungs` are what was done, in words, when the device itself
     was full; `error` is the sentence of a load that failed.
     """
 
@@ -24,6 +25,7 @@ class Decision:
     seconds: float
     how: How = "loaded"
     moved_bytes: int = 0
+    true_bytes: int = 0
     rungs: tuple[str, ...] = ()
     error: str | None = None
 

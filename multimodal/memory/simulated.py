@@ -52,6 +52,9 @@ class Simulated:
         with self._lock:
             return self._now_s
 
+    def limit(self, budget_bytes: int) -> None:
+        """The simulated card stops at its capacity."""
+
     def hold(self, card: str, size_bytes: int, parked: bool = False) -> None:
         """Take the model's place; what is not parked comes from the disk."""
         with self._lock:
@@ -62,6 +65,19 @@ class Simulated:
     def drop(self, card: str) -> None:
         with self._lock:
             self._pieces.pop(card, None)
+
+    def loaded(self, card: str, model: object) -> int:
+        """The engine runs on the CPU: what it takes there says nothing of the card."""
+        return 0
+
+    def forget(self, card: str) -> None:
+        """Nothing more is kept of it."""
+
+    def turn_begins(self) -> None:
+        """A simulated turn takes what its lease says."""
+
+    def turn_peak_bytes(self) -> int:
+        return 0
 
     def park(self, card: str, model: object) -> int:
         """The mirror is there already: nothing is copied, and no time passes."""

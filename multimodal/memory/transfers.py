@@ -44,6 +44,7 @@ class Brought(Generic[B]):
     how: How
     seconds: float
     rungs: tuple[str, ...]
+    true_bytes: int
 
 
 class Transfers(Generic[B]):
@@ -81,11 +82,11 @@ class Transfers(Generic[B]):
         report(Progress(f"{verb} {card.title}"))
         started_s = self._device.now_s()
         rungs: list[str] = []
-        for rung in self._ladder(evict_idle):
+        for rung in self.ladder(evict_idle):
             try:
                 self._device.hold(card.name, size_bytes, parked is not None)
                 admitted()
-                model = self._arrived(card, parked, files)
+                model, true_bytes = self._arrived(card, parked, files)
             except DeviceFullError as error:
                 self._device.drop(card.name)
                 if (told := rung()) is None:
@@ -100,19 +101,20 @@ class Transfers(Generic[B]):
                 raise
             else:
                 seconds = self._device.now_s() - started_s
-                return Brought(model, "restored" if parked else "loaded", seconds, tuple(rungs))
+                how: How = "restored" if parked else "loaded"
+                return Brought(model, how, seconds, tuple(rungs), true_bytes)
         raise AssertionError("the ladder ends by raising")
 
-    def _arrived(self, card: ModelCard, parked: tuple[B, int] | None, files: Path) -> B:
+    def _arrived(self, card: ModelCard, parked: tuple[B, int] | None, files: Path) -> tuple[B, int]:
+        """The model on the device, and its true bytes, 0 if they are not known."""
         if parked is None:
-            return self._source.load(card, files, self._device.engine)
+            model = self._source.load(card, files, self._device.engine)
+            return model, self._device.loaded(card.name, model)
         self._device.restore(card.name, parked[0])
-        return parked[0]
+        return parked[0], 0
 
-    def _ladder(
-        self, evict_idle: Callable[[int | None], int]
-    ) -> Iterator[Callable[[], str | None]]:
-        """What to do after each failed try: told in words, or None where nothing is left."""
+    def ladder(self, evict_idle: Callable[[int | None], int]) -> Iterator[Callable[[], str | None]]:
+        """What to do after each failed try: told in words, or None where it could not help."""
 
         def collect() -> str:
             self._device.collect()
@@ -172,5 +174,6 @@ class Transfers(Generic[B]):
         for name, model in models:
             try:
                 model.close()
+                self._device.forget(name)
             except Exception:
                 log.exception("%s could not be closed", name)

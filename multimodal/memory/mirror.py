@@ -1,0 +1,181 @@
+"""A model's weights in pinned host memory, so that leaving the device costs nothing.
+
+Weights never change while a model is used. The mirror is filled once, when the model has been
+loaded. Evicting lets every place that held a device tensor hold its twin in the mirror, and drops
+the device's storages: nothing is copied back. Restoring copies slab by slab, in the order in which
+layers run, on a stream of its own; a layer waits for its own slab only, so that the first forward
+overlaps the copy.
+
+A mirrored 4-bit layer must not run on the CPU: there bitsandbytes repacks weights in place.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from multimodal.memory.storages import slots
+
+ALIGNMENT = 512
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Where one storage lies: which slab, from which byte, how many."""
+
+    slab: int
+    start: int
+    size: int
+
+
+class Mirror:
+    """The mirror of one module that is on `device`. Not thread-safe: its lease is.
+
+    `pin` needs CUDA; without it host memory is pageable and copies are slower. On a CPU "device",
+    as in tests, everything works alike with no stream.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device, pin: bool) -> None:
+        self._module = module
+        self._device = device
+        self._stream = _stream(device)
+        self._layers: list[str] = []
+        self._places: list[tuple[int, _Block]] = []
+        """By address, where each block now is."""
+        sizes = self._laid_out()
+        self._host = [_bytes(size, torch.device("cpu"), pin) for size in sizes]
+        self._on_device: list[torch.Tensor] | None = None
+        self._fill()
+
+    @property
+    def size_bytes(self) -> int:
+        """What the mirror takes of host memory."""
+        return sum(slab.nbytes for slab in self._host)
+
+    def evict(self) -> None:
+        """Let the module hold its mirror and give up the device's memory; copies nothing."""
+        self._wait()
+        self._move(self._host)
+        self._on_device = None
+
+    def restore(self) -> None:
+        """Bring the module back. Returns before the copies end; layers wait for their own."""
+        made = [_bytes(slab.nbytes, self._device, False) for slab in self._host]
+        if self._stream is None:
+            for slab, host in zip(made, self._host, strict=True):
+                slab.copy_(host)
+        else:
+            self._copy_behind(made, self._stream)
+        self._move(made)
+        self._on_device = made
+
+    # ------------------------------------------------------------ laying out
+
+    def _laid_out(self) -> list[int]:
+        """Give every storage a place, and return the bytes of each slab: one a layer, and first
+        one for what lies outside all layers."""
+        sizes, found = [0], dict[int, _Block]()
+        self._layers = [""]
+        for slot in slots(self._module):
+            storage = slot.tensor.untyped_storage()
+            if not storage.nbytes() or storage.data_ptr() in found:
+                continue
+            layer = _layer_of(slot.layer)
+            if layer not in self._layers:
+                self._layers.append(layer)
+                sizes.append(0)
+            slab = self._layers.index(layer)
+            found[storage.data_ptr()] = _Block(slab, sizes[slab], storage.nbytes())
+            sizes[slab] += -(-storage.nbytes() // ALIGNMENT) * ALIGNMENT
+        self._places = sorted(found.items())
+        return sizes
+
+    def _fill(self) -> None:
+        """Copy every storage to the mirror, once."""
+        blocks, done = dict(self._places), set[int]()
+        for slot in slots(self._module):
+            storage = slot.tensor.untyped_storage()
+            block = blocks.get(storage.data_ptr())
+            if block is None or storage.data_ptr() in done:
+                continue
+            done.add(storage.data_ptr())
+            whole = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+            self._host[block.slab][block.start : block.start + block.size].copy_(whole)
+
+    # ------------------------------------------------------------ moving
+
+    def _move(self, to: list[torch.Tensor]) -> None:
+        """Rebind every place to its twin in the slabs `to`.
+
+        Places are looked up anew: bitsandbytes moves tensors between attributes as it runs.
+        """
+        for slot in list(slots(self._module)):
+            tensor = slot.tensor
+            twin = self._twin(tensor, to)
+            # What was made since, such as a bias that was cast, is no weight of the checkpoint.
+            slot.rebind(tensor.to(to[0].device) if twin is None else twin)
+        self._places = sorted(
+            (to[block.slab].data_ptr() + block.start, block) for _, block in self._places
+        )
+
+    def _twin(self, tensor: torch.Tensor, to: list[torch.Tensor]) -> torch.Tensor | None:
+        """The view of the slabs `to` that holds what `tensor` holds; None for a tensor that is not
+        of this mirror."""
+        index = bisect_right(self._places, tensor.data_ptr(), key=lambda place: place[0]) - 1
+        if index < 0 or not tensor.numel():
+            return None
+        address, block = self._places[index]
+        inside = tensor.data_ptr() - address
+        if inside >= block.size:
+            return None
+        offset = (block.start + inside) // tensor.element_size()
+        slab = to[block.slab].view(tensor.dtype)
+        return torch.as_strided(slab, tensor.size(), tensor.stride(), offset)
+
+    def _copy_behind(self, made: list[torch.Tensor], stream: torch.cuda.Stream) -> None:
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        for layer, slab, host in zip(self._layers, made, self._host, strict=True):
+            with torch.cuda.stream(stream):
+                slab.copy_(host, non_blocking=True)
+                copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                copied.record(stream)
+            slab.record_stream(torch.cuda.current_stream(self._device))
+            _wait_before(self._module.get_submodule(layer), copied)
+
+    def _wait(self) -> None:
+        if self._stream is not None:
+            self._stream.synchronize()
+            torch.cuda.current_stream(self._device).synchronize()
+
+
+def _bytes(size: int, device: torch.device, pin: bool) -> torch.Tensor:
+    return torch.empty(size, dtype=torch.uint8, device=device, pin_memory=pin)
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream | None:
+    if device.type != "cuda":
+        return None
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _layer_of(path: str) -> str:
+    """The layer that a module belongs to: its path up to the first number; "" outside all."""
+    steps = path.split(".")
+    for index, step in enumerate(steps):
+        if step.isdigit():
+            return ".".join(steps[: index + 1])
+    return ""
+
+
+def _wait_before(layer: nn.Module, copied: torch.cuda.Event) -> None:
+    """Let the next forward of `layer`, and no later one, wait for the copy."""
+
+    def wait(_module: nn.Module, _inputs: Any) -> None:
+        torch.cuda.current_stream().wait_event(copied)
+        handle.remove()
+
+    handle = layer.register_forward_pre_hook(wait)

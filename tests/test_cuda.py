@@ -1,0 +1,170 @@
+"""The CUDA device as far as it can be tried without a card: what it refuses, and how the manager
+uses a device that measures. `benchmarks/memory` tries the rest on a card."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fakes import FakeBackend, FakeSource, card
+from small_memory import A, B, leased, manager, use
+from torch import nn
+
+from multimodal.backends.base import load
+from multimodal.cards import Catalog
+from multimodal.errors import DeviceFullError, SettingsError
+from multimodal.memory.cuda import Cuda, Movable, translated
+from multimodal.memory.manager import MemoryManager
+from multimodal.memory.mirror import Mirror
+from multimodal.memory.peaks import Peaks
+from multimodal.memory.simulated import Simulated
+from multimodal.memory.storages import true_bytes
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a card")
+def test_without_a_card_the_reason_is_told() -> None:
+    with pytest.raises(SettingsError, match=r"PyTorch .* (CPU only|finds no card)"):
+        Cuda()
+
+
+def test_pytorchs_out_of_memory_is_ours() -> None:
+    with pytest.raises(DeviceFullError, match="RTX: out of memory"), translated("RTX"):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_out_of_memory_while_loading_is_no_broken_model(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "multimodal_full"
+    folder.mkdir()
+    name = "multimodal.backends.full_device"
+    module: Any = type(json)(name)
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    module.load = full
+    monkeypatch.setitem(sys.modules, name, module)
+    wanted = catalog.card("whisper-base").model_copy(update={"family": "full_device"})
+    with pytest.raises(DeviceFullError, match="out of memory"):
+        load(wanted, tmp_path, "cuda")
+
+
+# ------------------------------------------------------------ mirrors, through the manager
+
+
+class Linear(FakeBackend):
+    """A model with a real module."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.linear = nn.Linear(8, 8)
+
+    def modules(self) -> list[nn.Module]:
+        return [self.linear]
+
+
+class Modules(FakeSource):
+    def load(self, card: Any, files: Path, engine: str) -> FakeBackend:
+        super().load(card, files, engine)
+        return Linear(card, self)
+
+
+class Mirroring(Simulated):
+    """A simulated card that mirrors real modules as `Cuda` does, with the CPU as the card."""
+
+    def __init__(self) -> None:
+        super().__init__(1000, host_bytes=10_000)
+        self.mirrors: dict[str, Mirror] = {}
+
+    def loaded(self, card: str, model: object) -> int:
+        assert isinstance(model, Movable)
+        (module,) = model.modules()
+        self.mirrors[card] = Mirror(module, CPU, pin=False)
+        return true_bytes(module)
+
+    def park(self, card: str, model: object) -> int:
+        self.mirrors[card].evict()
+        return super().park(card, model)
+
+    def restore(self, card: str, model: object) -> None:
+        super().restore(card, model)
+        self.mirrors[card].restore()
+
+    def forget(self, card: str) -> None:
+        self.mirrors.pop(card)
+
+
+def test_a_model_with_modules_is_mirrored_evicted_and_restored() -> None:
+    device = Mirroring()
+    memory: MemoryManager[FakeBackend] = MemoryManager(device, 80, Modules())
+    with leased(memory, A) as lease:
+        model = lease.backend
+        assert isinstance(model, Linear)
+        before = model.linear.weight.clone()
+    assert memory.snapshot().decisions[-1].true_bytes == 8 * 9 * 4
+    use(memory, B)
+    with leased(memory, A) as lease:
+        assert lease.backend is model
+        assert torch.equal(model.linear.weight, before)
+    memory.close()
+    assert device.mirrors == {}
+
+
+# ------------------------------------------------------------ peaks
+
+
+class Measuring(Simulated):
+    """A device whose turns take what the test says."""
+
+    peaks: Iterator[int]
+
+    def turn_peak_bytes(self) -> int:
+        return next(self.peaks)
+
+
+def test_a_peak_that_was_seen_raises_the_next_reservation(tmp_path: Path) -> None:
+    path, device = tmp_path / "peaks.json", Measuring(1000)
+    device.peaks = iter([20, 10])
+    memory: MemoryManager[FakeBackend] = MemoryManager(device, 500, FakeSource(), Peaks(path))
+    for expected in (0, 22):
+        with memory.lease(A, threading.Event()) as lease:
+            assert lease.workspace_bytes == expected
+            for _ in lease.wait():
+                pass
+    assert json.loads(path.read_text()) == {"a": 20}
+    assert Peaks(path).workspace("a", 5) == 22
+    assert Peaks(path).workspace("a", 50) == 50, "an estimate is never lowered"
+
+
+def test_turns_that_overlap_teach_nothing() -> None:
+    device = Measuring(1000)
+    device.peaks = iter([])
+    memory: MemoryManager[FakeBackend] = MemoryManager(device, 500, FakeSource())
+    with leased(memory, A), leased(memory, card("other", size=10)):
+        pass
+
+
+@pytest.mark.parametrize("damage", ["{", '{"a": "much"}', "[]"])
+def test_a_damaged_file_of_peaks_is_started_anew(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "peaks.json"
+    path.write_text(damage)
+    peaks = Peaks(path)
+    assert peaks.workspace("a", 7) == 7
+    peaks.learn("a", 10)
+    assert Peaks(path).workspace("a", 7) == 11
+
+
+def test_peaks_that_cannot_be_kept_stop_nobody(tmp_path: Path) -> None:
+    peaks = Peaks(tmp_path / "gone" / "peaks.json")
+    peaks.learn("a", 10)
+    assert peaks.workspace("a", 0) == 11
+    use(manager(), A)
