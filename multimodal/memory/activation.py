@@ -9,6 +9,7 @@ cuBLAS) is not seen; the memory manager measures the rest when a model really ru
 from __future__ import annotations
 
 import inspect
+import math
 import weakref
 from collections.abc import Callable
 from functools import cache
@@ -21,6 +22,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+Make = Callable[..., torch.Tensor]
+PACKED = (torch.uint8, torch.int8)
+SOUND_S = 30
 LATENT_SCALE = 8
 """Pixels on a side that one latent of a diffusion model stands for."""
 
@@ -76,34 +80,41 @@ def measured(forward: Callable[[], object]) -> int:
 
 @cache
 def peak_bytes(module: nn.Module, tokens: int, picture_side: int | None) -> int:
-    """Of one part: a text model reading `tokens`, a picture model looking at one picture of its
-    own size, a speech model hearing 30 s, a diffusion model making a picture of that side.
-
-    0 for a part whose work is none of these. Remembered, since modules are.
-    """
-    return max((measured(work) for work in _works(module, tokens, picture_side)), default=0)
+    """Of one part on the meta device; 0 for a part that `works` knows no work for. Remembered,
+    since modules are."""
+    return max((measured(work) for work in works(module, tokens, picture_side)), default=0)
 
 
-def _works(module: Any, tokens: int, picture_side: int | None) -> list[Callable[[], object]]:
+Work = Callable[[], object]
+
+
+def works(module: Any, tokens: int, picture_side: int | None) -> list[Work]:
+    """What a part does in one turn, on the device and in the format of its weights: a text model
+    reads `tokens`, a picture model looks at one picture of its own size, a speech model hears 30 s,
+    a diffusion model takes one step towards a picture of that side, its decoder makes one."""
+    first = next(module.parameters())
+
+    def make(*shape: int) -> torch.Tensor:
+        """From -1 to 1, so that every weight has something to do."""
+        dtype = torch.bfloat16 if first.dtype in PACKED else first.dtype
+        count = math.prod(shape)
+        return torch.linspace(-1, 1, count, dtype=dtype, device=first.device).reshape(shape)
+
     name = type(module).__name__
     if name == "Whisper":
-        return [lambda: _hear(module, 30 * 100)]
+        return [lambda: _hear(module, make)]
     if name.startswith("UNet2DCondition"):
-        return [lambda: _denoise(module, picture_side or 512)]
+        return [lambda: _denoise(module, make, picture_side or 512)]
     if name.startswith("Autoencoder"):
-        return [lambda: _decode(module, picture_side or 512)]
-    works: list[Callable[[], object]] = []
+        return [lambda: _decode(module, make, picture_side or 512)]
+    found: list[Work] = []
     if getattr(module, "main_input_name", "") == "input_values":
-        works.append(lambda: module(_meta(1, 30 * 16_000)))
+        found.append(lambda: module(make(1, SOUND_S * 16_000)))
     if (seeing := _vision(module)) is not None:
-        works.append(lambda: _look(seeing, picture_side))
+        found.append(lambda: _look(seeing, make, picture_side))
     if (decoder := _decoder(module)) is not None:
-        works.append(lambda: _read(decoder, tokens))
-    return works
-
-
-def _meta(*shape: int) -> torch.Tensor:
-    return torch.empty(shape, dtype=torch.bfloat16, device="meta")
+        found.append(lambda: _read(decoder, make, tokens))
+    return found
 
 
 def _decoder(module: Any) -> Any | None:
@@ -123,37 +134,39 @@ def _vision(module: nn.Module) -> nn.Module | None:
     return None
 
 
-def _read(decoder: Any, tokens: int) -> None:
-    words = _meta(1, tokens, decoder.config.hidden_size)
-    # A ready mask: to make one, transformers looks at values, which are not there.
-    more = {"attention_mask": torch.empty((1, 1, tokens, tokens), dtype=torch.bool, device="meta")}
+def _read(decoder: Any, make: Make, tokens: int) -> None:
+    words = make(1, tokens, decoder.config.hidden_size)
+    # A ready mask: to make one, transformers looks at values, which may not be there.
+    allowed = torch.ones((1, 1, tokens, tokens), dtype=torch.bool, device=words.device).tril()
+    more = {"attention_mask": allowed}
     if "position_ids" in inspect.signature(decoder.forward).parameters:
-        more["position_ids"] = torch.empty((1, tokens), dtype=torch.long, device="meta")
+        more["position_ids"] = torch.arange(tokens, device=words.device)[None]
     decoder(inputs_embeds=words, use_cache=False, **more)
 
 
-def _look(vision: Any, side: int | None) -> None:
+def _look(vision: Any, make: Make, side: int | None) -> None:
     side = side or int(getattr(vision.config, "image_size", 224))
-    vision(pixel_values=_meta(1, 3, side, side))
+    vision(pixel_values=make(1, 3, side, side))
 
 
-def _hear(whisper: Any, frames: int) -> None:
-    sound = whisper.encoder(_meta(1, whisper.dims.n_mels, frames))
-    ids = torch.empty((5, whisper.dims.n_text_ctx // 2), dtype=torch.long, device="meta")
+def _hear(whisper: Any, make: Make) -> None:
+    """The sound, then half of the words it may have, for five beams."""
+    sound = whisper.encoder(make(1, whisper.dims.n_mels, SOUND_S * 100))
+    ids = torch.zeros((5, whisper.dims.n_text_ctx // 2), dtype=torch.long, device=sound.device)
     whisper.decoder(ids, sound.expand(5, -1, -1))
 
 
-def _denoise(unet: Any, side: int) -> None:
+def _denoise(unet: Any, make: Make, side: int) -> None:
     """Two pictures at once: with and without the prompt, as classifier-free guidance asks."""
     config, latents = unet.config, side // LATENT_SCALE
     more = {}
     if config.addition_embed_type == "text_time":
         extra = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-        more = {"added_cond_kwargs": {"text_embeds": _meta(2, extra), "time_ids": _meta(2, 6)}}
-    words = _meta(2, 77, config.cross_attention_dim)
-    unet(_meta(2, config.in_channels, latents, latents), 0, words, **more)
+        more = {"added_cond_kwargs": {"text_embeds": make(2, extra), "time_ids": make(2, 6)}}
+    words = make(2, 77, config.cross_attention_dim)
+    unet(make(2, config.in_channels, latents, latents), 0, words, **more)
 
 
-def _decode(vae: Any, side: int) -> None:
+def _decode(vae: Any, make: Make, side: int) -> None:
     latents = side // LATENT_SCALE
-    vae.decode(_meta(1, vae.config.latent_channels, latents, latents))
+    vae.decode(make(1, vae.config.latent_channels, latents, latents))

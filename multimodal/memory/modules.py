@@ -61,17 +61,22 @@ def built(part: Part, shallow: bool = False) -> nn.Module:
 
 @lru_cache(maxsize=64)
 def _built(part_json: str, shallow: bool) -> nn.Module:
-    part = Part.model_validate_json(part_json)
+    with torch.device("meta"):
+        module = unbuilt(Part.model_validate_json(part_json), shallow)
+    # Not the libraries' own `to`, which warns of layers that a real load would keep in fp32.
+    return nn.Module.to(module, torch.bfloat16).eval().requires_grad_(False)
+
+
+def unbuilt(part: Part, shallow: bool = False) -> nn.Module:
+    """The module of `part` as its library makes it, on PyTorch's default device. Raises
+    CardError."""
     try:
-        with torch.device("meta"):
-            module = _BUILDERS[part.library](part, shallow)
+        return _BUILDERS[part.library](part, shallow)
     except (AttributeError, TypeError, ValueError, KeyError, ImportError) as error:
         raise CardError(
             f"{part.library} cannot build a {part.model} from its card ({error}). "
             "Compare its [architecture] with the model's config.json."
         ) from error
-    # Not the libraries' own `to`, which warns of layers that a real load would keep in fp32.
-    return nn.Module.to(module, torch.bfloat16).eval().requires_grad_(False)
 
 
 def _transformers(part: Part, shallow: bool) -> nn.Module:

@@ -1,0 +1,51 @@
+"""What the memory manager costs and saves, in one command:
+
+    python -m benchmarks.memory [--budget 12GB] [--turns 200] [--out FILE]
+
+On a machine with an NVIDIA card, models of full size with random weights are loaded, evicted and
+restored under the budget, and compared with `.to()` and with accelerate's hooks. Elsewhere the run
+of mixed turns is played on a simulated card, and says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from pathlib import Path
+
+import torch
+
+from benchmarks.memory import card, simulated
+from multimodal.build import read_catalog
+from multimodal.settings import byte_size, read_settings
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory")
+    parser.add_argument("--profile", default="gpu-12gb")
+    parser.add_argument("--budget", default="12GB")
+    parser.add_argument("--turns", type=int, default=200)
+    parser.add_argument("--out", type=Path, help="where the figures go, beside the terminal")
+    given = parser.parse_args()
+    catalog = read_catalog(read_settings())
+    profile, budget = catalog.profile(given.profile), byte_size("budget", given.budget)
+    found = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "simulated": simulated.measure(catalog, profile, budget, given.turns),
+    }
+    if torch.cuda.is_available():
+        found["card"] = card.measure(catalog, profile, budget, given.turns)
+    else:
+        found["card"] = "none: nothing here was measured on a GPU"
+    text = json.dumps(found, indent=2)
+    print(text)
+    if given.out:
+        given.out.write_text(text + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

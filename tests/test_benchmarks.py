@@ -1,0 +1,53 @@
+"""The memory benchmark as far as it runs without a card: its models are what cards describe."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_footprint import SMALL, card, one
+
+from benchmarks.memory.models import RandomModel
+from benchmarks.memory.simulated import measure
+from benchmarks.memory.turns import all_of_them, by_cost, least_recently_used, mixed, replay
+from multimodal.cards import Catalog
+from multimodal.memory.footprint import footprint
+from multimodal.memory.mirror import Mirror
+from multimodal.memory.storages import true_bytes
+
+
+@pytest.mark.parametrize("kind", ["nf4-double", "nf4", "bf16"])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "llava"])
+def test_a_random_model_holds_what_its_card_says(name: str, kind: str) -> None:
+    model = RandomModel(card(one(SMALL[name]), kind), "cpu")
+    held = sum(true_bytes(module) for module in model.modules())
+    expected = footprint(card(one(SMALL[name]), kind)).weights
+    assert held == pytest.approx(expected, rel=0.02)
+
+
+def test_a_random_model_runs_moves_and_says_the_same() -> None:
+    model = RandomModel(card(one(SMALL["llava"]), "bf16"), "cpu")
+    model.run_once(40)
+    before = model.output()
+    mirrors = [Mirror(module, torch.device("cpu"), pin=False) for module in model.modules()]
+    for mirror in mirrors:
+        mirror.evict()
+        mirror.restore()
+    assert torch.equal(model.output(), before)
+    assert before.isfinite().all()
+    assert before.abs().sum() > 0
+
+
+def test_the_simulated_run_stays_in_its_budget_and_moves_less_than_its_peers(
+    catalog: Catalog,
+) -> None:
+    profile = catalog.profile("gpu-12gb")
+    found = measure(catalog, profile, 12 * 10**9, turns=40)
+    assert found["most_used_bytes"] <= found["budget_bytes"]
+    assert "simulated" in found["device"]
+    assert all(ratio <= 1 for ratio in found["moved_against"].values())
+    order = mixed(catalog, profile, 40)
+    assert order == mixed(catalog, profile, 40), "the same turns every time"
+    assert {c.name for c in order} == set(profile.names)
+    room = 11 * 10**9
+    costs = [replay(order, room, rule).moved_bytes for rule in (by_cost, least_recently_used)]
+    assert costs[0] <= costs[1] <= replay(order, room, all_of_them).moved_bytes
