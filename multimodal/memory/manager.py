@@ -64,10 +64,10 @@ class MemoryManager(Generic[B]):
             yield lease
         finally:
             with self._changed:
-                if lease.alone:
-                    self._peaks.learn(card.name, self.device.turn_peak_bytes())
+                peak = self.device.turn_peak_bytes() if lease.alone else 0
                 self._ledger.release(lease)
                 self._changed.notify_all()
+            self._peaks.learn(card.name, peak)
 
     def relieve(self, lease: Lease[B]) -> str | None:
         """Climb one rung more for a turn that found the device full: what was done, in words, or
@@ -219,9 +219,9 @@ class MemoryManager(Generic[B]):
         )
         lease.load_s = time.monotonic() - begun
         lease.notices = brought.rungs
+        reload_s = self.device.reload_s(entry.size_bytes, brought.seconds)
         with self._changed:
-            entry.load_s = self.device.reload_s(entry.size_bytes, brought.seconds)
-            entry.backend = brought.model
+            entry.load_s, entry.backend = reload_s, brought.model
         return replace(
             decision,
             victims=lease.evicted,

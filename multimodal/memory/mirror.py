@@ -143,8 +143,11 @@ class Mirror:
                 slab.copy_(host, non_blocking=True)
                 copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 copied.record(stream)
-            slab.record_stream(torch.cuda.current_stream(self._device))
-            _wait_before(self._module.get_submodule(layer), copied)
+            slab.record_stream(stream)
+            if layer:
+                _wait_before(self._module.get_submodule(layer), copied)
+            else:  # used by whoever asks for it, so everything after this waits
+                torch.cuda.current_stream(self._device).wait_event(copied)
 
     def _wait(self) -> None:
         if self._stream is not None:
