@@ -19,6 +19,7 @@ import typer
 
 from multimodal.errors import ConfigurationError, MultimodalError, RequestError
 from multimodal.settings import Settings, read_settings
+from multimodal.sizes import gigabytes
 
 app = typer.Typer(
     help="Multimodal chat within 12 GB.",
@@ -127,7 +128,7 @@ def models(settings: Settings, as_json: AsJson = False) -> None:
                 str(row["title"]),
                 str(row["task"]),
                 str(row["license"]),
-                f"{int(str(row['memory_bytes'])) / 1e9:.2f} GB",
+                f"{gigabytes(int(str(row['memory_bytes'])))}",
                 "ready" if row["ready"] else "to be fetched",
             ]
             for row in rows

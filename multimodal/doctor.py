@@ -18,10 +18,11 @@ from multimodal.build import choose_profile, read_catalog
 from multimodal.cards import ModelCard, WheelSource
 from multimodal.errors import MultimodalError, WeightsError
 from multimodal.memory.devices import Cpu
-from multimodal.memory.footprint import footprint
+from multimodal.memory.plan import plan, request_for
 from multimodal.memory.simulated import Simulated
 from multimodal.package_index import PackageIndex, pip_settings
 from multimodal.settings import Settings, prepare_data_folder
+from multimodal.sizes import gigabytes
 from multimodal.weights import Weights
 
 PACKAGES = ("torch", "gradio", "transformers", "xllamacpp", "faster-whisper", "openai-whisper")
@@ -96,11 +97,11 @@ def _models(settings: Settings) -> Iterator[Check]:
         yield Check("fail", "profile", str(error))
         return
     cards = [catalog.card(name) for name in profile.names]
-    needed = sum(footprint(card).total for card in cards) / 1e9
-    budget = int(settings.budget or profile.budget) / 1e9
-    fits = f"{profile.name}: {needed:.2f} GB of a {budget:.2f} GB budget"
-    more = "" if needed <= budget else "; its models take turns"
-    yield Check("ok", "profile", fits + more)
+    budget = int(settings.budget or profile.budget)
+    found = plan(request_for(profile, cards, budget)).certificate
+    verdict: Verdict = "fail" if found.verdict == "impossible" else "ok"
+    told = f"{profile.name}, {gigabytes(budget)}: {found.sentence}"
+    yield Check(verdict, "profile", told)
     weights = Weights(settings.weights_folder, settings.offline)
     yield from (_weights(weights, card, settings) for card in cards)
 

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 
 from multimodal.build import choose_profile, device_of, read_catalog
 from multimodal.cards import ModelCard, Profile
-from multimodal.memory.certificate import BUS_BYTES_PER_S, CUDA_CONTEXT_BYTES, Line
-from multimodal.memory.plan import Plan, Request, plan
+from multimodal.memory.certificate import BUS_BYTES_PER_S, Line
+from multimodal.memory.plan import Plan, plan, request_for
 from multimodal.memory.training import Training, trainable
 from multimodal.messages import Task
 from multimodal.settings import Settings
+from multimodal.sizes import gigabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,15 @@ def answer(
     profile = choose_profile(catalog, settings.profile, device_of(settings))
     cards = tuple(catalog.card(name) for name in profile.names)
     budget = int(settings.budget or profile.budget)
-    reserve = CUDA_CONTEXT_BYTES if profile.device == "cuda" else 0
-    asked = Request(cards, budget, reserve, context_tokens, bus_bytes_per_s)
-    room = budget - reserve
-    return Answer(profile, plan(asked), {card.title: ways for card, ways in _training(cards, room)})
+    asked = request_for(
+        profile,
+        cards,
+        budget,
+        context_tokens=context_tokens,
+        bus_bytes_per_s=bus_bytes_per_s,
+    )
+    training = _training(cards, budget - asked.reserve_bytes)
+    return Answer(profile, plan(asked), {card.title: ways for card, ways in training})
 
 
 def _training(
@@ -101,23 +107,23 @@ def _ledger_table(found: Answer) -> Table:
     certificate, change = found.plan.certificate, found.plan.change
     rows = [_row(line) for line in certificate.lines]
     if certificate.reserve_bytes:
-        held = _gb(certificate.reserve_bytes)
+        held = gigabytes(certificate.reserve_bytes)
         rows.append(["CUDA context and libraries", "", "", "", "", held, "stays (a reserve)"])
     foot = [certificate.sentence]
     if certificate.verdict != "impossible":
         foot.append(
-            f"The fullest moment takes {_gb(certificate.peak_bytes)} of "
-            f"{_gb(certificate.budget_bytes)}."
+            f"The fullest moment takes {gigabytes(certificate.peak_bytes)} of "
+            f"{gigabytes(certificate.budget_bytes)}."
         )
     if change:
         foot.append(
             f"Cheapest change: {change.sentence}; then all fit together, "
-            f"{_gb(change.spare_bytes)} spare."
+            f"{gigabytes(change.spare_bytes)} spare."
         )
     elif certificate.verdict != "together":
         foot.append("No three changes that its cards allow make all of them fit together.")
     heads = ["model", "weights as", "context", "weights", "cache", "runtime", "on the device"]
-    return f"{found.profile.title}, {_gb(certificate.budget_bytes)}", heads, rows, foot
+    return f"{found.profile.title}, {gigabytes(certificate.budget_bytes)}", heads, rows, foot
 
 
 def _row(line: Line) -> list[str]:
@@ -126,9 +132,9 @@ def _row(line: Line) -> list[str]:
         member.title,
         member.quantization,
         f"{member.context_tokens:,}" if member.context_tokens else "",
-        _gb(size.weights),
-        _gb(size.kv_cache),
-        _gb(size.runtime),
+        gigabytes(size.weights),
+        gigabytes(size.kv_cache),
+        gigabytes(size.runtime),
         f"swaps, {line.swap_s:.2f} s" if line.swaps else "stays",
     ]
 
@@ -137,10 +143,10 @@ def _training_table(title: str, ways: tuple[Training, ...]) -> Table:
     rows = [
         [
             way.method,
-            _gb(way.weights),
-            _gb(way.states),
-            _gb(way.activations),
-            _gb(way.total),
+            gigabytes(way.weights),
+            gigabytes(way.states),
+            gigabytes(way.activations),
+            gigabytes(way.total),
             f"up to {way.tokens:,} tokens" if way.fits else "no",
         ]
         for way in ways
@@ -150,7 +156,3 @@ def _training_table(title: str, ways: tuple[Training, ...]) -> Table:
         "Alone on the card, one example at a time, with gradient checkpointing; LoRA of rank 16."
     ]
     return f"Fine-tuning {title}", heads, rows, foot
-
-
-def _gb(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.2f} GB"

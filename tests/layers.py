@@ -9,6 +9,7 @@ from pathlib import Path
 FLOORS = {
     "messages": 0,
     "errors": 0,
+    "sizes": 0,
     "architectures": 0,
     "cards": 1,
     "settings": 1,

@@ -12,6 +12,7 @@ from itertools import combinations
 from typing import Literal
 
 from multimodal.memory.footprint import Footprint
+from multimodal.sizes import gigabytes
 
 BUS_BYTES_PER_S = 25e9
 """PCIe 4.0 x16 with pinned host memory; PCIe 5.0 x16 reaches about twice as much."""
@@ -67,19 +68,19 @@ class Certificate:
         """The verdict in words."""
         match self.verdict:
             case "together":
-                return f"Fits together, {_gb(self.spare_bytes)} spare."
+                return f"Fits together, {gigabytes(self.spare_bytes)} spare."
             case "swapping":
                 moved = [line for line in self.lines if line.swaps]
                 told = ", ".join(f"{line.member.title} ({line.swap_s:.2f} s)" for line in moved)
-                missing = _gb(self.together_bytes - self.budget_bytes)
+                missing = gigabytes(self.together_bytes - self.budget_bytes)
                 return f"Does not fit together: {missing} too much. These take turns: {told}."
             case "impossible":
                 large = [
-                    f"{line.member.title} needs {_gb(_alone(line.member))}"
+                    f"{line.member.title} needs {gigabytes(_alone(line.member))}"
                     for line in self.lines
                     if _alone(line.member) + self.reserve_bytes > self.budget_bytes
                 ]
-                room = _gb(self.budget_bytes - self.reserve_bytes)
+                room = gigabytes(self.budget_bytes - self.reserve_bytes)
                 return f"Does not fit: {', '.join(large)}, and {room} are there for models."
 
 
@@ -135,7 +136,3 @@ def _traffic(members: Sequence[Member], kept: Sequence[Member]) -> tuple[int, in
     """Bytes that cross the bus when every member is used once; then how many models move."""
     moved = [member for member in members if member not in kept]
     return sum(member.footprint.resident for member in moved), len(moved)
-
-
-def _gb(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.2f} GB"

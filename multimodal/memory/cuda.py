@@ -19,6 +19,7 @@ from torch import nn
 from multimodal.errors import DeviceFullError, SettingsError
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.storages import true_bytes
+from multimodal.sizes import gigabytes
 
 HOST_SHARE = 0.5
 """Of host memory, for mirrors. Windows pins no more than about half of it."""
@@ -77,7 +78,7 @@ class Cuda:
         """Refuse what the driver has no room for, before anything is allocated."""
         if (free := self.free_bytes()) < size_bytes:
             raise DeviceFullError(
-                f"{self.name}: {size_bytes / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB free"
+                f"{self.name}: {gigabytes(size_bytes)} are needed and {gigabytes(free)} free"
             )
 
     def drop(self, card: str) -> None:

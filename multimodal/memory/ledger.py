@@ -15,6 +15,7 @@ from multimodal.memory.footprint import footprint
 from multimodal.memory.lease import B, Entry, Lease
 from multimodal.memory.records import Decision, Held
 from multimodal.messages import Progress
+from multimodal.sizes import gigabytes
 
 PATIENCE_S = 10.0
 """A waiter for memory lets others pass it for so long; then nobody new comes in before it."""
@@ -78,8 +79,8 @@ class Ledger(Generic[B]):
         needed = footprint(lease.card).resident + lease.workspace_bytes
         if needed > self.budget_bytes:
             raise CapacityError(
-                f"{lease.card.title} needs {needed / 1e9:.2f} GB and the budget is "
-                f"{self.budget_bytes / 1e9:.2f} GB. Raise --budget, or choose a smaller model."
+                f"{lease.card.title} needs {gigabytes(needed)} and the budget is "
+                f"{gigabytes(self.budget_bytes)}. Raise --budget, or choose a smaller model."
             )
         return needed
 

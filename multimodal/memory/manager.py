@@ -25,6 +25,7 @@ from multimodal.memory.peaks import Peaks
 from multimodal.memory.records import Decision, Snapshot
 from multimodal.memory.transfers import Source, Transfers
 from multimodal.messages import Progress
+from multimodal.sizes import gigabytes
 
 POLL_S = 0.1
 
@@ -177,7 +178,7 @@ class MemoryManager(Generic[B]):
         if any(entry.leases or entry.backend is None for entry in self._ledger.entries.values()):
             return Progress(f"Waiting for memory for {lease.card.title}")
         raise CapacityError(
-            f"{lease.card.title} needs {needed / 1e9:.2f} GB and only {max(free, 0) / 1e9:.2f} GB "
+            f"{lease.card.title} needs {gigabytes(needed)} and only {gigabytes(max(free, 0))} "
             f"of {self.device.name} memory is free. Close other programs and send it again."
         )
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
+from typing import Any
 
 from multimodal.architectures import Measured
-from multimodal.cards import ModelCard
+from multimodal.cards import ModelCard, Profile
 from multimodal.memory.certificate import (
     BUS_BYTES_PER_S,
+    CUDA_CONTEXT_BYTES,
     Certificate,
     Member,
     certify,
@@ -30,6 +32,14 @@ class Request:
     reserve_bytes: int = 0
     context_tokens: int | None = None
     bus_bytes_per_s: float = BUS_BYTES_PER_S
+
+
+def request_for(
+    profile: Profile, cards: Sequence[ModelCard], budget_bytes: int, **more: Any
+) -> Request:
+    """What to ask for a profile: one for a card keeps room for the CUDA context."""
+    reserve = CUDA_CONTEXT_BYTES if profile.device == "cuda" else 0
+    return Request(tuple(cards), budget_bytes, reserve, **more)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from multimodal.fit import Answer, answer
 from multimodal.memory.certificate import Line
 from multimodal.memory.training import Training
 from multimodal.settings import read_settings
+from multimodal.sizes import gigabytes
 
 
 class FittingPanel:
@@ -45,7 +46,7 @@ def drawn(found: Answer) -> str:
     certificate, change = found.plan.certificate, found.plan.change
     rows = "".join(_line(line) for line in certificate.lines)
     if certificate.reserve_bytes:
-        rows += _row("CUDA context", _gb(certificate.reserve_bytes), "a reserve")
+        rows += _row("CUDA context", gigabytes(certificate.reserve_bytes), "a reserve")
     advice = ""
     if change:
         advice = f"<p>Cheapest change so that all fit together: {escape(change.sentence)}.</p>"
@@ -60,14 +61,14 @@ def _line(line: Line) -> str:
     size = line.member.footprint
     more = [line.member.quantization]
     if size.workspace:
-        more.append(f"+{_gb(size.workspace)} in use")
+        more.append(f"+{gigabytes(size.workspace)} in use")
     more.append(f"swaps in {line.swap_s:.2f} s" if line.swaps else "stays")
-    return _row(line.member.title, _gb(size.resident), " · ".join(more))
+    return _row(line.member.title, gigabytes(size.resident), " · ".join(more))
 
 
 def _training(title: str, ways: tuple[Training, ...]) -> str:
     rows = "".join(
-        _row(way.method, _gb(way.total), f"up to {way.tokens:,} tokens" if way.fits else "no")
+        _row(way.method, gigabytes(way.total), f"up to {way.tokens:,} tokens" if way.fits else "no")
         for way in ways
     )
     return f"<p>Fine-tuning {escape(title)} on it</p><ul>{rows}</ul>"
@@ -75,7 +76,3 @@ def _training(title: str, ways: tuple[Training, ...]) -> str:
 
 def _row(name: str, size: str, more: str) -> str:
     return f"<li><span>{escape(name)}<small>{escape(more)}</small></span><span>{size}</span></li>"
-
-
-def _gb(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.2f} GB"

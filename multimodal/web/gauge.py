@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from html import escape
 
 from multimodal.memory.records import Decision, Held, Snapshot
+from multimodal.sizes import gigabytes
 from multimodal.weights import FetchProgress
 
 
@@ -20,7 +21,7 @@ def gauge(snapshot: Snapshot, titles: Mapping[str, str]) -> str:
     if snapshot.workspace_bytes:
         share = 100 * snapshot.workspace_bytes / budget
         segments += f'<i class="workspace" style="width:{share:.2f}%"></i>'
-    used, whole = _gb(snapshot.used_bytes), _gb(snapshot.budget_bytes)
+    used, whole = gigabytes(snapshot.used_bytes), gigabytes(snapshot.budget_bytes)
     label = f"Memory: {used} of {whole} in use on {snapshot.device}"
     return (
         f'<section class="gauge" aria-label="{escape(label)}"><p><b>Memory</b>'
@@ -36,7 +37,7 @@ def _rows(snapshot: Snapshot, titles: Mapping[str, str]) -> list[str]:
     rows = [(held.card, _state(held)) for held in snapshot.held]
     rows += [(mirror.card, "kept in host memory") for mirror in snapshot.mirrored]
     if snapshot.workspace_bytes:
-        rows.append(("Turns under way", _gb(snapshot.workspace_bytes)))
+        rows.append(("Turns under way", gigabytes(snapshot.workspace_bytes)))
     if snapshot.waiting:
         rows.append(("Waiting", f"{snapshot.waiting}"))
     if not rows:
@@ -50,7 +51,7 @@ def _rows(snapshot: Snapshot, titles: Mapping[str, str]) -> list[str]:
 def _state(held: Held) -> str:
     if held.state == "loading":
         return "loading"
-    return f"{_gb(held.size_bytes)}{' · in use' if held.leases else ''}"
+    return f"{gigabytes(held.size_bytes)}{' · in use' if held.leases else ''}"
 
 
 def _last(snapshot: Snapshot, titles: Mapping[str, str]) -> str:
@@ -66,11 +67,11 @@ def decision_sentence(decision: Decision, titles: Mapping[str, str]) -> str:
         return f"Last: {title} could not be brought: {decision.error}"
     speed = f" ({decision.bytes_per_s / 1e9:.1f} GB/s)" if decision.how == "restored" else ""
     done = f"Last: {title} {decision.how} in {decision.seconds:.2f} s{speed}"
-    free = f"{_gb(max(0, decision.free_bytes))} were free"
+    free = f"{gigabytes(max(0, decision.free_bytes))} were free"
     if not decision.victims:
         return f"{done}; {free}, nothing had to go."
     gone = ", ".join(titles.get(name, name) for name in decision.victims)
-    return f"{done}; it needed {_gb(decision.needed_bytes)} and {free}, so {gone} left."
+    return f"{done}; it needed {gigabytes(decision.needed_bytes)} and {free}, so {gone} left."
 
 
 def _simulated(snapshot: Snapshot) -> str:
@@ -103,7 +104,3 @@ def fetching(
         sentences = "".join(f"<p>⚠️ {escape(sentence)}</p>" for sentence in errors.values())
         return f'<section class="fetching" role="alert">{sentences}</section>'
     return ""
-
-
-def _gb(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.2f} GB"

@@ -190,7 +190,3 @@ def _plain(text: str) -> str:
     for sign in "\\`*_[]#|~$":
         text = text.replace(sign, "\\" + sign)
     return escape(text, quote=False)
-
-
-def _gb(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.2f} GB"
