@@ -126,15 +126,17 @@ def choose_profile(catalog: Catalog, name: str, device: Device) -> Profile:
     """`auto` is the largest GPU profile whose budget the card holds, else the embedded one."""
     if name != AUTO:
         return catalog.profile(name)
-    if device.engine == "cuda":
-        fitting = [
-            profile
-            for profile in catalog.profiles
-            if profile.device == "cuda" and profile.budget <= device.capacity_bytes()
-        ]
-        if fitting:
-            return max(fitting, key=lambda profile: profile.budget)
-    return catalog.profile(EMBEDDED)
+    return profile_for_card(catalog, device.capacity_bytes() if device.engine == "cuda" else 0)
+
+
+def profile_for_card(catalog: Catalog, capacity_bytes: int) -> Profile:
+    """The largest GPU profile that a card of that size holds, else the embedded one."""
+    fitting = [
+        profile
+        for profile in catalog.profiles
+        if profile.device == "cuda" and profile.budget <= capacity_bytes
+    ]
+    return max(fitting, key=lambda profile: profile.budget, default=catalog.profile(EMBEDDED))
 
 
 def _check_families(catalog: Catalog, profile: Profile) -> None:

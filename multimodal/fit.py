@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from multimodal.build import choose_profile, device_of, read_catalog
-from multimodal.cards import ModelCard, Profile
+from multimodal.build import profile_for_card, read_catalog
+from multimodal.cards import AUTO, Catalog, ModelCard, Profile
 from multimodal.memory.certificate import BUS_BYTES_PER_S, Line
 from multimodal.memory.plan import Plan, plan, request_for
 from multimodal.memory.training import Training, trainable
 from multimodal.messages import Task
 from multimodal.settings import Settings
 from multimodal.sizes import gigabytes
+
+CARD_BYTES = 12_000_000_000
+"""The card that is planned for where none is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ def answer(
 ) -> Answer:
     """The answer for the settings' profile and budget. Raises CardError and SettingsError."""
     catalog = read_catalog(settings)
-    profile = choose_profile(catalog, settings.profile, device_of(settings))
+    profile = _profile(catalog, settings)
     cards = tuple(catalog.card(name) for name in profile.names)
     budget = int(settings.budget or profile.budget)
     asked = request_for(
@@ -63,6 +66,18 @@ def answer(
     )
     training = _training(cards, budget - asked.reserve_bytes)
     return Answer(profile, plan(asked), {card.title: ways for card, ways in training})
+
+
+def _profile(catalog: Catalog, settings: Settings) -> Profile:
+    """What is planned with. A card that is not in this machine may be planned for as well."""
+    card_bytes = 0
+    if settings.device_kind == "sim":
+        card_bytes = settings.simulated_bytes
+    elif settings.device_kind == "cuda":
+        card_bytes = int(settings.budget or CARD_BYTES)
+    if settings.profile == AUTO:
+        return profile_for_card(catalog, card_bytes)
+    return catalog.profile(settings.profile)
 
 
 def _training(

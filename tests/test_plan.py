@@ -177,6 +177,14 @@ def test_the_embedded_profile_is_certified_too() -> None:
 
 
 @pytest.mark.parametrize(
+    ("device", "profile"),
+    [("sim:12GB", "gpu-12gb"), ("sim:2GB", "embedded"), ("cuda", "gpu-12gb"), ("cpu", "embedded")],
+)
+def test_a_card_that_is_not_here_can_be_planned_for(device: str, profile: str) -> None:
+    assert answer(read_settings(device=device)).profile.name == profile
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (("--bus", "fast"), "--bus fast: write a size"),

@@ -59,9 +59,13 @@ class Page:
         ui.keep.click(_unask, None, choice, **quiet)
         ui.sure.click(self._delete, state, opened, **quiet).then(_unask, None, choice, **quiet)
         fit = ui.fit
-        fit.ask.click(
-            fit.work_out, [fit.profile, fit.budget], fit.told, **(quiet | {"show_progress": "full"})
-        )
+        for asked in (fit.ask.click, fit.budget.submit):
+            asked(
+                fit.work_out,
+                [fit.profile, fit.budget],
+                fit.told,
+                **(quiet | {"show_progress": "full"}),
+            )
         ui.reset.click(self._reset, None, ui.controls[1:], **quiet)
 
     def _wire_talk(self, state: list[Any], quiet: dict[str, Any]) -> None:
