@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from fakes import FakeBackend, FakeSource, card
-from small_memory import A, B, leased, manager, use
+from small_memory import A, leased, manager, use
 from torch import nn
 
 from multimodal.backends.base import load
@@ -81,6 +81,8 @@ class Modules(FakeSource):
 class Mirroring(Simulated):
     """A simulated card that mirrors real modules as `Cuda` does, with the CPU as the card."""
 
+    partly = False
+
     def __init__(self) -> None:
         super().__init__(1000, host_bytes=10_000)
         self.mirrors: dict[str, Mirror] = {}
@@ -99,24 +101,41 @@ class Mirroring(Simulated):
         super().restore(card, model)
         self.mirrors[card].restore()
 
+    def restore_partly(self, card: str, model: object) -> bool:
+        self.mirrors[card].restore(at_most_bytes=0)
+        return self.partly
+
     def forget(self, card: str) -> None:
         self.mirrors.pop(card)
 
 
 def test_a_model_with_modules_is_mirrored_evicted_and_restored() -> None:
     device = Mirroring()
-    memory: MemoryManager[FakeBackend] = MemoryManager(device, 80, Modules())
-    with leased(memory, A) as lease:
+    memory: MemoryManager[FakeBackend] = MemoryManager(device, 400, Modules())
+    first, second = card("first", size=280), card("second", size=290)
+    with leased(memory, first) as lease:
         model = lease.backend
         assert isinstance(model, Linear)
         before = model.linear.weight.clone()
-    assert memory.snapshot().decisions[-1].true_bytes == 8 * 9 * 4
-    use(memory, B)
-    with leased(memory, A) as lease:
+    (held,) = memory.snapshot().held
+    assert held.size_bytes == memory.snapshot().decisions[-1].true_bytes == 8 * 9 * 4
+    use(memory, second)
+    with leased(memory, first) as lease:
         assert lease.backend is model
         assert torch.equal(model.linear.weight, before)
     memory.close()
     assert device.mirrors == {}
+
+
+def test_the_last_resort_brings_back_a_part() -> None:
+    device = Mirroring()
+    memory: MemoryManager[FakeBackend] = MemoryManager(device, 400, Modules())
+    first, second = card("first", size=300), card("second", size=290)
+    use(memory, first, second)
+    device.fail_next, device.partly = 9, True
+    with leased(memory, first) as lease:
+        assert lease.notices[-1].startswith("Only part of it fits")
+    assert memory.snapshot().decisions[-1].error is None
 
 
 # ------------------------------------------------------------ peaks

@@ -117,8 +117,8 @@ def test_evicting_copies_nothing_and_frees_the_device(make: Any) -> None:
         mirror.evict()
         assert inside(model, mirror._host), "the module holds the mirror itself"
         mirror.restore()
-        assert inside(model, mirror._on_device or []), "every tensor is on the device again"
-        slabs = [weakref.ref(slab.untyped_storage()) for slab in mirror._on_device or []]
+        assert inside(model, mirror._on_device), "every tensor is on the device again"
+        slabs = [weakref.ref(slab.untyped_storage()) for slab in mirror._on_device]
     mirror.evict()
     gc.collect()
     assert slabs
@@ -147,3 +147,36 @@ def test_views_and_odd_strides_come_back_as_they_were() -> None:
     assert isinstance(tail, torch.Tensor)
     assert whole.untyped_storage().data_ptr() == tail.untyped_storage().data_ptr()
     assert mirror.size_bytes == 512
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2, 3])
+def test_layers_without_room_visit_while_they_run(layers: int) -> None:
+    model, ids = llama(), torch.arange(20)[None]
+    with torch.no_grad():
+        before = model(ids).logits
+    mirror = Mirror(model, CPU, pin=False)
+    room = sum(slab.nbytes for slab in mirror._host[: layers + 1])
+    mirror.evict()
+    mirror.restore(at_most_bytes=room)
+    assert sum(slab.nbytes for slab in mirror._on_device) == room
+    for _ in range(2):
+        with torch.no_grad():
+            assert torch.equal(model(ids).logits, before)
+        absent = [model.get_submodule(f"model.layers.{n}") for n in range(layers, 3)]
+        assert all(inside(layer, mirror._host) for layer in absent), "visitors have left"
+    mirror.evict()
+    mirror.restore()
+    assert inside(model, mirror._on_device)
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, before)
+
+
+def test_a_visitor_leaves_even_where_its_forward_fails() -> None:
+    model = llama()
+    mirror = Mirror(model, CPU, pin=False)
+    mirror.evict()
+    mirror.restore(at_most_bytes=0)
+    layer = model.get_submodule("model.layers.1")
+    with pytest.raises(TypeError):
+        layer()
+    assert inside(layer, mirror._host)

@@ -7,6 +7,7 @@ have been loaded; evicting one then copies nothing, and restoring runs at the sp
 from __future__ import annotations
 
 import gc
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,8 +22,12 @@ from multimodal.memory.mirror import Mirror
 from multimodal.memory.storages import true_bytes
 from multimodal.sizes import gigabytes
 
+log = logging.getLogger(__name__)
+
 HOST_SHARE = 0.5
 """Of host memory, for mirrors. Windows pins no more than about half of it."""
+PARTLY_SHARE = 0.6
+"""Of what is free, for the layers that stay; visitors and activations need the rest."""
 PROBE_BYTES = 1 << 28
 
 
@@ -90,7 +95,10 @@ class Cuda:
         sizes = [true_bytes(module) for module in modules]
         held = sum(m.size_bytes for mirrors in self._mirrors.values() for m in mirrors)
         if modules and held + sum(sizes) <= self.host_bytes:
-            self._mirrors[card] = [Mirror(module, self._device, pin=True) for module in modules]
+            try:
+                self._mirrors[card] = [Mirror(module, self._device, pin=True) for module in modules]
+            except RuntimeError as error:  # no more memory can be pinned
+                log.warning("%s is not mirrored in host memory: %s", card, error)
         return sum(sizes)
 
     def park(self, card: str, model: object) -> int:
@@ -110,6 +118,15 @@ class Cuda:
             for mirror in done:
                 mirror.evict()
             raise
+
+    def restore_partly(self, card: str, model: object) -> bool:
+        """As many layers as there is room for; the others visit while they run."""
+        room = int(self.free_bytes() * PARTLY_SHARE)
+        for mirror in self._mirrors.get(card, []):
+            with translated(self.name):
+                mirror.restore(at_most_bytes=room)
+            room = max(0, room - mirror.size_bytes)
+        return card in self._mirrors
 
     def forget(self, card: str) -> None:
         self._mirrors.pop(card, None)

@@ -47,6 +47,10 @@ class Device(Protocol):
     def restore(self, card: str, model: object) -> None:
         """Bring a parked model back. Raises DeviceFullError, and the model stays parked."""
 
+    def restore_partly(self, card: str, model: object) -> bool:
+        """Bring back what there is room for, so that the model runs slowly; False where that cannot
+        be done."""
+
     def forget(self, card: str) -> None:
         """The model was closed: its mirror is not needed any more."""
 
@@ -92,6 +96,9 @@ class Cpu:
     def loaded(self, card: str, model: object) -> int:
         """What other programs took in the meantime cannot be told apart."""
         return 0
+
+    def restore_partly(self, card: str, model: object) -> bool:
+        return False
 
     def forget(self, card: str) -> None:
         """Nothing is mirrored."""

@@ -222,6 +222,8 @@ class MemoryManager(Generic[B]):
         lease.notices = brought.rungs
         reload_s = self.device.reload_s(entry.size_bytes, brought.seconds)
         with self._changed:
+            entry.size_bytes = max(entry.size_bytes, brought.true_bytes)
+            entry.charged_bytes = entry.size_bytes
             entry.load_s, entry.backend = reload_s, brought.model
         return replace(
             decision,

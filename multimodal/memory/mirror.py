@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from multimodal.memory.storages import slots
 
@@ -48,7 +49,8 @@ class Mirror:
         """By address, where each block now is."""
         sizes = self._laid_out()
         self._host = [_bytes(size, torch.device("cpu"), pin) for size in sizes]
-        self._on_device: list[torch.Tensor] | None = None
+        self._on_device: list[torch.Tensor] = []
+        self._visits: list[RemovableHandle] = []
         self._fill()
 
     @property
@@ -59,19 +61,31 @@ class Mirror:
     def evict(self) -> None:
         """Let the module hold its mirror and give up the device's memory; copies nothing."""
         self._wait()
+        for visit in self._visits:
+            visit.remove()
+        self._visits.clear()
         self._move(self._host)
-        self._on_device = None
+        self._on_device = []
 
-    def restore(self) -> None:
-        """Bring the module back. Returns before the copies end; layers wait for their own."""
-        made = [_bytes(slab.nbytes, self._device, False) for slab in self._host]
-        if self._stream is None:
-            for slab, host in zip(made, self._host, strict=True):
-                slab.copy_(host)
-        else:
-            self._copy_behind(made, self._stream)
+    def restore(self, at_most_bytes: int | None = None) -> None:
+        """Bring the module back. Returns before the copies end; layers wait for their own.
+
+        Layers beyond `at_most_bytes` stay in the mirror: each is copied in for its own forward and
+        dropped after it. That is slow, and it runs.
+        """
+        made = self._made(at_most_bytes)
+        staying = [
+            (layer, slab, host)
+            for layer, slab, host in zip(self._layers, made, self._host, strict=True)
+            if slab is not host
+        ]
+        for layer, slab, host in staying:
+            self._copy(layer, slab, host)
         self._move(made)
-        self._on_device = made
+        self._on_device = [slab for _, slab, _ in staying]
+        for layer, slab, host in zip(self._layers, made, self._host, strict=True):
+            if slab is host:
+                self._visit(self._module.get_submodule(layer), host)
 
     # ------------------------------------------------------------ laying out
 
@@ -132,22 +146,49 @@ class Mirror:
         inside = tensor.data_ptr() - address
         if inside >= block.size:
             return None
-        offset = (block.start + inside) // tensor.element_size()
-        slab = to[block.slab].view(tensor.dtype)
-        return torch.as_strided(slab, tensor.size(), tensor.stride(), offset)
+        return _view(tensor, to[block.slab], block.start + inside)
 
-    def _copy_behind(self, made: list[torch.Tensor], stream: torch.cuda.Stream) -> None:
+    def _made(self, at_most_bytes: int | None) -> list[torch.Tensor]:
+        """A slab of the device for every layer that may stay, the mirror's own for the others."""
+        made, taken = [], 0
+        for index, host in enumerate(self._host):
+            stays = not index or at_most_bytes is None or taken + host.nbytes <= at_most_bytes
+            made.append(_bytes(host.nbytes, self._device, False) if stays else host)
+            taken += host.nbytes if stays else 0
+        return made
+
+    def _copy(self, layer: str, slab: torch.Tensor, host: torch.Tensor) -> None:
+        if (stream := self._stream) is None:
+            slab.copy_(host)
+            return
         stream.wait_stream(torch.cuda.current_stream(self._device))
-        for layer, slab, host in zip(self._layers, made, self._host, strict=True):
-            with torch.cuda.stream(stream):
-                slab.copy_(host, non_blocking=True)
-                copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-                copied.record(stream)
-            slab.record_stream(stream)
-            if layer:
-                _wait_before(self._module.get_submodule(layer), copied)
-            else:  # used by whoever asks for it, so everything after this waits
-                torch.cuda.current_stream(self._device).wait_event(copied)
+        with torch.cuda.stream(stream):
+            slab.copy_(host, non_blocking=True)
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record(stream)
+        slab.record_stream(stream)
+        if layer:
+            _wait_before(self._module.get_submodule(layer), copied)
+        else:  # used by whoever asks for it, so everything after this waits
+            torch.cuda.current_stream(self._device).wait_event(copied)
+
+    def _visit(self, layer: nn.Module, host: torch.Tensor) -> None:
+        """Let `layer` be on the device only while it runs."""
+        guests: list[torch.Tensor] = []
+
+        def arrive(_module: nn.Module, _inputs: Any) -> None:
+            slab = _bytes(host.nbytes, self._device, False)
+            slab.copy_(host, non_blocking=True)
+            _shift(layer, host, slab)
+            guests.append(slab)
+
+        def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+            for slab in guests:
+                _shift(layer, slab, host)
+            guests.clear()
+
+        self._visits.append(layer.register_forward_pre_hook(arrive))
+        self._visits.append(layer.register_forward_hook(leave, always_call=True))
 
     def _wait(self) -> None:
         if self._stream is not None:
@@ -157,6 +198,20 @@ class Mirror:
 
 def _bytes(size: int, device: torch.device, pin: bool) -> torch.Tensor:
     return torch.empty(size, dtype=torch.uint8, device=device, pin_memory=pin)
+
+
+def _view(tensor: torch.Tensor, slab: torch.Tensor, start: int) -> torch.Tensor:
+    """A tensor of the same shape whose first element lies at that byte of `slab`."""
+    offset = start // tensor.element_size()
+    return torch.as_strided(slab.view(tensor.dtype), tensor.size(), tensor.stride(), offset)
+
+
+def _shift(module: nn.Module, source: torch.Tensor, target: torch.Tensor) -> None:
+    """Let what `module` holds in the slab `source` be its twin in the slab `target`."""
+    for slot in list(slots(module)):
+        inside = slot.tensor.data_ptr() - source.data_ptr()
+        if slot.tensor.numel() and 0 <= inside < source.nbytes:
+            slot.rebind(_view(slot.tensor, target, inside))
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream | None:

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 B_co = TypeVar("B_co", bound=Closable, covariant=True)
 Report = Callable[[Progress], None]
+PARTLY = "Only part of it fits now; the rest is copied in as it runs, which is slow."
 
 
 class Source(Protocol[B_co]):
@@ -90,6 +91,9 @@ class Transfers(Generic[B]):
             except DeviceFullError as error:
                 self._device.drop(card.name)
                 if (told := rung()) is None:
+                    if parked and self._partly(card, parked[0]):
+                        seconds = self._device.now_s() - started_s
+                        return Brought(parked[0], "restored", seconds, (*rungs, PARTLY), 0)
                     if parked:
                         self._keep(card.name, parked)
                     raise DeviceFullError(f"{error}. Close other programs that use it.") from error
@@ -112,6 +116,13 @@ class Transfers(Generic[B]):
             return model, self._device.loaded(card.name, model)
         self._device.restore(card.name, parked[0])
         return parked[0], 0
+
+    def _partly(self, card: ModelCard, model: B) -> bool:
+        """The last resort for a model whose mirror is there."""
+        try:
+            return self._device.restore_partly(card.name, model)
+        except DeviceFullError:
+            return False
 
     def ladder(self, evict_idle: Callable[[int | None], int]) -> Iterator[Callable[[], str | None]]:
         """What to do after each failed try: told in words, or None where it could not help."""
