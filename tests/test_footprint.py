@@ -201,18 +201,73 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module", params=SMALL)
+QUANTIZED = SMALL | {
+    "wav2vec2": hf(
+        "AutoModelForCTC",
+        model_type="wav2vec2",
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        conv_dim=[32] * 7,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+    ),
+    "blip-2": hf(
+        SEEING,
+        model_type="blip-2",
+        num_query_tokens=4,
+        vision_config=VISION | {"model_type": "blip_2_vision_model"},
+        qformer_config={
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "encoder_hidden_size": 64,
+            "vocab_size": 64,
+        },
+        text_config={
+            "model_type": "opt",
+            "vocab_size": 512,
+            "hidden_size": 192,
+            "ffn_dim": 320,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 6,
+            "word_embed_proj_dim": 192,
+            "max_position_embeddings": 512,
+        },
+    ),
+    "whisper": hf(
+        "AutoModelForSpeechSeq2Seq",
+        model_type="whisper",
+        d_model=64,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=128,
+        decoder_ffn_dim=128,
+        vocab_size=256,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=3,
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=QUANTIZED)
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: Any) -> tuple[str, Path]:
     """A small model with random weights, saved as a hub repository would hold it."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    part = SMALL[request.param]
+    part = QUANTIZED[request.param]
     config = transformers.AutoConfig.for_model(**part.config)
     getattr(transformers, part.model).from_config(config).to(torch.bfloat16).save_pretrained(folder)
     return request.param, folder
 
 
 def loaded(name: str, folder: Path, kind: str) -> nn.Module:
-    cls: Any = getattr(transformers, SMALL[name].model)
+    cls: Any = getattr(transformers, QUANTIZED[name].model)
     dtypes = {"fp16": torch.float16, "fp32": torch.float32}
     if kind in {"fp16", "bf16", "fp32"}:
         model: nn.Module = cls.from_pretrained(folder, dtype=dtypes.get(kind, torch.bfloat16))
@@ -234,7 +289,7 @@ def loaded(name: str, folder: Path, kind: str) -> nn.Module:
 def test_the_estimate_is_what_a_loaded_model_holds(checkpoint: tuple[str, Path], kind: str) -> None:
     name, folder = checkpoint
     model = loaded(name, folder, kind)
-    expected = footprint(card(one(SMALL[name]), kind)).weights
+    expected = footprint(card(one(QUANTIZED[name]), kind)).weights
     assert expected == pytest.approx(true_bytes(model), rel=0.02)
     if kind not in {"fp16", "bf16", "fp32"}:
         held = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -258,6 +313,11 @@ def test_the_cache_is_as_large_as_computed(name: str) -> None:
 def test_a_model_of_two_layers_has_the_peak_of_the_whole(name: str) -> None:
     part = SMALL[name]
     assert peak_bytes(built(part, shallow=True), 300, None) == peak_bytes(built(part), 300, None)
+
+
+@pytest.mark.parametrize("name", QUANTIZED.keys() - {"whisper"})
+def test_every_family_has_a_peak(name: str) -> None:
+    assert peak_bytes(built(QUANTIZED[name], shallow=True), 64, None) > 10_000
 
 
 def test_the_peak_on_the_meta_device_is_the_peak_on_a_real_one() -> None:

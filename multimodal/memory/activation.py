@@ -92,11 +92,14 @@ def works(module: Any, tokens: int, picture_side: int | None) -> list[Work]:
     """What a part does in one turn, on the device and in the format of its weights: a text model
     reads `tokens`, a picture model looks at one picture of its own size, a speech model hears 30 s,
     a diffusion model takes one step towards a picture of that side, its decoder makes one."""
-    first = next(module.parameters())
+    parameters = list(module.parameters())  # some are made on the CPU whatever the device
+    first = next((p for p in parameters if p.is_meta), parameters[0])
 
     def make(*shape: int) -> torch.Tensor:
         """From -1 to 1, so that every weight has something to do."""
         dtype = torch.bfloat16 if first.dtype in PACKED else first.dtype
+        if first.is_meta:
+            return torch.empty(shape, dtype=dtype, device=first.device)
         count = math.prod(shape)
         return torch.linspace(-1, 1, count, dtype=dtype, device=first.device).reshape(shape)
 

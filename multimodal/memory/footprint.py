@@ -96,7 +96,9 @@ def _torch(shape: Modules, kind: str, tokens: int) -> Footprint:
     from multimodal.memory.modules import built, tensors, text_config
 
     found = tensors(shape)
-    weights = sum(torch_bytes(t.shape, kind, t.linear) for t in found)
+    weights = sum(
+        torch_bytes(t.shape, "fp32" if t.wide and kind == "fp16" else kind, t.linear) for t in found
+    )
     unpacked = max((torch_bytes(t.shape, "bf16", False) for t in found if t.linear), default=0)
     cache = peak = 0
     for part in shape.parts.values():

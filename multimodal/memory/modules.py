@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -22,12 +23,14 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A parameter or buffer. `linear`: a weight that quantization packs."""
+    """A parameter or buffer. `linear`: a weight that quantization packs. `wide`: transformers
+    keeps it in fp32 where the model is in fp16."""
 
     name: str
     shape: tuple[int, ...]
     linear: bool
     parameter: bool
+    wide: bool = False
 
 
 def tensors(architecture: Modules | Gguf) -> tuple[Tensor, ...]:
@@ -164,7 +167,12 @@ def _listed(part: Part) -> Iterator[Tensor]:
         shape = tuple(tensor.shape)
         if linear and type(module.get_submodule(name.removesuffix(".weight"))) is not nn.Linear:
             shape = shape[::-1]  # GPT-2's Conv1D stores what a Linear would, turned round
-        yield Tensor(name, shape, linear, isinstance(tensor, nn.Parameter))
+        yield Tensor(name, shape, linear, isinstance(tensor, nn.Parameter), _is_wide(module, name))
+
+
+def _is_wide(module: nn.Module, name: str) -> bool:
+    kept = getattr(module, "_keep_in_fp32_modules", None) or ()
+    return any(re.search(rf"(^|\.){part}(\.|$)", name) for part in kept)
 
 
 def quantizable(module: nn.Module) -> Iterator[str]:
