@@ -58,6 +58,25 @@ def test_out_of_memory_while_loading_is_no_broken_model(
         load(wanted, tmp_path, "cuda")
 
 
+class _Stubborn(Mirror):
+    """A mirror whose model the card has no room for."""
+
+    def restore(self, at_most_bytes: int | None = None) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize("partly", [False, True])
+def test_a_model_of_several_modules_comes_back_whole_or_not_at_all(partly: bool) -> None:
+    device = Cuda.__new__(Cuda)
+    device.name = "RTX"
+    first = Mirror(nn.Linear(8, 8), CPU, pin=False)
+    second = _Stubborn(nn.Linear(8, 8), CPU, pin=False)
+    first.evict()
+    with pytest.raises(DeviceFullError, match="RTX"):
+        device._bring_back([first, second], 10_000 if partly else None)
+    assert first._on_device == [], "what came back has left again"
+
+
 # ------------------------------------------------------------ mirrors, through the manager
 
 

@@ -108,25 +108,26 @@ class Cuda:
         return sum(mirror.size_bytes for mirror in mirrors)
 
     def restore(self, card: str, model: object) -> None:
+        self._bring_back(self._mirrors[card], None)
+
+    def restore_partly(self, card: str, model: object) -> bool:
+        """As many layers as there is room for; the others visit while they run."""
+        self._bring_back(self._mirrors.get(card, []), int(self.free_bytes() * PARTLY_SHARE))
+        return card in self._mirrors
+
+    def _bring_back(self, mirrors: Sequence[Mirror], room: int | None) -> None:
+        """All of `mirrors`, or none of them: where the card is full, what came back leaves."""
         done: list[Mirror] = []
         try:
-            for mirror in self._mirrors[card]:
+            for mirror in mirrors:
                 with translated(self.name):
-                    mirror.restore()
+                    mirror.restore(room)
                 done.append(mirror)
+                room = None if room is None else max(0, room - mirror.size_bytes)
         except DeviceFullError:
             for mirror in done:
                 mirror.evict()
             raise
-
-    def restore_partly(self, card: str, model: object) -> bool:
-        """As many layers as there is room for; the others visit while they run."""
-        room = int(self.free_bytes() * PARTLY_SHARE)
-        for mirror in self._mirrors.get(card, []):
-            with translated(self.name):
-                mirror.restore(at_most_bytes=room)
-            room = max(0, room - mirror.size_bytes)
-        return card in self._mirrors
 
     def forget(self, card: str) -> None:
         self._mirrors.pop(card, None)
