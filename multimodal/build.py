@@ -91,7 +91,8 @@ def build(settings: Settings) -> Program:
     prepare_data_folder(settings)
     catalog = read_catalog(settings)
     device = device_of(settings)
-    profile = choose_profile(catalog, settings.profile, device)
+    card_bytes = device.capacity_bytes() if device.engine == "cuda" else 0
+    profile = choose_profile(catalog, settings.profile, card_bytes)
     _check_families(catalog, profile)
     weights = Weights(settings.weights_folder, settings.offline)
     budget = int(settings.budget or profile.budget)
@@ -122,19 +123,15 @@ def shipped_models() -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / "models"
 
 
-def choose_profile(catalog: Catalog, name: str, device: Device) -> Profile:
-    """`auto` is the largest GPU profile whose budget the card holds, else the embedded one."""
+def choose_profile(catalog: Catalog, name: str, card_bytes: int) -> Profile:
+    """The profile of that name; `auto` is the largest one for a GPU whose budget a card of that
+    size holds, else the embedded one. Without a card, `card_bytes` is 0."""
     if name != AUTO:
         return catalog.profile(name)
-    return profile_for_card(catalog, device.capacity_bytes() if device.engine == "cuda" else 0)
-
-
-def profile_for_card(catalog: Catalog, capacity_bytes: int) -> Profile:
-    """The largest GPU profile that a card of that size holds, else the embedded one."""
     fitting = [
         profile
         for profile in catalog.profiles
-        if profile.device == "cuda" and profile.budget <= capacity_bytes
+        if profile.device == "cuda" and profile.budget <= card_bytes
     ]
     return max(fitting, key=lambda profile: profile.budget, default=catalog.profile(EMBEDDED))
 

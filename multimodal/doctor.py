@@ -17,9 +17,7 @@ import psutil
 from multimodal.build import choose_profile, read_catalog
 from multimodal.cards import ModelCard, WheelSource
 from multimodal.errors import MultimodalError, WeightsError
-from multimodal.memory.devices import Cpu
 from multimodal.memory.plan import plan, request_for
-from multimodal.memory.simulated import Simulated
 from multimodal.package_index import PackageIndex, pip_settings
 from multimodal.settings import Settings, prepare_data_folder
 from multimodal.sizes import gigabytes
@@ -90,9 +88,7 @@ def _gpu() -> Check:
 def _models(settings: Settings) -> Iterator[Check]:
     try:
         catalog = read_catalog(settings)
-        simulated = settings.device_kind == "sim"
-        device = Simulated(settings.simulated_bytes) if simulated else Cpu()
-        profile = choose_profile(catalog, settings.profile, device)
+        profile = choose_profile(catalog, settings.profile, card_bytes=0)
     except MultimodalError as error:
         yield Check("fail", "profile", str(error))
         return

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from multimodal.build import profile_for_card, read_catalog
-from multimodal.cards import AUTO, Catalog, ModelCard, Profile
+from multimodal.build import choose_profile, read_catalog
+from multimodal.cards import Catalog, ModelCard, Profile
 from multimodal.memory.certificate import BUS_BYTES_PER_S, Line
 from multimodal.memory.plan import Plan, plan, request_for
 from multimodal.memory.training import Training, trainable
@@ -52,11 +52,31 @@ class Answer:
 def answer(
     settings: Settings, context_tokens: int | None = None, bus_bytes_per_s: float = BUS_BYTES_PER_S
 ) -> Answer:
-    """The answer for the settings' profile and budget. Raises CardError and SettingsError."""
+    """The answer for the settings' profile and budget. Raises CardError and SettingsError.
+
+    A card that is not in this machine may be planned for as well.
+    """
     catalog = read_catalog(settings)
-    profile = _profile(catalog, settings)
+    card_bytes = 0
+    if settings.device_kind == "sim":
+        card_bytes = settings.simulated_bytes
+    elif settings.device_kind == "cuda":
+        card_bytes = int(settings.budget or CARD_BYTES)
+    profile = choose_profile(catalog, settings.profile, card_bytes)
+    budget = int(settings.budget) if settings.budget else None
+    return answer_for(catalog, profile, budget, context_tokens, bus_bytes_per_s)
+
+
+def answer_for(
+    catalog: Catalog,
+    profile: Profile,
+    budget_bytes: int | None = None,
+    context_tokens: int | None = None,
+    bus_bytes_per_s: float = BUS_BYTES_PER_S,
+) -> Answer:
+    """The answer for a profile of `catalog`, under its own budget unless one is given."""
     cards = tuple(catalog.card(name) for name in profile.names)
-    budget = int(settings.budget or profile.budget)
+    budget = budget_bytes or int(profile.budget)
     asked = request_for(
         profile,
         cards,
@@ -66,18 +86,6 @@ def answer(
     )
     training = _training(cards, budget - asked.reserve_bytes)
     return Answer(profile, plan(asked), {card.title: ways for card, ways in training})
-
-
-def _profile(catalog: Catalog, settings: Settings) -> Profile:
-    """What is planned with. A card that is not in this machine may be planned for as well."""
-    card_bytes = 0
-    if settings.device_kind == "sim":
-        card_bytes = settings.simulated_bytes
-    elif settings.device_kind == "cuda":
-        card_bytes = int(settings.budget or CARD_BYTES)
-    if settings.profile == AUTO:
-        return profile_for_card(catalog, card_bytes)
-    return catalog.profile(settings.profile)
 
 
 def _training(

@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Any
 
 import pytest
+from fakes import FakeSource, program
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from multimodal.memory.footprint import Footprint, footprint
 from multimodal.memory.plan import Request, plan
 from multimodal.memory.training import trainable
 from multimodal.settings import read_settings
+from multimodal.web.fitting import FittingPanel
 
 GB = 10**9
 
@@ -138,6 +140,20 @@ def test_a_card_of_12_gb_trains_7b_with_qlora_only(catalog: Catalog) -> None:
     # 7.25 billion parameters, 16 bytes each, as ZeRO counts them.
     full = ways["full, AdamW"]
     assert (full.weights + full.states) / 1e9 == pytest.approx(7.25 * 16, rel=0.01)
+
+
+def test_the_page_plans_with_a_persons_own_profile(tmp_path: Any) -> None:
+    own = tmp_path / "models" / "profiles"
+    own.mkdir(parents=True)
+    (own / "mine.toml").write_text(
+        'name = "mine"\ntitle = "Mine"\ndevice = "cpu"\nbudget = "2GB"\n'
+        '[models]\ntext-generation = ["smollm2-135m-instruct"]\n'
+    )
+    panel = FittingPanel.__new__(FittingPanel)
+    panel._program = program(tmp_path, FakeSource())
+    assert "Fits together, 1.16 GB spare." in panel.work_out("mine", "")
+    assert "Fits together, 0.16 GB spare." in panel.work_out("mine", " 1GB ")
+    assert "--budget lots: write a size" in panel.work_out("mine", "lots")
 
 
 def test_what_is_no_text_model_has_no_training(catalog: Catalog) -> None:

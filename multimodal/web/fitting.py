@@ -8,10 +8,10 @@ import gradio as gr
 
 from multimodal.build import Program
 from multimodal.errors import MultimodalError
-from multimodal.fit import Answer, answer
+from multimodal.fit import Answer, answer_for
 from multimodal.memory.certificate import Line
 from multimodal.memory.training import Training
-from multimodal.settings import read_settings
+from multimodal.settings import byte_size
 from multimodal.sizes import gigabytes
 
 
@@ -31,12 +31,10 @@ class FittingPanel:
 
     def work_out(self, profile: str, budget: str) -> str:
         """The certificate as HTML; what is wrong with the budget, in its place."""
-        settings = self._program.settings
+        catalog = self._program.catalog
         try:
-            asked = read_settings(
-                profile=profile, budget=budget.strip() or None, models=settings.models
-            )
-            return drawn(answer(asked))
+            size = byte_size("budget", budget.strip()) if budget.strip() else None
+            return drawn(answer_for(catalog, catalog.profile(profile), size))
         except MultimodalError as error:
             return f'<p class="fit-wrong" role="alert">{escape(str(error))}</p>'
 
