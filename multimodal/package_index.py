@@ -21,7 +21,7 @@ from typing import cast
 import httpx2 as httpx
 from tenacity import (
     Retrying,
-    retry_if_exception_type,
+    retry_if_exception,
     sleep_using_event,
     stop_after_attempt,
     wait_exponential,
@@ -158,14 +158,15 @@ class PackageIndex:
         retrying = Retrying(
             stop=stop_after_attempt(ATTEMPTS),
             wait=wait_exponential(multiplier=self._wait_s, max=10),
-            retry=retry_if_exception_type((httpx.TransportError, _CutError, _BusyError)),
+            retry=retry_if_exception(_may_pass),
             sleep=sleep_using_event(stop) if stop is not None else time.sleep,
             reraise=True,
         )
         try:
             retrying(self._fetch_rest, url, part, size_bytes, seen, stop)
-        except (httpx.HTTPStatusError, _BusyError) as error:
-            raise WeightsError(f"the index answered with HTTP status {_status(error)}") from error
+        except httpx.HTTPStatusError as error:
+            status = error.response.status_code
+            raise WeightsError(f"the index answered with HTTP status {status}") from error
         except (httpx.HTTPError, _CutError, ValueError) as error:
             cause = type(error).__name__ if isinstance(error, httpx.HTTPError) else error
             raise WeightsError(f"the download was cut off ({cause})") from error
@@ -187,8 +188,6 @@ class PackageIndex:
         ) as r:
             if r.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 return  # everything is there already; the checksum decides
-            if r.status_code in BUSY:
-                raise _BusyError(r.status_code)
             r.raise_for_status()
             if any(str(past.headers.get("location", "")).startswith("file:") for past in r.history):
                 raise ValueError("the index sent it to a file of this machine")
@@ -208,14 +207,11 @@ class PackageIndex:
             raise _CutError(f"after {have} of {whole} bytes")
 
 
-def _status(error: Exception) -> int:
+def _may_pass(error: BaseException) -> bool:
+    """Whether trying again may help: the connection was cut, or the index is busy."""
     if isinstance(error, httpx.HTTPStatusError):
-        return int(error.response.status_code)
-    return int(error.args[0])
-
-
-class _BusyError(Exception):
-    """The index asks to come again later; holds the HTTP status."""
+        return error.response.status_code in BUSY
+    return isinstance(error, httpx.TransportError | _CutError)
 
 
 class _CutError(Exception):

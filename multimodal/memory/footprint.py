@@ -42,6 +42,11 @@ class Footprint:
         return self.weights + self.kv_cache + self.runtime
 
 
+def usual_quantization(card: ModelCard) -> str:
+    """The one that the card names first."""
+    return card.quantization[0] if card.quantization else "bf16"
+
+
 def footprint(
     card: ModelCard, quantization: str | None = None, context_tokens: int | None = None
 ) -> Footprint:
@@ -55,7 +60,7 @@ def footprint(
         tokens = min(tokens, card.context_tokens)
     if isinstance(shape, Measured):
         return _measured(shape, (tokens if card.context_tokens else 0) * card.concurrency)
-    kind = quantization or (card.quantization[0] if card.quantization else "bf16")
+    kind = quantization or usual_quantization(card)
     known = GGUF if isinstance(shape, Gguf) else TORCH
     if kind not in known:
         raise CardError(

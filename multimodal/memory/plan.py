@@ -17,7 +17,7 @@ from multimodal.memory.certificate import (
     certify,
     together,
 )
-from multimodal.memory.footprint import DEFAULT_TOKENS, footprint
+from multimodal.memory.footprint import DEFAULT_TOKENS, footprint, usual_quantization
 
 SHORTEST_CONTEXT = 1024
 MOST_STEPS = 3
@@ -127,10 +127,8 @@ def _shorter(card: ModelCard, member: Member, index: int) -> Iterator[_Step]:
 
 
 def _member(card: ModelCard, context_tokens: int | None) -> Member:
-    kind = card.quantization[0] if card.quantization else "bf16"
+    kind = usual_quantization(card)
     tokens = None
     if card.context_tokens:
         tokens = min(context_tokens or DEFAULT_TOKENS, card.context_tokens)
-    computed = not isinstance(card.architecture, Measured)
-    size = footprint(card, kind if computed else None, tokens)
-    return Member(card.name, card.title, kind, tokens, size)
+    return Member(card.name, card.title, kind, tokens, footprint(card, kind, tokens))

@@ -120,11 +120,10 @@ class Simulated:
 
     def _found(self, size_bytes: int) -> Iterator[tuple[int, int]]:
         """Places for pieces of one slab each, the first ones that are large enough."""
-        slab = self._slab or 1
         left = size_bytes
         for start, room in self._gaps():
             while left and room:
-                size = min(left, slab if self._slab else room)
+                size = min(left, self._slab or room)
                 if size > room:
                     break
                 yield start, size

@@ -31,13 +31,13 @@ def serve(settings: Settings) -> None:
     """Serve until interrupted. Raises the start's errors, each one sentence."""
     port = _free_port(settings)
     program = build(settings)
-    _sweep(program)
     try:
         with _stopped_by_signals(program) as stopped, _page(program, port):
             with console_progress() as show:
                 fetch_missing(program, show)
             for sentence in program.fetching.errors.values():
                 print(f"multimodal: {sentence}", file=sys.stderr)
+            _sweep(program)
             while not stopped.wait(SWEEP_EVERY_S):
                 _sweep(program)
     finally:
