@@ -97,6 +97,7 @@ class SamplingDefaults(Facts):
     top_p: float = Field(0.95, gt=0, le=1)
     repeat_penalty: float = Field(1.1, ge=0.5, le=2)
     max_tokens: PositiveInt = 512
+    stop: tuple[str, ...] = ()
 
 
 class Limits(Facts):
@@ -121,6 +122,8 @@ class ModelCard(Facts):
     concurrency: PositiveInt = 1
     languages: tuple[str, ...] = ()
     system_prompt: str = ""
+    chat_template: str = ""
+    """Jinja, where the checkpoint's tokenizer brings none, or a wrong one."""
     sampling: SamplingDefaults = SamplingDefaults()
     limits: Limits = Limits()
     engine: Mapping[str, str | int | float | bool] = Field(default_factory=dict)

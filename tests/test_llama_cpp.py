@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from multimodal.backends.base import Backend, TextRequest, load
-from multimodal.backends.llama_cpp import _surplus_turns
+from multimodal.backends.trimming import surplus_turns
 from multimodal.cards import Catalog
 from multimodal.errors import BackendError, PromptError
 from multimodal.messages import Event, Notice, Progress, Role, Sampling, TextDelta, Usage
@@ -218,4 +218,4 @@ def test_a_file_that_is_no_gguf_is_refused(catalog: Catalog, tmp_path: Path) -> 
     ],
 )
 def test_whole_blocks_of_turns_go(lengths: list[int], tokens: int, dropped: int) -> None:
-    assert _surplus_turns(lengths, tokens, room=750, block=400) == dropped
+    assert surplus_turns(lengths, tokens, room=750, block=400) == dropped

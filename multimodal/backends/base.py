@@ -17,13 +17,13 @@ import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import psutil
 
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, CardError, DeviceFullError, MultimodalError
-from multimodal.messages import AudioPart, Event, Focus, ImagePart, Sampling
+from multimodal.messages import AudioPart, Event, Focus, ImagePart, Role, Sampling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,11 +41,15 @@ def cores() -> int:
 
 @dataclass(frozen=True, slots=True)
 class TextRequest:
-    """`turns` alternate user and assistant, in order, the last one the user's."""
+    """`turns` alternate user and assistant, in order, the last one the user's.
 
-    turns: tuple[tuple[Literal["user", "assistant"], str], ...]
+    `context_tokens`: prompt and answer take no more than that, though the model would read more.
+    """
+
+    turns: tuple[tuple[Role, str], ...]
     system_prompt: str = ""
     sampling: Sampling = field(default_factory=Sampling)
+    context_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

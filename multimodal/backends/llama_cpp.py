@@ -12,11 +12,10 @@ and the person is told. A single message that is too long is refused.
 
 from __future__ import annotations
 
-import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,13 @@ from typing import Any
 import xllamacpp
 
 from multimodal.backends.base import Backend, TextRequest, cores, stream
+from multimodal.backends.sampling import settled
+from multimodal.backends.trimming import left_out, surplus_turns, too_long
 from multimodal.cards import ModelCard
-from multimodal.errors import BackendError, PromptError
-from multimodal.messages import Event, Finish, Notice, Progress, TextDelta, Usage
+from multimodal.errors import BackendError
+from multimodal.messages import Event, Finish, Progress, TextDelta, Usage
 
 SILENT = -1
-MAX_SEED = 2**31
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
@@ -88,20 +88,21 @@ class LlamaCpp:
     ) -> None:
         if self._server is None:
             raise BackendError(f"{self._card.title} was unloaded before it could answer")
-        body = self._body(request)
-        room = self._context_tokens - body["max_tokens"]
+        context = min(self._context_tokens, request.context_tokens or self._context_tokens)
+        body = self._body(request, context)
+        room = context - body["max_tokens"]
         while True:
             attempt = _Attempt(emit, stopped, room)
             self._server.handle_chat_completions(body, attempt.receive)
             if not attempt.too_long:
                 break
-            self._drop_oldest(body, attempt.prompt_tokens, room, emit)
+            self._drop_oldest(body, attempt.prompt_tokens, context, emit)
         if attempt.error:
             raise BackendError(f"{self._card.title} failed: {attempt.error}")
         emit(attempt.usage(stopped(), body["seed"]))
 
-    def _body(self, request: TextRequest) -> dict[str, Any]:
-        given, default = request.sampling, self._card.sampling
+    def _body(self, request: TextRequest, context_tokens: int) -> dict[str, Any]:
+        chosen = settled(request.sampling, self._card, context_tokens)
         system = request.system_prompt or self._card.system_prompt
         messages = [{"role": "system", "content": system}] if system else []
         messages += [{"role": role, "content": text} for role, text in request.turns]
@@ -110,37 +111,31 @@ class LlamaCpp:
             "stream": True,
             "cache_prompt": True,
             "return_progress": True,
-            "temperature": _first(given.temperature, default.temperature),
-            "top_p": _first(given.top_p, default.top_p),
-            "repeat_penalty": _first(given.repeat_penalty, default.repeat_penalty),
-            "max_tokens": min(
-                _first(given.max_tokens, default.max_tokens), self._context_tokens // 2
-            ),
-            "seed": _first(given.seed, secrets.randbelow(MAX_SEED)),
-            "stop": list(given.stop),
+            "temperature": chosen.temperature,
+            "top_p": chosen.top_p,
+            "repeat_penalty": chosen.repeat_penalty,
+            "max_tokens": chosen.max_tokens,
+            "seed": chosen.seed,
+            "stop": list(chosen.stop),
         }
 
     def _drop_oldest(
-        self, body: dict[str, Any], prompt_tokens: int, room: int, emit: Callable[[Event], None]
+        self,
+        body: dict[str, Any],
+        prompt_tokens: int,
+        context_tokens: int,
+        emit: Callable[[Event], None],
     ) -> None:
         messages: list[dict[str, str]] = body["messages"]
         system = 1 if messages[0]["role"] == "system" else 0
         turns = messages[system:]
         if len(turns) <= 2:
-            raise PromptError(
-                f"This message is {prompt_tokens:,} tokens long and {self._card.title} reads "
-                f"{self._context_tokens:,}. Shorten it, or send it in parts."
-            )
+            raise too_long(self._card, prompt_tokens, context_tokens)
         lengths = [len(turn["content"]) for turn in turns]
-        block = self._context_tokens // 4
-        dropped = _surplus_turns(lengths, prompt_tokens, room, block)
+        room = context_tokens - body["max_tokens"]
+        dropped = surplus_turns(lengths, prompt_tokens, room, context_tokens // 4)
         body["messages"] = messages[:system] + turns[dropped:]
-        emit(
-            Notice(
-                f"The first {dropped} messages were left out of this answer: the conversation is "
-                f"longer than the {self._context_tokens:,} tokens {self._card.title} reads."
-            )
-        )
+        emit(left_out(self._card, dropped, context_tokens))
 
 
 @dataclass
@@ -205,23 +200,3 @@ class _Attempt:
         total, done = progress["total"], progress["processed"]
         if 0 < done < total:
             self.emit(Progress("Reading the conversation", done / total))
-
-
-def _surplus_turns(lengths: Sequence[int], prompt_tokens: int, room: int, block: int) -> int:
-    """How many of the oldest turns must go for `prompt_tokens` to fit into `room`.
-
-    `lengths` of the turns in characters. Whole blocks of `block` tokens go at once: the turn that
-    begins the rest, and with it the cached beginning, then stays the same until a block is full.
-    Always an even number (questions and their answers), never the last turn.
-    """
-    tokens_per_character = prompt_tokens / max(1, sum(lengths))
-    wanted = math.ceil((prompt_tokens - room) / block) * block
-    dropped, freed = 0, 0.0
-    while dropped + 2 < len(lengths) and freed < wanted:
-        freed += sum(lengths[dropped : dropped + 2]) * tokens_per_character
-        dropped += 2
-    return dropped
-
-
-def _first(given: Any, default: Any) -> Any:
-    return default if given is None else given

@@ -1,0 +1,63 @@
+"""A conversation as the text that a model was taught to go on with.
+
+The tokenizer's own template is used; where it has none, the card's; where the card has none, names
+before each turn, as models read that were never taught to chat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+
+from multimodal.cards import ModelCard
+
+PLAIN = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] }}\n\n"
+    "{% else %}{{ m['role'] | capitalize }}: {{ m['content'] }}\n{% endif %}{% endfor %}Assistant:"
+)
+PLAIN_STOPS = ("\nUser:", "\nAssistant:")
+
+Said = Sequence[dict[str, Any]]
+
+
+class ChatTemplate:
+    """`tokenizer` is transformers' own, or a processor that has a template too."""
+
+    def __init__(self, tokenizer: Any, card: ModelCard) -> None:
+        self._tokenizer = tokenizer
+        own = getattr(tokenizer, "chat_template", None)
+        self._template = card.chat_template or (None if own else PLAIN)
+
+    @property
+    def stop_words(self) -> tuple[str, ...]:
+        """What shows that the model goes on with the person's part."""
+        return PLAIN_STOPS if self._template == PLAIN else ()
+
+    def text(self, system: str, said: Said) -> str:
+        """The prompt. A template that refuses a system message gets it in the first turn."""
+        if not system:
+            return self._applied(said)
+        try:
+            return self._applied([{"role": "system", "content": _like(said[0], system)}, *said])
+        except TemplateError:
+            first = {**said[0], "content": _before(system, said[0]["content"])}
+            return self._applied([first, *said[1:]])
+
+    def _applied(self, said: Said) -> str:
+        told: str = self._tokenizer.apply_chat_template(
+            list(said), chat_template=self._template, add_generation_prompt=True, tokenize=False
+        )
+        return told
+
+
+def _like(turn: dict[str, Any], text: str) -> Any:
+    """`text` in the form in which the turn's content is: words, or a list of parts."""
+    return text if isinstance(turn["content"], str) else [{"type": "text", "text": text}]
+
+
+def _before(system: str, content: Any) -> Any:
+    if isinstance(content, str):
+        return f"{system}\n\n{content}"
+    return [{"type": "text", "text": system + "\n\n"}, *content]

@@ -1,0 +1,108 @@
+"""Models of transformers from a local folder in the published layout, in the card's quantization.
+
+Only safetensors are read, nothing of a checkpoint is run, and nothing is looked up on the net. A
+checkpoint that was quantized when it was saved is taken as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BitsAndBytesConfig
+from transformers.utils.logging import disable_progress_bar
+
+from multimodal.cards import ModelCard
+from multimodal.errors import BackendError, CardError
+from multimodal.memory.footprint import usual_quantization
+from multimodal.memory.quantization import EIGHT_BIT, FOUR_BIT, TORCH
+
+disable_progress_bar()  # type: ignore[no-untyped-call]
+# An optional kernel for the CPU is not installed; nothing is wrong.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+# 8-bit layers compute in fp16 whatever they are given.
+warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
+
+
+def from_folder(cls: Any, card: ModelCard, files: Path, device: str) -> Any:
+    """The model of the folder `files`, of the automatic class `cls`, for inference.
+
+    Raises BackendError where weights are missing, CardError for an unknown quantization.
+    """
+    kind = usual_quantization(card)
+    # An explicit None would undo what a checkpoint says of its own quantization.
+    packed = None if is_quantized(files) else quantization_config(card, kind)
+    more = {"quantization_config": packed} if packed else {}
+    model, found = cls.from_pretrained(
+        files,
+        dtype=element_type(kind, device),
+        device_map={"": device},
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        **more,
+    )
+    _check_complete(card, found)
+    return model.eval().requires_grad_(False)
+
+
+def _check_complete(card: ModelCard, found: dict[str, Any]) -> None:
+    """transformers makes up what a checkpoint lacks; nobody would want to talk to that."""
+    if missing := sorted(found["missing_keys"]):
+        raise BackendError(
+            f"{card.title}: the checkpoint lacks {len(missing)} of the model's weights, such as "
+            f"{missing[0]}. Fetch it again, or compare its config.json with the card."
+        )
+
+
+def check_folder(card: ModelCard, files: Path) -> None:
+    """Raise BackendError unless `files` holds a configuration and weights in safetensors."""
+    for wanted, what in (("config.json", "config.json"), ("*.safetensors", "file of safetensors")):
+        if not any(files.glob(wanted)):
+            raise BackendError(
+                f"{card.title}: there is no {what} in {files}. Put the model there in the layout "
+                "of the Hugging Face hub, or correct the source in its card."
+            )
+
+
+def quantization_config(card: ModelCard, kind: str) -> BitsAndBytesConfig | None:
+    """What bitsandbytes is asked for; None for a format of 16 or 32 bits."""
+    if kind in FOUR_BIT:
+        return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            load_in_4bit=True,
+            bnb_4bit_quant_type=kind.partition("-")[0],
+            bnb_4bit_use_double_quant=kind.endswith("-double"),
+            bnb_4bit_compute_dtype=sixteen_bits(),
+        )
+    if kind in EIGHT_BIT:
+        return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
+    if kind not in TORCH:
+        raise CardError(
+            f"{card.name}: there is no quantization '{kind}'. Known: {', '.join(TORCH)}."
+        )
+    return None
+
+
+def element_type(kind: str, device: str) -> torch.dtype:
+    """In which format the parts that are not quantized are kept, and the arithmetic is done."""
+    if kind == "fp32":
+        return torch.float32
+    # A CPU computes in bfloat16 or not at all quickly; the bytes are the same.
+    return torch.float16 if kind == "fp16" and device != "cpu" else sixteen_bits()
+
+
+def sixteen_bits() -> torch.dtype:
+    """bfloat16, or float16 on cards before Ampere, which only imitate bfloat16."""
+    old = torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.float16 if old else torch.bfloat16
+
+
+def is_quantized(files: Path) -> bool:
+    """Whether the checkpoint was quantized when it was saved."""
+    config = json.loads((files / "config.json").read_text("utf-8"))
+    return bool(config.get("quantization_config"))

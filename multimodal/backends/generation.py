@@ -1,0 +1,156 @@
+"""One reply, token by token, with transformers' own `generate`.
+
+The random numbers come from a generator of the reply's own, so that a seed gives the same answer
+whatever else runs. Text is told as soon as its bytes are whole; what may be the start of a stop
+word is held back until it is known.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from tokenizers.decoders import DecodeStream
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    StoppingCriteria,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+from transformers.generation.streamers import BaseStreamer
+
+from multimodal.backends.sampling import Settled
+from multimodal.messages import Event, Finish, TextDelta, Usage
+
+Emit = Callable[[Event], None]
+
+
+class Reply(BaseStreamer):
+    """What is being written. `generate` puts tokens in; `emit` gets TextDelta."""
+
+    def __init__(
+        self, tokenizer: Any, stop_words: Sequence[str], emit: Emit, stopped: Callable[[], bool]
+    ) -> None:
+        self.tokens: list[int] = []
+        self._backend = tokenizer.backend_tokenizer
+        self._decoder = DecodeStream(skip_special_tokens=True)
+        self._stop_words = stop_words
+        self._emit = emit
+        self._stopped = stopped
+        self._is_prompt = True
+        self._held = ""
+        self._first_s = 0.0
+        self._last_s = 0.0
+        self.met_stop_word = False
+
+    def put(self, value: torch.Tensor) -> None:
+        if self._is_prompt:
+            self._is_prompt = False
+            return
+        self._last_s = time.perf_counter()
+        self._first_s = self._first_s or self._last_s
+        for token in value.flatten().tolist():
+            self.tokens.append(token)
+            if not self.met_stop_word:
+                self._say(self._decoder.step(self._backend, token) or "")
+
+    def end(self) -> None:
+        if self._held and not self.met_stop_word:
+            self._emit(TextDelta(self._held))
+        self._held = ""
+
+    @property
+    def over(self) -> bool:
+        """Whether no further token is wanted."""
+        return self.met_stop_word or self._stopped()
+
+    def usage(self, prompt_tokens: int, cached_tokens: int, chosen: Settled, ends: bool) -> Usage:
+        """`ends`: the model itself ended its reply."""
+        finish: Finish = "stop" if ends or self.met_stop_word else "length"
+        decode_s = self._last_s - self._first_s
+        if finish == "length" and self._stopped():
+            finish = "stopped"
+        return Usage(prompt_tokens, cached_tokens, len(self.tokens), decode_s, finish, chosen.seed)
+
+    def _say(self, piece: str) -> None:
+        self._held += piece
+        found = [at for word in self._stop_words if (at := self._held.find(word)) >= 0]
+        if found:
+            self._held, self.met_stop_word = self._held[: min(found)], True
+        keep = 0 if found else _start_of_any(self._held, self._stop_words)
+        if told := self._held[: len(self._held) - keep]:
+            self._emit(TextDelta(told))
+        self._held = self._held[len(self._held) - keep :]
+
+
+def _start_of_any(text: str, words: Iterable[str]) -> int:
+    """How many characters at the end of `text` may be the start of one of `words`."""
+    longest = 0
+    for word in words:
+        for size in range(min(len(word) - 1, len(text)), longest, -1):
+            if text.endswith(word[:size]):
+                longest = size
+                break
+    return longest
+
+
+class Over(StoppingCriteria):
+    """Ends `generate` once the reply is over."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        return torch.full((input_ids.shape[0],), self._reply.over, device=input_ids.device)
+
+
+class _Drawn(LogitsProcessor):
+    """Draws the next token and leaves `generate` no other choice."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._generator = torch.Generator(device).manual_seed(seed)
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        chances = torch.softmax(scores.float(), dim=-1)
+        chosen = torch.multinomial(chances, 1, generator=self._generator)
+        return torch.full_like(scores, float("-inf")).scatter_(1, chosen, 0.0)
+
+
+def processors(chosen: Settled, prompt_tokens: int, device: torch.device) -> LogitsProcessorList:
+    """How the next token is chosen, in the order it is applied; the penalty is for repeating the
+    reply itself, not the prompt."""
+    made = LogitsProcessorList()
+    if chosen.repeat_penalty != 1:
+        made.append(RepetitionPenaltyLogitsProcessor(chosen.repeat_penalty, prompt_tokens))
+    if chosen.temperature > 0:
+        made.append(TemperatureLogitsWarper(float(chosen.temperature)))
+        if chosen.top_p < 1:
+            made.append(TopPLogitsWarper(chosen.top_p))
+        made.append(_Drawn(chosen.seed, device))
+    return made
+
+
+def generation_config(model: Any, tokenizer: Any, chosen: Settled) -> GenerationConfig:
+    """Greedy as far as `generate` knows: what is drawn is drawn by `processors`."""
+    ends = end_tokens(model, tokenizer)
+    given = (model.generation_config.pad_token_id, tokenizer.pad_token_id, ends[0])
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=chosen.max_tokens,
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        eos_token_id=ends,
+        pad_token_id=next(token for token in given if token is not None),
+    )
+
+
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Tokens that end a reply: those of the checkpoint's generation_config and the tokenizer's."""
+    told = model.generation_config.eos_token_id
+    known = list(told) if isinstance(told, list | tuple) else [told]
+    return [t for t in dict.fromkeys([*known, tokenizer.eos_token_id]) if t is not None]

@@ -1,0 +1,379 @@
+"""Text models of transformers, from tiny random checkpoints in the published layout.
+
+What cannot be checked here: the published tokenizers and chat templates, which are not on this
+machine; these tests bring their own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from tiny_models import CAUSAL, hub_card, save_causal, tokenizer
+
+from multimodal.backends.base import Backend, TextRequest, load
+from multimodal.backends.causal_lm import PIECE_TOKENS, CausalLM
+from multimodal.backends.generation import Reply, processors
+from multimodal.backends.sampling import Settled
+from multimodal.cards import ModelCard
+from multimodal.errors import BackendError, CardError, PromptError
+from multimodal.memory.footprint import footprint
+from multimodal.memory.mirror import Mirror
+from multimodal.memory.storages import true_bytes
+from multimodal.messages import Event, Notice, Progress, Role, Sampling, TextDelta, Usage
+
+CPU = torch.device("cpu")
+QUESTION: tuple[Role, str] = ("user", "What colour is the car?")
+KINDS = ["nf4", "nf4-double", "fp4", "int8", "bf16", "fp32"]
+
+
+def card_of(config: dict[str, Any], **more: Any) -> ModelCard:
+    return hub_card("causal_lm", "AutoModelForCausalLM", config, **more)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """Every family's checkpoint and configuration."""
+    found = {}
+    for family in CAUSAL:
+        folder = tmp_path_factory.mktemp(family)
+        found[family] = (folder, save_causal(folder, family))
+    return found
+
+
+@pytest.fixture(scope="module")
+def llama(folders: Any) -> Iterator[Backend]:
+    folder, config = folders["llama"]
+    backend = load(card_of(config), folder, "cpu")
+    yield backend
+    backend.close()
+
+
+def ask(model: Backend, *turns: tuple[Role, str], **more: Any) -> tuple[str, Usage, list[Event]]:
+    events = list(model.run(TextRequest(turns, **more), threading.Event()))
+    text = "".join(event.text for event in events if isinstance(event, TextDelta))
+    assert isinstance(events[-1], Usage)
+    return text, events[-1], events
+
+
+def reference(model: Backend, *turns: tuple[Role, str], tokens: int = 24) -> str:
+    """What transformers itself answers, greedily and with nothing kept."""
+    assert isinstance(model, CausalLM)
+    said = [{"role": role, "content": text} for role, text in turns]
+    prompt = model._tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
+    given = model._tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
+    made = model._model.generate(  # type: ignore[union-attr]
+        given["input_ids"],
+        attention_mask=given["attention_mask"],
+        max_new_tokens=tokens,
+        do_sample=False,
+    )
+    new = made[0, given["input_ids"].shape[1] :]
+    # Random bytes may end in the middle of a character, which is never shown.
+    return str(model._tokenizer.decode(new, skip_special_tokens=True)).rstrip("\ufffd")
+
+
+@pytest.mark.parametrize("kind", ["fp32", "nf4-double"])
+@pytest.mark.parametrize("family", CAUSAL)
+def test_both_turns_say_what_generate_says(folders: Any, family: str, kind: str) -> None:
+    folder, config = folders[family]
+    model = load(card_of(config, quantization=[kind]), folder, "cpu")
+    answer, first, _ = ask(model, QUESTION)
+    assert answer
+    assert answer == reference(model, QUESTION)
+    turns = (QUESTION, ("assistant", answer), ("user", "The river runs to the sea."))
+    again, second, _ = ask(model, *turns)
+    assert again == reference(model, *turns)
+    assert second.cached_tokens >= first.prompt_tokens, "what was read is not read again"
+    assert second.prompt_tokens > second.cached_tokens
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_quantization_takes_what_the_card_says(folders: Any, kind: str) -> None:
+    folder, config = folders["llama"]
+    card = card_of(config, quantization=[kind])
+    model = load(card, folder, "cpu")
+    assert isinstance(model, CausalLM)
+    # Kernels for the CPU repack in the first forward; sizes are those of the checkpoint as loaded.
+    size = sum(true_bytes(module) for module in model.modules())
+    assert size == pytest.approx(footprint(card).weights, rel=0.02)
+    assert ask(model, QUESTION)[0]
+
+
+def test_a_checkpoint_quantized_when_saved_is_taken_as_it_is(folders: Any, tmp_path: Path) -> None:
+    folder, config = folders["llama"]
+    quantized = load(card_of(config, quantization=["nf4"]), folder, "cpu")
+    assert isinstance(quantized, CausalLM)
+    quantized._model.save_pretrained(tmp_path)  # type: ignore[union-attr]
+    quantized._tokenizer.save_pretrained(tmp_path)
+    again = load(card_of(config, quantization=["nf4"]), tmp_path, "cpu")
+    assert ask(again, QUESTION)[0] == ask(quantized, QUESTION)[0]
+
+
+def test_an_unknown_quantization_is_named(folders: Any) -> None:
+    folder, config = folders["llama"]
+    with pytest.raises(CardError, match=r"no quantization 'q4_k_m'. Known: nf4"):
+        load(card_of(config, quantization=["q4_k_m"]), folder, "cpu")
+
+
+def test_a_folder_without_weights_is_named(folders: Any, tmp_path: Path) -> None:
+    _, config = folders["llama"]
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(BackendError, match="there is no file of safetensors in"):
+        load(card_of(config), tmp_path, "cpu")
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(folders: Any, tmp_path: Path) -> None:
+    folder, config = folders["llama"]
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BackendError, match=r"lacks 1 of .* such as model.layers.1.mlp.up_proj"):
+        load(card_of(config), tmp_path, "cpu")
+
+
+def test_code_that_a_checkpoint_brings_is_not_run(folders: Any, tmp_path: Path) -> None:
+    folder, config = folders["llama"]
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    told = (tmp_path / "config.json").read_text()
+    stranger = '{"auto_map": {"AutoModelForCausalLM": "evil.Model", "AutoConfig": "evil.Config"},'
+    (tmp_path / "config.json").write_text(stranger + told[1:].replace('"llama"', '"a_stranger"'))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(BackendError):
+        load(card_of(config), tmp_path, "cpu")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_words_come_one_by_one(llama: Backend) -> None:
+    text, usage, events = ask(llama, QUESTION)
+    pieces = [event.text for event in events if isinstance(event, TextDelta)]
+    assert len(pieces) > 5
+    assert usage.completion_tokens == 24 or usage.finish == "stop"
+    assert "".join(pieces) == text
+
+
+def test_a_character_of_several_tokens_is_told_once_it_is_whole() -> None:
+    told: list[Event] = []
+    trained = tokenizer()
+    reply = Reply(trained, (), told.append, lambda: False)
+    reply.put(torch.tensor([[1]]))
+    tokens = trained("a☃b", add_special_tokens=False)["input_ids"]
+    assert len(tokens) == 5
+    for token in tokens:
+        reply.put(torch.tensor([token]))
+    reply.end()
+    assert told == [TextDelta("a"), TextDelta("☃"), TextDelta("b")]
+
+
+def test_a_stop_ends_the_reply_within_a_token(llama: Backend) -> None:
+    stop = threading.Event()
+    stream = llama.run(TextRequest((QUESTION,), sampling=Sampling(max_tokens=200)), stop)
+    for event in stream:
+        if isinstance(event, TextDelta):
+            stop.set()
+            break
+    rest = list(stream)
+    assert isinstance(rest[-1], Usage)
+    assert rest[-1].finish == "stopped"
+    assert rest[-1].completion_tokens < 20
+
+
+def test_an_abandoned_reply_leaves_the_model_usable(llama: Backend) -> None:
+    stream = llama.run(TextRequest((QUESTION,)), threading.Event())
+    next(stream)
+    stream.close()
+    assert ask(llama, QUESTION)[0] == reference(llama, QUESTION)
+
+
+def test_a_seed_gives_the_same_answer_and_another_another(llama: Backend) -> None:
+    warm = [Sampling(temperature=1.5, seed=seed, max_tokens=16) for seed in (5, 5, 6)]
+    one, same, other = (ask(llama, QUESTION, sampling=chosen)[0] for chosen in warm)
+    assert one == same != other
+
+
+def test_without_a_seed_one_is_drawn_and_told(llama: Backend) -> None:
+    warm = Sampling(temperature=1.5, max_tokens=16)
+    text, usage, _ = ask(llama, QUESTION, sampling=warm)
+    again = Sampling(temperature=1.5, max_tokens=16, seed=usage.seed)
+    assert ask(llama, QUESTION, sampling=again)[0] == text
+
+
+def test_a_stop_word_ends_the_reply_and_is_not_said(llama: Backend) -> None:
+    whole = reference(llama, QUESTION)
+    middle = whole[len(whole) // 2 :][:3]
+    text, usage, _ = ask(llama, QUESTION, sampling=Sampling(stop=(middle,)))
+    assert text == whole[: whole.find(middle)]
+    assert usage.finish == "stop"
+
+
+def test_a_stop_word_that_never_comes_loses_nothing(llama: Backend) -> None:
+    whole = reference(llama, QUESTION)
+    never = whole[-2:] + "\u2603"
+    assert ask(llama, QUESTION, sampling=Sampling(stop=(never,)))[0] == whole
+
+
+def test_a_penalty_is_for_repeating_the_reply_not_the_prompt(llama: Backend) -> None:
+    chosen = Settled(0, 1, 2.0, 9, 1, ())
+    lowered = processors(chosen, 2, CPU)(torch.tensor([[5, 6, 7]]), torch.ones(1, 9))
+    assert lowered.tolist() == [[1, 1, 1, 1, 1, 1, 1, 0.5, 1]]
+    plain, wary = (
+        ask(llama, QUESTION, sampling=Sampling(repeat_penalty=penalty, max_tokens=48))[0]
+        for penalty in (1.0, 2.0)
+    )
+    assert plain != wary
+
+
+def test_a_long_prompt_is_read_in_pieces_and_answered_alike(folders: Any) -> None:
+    folder, config = folders["llama"]
+    model = load(card_of(config, context_tokens=4096), folder, "cpu")
+    long: tuple[Role, str] = ("user", "The cat sleeps in the warm sun. " * 150)
+    text, usage, events = ask(model, long)
+    assert usage.prompt_tokens > 2 * PIECE_TOKENS
+    told = [event.fraction for event in events if isinstance(event, Progress)]
+    assert len(told) >= 2
+    assert all(a < b for a, b in pairwise(told))  # type: ignore[operator]
+    assert text == reference(model, long)
+
+
+def test_a_stop_while_a_long_prompt_is_read(folders: Any) -> None:
+    folder, config = folders["llama"]
+    model = load(card_of(config, context_tokens=4096), folder, "cpu")
+    stop = threading.Event()
+    long = "The cat sleeps in the warm sun. " * 150
+    stream = model.run(TextRequest((("user", long),)), stop)
+    assert isinstance(next(stream), Progress)
+    stop.set()
+    rest = list(stream)
+    assert isinstance(rest[-1], Usage)
+    assert (rest[-1].finish, rest[-1].completion_tokens) == ("stopped", 0)
+    # What was read until then is not lost.
+    assert ask(model, ("user", long))[1].cached_tokens >= PIECE_TOKENS
+
+
+def test_the_oldest_turns_go_when_the_conversation_is_too_long(llama: Backend) -> None:
+    turns: list[tuple[Role, str]] = []
+    for _ in range(12):
+        turns += [("user", "The river runs to the sea. " * 6), ("assistant", "It is so. " * 6)]
+    _, usage, events = ask(llama, *turns, ("user", "Is it red?"))
+    assert usage.prompt_tokens <= 512 - 24
+    assert any(isinstance(event, Notice) and "left out" in event.text for event in events)
+
+
+def test_a_turn_may_be_given_less_context(llama: Backend) -> None:
+    turns: list[tuple[Role, str]] = []
+    for _ in range(4):
+        turns += [("user", "The river runs to the sea. " * 4), ("assistant", "It is so. " * 4)]
+    question: tuple[Role, str] = ("user", "Is it red?")
+    assert ask(llama, *turns, question)[1].prompt_tokens > 128
+    assert ask(llama, *turns, question, context_tokens=128)[1].prompt_tokens <= 128 - 24
+
+
+def test_a_message_that_is_too_long_is_refused_in_words(llama: Backend) -> None:
+    with pytest.raises(PromptError, match=r"tokens long and Tiny reads 512. Shorten it"):
+        ask(llama, ("user", "The quick brown fox jumps. " * 200))
+
+
+def test_two_conversations_keep_what_was_computed_of_each(llama: Backend) -> None:
+    one: tuple[Role, str] = ("user", "The quick brown fox jumps over the lazy dog. " * 3)
+    other: tuple[Role, str] = ("user", "Is it red, green or blue? " * 5)
+    first, _, _ = ask(llama, one)
+    second, _, _ = ask(llama, other)
+    for said, answer in ((one, first), (other, second)):
+        usage = ask(llama, said, ("assistant", answer), ("user", "And the sea?"))[1]
+        assert usage.cached_tokens > 40
+
+
+def test_kept_conversations_take_no_more_than_they_may(folders: Any) -> None:
+    folder, config = folders["llama"]
+    model = load(card_of(config, engine={"prompt_cache_mib": 0}), folder, "cpu")
+    answer, _, _ = ask(model, QUESTION)
+    usage = ask(model, QUESTION, ("assistant", answer), ("user", "And the sea?"))[1]
+    assert usage.cached_tokens == 0
+
+
+def test_a_sliding_window_answers_like_generate(folders: Any, tmp_path: Path) -> None:
+    config = save_causal(tmp_path, "mistral", sliding_window=32)
+    model = load(card_of(config), tmp_path, "cpu")
+    long: tuple[Role, str] = ("user", "The cat sleeps in the warm sun. " * 8)
+    answer, _, _ = ask(model, long)
+    assert answer == reference(model, long)
+    turns = (long, ("assistant", answer), ("user", "Is it red?"))
+    assert ask(model, *turns)[0] == reference(model, *turns)
+
+
+def test_a_model_without_a_template_is_given_names_and_stops_at_the_next(tmp_path: Path) -> None:
+    config = save_causal(tmp_path, "gpt2", template=None)
+    model = load(card_of(config), tmp_path, "cpu")
+    assert isinstance(model, CausalLM)
+    prompt = model._template.text("Be kind.", [{"role": "user", "content": "Hello."}])
+    assert prompt == "Be kind.\n\nUser: Hello.\nAssistant:"
+    assert "\nUser:" in model._template.stop_words
+    assert ask(model, QUESTION)[1].completion_tokens
+
+
+def test_a_template_of_the_card_replaces_a_missing_one(tmp_path: Path) -> None:
+    config = save_causal(tmp_path, "phi", template=None)
+    phi = "{% for m in messages %}Instruct: {{ m['content'] }}\nOutput:{% endfor %}"
+    model = load(card_of(config, chat_template=phi), tmp_path, "cpu")
+    assert isinstance(model, CausalLM)
+    assert model._template.text("", [{"role": "user", "content": "Hi"}]) == "Instruct: Hi\nOutput:"
+    assert not model._template.stop_words
+
+
+def test_a_template_that_refuses_a_system_message_gets_it_in_the_first_turn(tmp_path: Path) -> None:
+    gemma = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
+        "{% endif %}{% for m in messages %}<|im_start|>{{ m['content'] }}{% endfor %}"
+    )
+    config = save_causal(tmp_path, "gemma", template=gemma)
+    model = load(card_of(config), tmp_path, "cpu")
+    assert isinstance(model, CausalLM)
+    told = model._template.text("Be kind.", [{"role": "user", "content": "Hi"}])
+    assert told == "<|im_start|>Be kind.\n\nHi"
+
+
+@pytest.mark.parametrize("kind", ["fp32", "bf16", "int8"])
+def test_eviction_between_two_turns_changes_no_word(folders: Any, kind: str) -> None:
+    """The CPU plays the card. 4-bit layers cannot be run there once mirrored: the kernels for the
+    CPU repack weights in place."""
+    folder, config = folders["llama"]
+    card = card_of(config, quantization=[kind])
+    model, still = (load(card, folder, "cpu") for _ in range(2))
+    assert isinstance(model, CausalLM)
+    mirrors = [Mirror(module, CPU, pin=False) for module in model.modules()]
+    answer = ask(model, QUESTION)[0]
+    turns = (QUESTION, ("assistant", answer), ("user", "The river runs to the sea."))
+    for _ in range(3):
+        for mirror in mirrors:
+            mirror.evict()
+            mirror.restore()
+    text, usage, _ = ask(model, *turns)
+    ask(still, QUESTION)
+    assert text == ask(still, *turns)[0]
+    assert usage.cached_tokens, "what was computed survives the eviction"
+
+
+def test_a_closed_model_says_so(folders: Any) -> None:
+    folder, config = folders["llama"]
+    model = load(card_of(config), folder, "cpu")
+    model.close()
+    with pytest.raises(BackendError, match="unloaded before it could answer"):
+        ask(model, QUESTION)
+
+
+def test_transformers_is_quiet(folders: Any, caplog: pytest.LogCaptureFixture) -> None:
+    folder, config = folders["llama"]
+    transformers.logging.enable_propagation()
+    ask(load(card_of(config), folder, "cpu"), QUESTION)
+    transformers.logging.disable_propagation()
+    assert not [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
