@@ -19,9 +19,10 @@ from safetensors.torch import load_file, save_file
 from tiny_models import CAUSAL, hub_card, save_causal, tokenizer
 
 from multimodal.backends.base import Backend, TextRequest, load
-from multimodal.backends.causal_lm import PIECE_TOKENS, CausalLM
+from multimodal.backends.causal_lm import CausalLM
 from multimodal.backends.generation import Reply, processors
 from multimodal.backends.sampling import Settled
+from multimodal.backends.talking import PIECE_TOKENS
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, CardError, PromptError
 from multimodal.memory.footprint import footprint

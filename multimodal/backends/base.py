@@ -43,12 +43,14 @@ def cores() -> int:
 class TextRequest:
     """`turns` alternate user and assistant, in order, the last one the user's.
 
+    `pictures`: with the index of the turn that shows each, in the order of the turns.
     `context_tokens`: prompt and answer take no more than that, though the model would read more.
     """
 
     turns: tuple[tuple[Role, str], ...]
     system_prompt: str = ""
     sampling: Sampling = field(default_factory=Sampling)
+    pictures: tuple[tuple[int, Image], ...] = ()
     context_tokens: int | None = None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from transformers import BitsAndBytesConfig
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, CardError
@@ -22,6 +22,7 @@ from multimodal.memory.footprint import usual_quantization
 from multimodal.memory.quantization import EIGHT_BIT, FOUR_BIT, TORCH
 
 disable_progress_bar()  # type: ignore[no-untyped-call]
+set_verbosity_error()  # type: ignore[no-untyped-call]
 # An optional kernel for the CPU is not installed; nothing is wrong.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # 8-bit layers compute in fp16 whatever they are given.

@@ -21,10 +21,11 @@ HOST = torch.device("cpu")
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """`cache` holds keys and values of `tokens`."""
+    """`cache` holds keys and values of `tokens`, in which the pictures `about` are seen."""
 
     tokens: Sequence[int]
     cache: Any
+    about: str
     size_bytes: int
 
 
@@ -36,35 +37,46 @@ class PrefixCaches:
         self._kept: deque[_Kept] = deque()
         self._lock = threading.Lock()
 
-    def take(self, tokens: Sequence[int], device: torch.device) -> Any | None:
+    def take(
+        self,
+        tokens: Sequence[int],
+        device: torch.device,
+        about: str = "",
+        at_least: int = 0,
+    ) -> Any | None:
         """The cache of the conversation that `tokens` go on with, cut to what they share and moved
         to `device`; None where there is none. At least the last token is left to be computed.
 
-        A cache of which less than half could be used belongs to another conversation.
+        One that shares fewer than `at_least` tokens is of no use, nor one of other pictures. A
+        cache of which less than half could be used belongs to another conversation.
         """
         with self._lock:
-            shared = [min(_shared(kept.tokens, tokens), len(tokens) - 1) for kept in self._kept]
-            best = max(range(len(shared)), key=shared.__getitem__, default=None)
-            if best is None or 2 * shared[best] < len(self._kept[best].tokens) or not shared[best]:
+            found = [
+                (min(_shared(kept.tokens, tokens), len(tokens) - 1), place)
+                for place, kept in enumerate(self._kept)
+                if kept.about == about
+            ]
+            shared, place = max(found, default=(0, 0))
+            if not shared or shared < at_least or 2 * shared < len(self._kept[place].tokens):
                 return None
-            kept = self._kept[best]
-            del self._kept[best]
+            kept = self._kept[place]
+            del self._kept[place]
         try:
-            if surplus := len(kept.tokens) - shared[best]:
+            if surplus := len(kept.tokens) - shared:
                 kept.cache.crop(-surplus)
         except RuntimeError:  # a sliding window that has let go of what came before
             return None
         _move(kept.cache, device)
         return kept.cache
 
-    def keep(self, tokens: Sequence[int], cache: Any) -> None:
+    def keep(self, tokens: Sequence[int], cache: Any, about: str = "") -> None:
         """Remember `cache`, which holds the beginning of `tokens`; it leaves its device."""
         held = cache.get_seq_length()
         if not held:
             return
         _move(cache, HOST)
         with self._lock:
-            self._kept.append(_Kept(list(tokens[:held]), cache, _bytes(cache)))
+            self._kept.append(_Kept(list(tokens[:held]), cache, about, _bytes(cache)))
             while sum(kept.size_bytes for kept in self._kept) > self._most_bytes:
                 self._kept.popleft()
 

@@ -61,9 +61,12 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Fused(TorchFunctionMode):
-    """Attention that keeps no score matrix."""
+    """Attention that keeps no score matrix. Masks, of whose values nothing is known on the meta
+    device, hide nothing."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.__bool__ and args[0].is_meta:
+            return True
         if func is functional.scaled_dot_product_attention:
             query, _key, value, *_ = args
             return query.new_empty((*query.shape[:-1], value.shape[-1]))

@@ -1,0 +1,164 @@
+"""What every talking model of transformers does alike: fit the conversation into its context, use
+again what was computed of it, read what is new, and write the reply.
+
+A long prompt is read in pieces, so that a stop takes effect soon and little memory is needed.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from transformers import DynamicCache, GenerationMixin, StoppingCriteriaList
+
+from multimodal.backends.base import TextRequest, stream
+from multimodal.backends.chat_template import ChatTemplate
+from multimodal.backends.generation import (
+    Emit,
+    Over,
+    Reply,
+    end_tokens,
+    generation_config,
+    processors,
+)
+from multimodal.backends.prefix_cache import PrefixCaches
+from multimodal.backends.sampling import Settled, settled
+from multimodal.backends.trimming import left_out, surplus_turns, too_long
+from multimodal.cards import ModelCard
+from multimodal.errors import BackendError
+from multimodal.memory.footprint import DEFAULT_TOKENS
+from multimodal.messages import Event, Progress
+
+PIECE_TOKENS = 512
+PROMPT_CACHE_MIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model reads. `inputs` are tensors beside the tokens: the pictures in them, which
+    `about` names and which end at token `seen_until`."""
+
+    tokens: list[int]
+    inputs: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    about: str = ""
+    seen_until: int = 0
+
+
+class Talker(ABC):
+    """One loaded model; it answers one conversation at a time."""
+
+    def __init__(self, card: ModelCard, model: Any, tokenizer: Any, template: ChatTemplate) -> None:
+        self._card = card
+        self._model: Any | None = model
+        self._tokenizer = tokenizer
+        self._template = template
+        mib = int(card.engine.get("prompt_cache_mib", PROMPT_CACHE_MIB))
+        self._caches = PrefixCaches(mib << 20)
+        self._turn = threading.Lock()
+
+    def run(self, request: TextRequest, stop: threading.Event) -> Generator[Event, None, None]:
+        """Yield Progress while a long prompt is read, TextDelta as words come, then one Usage.
+
+        Raises PromptError when the newest message alone exceeds the context.
+        """
+        return stream(lambda emit, stopped: self._answer(request, emit, stopped), stop)
+
+    def close(self) -> None:
+        self._model = None
+        self._caches.clear()
+
+    def modules(self) -> list[torch.nn.Module]:
+        """What may be moved off the device and back while nobody asks."""
+        return [self._model] if self._model is not None else []
+
+    @abstractmethod
+    def _prompt(self, request: TextRequest, system: str) -> Prompt:
+        """The conversation as this model reads it."""
+
+    # ------------------------------------------------------------ one answer
+
+    @torch.no_grad()
+    def _answer(self, request: TextRequest, emit: Emit, stopped: Callable[[], bool]) -> None:
+        if self._model is None:
+            raise BackendError(f"{self._card.title} was unloaded before it could answer")
+        reads = self._card.context_tokens or DEFAULT_TOKENS
+        context = min(reads, request.context_tokens or reads)
+        chosen = settled(request.sampling, self._card, context)
+        with self._turn:
+            prompt = self._fitting(request, context, context - chosen.max_tokens, emit)
+            self._write(prompt, chosen, emit, stopped)
+
+    def _fitting(self, request: TextRequest, context: int, room: int, emit: Emit) -> Prompt:
+        """The prompt, without the oldest turns if it is too long."""
+        system = request.system_prompt or self._card.system_prompt
+        while (count := len((prompt := self._prompt(request, system)).tokens)) > room:
+            if len(request.turns) <= 2:
+                raise too_long(self._card, count, context)
+            lengths = [len(text) for _, text in request.turns]
+            dropped = surplus_turns(lengths, count, room, context // 4)
+            kept = tuple((at - dropped, seen) for at, seen in request.pictures if at >= dropped)
+            request = replace(request, turns=request.turns[dropped:], pictures=kept)
+            emit(left_out(self._card, dropped, context))
+        return prompt
+
+    def _write(
+        self, prompt: Prompt, chosen: Settled, emit: Emit, stopped: Callable[[], bool]
+    ) -> None:
+        model: Any = self._model
+        cache = self._cache_for(prompt)
+        cached = cache.get_seq_length() if cache is not None else 0
+        inputs = {} if cached else prompt.inputs
+        ids = torch.tensor([prompt.tokens], device=model.device)
+        reply = Reply(self._tokenizer, (*chosen.stop, *self._template.stop_words), emit, stopped)
+        if cache is not None and not inputs:
+            self._read(ids, cache, emit, stopped)
+        if not stopped():
+            model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                generation_config=generation_config(model, self._tokenizer, chosen),
+                logits_processor=processors(chosen, ids.shape[1], model.device),
+                stopping_criteria=StoppingCriteriaList([Over(reply)]),
+                streamer=reply,
+                **inputs,
+                **({} if cache is None else {"past_key_values": cache}),
+            )
+        if cache is not None:
+            self._caches.keep([*prompt.tokens, *reply.tokens], cache, prompt.about)
+        ends = set(end_tokens(model, self._tokenizer)) & set(reply.tokens[-1:])
+        emit(reply.usage(ids.shape[1], cached, chosen, bool(ends)))
+
+    def _cache_for(self, prompt: Prompt) -> Any | None:
+        """What is known of this conversation, or an empty cache; None for a model whose own
+        `generate` makes the cache itself."""
+        model: Any = self._model
+        if type(model).generate is not GenerationMixin.generate:
+            return None
+        known = self._caches.take(prompt.tokens, model.device, prompt.about, prompt.seen_until)
+        return known or DynamicCache(config=model.config.get_text_config(decoder=True))
+
+    def _read(self, ids: torch.Tensor, cache: Any, emit: Emit, stopped: Callable[[], bool]) -> None:
+        """Compute the prompt but for its last piece, which `generate` reads."""
+        model: Any = self._model
+        start = cache.get_seq_length()
+        while ids.shape[1] - start > PIECE_TOKENS and not stopped():
+            piece = ids[:, start : start + PIECE_TOKENS]
+            model.base_model(input_ids=piece, past_key_values=cache, use_cache=True)
+            start += PIECE_TOKENS
+            emit(Progress("Reading the conversation", start / ids.shape[1]))
+
+
+def tokens_of(tokenizer: Any, text: str) -> Sequence[int]:
+    """`text` in tokens; what opens every text is put before it, unless the template did."""
+    found: Sequence[int] = tokenizer(text, add_special_tokens=not opens(tokenizer, text))[
+        "input_ids"
+    ]
+    return found
+
+
+def opens(tokenizer: Any, text: str) -> bool:
+    return bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)

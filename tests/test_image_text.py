@@ -1,0 +1,193 @@
+"""Models that see, from tiny random checkpoints in the published layout: LLaVA, LLaVA-NeXT,
+SmolVLM, BLIP-2 and InstructBLIP. Their published processors are not on this machine; these tests
+bring their own, of the same classes."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tiny_models import hub_card
+from tiny_seeing import SEEING, TEMPLATES
+
+from multimodal.backends.base import ImageRequest, TextRequest, load
+from multimodal.backends.image_text import ImageText
+from multimodal.errors import CardError
+from multimodal.memory.footprint import footprint
+from multimodal.memory.mirror import Mirror
+from multimodal.memory.storages import true_bytes
+from multimodal.messages import Description, Event, ImagePart, Role, Sampling, TextDelta, Usage
+
+CPU = torch.device("cpu")
+RED, BLUE = (Image.new("RGB", (60, 40), colour) for colour in ("red", "blue"))
+QUESTION: tuple[Role, str] = ("user", "What colour is the car?")
+TALKING = ["llava", "llava-next", "smolvlm"]
+"""Those that hold a conversation; the BLIPs answer one question about one picture."""
+
+Folders = dict[str, tuple[Path, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    found = {}
+    for name, save in SEEING.items():
+        folder = tmp_path_factory.mktemp(name)
+        found[name] = (folder, save(folder))
+    return found
+
+
+def loaded(folders: Folders, name: str, **more: Any) -> ImageText:
+    folder, config = folders[name]
+    facts = {"task": "image-to-text", "chat_template": TEMPLATES.get(name, ""), **more}
+    card = hub_card("image_text", "AutoModelForImageTextToText", config, **facts)
+    model = load(card, folder, "cpu")
+    assert isinstance(model, ImageText)
+    return model
+
+
+def ask(
+    model: ImageText, *turns: tuple[Role, str], pictures: tuple[tuple[int, Image.Image], ...]
+) -> tuple[str, Usage]:
+    events: list[Event] = list(model.run(TextRequest(turns, pictures=pictures), threading.Event()))
+    assert isinstance(events[-1], Usage)
+    text = "".join(event.text for event in events if isinstance(event, TextDelta))
+    return text, events[-1]
+
+
+def reference(
+    model: ImageText, *turns: tuple[Role, str], pictures: tuple[tuple[int, Image.Image], ...]
+) -> str:
+    """What transformers itself answers, greedily and with nothing kept."""
+    prompt = model._prompt(TextRequest(turns, pictures=pictures), "")
+    ids = torch.tensor([prompt.tokens])
+    mask = torch.ones_like(ids)
+    inner: Any = model._model
+    with torch.no_grad():
+        made = inner.generate(
+            input_ids=ids, attention_mask=mask, max_new_tokens=24, do_sample=False, **prompt.inputs
+        )
+    new = made[0][ids.shape[1] :]
+    return str(model._tokenizer.decode(new, skip_special_tokens=True)).rstrip("\ufffd")
+
+
+@pytest.mark.parametrize("kind", ["fp32", "nf4-double"])
+@pytest.mark.parametrize("name", SEEING)
+def test_it_answers_what_generate_answers_about_the_picture(
+    folders: Folders, name: str, kind: str
+) -> None:
+    model = loaded(folders, name, quantization=[kind])
+    red, blue = (((0, picture),) for picture in (RED, BLUE))
+    said = ask(model, QUESTION, pictures=red)[0]
+    assert said == reference(model, QUESTION, pictures=red)
+    assert said != ask(model, QUESTION, pictures=blue)[0], "it looks at the picture"
+
+
+@pytest.mark.parametrize("name", TALKING)
+def test_the_second_turn_looks_no_second_time_and_answers_alike(
+    folders: Folders, name: str
+) -> None:
+    model = loaded(folders, name)
+    picture = ((0, RED),)
+    answer, first = ask(model, QUESTION, pictures=picture)
+    turns = (QUESTION, ("assistant", answer), ("user", "Is it red?"))
+    again, second = ask(model, *turns, pictures=picture)
+    assert again == reference(model, *turns, pictures=picture)
+    assert second.cached_tokens > first.prompt_tokens - 8
+
+
+@pytest.mark.parametrize("name", TALKING)
+def test_a_new_picture_in_the_second_turn_is_seen(folders: Folders, name: str) -> None:
+    model = loaded(folders, name)
+    answer, _ = ask(model, QUESTION, pictures=((0, RED),))
+    turns = (QUESTION, ("assistant", answer), ("user", "And this one?"))
+    both = ((0, RED), (2, BLUE))
+    again, usage = ask(model, *turns, pictures=both)
+    assert usage.cached_tokens == 0
+    assert again == reference(model, *turns, pictures=both)
+    assert again != ask(model, *turns, pictures=((0, RED), (2, RED)))[0]
+
+
+def test_the_same_words_about_another_picture_are_not_taken_for_known(folders: Folders) -> None:
+    model = loaded(folders, "llava")
+    ask(model, QUESTION, pictures=((0, RED),))
+    said, usage = ask(model, QUESTION, pictures=((0, BLUE),))
+    assert usage.cached_tokens == 0
+    assert said == reference(model, QUESTION, pictures=((0, BLUE),))
+
+
+@pytest.mark.parametrize("name", TALKING)
+def test_several_pictures_in_one_turn_are_told_apart(folders: Folders, name: str) -> None:
+    model = loaded(folders, name)
+    one, other = ((0, RED), (0, BLUE)), ((0, BLUE), (0, RED))
+    said = ask(model, QUESTION, pictures=one)[0]
+    assert said == reference(model, QUESTION, pictures=one)
+    assert said != ask(model, QUESTION, pictures=other)[0], "their order matters"
+
+
+@pytest.mark.parametrize("name", TALKING)
+def test_a_conversation_without_a_picture_is_answered_too(folders: Folders, name: str) -> None:
+    model = loaded(folders, name)
+    assert ask(model, QUESTION, pictures=())[0] == reference(model, QUESTION, pictures=())
+
+
+def test_a_picture_is_described_for_another_model(folders: Folders) -> None:
+    model = loaded(folders, "blip-2")
+    part = ImagePart("0" * 64, "image/png", 60, 40)
+    events = list(model.run(ImageRequest(part, RED, question="What is it?"), threading.Event()))
+    described = events[-1]
+    assert isinstance(described, Description)
+    assert described.answer
+    assert described.part.description == described.answer
+    assert not any(isinstance(event, TextDelta) for event in events)
+
+
+def test_turns_left_out_take_their_pictures_along(folders: Folders) -> None:
+    model = loaded(folders, "llava", context_tokens=160)
+    turns: list[tuple[Role, str]] = []
+    for _ in range(3):
+        turns += [("user", "What colour is the car?"), ("assistant", "It is red. " * 4)]
+    pictures = ((0, RED), (2, BLUE), (4, RED))
+    text, usage = ask(model, *turns, ("user", "Is it?"), pictures=pictures)
+    assert usage.prompt_tokens <= 160 - 24
+    assert text
+
+
+def test_a_stop_ends_the_answer(folders: Folders) -> None:
+    model, stop = loaded(folders, "llava"), threading.Event()
+    request = TextRequest((QUESTION,), sampling=Sampling(max_tokens=200), pictures=((0, RED),))
+    stream = model.run(request, stop)
+    next(stream)
+    stop.set()
+    last = list(stream)[-1]
+    assert isinstance(last, Usage)
+    assert last.finish == "stopped"
+    assert last.completion_tokens < 20
+
+
+@pytest.mark.parametrize("kind", ["nf4-double", "int8", "bf16"])
+@pytest.mark.parametrize("name", SEEING)
+def test_it_takes_what_the_card_says(folders: Folders, name: str, kind: str) -> None:
+    model = loaded(folders, name, quantization=[kind])
+    size = sum(true_bytes(module) for module in model.modules())
+    assert size == pytest.approx(footprint(model._card).weights, rel=0.02)
+
+
+@pytest.mark.parametrize("name", SEEING)
+def test_eviction_changes_no_word(folders: Folders, name: str) -> None:
+    model = loaded(folders, name)
+    picture = ((0, BLUE),)
+    before = ask(model, QUESTION, pictures=picture)[0]
+    mirrors = [Mirror(module, CPU, pin=False) for module in model.modules()]
+    for mirror in mirrors:
+        mirror.evict()
+        mirror.restore()
+    assert ask(model, QUESTION, pictures=picture)[0] == before
+
+
+def test_a_checkpoint_without_a_template_needs_one_in_its_card(folders: Folders) -> None:
+    with pytest.raises(CardError, match="has no chat template; write one as 'chat_template'"):
+        loaded(folders, "blip-2", chat_template="")
