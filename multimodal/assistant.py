@@ -8,9 +8,10 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from multimodal.backends.base import Backend, ImageRequest, Request, SpeechRequest, TextRequest
+from multimodal.asking import Asking
+from multimodal.backends.base import Backend, Request, SpeechRequest, TextRequest
 from multimodal.cards import Catalog, Profile
-from multimodal.errors import DeviceFullError, MediaError, TurnStoppedError
+from multimodal.errors import DeviceFullError, TurnStoppedError
 from multimodal.media import MediaFolder
 from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
@@ -21,23 +22,20 @@ from multimodal.messages import (
     Done,
     Event,
     Finish,
-    ImagePart,
-    Message,
     Notice,
     Outcome,
     Progress,
-    Role,
     Route,
     RouteChosen,
     Step,
     Task,
     TextDelta,
-    TextPart,
     Timing,
     Transcript,
     Usage,
 )
-from multimodal.router import Router, spoken_and_typed
+from multimodal.router import Router
+from multimodal.shrinking import smaller
 
 
 class Assistant:
@@ -55,6 +53,8 @@ class Assistant:
         self.memory = memory
         self.media = media
         self._router = Router(catalog, profile)
+        speaker = profile.default(Task.TEXT)
+        self._asking = Asking(media, catalog.card(speaker).languages if speaker else ())
 
     def reply(
         self, conversation: Conversation, stop: threading.Event
@@ -92,7 +92,7 @@ class Assistant:
         needless = ("en",) if english else ()
         request = SpeechRequest(part, self.media.waveform(part), language, needless)
         with self.memory.lease(self.catalog.card(card), stop) as lease:
-            yield from lease.wait()
+            yield from self._granted(lease)
             with closing(lease.backend.run(request, stop)) as events:
                 yield from events
 
@@ -102,9 +102,8 @@ class Assistant:
         for step in route.steps:
             card = self.catalog.card(step.card)
             with self.memory.lease(card, stop) as lease:
-                yield from lease.wait()
-                for told in lease.notices:
-                    yield turn.saw(Notice(told))
+                for event in self._granted(lease):
+                    yield turn.saw(event)
                 started = time.monotonic()
                 with closing(self._tried(lease, step, turn, stop)) as events:
                     for event in events:
@@ -113,47 +112,48 @@ class Assistant:
             if step is route.steps[-1] and not route.again:
                 yield from turn.answer_from_pictures(step)
 
+    def _granted(self, lease: Lease[Backend]) -> Iterator[Event]:
+        """Wait for the model; where the device had no room for it whatever was done, on the CPU."""
+        try:
+            yield from lease.wait()
+        except DeviceFullError:
+            if (told := self.memory.stand_in(lease)) is None:
+                raise
+            yield Notice(told)
+        for told in lease.notices:
+            yield Notice(told)
+
     def _tried(
         self, lease: Lease[Backend], step: Step, turn: _Turn, stop: threading.Event
     ) -> Generator[Event, None, None]:
-        """Run the step; where the device is full before anything was said, make room and again."""
+        """Run the step; where the device is full before anything was said, do what can be done
+        about it, one thing after another, and run it again."""
+        request = self._asking.request(step, turn.conversation)
+        if isinstance(request, TextRequest) and (notice := turn.translated(step, self.catalog)):
+            yield notice
+        ways = self._ways(lease, request)
         said = False
         while True:
             try:
-                with closing(self._run(lease.backend, step, turn, stop)) as events:
+                with closing(lease.backend.run(request, stop)) as events:
                     for event in events:
                         said = said or not isinstance(event, Progress | Notice)
                         yield event
                 return
             except DeviceFullError:
-                if said or (told := self.memory.relieve(lease)) is None:
+                if said or (way := next(ways, None)) is None:
                     raise
+                told, request = way
                 yield Notice(told)
 
-    def _run(
-        self, backend: Backend, step: Step, turn: _Turn, stop: threading.Event
-    ) -> Generator[Event, None, None]:
-        request = self._request(step, turn)
-        if isinstance(request, TextRequest) and (notice := turn.translated(step, self.catalog)):
-            yield notice
-        with closing(backend.run(request, stop)) as events:
-            yield from events
-
-    def _request(self, step: Step, turn: _Turn) -> Request:
-        conversation = turn.conversation
-        if step.task is Task.TEXT:
-            controls = conversation.controls
-            return TextRequest(turns(conversation), controls.system_prompt, controls.sampling)
-        part = _part(conversation, step.sha256)
-        if isinstance(part, AudioPart):
-            return SpeechRequest(part, self.media.waveform(part), None, self._languages())
-        question = spoken_and_typed(conversation.messages[-1])
-        return ImageRequest(part, self.media.image(part), step.focus, question)
-
-    def _languages(self) -> tuple[str, ...]:
-        """The languages that the profile's text model reads; () for any."""
-        name = self.profile.default(Task.TEXT)
-        return self.catalog.card(name).languages if name else ()
+    def _ways(self, lease: Lease[Backend], request: Request) -> Iterator[tuple[str, Request]]:
+        """Against a full device, what costs least first: (what was done, what to ask now)."""
+        while (told := self.memory.relieve(lease)) is not None:
+            yield told, request
+        for told, less in smaller(request, lease.card):
+            yield told, less
+        if (told := self.memory.stand_in(lease)) is not None:
+            yield told, request
 
 
 @dataclass
@@ -224,30 +224,3 @@ class _Turn:
             decode_s=used.decode_s,
             seed=self.usage.seed if self.usage else None,
         )
-
-
-def turns(conversation: Conversation) -> tuple[tuple[Role, str], ...]:
-    """The conversation as the text model reads it: (role, words), roles alternating, the user's
-    first and last. Pictures stand as what was seen in them."""
-    said: list[tuple[Role, str]] = []
-    for message in conversation.messages:
-        words = _as_words(message)
-        if not words or (message.role == "assistant" and not said):
-            continue
-        if said and said[-1][0] == message.role:
-            words = said.pop()[1] + "\n\n" + words
-        said.append((message.role, words))
-    return tuple(said)
-
-
-def _as_words(message: Message) -> str:
-    seen = (f"[Picture: {p.description}]" for p in message.images if p.description)
-    return "\n\n".join(filter(None, (*seen, spoken_and_typed(message))))
-
-
-def _part(conversation: Conversation, sha256: str | None) -> AudioPart | ImagePart:
-    for message in reversed(conversation.messages):
-        for part in message.parts:
-            if not isinstance(part, TextPart) and part.sha256 == sha256:
-                return part
-    raise MediaError("The picture or recording this turn needs is no longer there. Add it again.")

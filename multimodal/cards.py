@@ -121,6 +121,8 @@ class ModelCard(Facts):
     context_tokens: PositiveInt | None = None
     concurrency: PositiveInt = 1
     languages: tuple[str, ...] = ()
+    converses: bool = False
+    """For a model that sees: it answers any question itself, in a conversation."""
     system_prompt: str = ""
     chat_template: str = ""
     """Jinja, where the checkpoint's tokenizer brings none, or a wrong one."""

@@ -79,6 +79,8 @@ class Step:
     purpose: str
     sha256: str | None = None
     focus: Focus = "general"
+    pictures: tuple[str, ...] = ()
+    """By SHA-256, those that a model sees which talks about pictures itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ The rules, in their order (the first that fits decides):
 
 1. A recording that was not heard yet is transcribed; then the words decide ("again").
 2. "Draw ..." goes to a model that makes pictures, or says what is missing.
-3. A picture in the message is looked at. A question that its findings answer (what is it, what
-   does it say, which colours, how many faces) is answered from them; any other goes on to the
-   text model together with the description.
+3. A picture in the message is looked at. A model that converses about pictures answers whatever
+   was asked. Of another one's findings, a question that they answer (what is it, what does it
+   say, which colours, how many faces) is answered; any other goes on to the text model together
+   with the description.
 4. A question about an earlier picture goes back to that picture, in the same way.
 5. Everything else is a matter for the text model.
 
@@ -166,6 +167,11 @@ class Router:
         card = self._for(Task.IMAGE, scene)
         if card is None:
             return self._missing("look at pictures", Task.IMAGE)
+        told = scene.chosen is not None and scene.chosen.task is Task.TEXT
+        if card.converses and not told:
+            seen = tuple(dict.fromkeys(part.sha256 for part in pictures))
+            step = Step(Task.IMAGE, card.name, "look and answer", pictures=seen)
+            return Route((step,), rule, f"{because}, so {card.title} looks at it and answers.")
         focus = focus_of(scene.words)
         steps = tuple(
             Step(Task.IMAGE, card.name, "look at the picture", part.sha256, focus or "general")
@@ -173,7 +179,6 @@ class Router:
         )
         only_looking = scene.chosen is not None and scene.chosen.task is Task.IMAGE
         speaker = self._for(Task.TEXT, scene)
-        told = scene.chosen is not None and scene.chosen.task is Task.TEXT
         if only_looking or speaker is None or (focus is not None and not told):
             return Route(steps, rule, f"{because}, so {card.title} looks at it and answers.")
         talk = Step(Task.TEXT, speaker.name, "answer with what was seen")

@@ -6,18 +6,17 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import wait_until
-from fakes import FakeBackend, FakeSource, card
+from fakes import FakeBackend, FakeSource
 from PIL import Image
-from small_memory import use
 
-from multimodal.assistant import Assistant, turns
+from multimodal.asking import Turn, turns
+from multimodal.assistant import Assistant
 from multimodal.cards import Catalog
 from multimodal.chats import Chats
-from multimodal.errors import BackendError, DeviceFullError, MediaError, PromptError, RequestError
+from multimodal.errors import BackendError, MediaError, PromptError, RequestError
 from multimodal.media import MediaFolder
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.simulated import Simulated
@@ -169,34 +168,6 @@ def test_an_engine_that_fails_leaves_a_sentence_and_loses_nothing(world: World) 
     assert world.answer() == "fine"
 
 
-def test_a_device_that_is_full_before_a_word_was_said_is_tried_again(world: World) -> None:
-    full: list[list[Any]] = [[DeviceFullError("full")], [DeviceFullError("full")], ["fine"]]
-    world.source.script = lambda request: full.pop(0)
-    use(world.memory, card("idle", size=5))  # type: ignore[arg-type]
-    world.say("Hello")
-    assert world.answer() == "fine"
-    outcome = world.kept()[-1].outcome
-    assert outcome is not None
-    assert outcome.notices == (
-        "The device was full; its cache was emptied.",
-        "The device was full; one idle model left.",
-    )
-    assert "idle" in world.source.closed
-
-
-@pytest.mark.parametrize("script", [["Once ", DeviceFullError("full")], [DeviceFullError("full")]])
-def test_a_device_that_stays_full_is_told(world: World, script: list[Any]) -> None:
-    """And a reply that has begun is never begun again."""
-    world.source.script = lambda request: script
-    world.say("Hello")
-    world.answer()
-    reply = world.kept()[-1]
-    assert reply.outcome is not None
-    assert (reply.outcome.finish, reply.outcome.error) == ("failed", "full")
-    assert reply.text == "".join(word for word in script if isinstance(word, str))
-    assert len(world.source.requests) == (1 if reply.text else 2)
-
-
 def test_a_reply_is_kept_from_its_first_moment(world: World) -> None:
     world.say("one two")
     world.source.script = lambda request: (time.sleep(0.2) or f"{i} " for i in range(5))
@@ -283,9 +254,9 @@ def test_turns_alternate_whatever_the_history_holds() -> None:
         Message("user", (TextPart("four"),)),
     )
     assert turns(Conversation(messages)) == (
-        ("user", "one\n\ntwo"),
-        ("assistant", "three"),
-        ("user", "four"),
+        Turn("user", "one\n\ntwo"),
+        Turn("assistant", "three"),
+        Turn("user", "four"),
     )
 
 

@@ -59,12 +59,14 @@ class SpeechRequest:
     """`waveform`: float32, mono, 16 kHz, in [-1, 1], shape (samples,).
 
     `english_unless`: languages (ISO 639-1) that need no English translation; empty asks for none.
+    `beams`: guesses followed at once; the card's own number unless given.
     """
 
     part: AudioPart
     waveform: NDArray[np.float32]
     language: str | None = None
     english_unless: tuple[str, ...] = ()
+    beams: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

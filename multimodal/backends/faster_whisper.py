@@ -14,7 +14,7 @@ from faster_whisper import WhisperModel
 from numpy.typing import NDArray
 
 from multimodal.backends.base import Backend, cores
-from multimodal.backends.hearing import TEMPERATURES, Hearer
+from multimodal.backends.hearing import TEMPERATURES, Hearer, Manner
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.sound import SAMPLE_RATE
@@ -50,17 +50,16 @@ class FasterWhisper(Hearer):
     def words(
         self,
         piece: NDArray[np.float32],
-        task: str,
-        language: str | None,
+        manner: Manner,
         heard: Callable[[int], bool],
     ) -> tuple[str, str | None]:
         if self._model is None:
             raise BackendError(f"{self._card.title} was unloaded before it could listen")
         segments, info = self._model.transcribe(
             piece,
-            task=task,
-            language=language,
-            beam_size=int(self._card.engine.get("beam_size", 5)),
+            task=manner.task,
+            language=manner.language,
+            beam_size=manner.beams or int(self._card.engine.get("beam_size", 5)),
             temperature=TEMPERATURES,
             vad_filter=True,
             condition_on_previous_text=False,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,16 @@ PIECE_S = 120
 SEARCH_S = 5
 TEMPERATURES = (0.0, 0.4)
 """A window that repeats itself is heard once more at the second; more tries would delay a stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How to hear: `task` is transcribe or translate, `beams` are the guesses followed at once,
+    the card's number unless given."""
+
+    task: str
+    language: str | None
+    beams: int | None
 
 
 class Hearer(ABC):
@@ -39,11 +49,10 @@ class Hearer(ABC):
     def words(
         self,
         piece: NDArray[np.float32],
-        task: str,
-        language: str | None,
+        manner: Manner,
         heard: Callable[[int], bool],
     ) -> tuple[str, str | None]:
-        """What is said in `piece`, and in which language; `task` is transcribe or translate.
+        """What is said in `piece`, and in which language.
 
         Calls `heard(samples)` now and then, and ends early once that returns False.
         """
@@ -54,11 +63,13 @@ class Hearer(ABC):
         emit: Callable[[Event], None],
         stopped: Callable[[], bool],
     ) -> None:
-        text, language = self._pass(request, "transcribe", request.language, emit, stopped)
+        manner = Manner("transcribe", request.language, request.beams)
+        text, language = self._pass(request, manner, emit, stopped)
         english = None
         foreign = bool(request.english_unless) and language not in request.english_unless
         if text and foreign and not stopped():
-            english, _ = self._pass(request, "translate", language, emit, stopped)
+            manner = Manner("translate", language, request.beams)
+            english, _ = self._pass(request, manner, emit, stopped)
         if not stopped():
             heard = replace(
                 request.part, transcript=text, language=language if text else None, english=english
@@ -68,12 +79,11 @@ class Hearer(ABC):
     def _pass(
         self,
         request: SpeechRequest,
-        task: str,
-        language: str | None,
+        manner: Manner,
         emit: Callable[[Event], None],
         stopped: Callable[[], bool],
     ) -> tuple[str, str | None]:
-        verb = "Listening" if task == "transcribe" else "Translating"
+        verb = "Listening" if manner.task == "transcribe" else "Translating"
         words: list[str] = []
         for start, piece in pieces(request.waveform, PIECE_S):
 
@@ -81,13 +91,13 @@ class Hearer(ABC):
                 emit(Progress(verb, min(1.0, (start + samples) / len(request.waveform))))
                 return not stopped()
 
-            text, found = self.words(piece, task, language, heard)
+            text, found = self.words(piece, manner, heard)
             if text:
-                language = language or found
+                manner = replace(manner, language=manner.language or found)
                 words.append(text)
             if not heard(len(piece)):
                 break
-        return " ".join(words), language
+        return " ".join(words), manner.language
 
 
 def pieces(

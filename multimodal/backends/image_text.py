@@ -108,7 +108,9 @@ class ImageText(Talker):
 
 
 def _parts(text: str, pictures: int) -> list[dict[str, str]]:
-    return [*({"type": "image"} for _ in range(pictures)), {"type": "text", "text": text}]
+    """A picture that was sent without a word is to be described."""
+    words = {"type": "text", "text": text or DESCRIBE}
+    return [*({"type": "image"} for _ in range(pictures)), words]
 
 
 def _digest(pictures: list[Image]) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from whisper.model import ModelDimensions, Whisper
 
 from multimodal.backends.base import Backend
-from multimodal.backends.hearing import TEMPERATURES, Hearer, pieces
+from multimodal.backends.hearing import TEMPERATURES, Hearer, Manner, pieces
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
 
@@ -60,20 +60,20 @@ class OpenAIWhisper(Hearer):
     def words(
         self,
         piece: NDArray[np.float32],
-        task: str,
-        language: str | None,
+        manner: Manner,
         heard: Callable[[int], bool],
     ) -> tuple[str, str | None]:
         if self._model is None:
             raise BackendError(f"{self._card.title} was unloaded before it could listen")
         words: list[str] = []
+        language = manner.language
         for start, window in pieces(_speech_only(piece), WINDOW_S):
             told = self._model.transcribe(
                 window,
-                task=task,
+                task=manner.task,
                 language=language,
                 fp16=next(self._model.parameters()).dtype == torch.float16,
-                beam_size=int(self._card.engine.get("beam_size", 5)),
+                beam_size=manner.beams or int(self._card.engine.get("beam_size", 5)),
                 temperature=TEMPERATURES,
                 condition_on_previous_text=False,
             )

@@ -153,6 +153,9 @@ class Cuda:
             self._bus_bytes_per_s = PROBE_BYTES / (time.perf_counter() - started_s)
         return self._bus_bytes_per_s
 
+    def beside_bytes(self) -> int:
+        return int(psutil.virtual_memory().available)
+
     def turn_begins(self) -> None:
         torch.cuda.reset_peak_memory_stats(self._device)
         self._at_start = torch.cuda.memory_allocated(self._device)

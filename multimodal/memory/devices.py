@@ -54,6 +54,10 @@ class Device(Protocol):
     def forget(self, card: str) -> None:
         """The model was closed: its mirror is not needed any more."""
 
+    def beside_bytes(self) -> int:
+        """Free memory beside the device, for a model that runs on the CPU because the device is
+        full; 0 where there is no other memory."""
+
     def turn_begins(self) -> None:
         """A turn starts, and is alone on the device."""
 
@@ -102,6 +106,9 @@ class Cpu:
 
     def forget(self, card: str) -> None:
         """Nothing is mirrored."""
+
+    def beside_bytes(self) -> int:
+        return 0
 
     def turn_begins(self) -> None:
         """Nothing is measured."""

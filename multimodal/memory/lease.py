@@ -77,6 +77,8 @@ class Lease(Generic[B]):
     granted: bool = False
     ladder: Iterator[Callable[[], str | None]] | None = None
     """What may still be done if the device is full in mid-turn."""
+    stand_in: B | None = None
+    """The same model on the CPU, for this turn only."""
     alone: bool = False
     """Whether no other turn used the device while this one did."""
 
@@ -111,6 +113,8 @@ class Lease(Generic[B]):
 
     @property
     def backend(self) -> B:
+        if self.stand_in is not None:
+            return self.stand_in
         if self.entry is None or self.entry.backend is None or not self.granted:
             raise BackendError(f"{self.card.title} was used before it was leased")
         return self.entry.backend

@@ -100,9 +100,12 @@ class Ledger(Generic[B]):
         for lease in self.leases:
             lease.alone = False
 
-    def release(self, lease: Lease[B]) -> None:
+    def leave_queue(self, lease: Lease[B]) -> None:
         if lease in self.queue:
             self.queue.remove(lease)
+
+    def release(self, lease: Lease[B]) -> None:
+        self.leave_queue(lease)
         if lease in self.leases and lease.entry is not None:
             self.leases.remove(lease)
             lease.entry.leases -= 1

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Generic
 
 from multimodal.cards import ModelCard
-from multimodal.errors import BackendError, CapacityError, MultimodalError
+from multimodal.errors import BackendError, DeviceFullError, MultimodalError
 from multimodal.memory.budget import victims
 from multimodal.memory.devices import Device
 from multimodal.memory.footprint import footprint
@@ -68,6 +68,8 @@ class MemoryManager(Generic[B]):
                 peak = self.device.turn_peak_bytes() if lease.alone else 0
                 self._ledger.release(lease)
                 self._changed.notify_all()
+            if lease.stand_in is not None:
+                lease.stand_in.close()
             self._peaks.learn(card.name, peak)
 
     def relieve(self, lease: Lease[B]) -> str | None:
@@ -77,6 +79,20 @@ class MemoryManager(Generic[B]):
             lease.ladder = self._transfers.ladder(lambda count: self._evict_idle(lease, count))
         rung = next(lease.ladder, None)
         return rung() if rung else None
+
+    def stand_in(self, lease: Lease[B]) -> str | None:
+        """The last rung: load a second copy on the CPU, for this turn only, so that the next one
+        tries the device again. What was done, in words, or None where host memory has no room.
+
+        A mirror is never run there: 4-bit kernels for the CPU repack its weights in place.
+        """
+        if lease.stand_in is not None or footprint(lease.card).total > self.device.beside_bytes():
+            return None
+        with self._changed:
+            self._ledger.leave_queue(lease)
+            self._changed.notify_all()
+        lease.stand_in = self._transfers.beside(lease.card)
+        return f"The device was full; {lease.card.title} runs on the CPU this time, which is slow."
 
     def unload(self, name: str) -> bool:
         """Close an idle model; False when it is not on the device, or in use."""
@@ -177,7 +193,7 @@ class MemoryManager(Generic[B]):
     def _cannot_admit(self, lease: Lease[B], needed: int, free: int) -> Progress:
         if any(entry.leases or entry.backend is None for entry in self._ledger.entries.values()):
             return Progress(f"Waiting for memory for {lease.card.title}")
-        raise CapacityError(
+        raise DeviceFullError(
             f"{lease.card.title} needs {gigabytes(needed)} and only {gigabytes(max(free, 0))} "
             f"of {self.device.name} memory is free. Close other programs and send it again."
         )

@@ -73,6 +73,9 @@ class Simulated:
     def forget(self, card: str) -> None:
         """Nothing more is kept of it."""
 
+    def beside_bytes(self) -> int:
+        return self.host_bytes
+
     def turn_begins(self) -> None:
         """A simulated turn takes what its lease says."""
 

@@ -1,0 +1,106 @@
+"""What each step of a route asks of its model, made from the conversation.
+
+A text model reads words only: pictures stand as what was seen in them. A model that talks about
+pictures sees those that the step names where they were shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from multimodal.backends.base import ImageRequest, Request, SpeechRequest, TextRequest
+from multimodal.errors import MediaError
+from multimodal.media import MediaFolder
+from multimodal.messages import (
+    AudioPart,
+    Conversation,
+    ImagePart,
+    Message,
+    Role,
+    Step,
+    Task,
+    TextPart,
+)
+from multimodal.router import spoken_and_typed
+
+
+@dataclass(frozen=True)
+class Asking:
+    """`languages`: those that the profile's text model reads; () for any."""
+
+    media: MediaFolder
+    languages: tuple[str, ...]
+
+    def request(self, step: Step, conversation: Conversation) -> Request:
+        """Raises MediaError where a picture or recording is gone."""
+        if step.task is Task.TEXT or step.pictures:
+            return self._talk(step, conversation)
+        part = _part(conversation, step.sha256)
+        if isinstance(part, AudioPart):
+            return SpeechRequest(part, self.media.waveform(part), None, self.languages)
+        question = spoken_and_typed(conversation.messages[-1])
+        return ImageRequest(part, self.media.image(part), step.focus, question)
+
+    def _talk(self, step: Step, conversation: Conversation) -> TextRequest:
+        controls, said = conversation.controls, turns(conversation, step.pictures)
+        for sha256 in step.pictures:
+            _part(conversation, sha256)
+        shown = tuple(
+            (index, self.media.image(picture))
+            for index, turn in enumerate(said)
+            for picture in turn.pictures
+        )
+        words = tuple((turn.role, turn.words) for turn in said)
+        return TextRequest(words, controls.system_prompt, controls.sampling, shown)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one side said, and the pictures it showed that are to be seen."""
+
+    role: Role
+    words: str
+    pictures: tuple[ImagePart, ...] = ()
+
+
+def turns(conversation: Conversation, seen: Collection[str] = ()) -> tuple[Turn, ...]:
+    """The conversation as a model reads it: roles alternating, the user's first and last.
+
+    Of the pictures, those whose SHA-256 is in `seen` are shown, at the last message that has them;
+    the others stand as what was seen in them.
+    """
+    said: list[Turn] = []
+    last = {p.sha256: message.id for message in conversation.messages for p in message.images}
+    for message in conversation.messages:
+        shown = tuple(
+            dict.fromkeys(
+                p for p in message.images if p.sha256 in seen and last[p.sha256] == message.id
+            )
+        )
+        words = _as_words(message, seen)
+        if not (words or shown) or (message.role == "assistant" and not said):
+            continue
+        if said and said[-1].role == message.role:
+            before = said.pop()
+            words = "\n\n".join(filter(None, (before.words, words)))
+            shown = (*before.pictures, *shown)
+        said.append(Turn(message.role, words, shown))
+    return tuple(said)
+
+
+def _as_words(message: Message, seen: Collection[str]) -> str:
+    described = (
+        f"[Picture: {p.description}]"
+        for p in message.images
+        if p.description and p.sha256 not in seen
+    )
+    return "\n\n".join(filter(None, (*described, spoken_and_typed(message))))
+
+
+def _part(conversation: Conversation, sha256: str | None) -> AudioPart | ImagePart:
+    for message in reversed(conversation.messages):
+        for part in message.parts:
+            if not isinstance(part, TextPart) and part.sha256 == sha256:
+                return part
+    raise MediaError("The picture or recording this turn needs is no longer there. Add it again.")

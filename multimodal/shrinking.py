@@ -1,0 +1,48 @@
+"""A smaller way to ask the same, for a device that is full: a smaller picture, then less context,
+then fewer tries at once. Each is told in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from multimodal.backends.base import ImageRequest, Request, SpeechRequest, TextRequest
+from multimodal.cards import ModelCard
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SMALLEST_SIDE = 224
+"""Pixels; no model that sees reads less."""
+SMALLEST_CONTEXT = 512
+
+
+def smaller(request: Request, card: ModelCard) -> Iterator[tuple[str, Request]]:
+    """(what was given up, the request without it), one after another; each keeps what the ones
+    before gave up."""
+    if (with_small := _smaller_pictures(request)) is not None:
+        request = with_small
+        yield "The device was full; the picture was made smaller.", request
+    if isinstance(request, TextRequest) and (tokens := (card.context_tokens or 0) // 2):
+        request = replace(request, context_tokens=max(tokens, SMALLEST_CONTEXT))
+        yield f"The device was full; at most {request.context_tokens:,} tokens are read.", request
+    if isinstance(request, SpeechRequest):
+        yield "The device was full; one guess at a time was followed.", replace(request, beams=1)
+
+
+def _smaller_pictures(request: Request) -> Request | None:
+    if isinstance(request, ImageRequest) and (halved := _halved(request.image)) is not None:
+        return replace(request, image=halved)
+    if not isinstance(request, TextRequest):
+        return None
+    pictures = tuple((at, _halved(picture) or picture) for at, picture in request.pictures)
+    return replace(request, pictures=pictures) if pictures != request.pictures else None
+
+
+def _halved(picture: Image) -> Image | None:
+    """None for a picture that is small already."""
+    if max(picture.size) <= SMALLEST_SIDE:
+        return None
+    scale = max(0.5, SMALLEST_SIDE / max(picture.size))
+    return picture.resize((max(1, int(picture.width * scale)), max(1, int(picture.height * scale))))

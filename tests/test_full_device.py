@@ -1,0 +1,188 @@
+"""What is done, and told, when the device is full whatever the budget says."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import FakeBackend, FakeSource, card
+from PIL import Image
+from small_memory import use
+
+from multimodal.assistant import Assistant
+from multimodal.backends.base import ImageRequest, SpeechRequest, TextRequest
+from multimodal.cards import Catalog, ModelCard
+from multimodal.errors import BackendError, DeviceFullError
+from multimodal.media import MediaFolder
+from multimodal.memory.manager import MemoryManager
+from multimodal.memory.simulated import Simulated
+from multimodal.messages import (
+    Conversation,
+    Done,
+    ImagePart,
+    Message,
+    Outcome,
+    Part,
+    Task,
+    TextPart,
+)
+from multimodal.shrinking import smaller
+
+TEXT = "smollm2-135m-instruct"
+FULL = DeviceFullError("full")
+
+
+@dataclass
+class World:
+    source: FakeSource
+    device: Simulated
+    memory: MemoryManager[FakeBackend]
+    media: MediaFolder
+    assistant: Assistant
+
+    def say(self, *parts: Part) -> tuple[str, Outcome]:
+        talk = Conversation((Message("user", parts or (TextPart("Hello"),)),))
+        events = list(self.assistant.reply(talk, threading.Event()))
+        assert isinstance(events[-1], Done)
+        words = "".join(getattr(event, "text", "") for event in events[:-1])
+        return words, events[-1].outcome
+
+
+def world_with(
+    folder: Path, catalog: Catalog, host_bytes: int, source: FakeSource | None = None
+) -> World:
+    source, device = source or FakeSource(), Simulated(10**10, host_bytes=host_bytes)
+    memory: MemoryManager[FakeBackend] = MemoryManager(device, 2 * 10**9, source)
+    media = MediaFolder(folder)
+    profile = catalog.profile("embedded")
+    assistant = Assistant(catalog, profile, memory, media)  # type: ignore[arg-type]
+    return World(source, device, memory, media, assistant)
+
+
+@pytest.fixture
+def world(tmp_path: Path, catalog: Catalog) -> World:
+    return world_with(tmp_path, catalog, host_bytes=4 * 10**9)
+
+
+def full_times(count: int) -> Any:
+    """A script that finds the device full so often, then answers."""
+    tries = iter([[FULL]] * count)
+    return lambda request: next(tries, ["fine"])
+
+
+def test_a_turn_gives_up_one_thing_after_another_and_tells_each(world: World) -> None:
+    world.source.script = full_times(4)
+    use(world.memory, card("idle", size=5))  # type: ignore[arg-type]
+    words, outcome = world.say()
+    assert words.endswith("fine")
+    assert outcome.notices == (
+        "The device was full; its cache was emptied.",
+        "The device was full; one idle model left.",
+        "The device was full; at most 2,048 tokens are read.",
+        "The device was full; SmolLM2 135M runs on the CPU this time, which is slow.",
+    )
+    context = [request.context_tokens for request in world.source.requests]
+    assert context == [None, None, None, 2048, None], "on the CPU nothing needs to be given up"
+
+
+def test_the_copy_on_the_cpu_is_for_one_turn_only(world: World) -> None:
+    world.source.script = full_times(3)
+    world.say()
+    assert world.source.loaded == [TEXT, TEXT]
+    assert world.source.closed == [TEXT], "the copy is gone, the model on the device stays"
+    words, outcome = world.say()
+    assert words.endswith("fine")
+    assert not outcome.notices
+    assert world.source.loaded == [TEXT, TEXT], "the next turn tries the device again"
+
+
+def test_without_host_memory_the_error_is_told(tmp_path: Path, catalog: Catalog) -> None:
+    world = world_with(tmp_path, catalog, host_bytes=0)
+    world.source.script = full_times(9)
+    with pytest.raises(DeviceFullError):
+        world.say()
+    assert len(world.source.requests) == 3, "as it was, after collecting, with less context"
+    assert world.source.loaded == [TEXT]
+
+
+def test_a_reply_that_has_begun_is_never_begun_again(world: World) -> None:
+    world.source.script = lambda request: ["Once ", FULL]
+    with pytest.raises(DeviceFullError):
+        world.say()
+    assert len(world.source.requests) == 1
+
+
+def test_a_model_that_cannot_be_loaded_on_the_device_runs_on_the_cpu(world: World) -> None:
+    world.device.fail_next = 9
+    words, outcome = world.say()
+    assert words.endswith("Hello ")
+    assert "runs on the CPU this time" in outcome.notices[-1]
+    assert world.memory.snapshot().held == ()
+    assert world.memory.snapshot().waiting == 0
+    world.device.fail_next = 0
+    _, outcome = world.say()
+    assert not outcome.notices
+    assert [held.card for held in world.memory.snapshot().held] == [TEXT]
+
+
+def test_a_device_that_other_programs_fill_is_no_end(tmp_path: Path, catalog: Catalog) -> None:
+    world = world_with(tmp_path, catalog, host_bytes=4 * 10**9)
+    world.device.hold("another program", 10**10 - 10**6)
+    words, outcome = world.say()
+    assert words.endswith("Hello ")
+    assert "runs on the CPU this time" in outcome.notices[0]
+
+
+class _BrokenCopy(FakeSource):
+    """The first load succeeds, the next one does not."""
+
+    def load(self, card: ModelCard, files: Path, engine: str) -> FakeBackend:
+        if self.loaded:
+            raise BackendError("The copy is broken.")
+        return super().load(card, files, engine)
+
+
+def test_a_copy_that_cannot_be_loaded_leaves_a_sentence_and_no_lease(
+    tmp_path: Path, catalog: Catalog
+) -> None:
+    source = _BrokenCopy(script=lambda request: [FULL])
+    world = world_with(tmp_path, catalog, 4 * 10**9, source)
+    with pytest.raises(BackendError, match=r"The copy is broken\."):
+        world.say()
+    assert world.memory.snapshot().held[0].leases == 0
+
+
+def test_a_recording_is_heard_with_one_guess_at_a_time(world: World, examples: Path) -> None:
+    part = world.media.add_audio(examples / "question-en.wav", "q.wav")
+    request = SpeechRequest(part, world.media.waveform(part))
+    found = list(smaller(request, world.assistant.catalog.card("whisper-base")))
+    assert [told for told, _ in found] == ["The device was full; one guess at a time was followed."]
+    assert found[0][1].beams == 1  # type: ignore[union-attr]
+
+
+def test_a_picture_is_made_smaller_but_not_smaller_than_models_look(world: World) -> None:
+    describer = world.assistant.catalog.card("picture-describer")
+
+    def halved(width: int, height: int) -> tuple[int, int] | None:
+        part = ImagePart("0" * 64, "image/png", width, height)
+        request = ImageRequest(part, Image.new("RGB", (width, height)))
+        found = [asked for _, asked in smaller(request, describer)]
+        assert all(isinstance(asked, ImageRequest) for asked in found)
+        return found[0].image.size if found else None  # type: ignore[union-attr]
+
+    assert halved(1000, 600) == (500, 300)
+    assert halved(300, 30) == (224, 22)
+    assert halved(224, 100) is None
+
+
+def test_a_conversation_about_pictures_gives_up_pixels_before_words() -> None:
+    request = TextRequest((("user", "What?"),), pictures=((0, Image.new("RGB", (800, 800))),))
+    model = card("seer", task=Task.IMAGE, context_tokens=4096)
+    first, second = (asked for _, asked in smaller(request, model))
+    assert isinstance(first, TextRequest)
+    assert isinstance(second, TextRequest)
+    assert (first.pictures[0][1].size, first.context_tokens) == ((400, 400), None)
+    assert (second.pictures[0][1].size, second.context_tokens) == ((400, 400), 2048)
