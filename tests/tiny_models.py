@@ -33,7 +33,7 @@ _LLAMA = {
 }
 CAUSAL: dict[str, dict[str, Any]] = {
     "llama": _LLAMA,
-    "mistral": {**_LLAMA, "sliding_window": None},
+    "mistral": {**_LLAMA, "sliding_window": 4096},
     "phi": {**_LLAMA, "num_key_value_heads": 2},
     "gemma": {**_LLAMA, "head_dim": 32},
     "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 4096},

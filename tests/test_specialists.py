@@ -1,0 +1,198 @@
+"""Specialists end to end: a card in TOML, a checkpoint in a folder, the whole program around them.
+
+Adding a model of a known family is writing one TOML file; these tests add several.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import tomlkit
+from fakes import served
+from PIL import Image
+from tiny_models import CHATML, hub_card, save_causal
+from tiny_seeing import save_llava
+
+from multimodal.build import Program, build
+from multimodal.chats import Chats, Draft
+from multimodal.messages import Controls, Outcome, Sampling
+from multimodal.settings import read_settings
+
+ANN = "ann"
+LONG = Sampling(max_tokens=200)
+
+
+def add_model(models: Path, name: str, task: str, folder: Path, **facts: Any) -> None:
+    """Write the card of the checkpoint in `folder`: all it takes to add a model."""
+    card = hub_card(
+        name=name,
+        title=name.capitalize(),
+        task=task,
+        source={"kind": "folder", "path": str(folder)},
+        **facts,
+    )
+    path = models / "cards" / task / f"{name}.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    told = card.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    path.write_text(tomlkit.dumps(told), "utf-8")
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with three models and a profile of them."""
+    data = tmp_path_factory.mktemp("data")
+    models = data / "models"
+    text = {"family": "causal_lm", "model": "AutoModelForCausalLM"}
+    for family, kind in (("mistral", "nf4-double"), ("gpt2", "int8")):
+        config = save_causal(data / family, family, CHATML)
+        add_model(
+            models,
+            f"tiny-{family}",
+            "text-generation",
+            data / family,
+            config=config,
+            quantization=[kind],
+            context_tokens=128 if family == "gpt2" else 512,
+            **text,
+        )
+    config = save_llava(data / "llava")
+    add_model(
+        models,
+        "tiny-llava",
+        "image-to-text",
+        data / "llava",
+        family="image_text",
+        model="AutoModelForImageTextToText",
+        config=config,
+        quantization=["nf4"],
+        converses=True,
+    )
+    profile = {
+        "name": "tiny",
+        "title": "Tiny",
+        "device": "cuda",
+        "budget": "1.5MB",
+        "models": {
+            "text-generation": ["tiny-mistral", "tiny-gpt2"],
+            "image-to-text": ["tiny-llava"],
+        },
+    }
+    (models / "profiles").mkdir(parents=True)
+    (models / "profiles" / "tiny.toml").write_text(tomlkit.dumps(profile), "utf-8")
+    return data
+
+
+@pytest.fixture
+def program(checkpoints: Path) -> Iterator[Program]:
+    """On a simulated card with room for one model at a time."""
+    built = build(read_settings(data=checkpoints, profile="tiny", device="sim:1.5MB"))
+    yield built
+    built.close()
+
+
+def answers(program: Program, text: str, *pictures: Path, **controls: Any) -> tuple[Draft, Outcome]:
+    """The reply to one message in a new conversation, and how it came to be."""
+    chats = Chats(program.store, program.media, program.assistant)
+    talk = program.store.create(ANN)
+    chats.say(ANN, talk, text, [(picture, picture.name) for picture in pictures])
+    *_, last = chats.answer(ANN, talk, threading.Event(), Controls(**controls))
+    assert last.reply.outcome is not None
+    assert last.reply.outcome.error is None, last.reply.outcome.error
+    return last, last.reply.outcome
+
+
+def models_of(outcome: Outcome) -> list[str]:
+    return [timing.card for timing in outcome.timings]
+
+
+@pytest.fixture
+def red(tmp_path: Path) -> Path:
+    Image.new("RGB", (60, 40), "red").save(tmp_path / "red.png")
+    return tmp_path / "red.png"
+
+
+def test_words_and_pictures_go_to_their_specialists_which_take_turns(
+    program: Program, red: Path
+) -> None:
+    words, spoken = answers(program, "What colour is the car?")
+    sight, seen = answers(program, "What is this?", red)
+    same, again = answers(program, "What colour is the car?")
+    assert models_of(spoken) == models_of(again) == ["tiny-mistral"]
+    assert models_of(seen) == ["tiny-llava"], "it answers by itself"
+    assert seen.timings[0].evicted == ("tiny-mistral",)
+    assert again.timings[0].evicted == ("tiny-llava",)
+    assert words.reply.text == same.reply.text, "a model that came back says the same"
+    assert sight.reply.text
+    assert program.memory.snapshot().decisions[-1].how == "restored"
+
+
+def test_a_person_may_choose_another_model(program: Program) -> None:
+    _, outcome = answers(program, "Is it red?", model="tiny-gpt2")
+    assert models_of(outcome) == ["tiny-gpt2"]
+
+
+def test_a_text_model_that_was_chosen_is_told_what_the_seeing_one_saw(
+    program: Program, red: Path
+) -> None:
+    last, outcome = answers(program, "Write a poem about this picture.", red, model="tiny-gpt2")
+    assert models_of(outcome) == ["tiny-llava", "tiny-gpt2"]
+    assert last.conversation.messages[0].images[0].description
+
+
+def test_a_picture_without_a_word_is_described(program: Program, red: Path) -> None:
+    last, outcome = answers(program, "", red)
+    assert outcome.prompt_tokens > 16
+    assert last.reply.text
+
+
+def test_a_stopped_specialist_is_free_at_once(program: Program) -> None:
+    chats = Chats(program.store, program.media, program.assistant)
+    talk, stop = program.store.create(ANN), threading.Event()
+    chats.say(ANN, talk, "The river runs to the sea.")
+    for draft in chats.answer(ANN, talk, stop, Controls(sampling=LONG)):
+        if draft.reply.text:
+            stop.set()
+    assert draft.reply.outcome
+    assert draft.reply.outcome.finish == "stopped"
+    assert draft.reply.outcome.completion_tokens < 50
+    assert all(held.leases == 0 for held in program.memory.snapshot().held)
+
+
+def test_openai_clients_reach_every_specialist(checkpoints: Path, red: Path) -> None:
+    built = build(read_settings(data=checkpoints, profile="tiny", device="sim:1.5MB"))
+    data = base64.b64encode(red.read_bytes()).decode()
+    with (
+        served(built) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        names = {model.id for model in client.models.list()}
+        assert {"auto", "tiny-mistral", "tiny-gpt2", "tiny-llava"} <= names
+        picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+        asked: Any = [{"type": "text", "text": "What is this?"}, picture]
+        seen = client.chat.completions.create(
+            model="auto", messages=[{"role": "user", "content": asked}]
+        )
+        assert seen.choices[0].message.content
+        streamed = client.chat.completions.create(
+            model="tiny-gpt2",
+            messages=[{"role": "user", "content": "Is it red?"}],
+            stream=True,
+            max_tokens=8,
+        )
+        assert "".join(c.choices[0].delta.content or "" for c in streamed if c.choices)
+
+
+def test_several_pictures_are_seen_together(program: Program, red: Path) -> None:
+    blue = red.with_name("blue.png")
+    Image.new("RGB", (60, 40), "blue").save(blue)
+    last, outcome = answers(program, "Which is which?", red, blue)
+    shown = tuple(part.sha256 for part in last.conversation.messages[0].images)
+    assert outcome.routes[0].steps[0].pictures == shown
+    assert models_of(outcome) == ["tiny-llava"], "one look at both"
+    assert outcome.prompt_tokens > 32
