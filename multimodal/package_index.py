@@ -1,7 +1,7 @@
 """The person's own Python package index, used as pip would use it, to fetch files that resume.
 
 pip itself cannot continue a download that was cut off by the end of the program, so pip is only
-asked how it is configured; `unearth` finds the link and httpx fetches it piece by piece.
+asked how it is configured; `unearth` finds the link and `downloads` fetches it piece by piece.
 """
 
 from __future__ import annotations
@@ -11,36 +11,20 @@ import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import cast
 
 import httpx2 as httpx
-from tenacity import (
-    Retrying,
-    retry_if_exception,
-    sleep_using_event,
-    stop_after_attempt,
-    wait_exponential,
-)
 from unearth import PackageFinder
 from unearth.errors import UnpackError
 from unearth.fetchers import Fetcher, PyPIClient
 
-from multimodal.errors import TurnStoppedError, WeightsError
+from multimodal.downloads import TIMEOUT, fetch
+from multimodal.errors import WeightsError
 
 PYPI = "https://pypi.org/simple/"
-TIMEOUT = httpx.Timeout(20.0, connect=10.0)
-ATTEMPTS = 5
-BUSY = {
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.BAD_GATEWAY,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    HTTPStatus.GATEWAY_TIMEOUT,
-}
 SCHEMES = {"http", "https", "file"}
 
 
@@ -150,69 +134,5 @@ class PackageIndex:
         seen: Callable[[int], None],
         stop: threading.Event | None,
     ) -> None:
-        """Fetch `url` to the file `part`, going on where it ends; `seen(bytes)` as it grows.
-
-        Never more than `size_bytes` are taken.
-        Raises WeightsError when it was cut off too often, TurnStoppedError when `stop` was set.
-        """
-        retrying = Retrying(
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_exponential(multiplier=self._wait_s, max=10),
-            retry=retry_if_exception(_may_pass),
-            sleep=sleep_using_event(stop) if stop is not None else time.sleep,
-            reraise=True,
-        )
-        try:
-            retrying(self._fetch_rest, url, part, size_bytes, seen, stop)
-        except httpx.HTTPStatusError as error:
-            status = error.response.status_code
-            raise WeightsError(f"the index answered with HTTP status {status}") from error
-        except (httpx.HTTPError, _CutError, ValueError) as error:
-            cause = type(error).__name__ if isinstance(error, httpx.HTTPError) else error
-            raise WeightsError(f"the download was cut off ({cause})") from error
-
-    def _fetch_rest(
-        self,
-        url: str,
-        part: Path,
-        size_bytes: int,
-        seen: Callable[[int], None],
-        stop: threading.Event | None,
-    ) -> None:
-        if stop is not None and stop.is_set():
-            raise TurnStoppedError("the download was stopped")
-        have = part.stat().st_size if part.exists() else 0
-        headers: Mapping[str, str] = {"Range": f"bytes={have}-"} if have else {}
-        with self._client.stream(
-            "GET", url, headers={"Accept-Encoding": "identity", **headers}
-        ) as r:
-            if r.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                return  # everything is there already; the checksum decides
-            r.raise_for_status()
-            if any(str(past.headers.get("location", "")).startswith("file:") for past in r.history):
-                raise ValueError("the index sent it to a file of this machine")
-            goes_on = r.status_code == HTTPStatus.PARTIAL_CONTENT
-            have = have if goes_on else 0
-            length = r.headers.get("Content-Length")
-            whole = size_bytes if length is None else have + int(length)
-            with part.open("ab" if goes_on else "wb") as file:
-                for chunk in r.iter_raw():
-                    if stop is not None and stop.is_set():
-                        raise TurnStoppedError("the download was stopped")
-                    have += file.write(chunk)
-                    if have > size_bytes:
-                        raise ValueError("more came than the package has")
-                    seen(have)
-        if have < whole:
-            raise _CutError(f"after {have} of {whole} bytes")
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether trying again may help: the connection was cut, or the index is busy."""
-    if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code in BUSY
-    return isinstance(error, httpx.TransportError | _CutError)
-
-
-class _CutError(Exception):
-    """The connection ended before the file did."""
+        """Fetch `url` to the file `part`; see `downloads.fetch`."""
+        fetch(cast("httpx.Client", self._client), url, part, size_bytes, seen, stop, self._wait_s)

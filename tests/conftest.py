@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx2 as httpx
 import platformdirs
 import pytest
+from fake_hub import FakeHub, running_hub
 
 from multimodal.cards import Catalog
 from multimodal.weights import Weights
@@ -41,6 +42,12 @@ def weights_of(catalog: Catalog) -> Callable[[str], Path]:
     """The folder with the real weights of a shipped card."""
     weights = Weights(WEIGHTS)
     return lambda name: weights.ensure(catalog.card(name))
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    with running_hub() as state:
+        yield state
 
 
 @dataclass(frozen=True)

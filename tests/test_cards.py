@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from multimodal.cards import Catalog
+from multimodal.cards import Catalog, FileSource
 from multimodal.errors import CardError, UnknownModelError
 from multimodal.memory.footprint import footprint
 from multimodal.messages import Task
@@ -144,6 +144,16 @@ kind = "wheels"
     folder = 'source = { kind = "folder", path = "/weights" }\n'
     with pytest.raises(CardError, match="'other:x' names no wheel of this card"):
         catalog_of(tmp_path, CARD.replace(folder, "") + source)
+
+
+def test_only_a_shipped_card_names_an_address(catalog: Catalog, tmp_path: Path) -> None:
+    address = f'source = {{ kind = "file", url = "https://host/a.pt", sha256 = "{"0" * 64}" }}\n'
+    folder = 'source = { kind = "folder", path = "/weights" }\n'
+    with pytest.raises(CardError, match=r"tiny.toml: source: only shipped cards are fetched from"):
+        catalog_of(tmp_path, CARD.replace(folder, address))
+    whisper = catalog.card("whisper-small").source
+    assert isinstance(whisper, FileSource)
+    assert whisper.sha256 in whisper.url
 
 
 def test_the_embedded_profile_fits_its_own_budget(catalog: Catalog) -> None:

@@ -91,8 +91,9 @@ def fetching(
     for card, state in progress.items():
         share = 100 * state.done_bytes / max(1, state.total_bytes)
         done, total = state.done_bytes / 1e6, state.total_bytes / 1e6
+        amount = f"{done:.0f} of {total:.0f} MB" if total else ""
         rows.append(
-            f"<li><label>{escape(titles.get(card, card))}<span>{done:.0f} of {total:.0f} MB</span>"
+            f"<li><label>{escape(titles.get(card, card))}<span>{amount}</span>"
             f'</label><progress max="100" value="{share:.1f}"></progress></li>'
         )
     if rows:

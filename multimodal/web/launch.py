@@ -34,7 +34,7 @@ def serve(settings: Settings) -> None:
     try:
         with _stopped_by_signals(program) as stopped, _page(program, port):
             with console_progress() as show:
-                fetch_missing(program, show)
+                fetch_missing(program, show, _announce)
             for sentence in program.fetching.errors.values():
                 print(f"multimodal: {sentence}", file=sys.stderr)
             _sweep(program)
@@ -42,6 +42,10 @@ def serve(settings: Settings) -> None:
                 _sweep(program)
     finally:
         program.close()
+
+
+def _announce(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _sweep(program: Program) -> None:

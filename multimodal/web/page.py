@@ -106,8 +106,10 @@ class Page:
         return gauge.gauge(self.program.memory.snapshot(), self._titles)
 
     def _fetching(self) -> str:
-        state = self.program.fetching
-        return gauge.fetching(dict(state.progress), dict(state.errors), self._titles)
+        state, card = self.program.fetching, self.program.catalog.card
+        progress = dict(state.progress)
+        titles = {name: f"{card(name).title} ({card(name).license})" for name in progress}
+        return gauge.fetching(progress, dict(state.errors), titles)
 
     def _opened(self, visitor: Visitor, conversation: str) -> list[Any]:
         shown = self.desk.open(visitor, conversation)

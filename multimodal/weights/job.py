@@ -1,0 +1,155 @@
+"""One card's weights on their way: what is wanted, what is there, what was verified before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from multimodal.architectures import Facts
+from multimodal.cards import ModelCard
+from multimodal.downloads import raise_if
+from multimodal.errors import WeightsError
+from multimodal.weights.progress import FetchProgress, Phase, Report, silent
+
+RECORD = "verified.json"
+PINNED = "pinned.json"
+PART = ".part"
+REPORT_EVERY_S = 0.1
+CHUNK_BYTES = 1 << 22
+FORBIDDEN = "they are not complete here and --offline forbids fetching them"
+
+
+class File(Facts):
+    """A file as it must lie in the card's folder. `checksum` is "sha256:..." or "git:...", which
+    is the SHA-1 that git names a file's content by."""
+
+    path: str
+    size_bytes: int | None
+    checksum: str
+
+
+class Supplier(Protocol):
+    """A kind of place that weights come from, for one card."""
+
+    def known_bytes(self) -> int:
+        """What the card itself says will be fetched; 0 where only the place knows."""
+
+    def offered_bytes(self, job: Job) -> int:
+        """How much would be fetched. Raises WeightsError where it cannot be had."""
+
+    def wanted(self, job: Job) -> tuple[File, ...]:
+        """The files that the folder must hold in the end."""
+
+    def fetch(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> None:
+        """Put the missing files there, each of them verified."""
+
+
+@dataclass
+class Job:
+    """One card on its way; `stop` ends it."""
+
+    card: ModelCard
+    folder: Path
+    on_progress: Report = silent
+    stop: threading.Event | None = None
+    offline: bool = False
+    free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
+    total_bytes: int = 0
+    done_bytes: int = 0
+    told_s: float = field(default_factory=time.monotonic)
+
+    def report(self, phase: Phase, more: int = 0) -> None:
+        raise_if(self.stop)
+        done = self.done_bytes + more
+        self.on_progress(FetchProgress(self.card.name, done, self.total_bytes, phase))
+
+    def fetched(self, size_bytes: int) -> None:
+        if time.monotonic() - self.told_s > REPORT_EVERY_S:
+            self.told_s = time.monotonic()
+            self.report("fetching", size_bytes)
+
+    def begin(self, total_bytes: int, done_bytes: int, needed_bytes: int) -> None:
+        """Say how much there is to fetch, once the disk is seen to have room for it."""
+        self.total_bytes, self.done_bytes = total_bytes, done_bytes
+        needed = needed_bytes - sum(p.stat().st_size for p in self.folder.rglob(f"*{PART}"))
+        free = self.free_bytes(self.folder)
+        if free < needed:
+            raise WeightsError(
+                f"they need {needed / 1e6:.0f} MB on the disk of {self.folder.parent} and "
+                f"{free / 1e6:.0f} MB are free; free some, or choose another disk with --data DIR"
+            )
+        self.report("fetching")
+
+    def holds(self, file: File) -> bool:
+        """Whether the file is there and right; a wrong one that can be fetched is removed."""
+        path = self.folder / file.path
+        if not path.is_file():
+            return False
+        self.report("verifying")
+        if self.right(path, file):
+            return True
+        if not self.offline:
+            path.unlink()
+        return False
+
+    def fetch(self, part: Path, file: File, download: Callable[[], None]) -> bool:
+        """Whether `part` is the file after one download, or a second one if the first is wrong;
+        a wrong one is removed."""
+        if part.exists() and self.right(part, file):
+            return True
+        for _attempt in range(2):
+            download()
+            if self.right(part, file):
+                return True
+            part.unlink()
+        return False
+
+    def right(self, path: Path, file: File) -> bool:
+        """Whether the file at `path` has the size and the checksum of `file`."""
+        size = path.stat().st_size
+        if file.size_bytes is not None and size != file.size_bytes:
+            return False
+        kind, _, expected = file.checksum.partition(":")
+        digest = hashlib.sha256()
+        if kind == "git":
+            digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        with path.open("rb") as content:
+            while chunk := content.read(CHUNK_BYTES):
+                raise_if(self.stop)
+                digest.update(chunk)
+        return digest.hexdigest() == expected
+
+    # ------------------------------------------------------------ what was verified before
+
+    def verified(self) -> bool:
+        """Whether the files are those that were verified, by size and time; reads none of them."""
+        try:
+            record = json.loads((self.folder / RECORD).read_text("utf-8"))
+            source = self._source()
+            # Records of wheels were once their files alone; those need not be read again.
+            files = record.get("files", record)
+            same = record.get("source", source) == source and bool(files)
+            return same and files == self._stamps(files)
+        except (OSError, ValueError, TypeError, AttributeError):
+            return False
+
+    def record(self, wanted: tuple[File, ...]) -> None:
+        stamps = self._stamps(file.path for file in wanted)
+        record = json.dumps({"source": self._source(), "files": stamps})
+        (self.folder / RECORD).write_text(record, "utf-8")
+        self.report("ready")
+
+    def _source(self) -> object:
+        return self.card.source.model_dump(mode="json")
+
+    def _stamps(self, paths: Iterable[str]) -> dict[str, list[int]]:
+        """Size and modification time (ns) of every file."""
+        states = {path: (self.folder / path).stat() for path in paths}
+        return {path: [state.st_size, state.st_mtime_ns] for path, state in states.items()}

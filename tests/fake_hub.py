@@ -1,0 +1,199 @@
+"""A hub of models on loopback that misbehaves as told, and a card of a repository on it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from huggingface_hub import HfApi
+
+from multimodal.cards import ModelCard
+from multimodal.weights import Weights
+
+REPO = "people/tiny"
+FIRST, SECOND = "a" * 40, "b" * 40
+TENSORS = bytes(range(256)) * 4000
+FILES = {
+    "model.safetensors": TENSORS,
+    "config.json": b'{"model_type": "tiny"}',
+    "tokenizer.model": b"pieces" * 100,
+    "merges.txt": b"",
+    "README.md": b"# Tiny",
+    "modeling_tiny.py": b"raise SystemExit",
+    "pytorch_model.bin": b"pickled" * 1000,
+    "flax_model.msgpack": b"packed" * 1000,
+}
+FETCHED = {"model.safetensors", "config.json", "tokenizer.model", "merges.txt"}
+
+
+@dataclass
+class FakeHub:
+    """A hub on loopback that misbehaves as told."""
+
+    url: str = ""
+    commits: dict[str, dict[str, bytes]] = field(default_factory=lambda: {FIRST: FILES})
+    refs: dict[str, str] = field(default_factory=lambda: {"main": FIRST})
+    served: dict[str, bytes] = field(default_factory=dict)
+    """What is sent in place of the content that is listed."""
+    refusal: tuple[int, str] | None = None
+    listing_refused: bool = False
+    busy: list[int] = field(default_factory=list)
+    cut_after: list[int] = field(default_factory=list)
+    silent: threading.Event | None = None
+    pause_s: float = 0.0
+    elsewhere: bool = False
+    """Whether files lie with another host, as the hub's do."""
+    requests: list[str] = field(default_factory=list)
+    tokens: list[tuple[str, str]] = field(default_factory=list)
+    """The host that was asked, and the token it was given."""
+    sent: list[tuple[str, int, int]] = field(default_factory=list)
+
+    def api(self) -> HfApi:
+        return HfApi(endpoint=self.url, token="hf_secret")
+
+    @property
+    def files_sent(self) -> set[str]:
+        return {name for name, _status, _size in self.sent}
+
+
+class Handler(BaseHTTPRequestHandler):
+    state: FakeHub
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        state, path = self.state, unquote(urlsplit(self.path).path)
+        state.requests.append(path)
+        host = self.headers["Host"].partition(":")[0]
+        state.tokens.append((host, self.headers.get("Authorization", "")))
+        listing = path.startswith("/api/")
+        if state.busy:
+            self._send(state.busy.pop(0), b"later", {})
+        elif state.refusal and (state.listing_refused or not listing):
+            status, code = state.refusal
+            self._send(status, b"{}", {"X-Error-Code": code} if code else {})
+        elif path.startswith("/file/"):
+            self._send_file("small.pt", TENSORS)
+        elif listing:
+            self._list(path)
+        elif state.elsewhere and host != "localhost":
+            other = state.url.replace("127.0.0.1", "localhost")
+            self._send(302, b"", {"Location": other + self.path})
+        else:
+            commit, _, name = path.removeprefix(f"/{REPO}/resolve/").partition("/")
+            self._send_file(name, self.state.commits[commit][name])
+
+    def _list(self, path: str) -> None:
+        repo, _, revision = path.removeprefix("/api/models/").partition("/revision/")
+        commit = self.state.refs.get(revision, revision)
+        if repo != REPO:
+            self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        elif commit not in self.state.commits:
+            self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+        else:
+            files = [listed(*file) for file in self.state.commits[commit].items()]
+            answer = {"id": REPO, "sha": commit, "siblings": files}
+            self._send(200, json.dumps(answer).encode(), {})
+
+    def _send_file(self, name: str, content: bytes) -> None:
+        content = self.state.served.get(name, content)
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        etag = hashlib.sha256(content).hexdigest()
+        if start and start >= len(content):
+            self._send(416, b"", {})
+            return
+        self._send(206 if start else 200, content[start:], {"ETag": f'"{etag}"'}, name)
+
+    def _send(
+        self, status: int, body: bytes, headers: dict[str, str], name: str | None = None
+    ) -> None:
+        self.send_response(status)
+        for header, value in ({"Content-Length": str(len(body))} | headers).items():
+            self.send_header(header, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        part = body
+        if name == "model.safetensors" and self.state.cut_after:
+            part = body[: self.state.cut_after.pop(0)]
+        if name is not None:
+            self.state.sent.append((name, status, len(part)))
+        try:
+            for at in range(0, len(part), 100_000):
+                self.wfile.write(part[at : at + 100_000])
+                time.sleep(self.state.pause_s if name else 0)
+                if self.state.silent is not None and name == "model.safetensors":
+                    self.state.silent.wait(30)
+        except OSError:
+            self.close_connection = True
+        if len(part) < len(body):
+            self.close_connection = True
+
+    def log_message(self, *arguments: object) -> None:
+        """Quiet."""
+
+
+def listed(name: str, content: bytes) -> dict[str, object]:
+    """A file as the hub's interface lists it: large ones in LFS, small ones in git."""
+    entry: dict[str, object] = {"rfilename": name, "size": len(content)}
+    if name.endswith((".safetensors", ".bin", ".msgpack")):
+        sha256 = hashlib.sha256(content).hexdigest()
+        entry["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 130}
+        entry["blobId"] = "0" * 40
+    else:
+        entry["blobId"] = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # noqa: S324
+    return entry
+
+
+@contextmanager
+def running_hub() -> Iterator[FakeHub]:
+    state = FakeHub()
+    handler = type("BoundHandler", (Handler,), {"state": state})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    state.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield state
+    finally:
+        if state.silent is not None:
+            state.silent.set()
+        server.shutdown()
+        server.server_close()
+
+
+def card_for(**source: object) -> ModelCard:
+    return ModelCard.model_validate(
+        {
+            "name": "tiny",
+            "title": "Tiny",
+            "task": "text-generation",
+            "family": "fake",
+            "license": "MIT",
+            "architecture": {"kind": "measured", "weights_bytes": len(TENSORS)},
+            "source": {"kind": "hub", "repo": REPO} | source,
+        }
+    )
+
+
+CARD = card_for()
+
+
+def weights(folder: Path, hub: FakeHub, **more: object) -> Weights:
+    return Weights(folder, hub=hub.api, **({"retry_wait_s": 0.01} | more))  # type: ignore[arg-type]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in {"verified.json", "pinned.json"}
+    }
