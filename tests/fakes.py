@@ -18,7 +18,7 @@ from multimodal.architectures import Measured
 from multimodal.assistant import Assistant
 from multimodal.backends.base import Backend, ImageRequest, SpeechRequest, TextRequest
 from multimodal.build import Fetching, Program, read_catalog
-from multimodal.cards import FolderSource, ModelCard
+from multimodal.cards import ModelCard
 from multimodal.errors import MultimodalError
 from multimodal.media import MediaFolder
 from multimodal.memory.manager import MemoryManager
@@ -26,6 +26,7 @@ from multimodal.memory.simulated import Simulated
 from multimodal.memory.transfers import Report, Source
 from multimodal.messages import Description, Event, Progress, Task, TextDelta, Transcript, Usage
 from multimodal.settings import read_settings
+from multimodal.sources import FolderSource
 from multimodal.store import Store
 from multimodal.weights import Weights
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from multimodal.cards import Catalog, FileSource
+from multimodal.cards import Catalog
 from multimodal.errors import CardError, UnknownModelError
 from multimodal.memory.footprint import footprint
 from multimodal.messages import Task
+from multimodal.sources import FileSource
 
 CARD = """
 name = "tiny"

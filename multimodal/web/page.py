@@ -62,7 +62,7 @@ class Page:
         for asked in (fit.ask.click, fit.budget.submit):
             asked(
                 fit.work_out,
-                [fit.profile, fit.budget],
+                [fit.profile, fit.models, fit.budget],
                 fit.told,
                 **(quiet | {"show_progress": "full"}),
             )
