@@ -27,6 +27,8 @@ from multimodal.messages import Task
 from multimodal.sources import FileSource, Source
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+Choice = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*(:[a-z0-9_-]+)?$")]
+"""A card's name, or one of its quantizations: "mistral-7b-instruct:int8"."""
 AUTO = "auto"
 KINDS = {"measured", "modules", "gguf", "wheels", "folder", "package", "hub", "file"}
 """Which of several tables a card has; pydantic names it beside the field, TOML does not."""
@@ -71,6 +73,20 @@ class ModelCard(Facts):
     engine: Mapping[str, str | int | float | bool] = Field(default_factory=dict)
     priority: int = 0
 
+    @property
+    def base(self) -> str:
+        """The name of the card that this one is a quantization of, or its own."""
+        return self.name.partition(":")[0]
+
+    def quantized(self, kind: str) -> ModelCard:
+        """The same model in another of the card's quantizations. Raises UnknownModelError."""
+        if kind not in self.quantization:
+            raise UnknownModelError(
+                f"{self.title} is not offered in '{kind}'. Known: {', '.join(self.quantization)}."
+            )
+        changed = {"name": f"{self.base}:{kind}", "title": f"{self.title} ({kind})"}
+        return self.model_copy(update={**changed, "quantization": (kind,)})
+
 
 class Profile(Facts):
     """Which card answers each task, inside which budget, on which kind of device."""
@@ -79,7 +95,7 @@ class Profile(Facts):
     title: str
     device: Literal["cpu", "cuda"]
     budget: ByteSize
-    models: Mapping[Task, tuple[Name, ...]]
+    models: Mapping[Task, tuple[Choice, ...]]
     """Per task, the cards this profile offers; the first one is the default."""
 
     def default(self, task: Task) -> str | None:
@@ -130,9 +146,21 @@ class Catalog:
         return tuple(self._profiles.values())
 
     def card(self, name: str) -> ModelCard:
-        if name not in self._cards:
-            raise UnknownModelError(_no_such("model", name, self._cards))
-        return self._cards[name]
+        """The card of that name; "name:int8" is the same model in that quantization.
+
+        Raises UnknownModelError with the likely spelling.
+        """
+        base, _, kind = name.partition(":")
+        if base not in self._cards:
+            raise UnknownModelError(_no_such("model", base, self._cards))
+        return self._cards[base].quantized(kind) if kind else self._cards[base]
+
+    def title(self, name: str) -> str:
+        """How the card of that name is called; the name itself where there is none any more."""
+        try:
+            return self.card(name).title
+        except UnknownModelError:
+            return name
 
     def profile(self, name: str) -> Profile:
         """The profile of that name, or of that TOML file."""
@@ -147,14 +175,14 @@ class Catalog:
     def _check(self, profile: Profile) -> None:
         for task, names in profile.models.items():
             for name in names:
-                if name not in self._cards:
-                    raise CardError(
-                        f"profile {profile.name}: " + _no_such("model", name, self._cards)
-                    )
-                if self._cards[name].task is not task:
+                try:
+                    card = self.card(name)
+                except UnknownModelError as error:
+                    raise CardError(f"profile {profile.name}: {error}") from error
+                if card.task is not task:
                     raise CardError(
                         f"profile {profile.name}: {name} is listed under '{task}', "
-                        f"but its card says '{self._cards[name].task}'"
+                        f"but its card says '{card.task}'"
                     )
 
 

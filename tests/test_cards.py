@@ -53,6 +53,26 @@ def test_adding_a_model_is_writing_one_file(tmp_path: Path) -> None:
     assert catalog.profile("mine").default(Task.SPEECH) is None
 
 
+def test_a_quantization_is_chosen_with_the_name(tmp_path: Path) -> None:
+    catalog = catalog_of(tmp_path)
+    plain, eight = catalog.card("mistral-7b-instruct"), catalog.card("mistral-7b-instruct:int8")
+    assert (eight.name, eight.base) == ("mistral-7b-instruct:int8", plain.name)
+    assert eight.title == "Mistral 7B (int8)"
+    assert footprint(eight).weights > 1.5 * footprint(plain).weights
+    assert eight.source == plain.source, "the same files"
+    with pytest.raises(UnknownModelError, match=r"not offered in 'q4'\. Known: nf4-double"):
+        catalog.card("mistral-7b-instruct:q4")
+    assert catalog.title("gone") == "gone"
+
+
+def test_a_profile_may_name_a_quantization(tmp_path: Path) -> None:
+    catalog = catalog_of(tmp_path, profile=PROFILE.replace('"tiny"', '"phi-2:int8"'))
+    name = catalog.profile("mine").default(Task.TEXT)
+    assert name == "phi-2:int8"
+    with pytest.raises(CardError, match="profile mine: Phi-2 is not offered in 'int3'"):
+        catalog_of(tmp_path, profile=PROFILE.replace('"tiny"', '"phi-2:int3"'))
+
+
 def test_the_footprint_counts_the_cache_of_every_slot(tmp_path: Path) -> None:
     found = footprint(catalog_of(tmp_path).card("tiny"))
     assert found.kv_cache == 2 * 2 * 3 * 4 * 2 * 100 * 2

@@ -77,6 +77,7 @@ async def models(request: Request, program: Program) -> Response:
             "x_task": card.task,
             "x_title": card.title,
             "x_license": card.license,
+            "x_quantization": card.quantization,
         }
         for card in program.cards
     ]

@@ -28,7 +28,6 @@ class Page:
     def __init__(self, program: Program, secret: str, examples: Path | None = None) -> None:
         self.program = program
         self.desk = Desk(program)
-        self._titles = {card.name: card.title for card in program.catalog.cards}
         self._visitors: dict[str, Visitor] = {}
         # What a message shows is served from where it is kept, not copied into Gradio's cache.
         gr.set_static_paths([program.settings.media_folder, *([examples] if examples else [])])
@@ -103,7 +102,7 @@ class Page:
         return self._gauge(), self._fetching()
 
     def _gauge(self) -> str:
-        return gauge.gauge(self.program.memory.snapshot(), self._titles)
+        return gauge.gauge(self.program.memory.snapshot(), self.program.catalog.title)
 
     def _fetching(self) -> str:
         state, card = self.program.fetching, self.program.catalog.card

@@ -158,8 +158,7 @@ class Renderer:
         return "\n".join(rows)
 
     def _title(self, card: str) -> str:
-        known = {c.name: c.title for c in self.catalog.cards}
-        return known.get(card, card)
+        return self.catalog.title(card)
 
 
 def _steps(outcome: Outcome | None) -> list[Step]:

@@ -103,7 +103,7 @@ class Weights:
     def _job(
         self, card: ModelCard, on_progress: Report = silent, stop: threading.Event | None = None
     ) -> Job:
-        folder = self._folder / card.name
+        folder = self._folder / card.base
         return Job(card, folder, on_progress, stop, self._offline, self._free_bytes)
 
     def _provide(self, job: Job, supplier: Supplier) -> None:
