@@ -8,8 +8,16 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from multimodal.backends.base import Backend, ImageRequest, Request, SpeechRequest, TextRequest
+from multimodal.backends.base import (
+    Backend,
+    DrawRequest,
+    ImageRequest,
+    Request,
+    SpeechRequest,
+    TextRequest,
+)
 from multimodal.cards import Catalog, Profile
+from multimodal.drawing import draw_request, kept
 from multimodal.errors import DeviceFullError, MediaError, TurnStoppedError
 from multimodal.media import MediaFolder
 from multimodal.memory.lease import Lease
@@ -25,6 +33,7 @@ from multimodal.messages import (
     Message,
     Notice,
     Outcome,
+    Preview,
     Progress,
     Role,
     Route,
@@ -96,6 +105,17 @@ class Assistant:
             with closing(lease.backend.run(request, stop)) as events:
                 yield from events
 
+    def draw(
+        self, request: DrawRequest, card: str, stop: threading.Event
+    ) -> Generator[Event, None, None]:
+        """Only make pictures, with the card of that name; yields Progress, Notice, Usage and one
+        ImageMade a picture."""
+        drawer = self.catalog.card(card)
+        with self.memory.lease(drawer, stop) as lease:
+            yield from lease.wait()
+            with closing(lease.backend.run(request, stop)) as events:
+                yield from kept(events, request, drawer, self.media)
+
     def _follow(self, route: Route, turn: _Turn, stop: threading.Event) -> Iterator[Event]:
         if route.answer is not None:
             yield turn.saw(TextDelta(route.answer))
@@ -122,7 +142,7 @@ class Assistant:
             try:
                 with closing(self._run(lease.backend, step, turn, stop)) as events:
                     for event in events:
-                        said = said or not isinstance(event, Progress | Notice)
+                        said = said or not isinstance(event, Progress | Notice | Preview)
                         yield event
                 return
             except DeviceFullError:
@@ -137,13 +157,19 @@ class Assistant:
         if isinstance(request, TextRequest) and (notice := turn.translated(step, self.catalog)):
             yield notice
         with closing(backend.run(request, stop)) as events:
-            yield from events
+            if isinstance(request, DrawRequest):
+                yield from kept(events, request, self.catalog.card(step.card), self.media)
+            else:
+                yield from events
 
     def _request(self, step: Step, turn: _Turn) -> Request:
         conversation = turn.conversation
         if step.task is Task.TEXT:
             controls = conversation.controls
             return TextRequest(turns(conversation), controls.system_prompt, controls.sampling)
+        if step.task is Task.DRAW:
+            words = spoken_and_typed(conversation.messages[-1])
+            return draw_request(step, conversation, words, self.media)
         part = _part(conversation, step.sha256)
         if isinstance(part, AudioPart):
             return SpeechRequest(part, self.media.waveform(part), None, self._languages())
@@ -223,6 +249,7 @@ class _Turn:
             completion_tokens=used.completion_tokens,
             decode_s=used.decode_s,
             seed=self.usage.seed if self.usage else None,
+            steps=used.steps,
         )
 
 

@@ -289,16 +289,6 @@ class Done:
     outcome: Outcome
 
 
-Event = (
-    RouteChosen
-    | Progress
-    | Transcript
-    | Description
-    | TextDelta
-    | Preview
-    | Drawn
-    | ImageMade
-    | Notice
-    | Usage
-    | Done
-)
+Picturing = Preview | Drawn | ImageMade
+Telling = RouteChosen | Progress | Notice | Usage | Done
+Event = Telling | Transcript | Description | TextDelta | Picturing
