@@ -69,7 +69,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
             module.requires_grad_(False)
             if _is_packed(card, name):
                 pack(module, kind, device)
-    _keep_decoder_in_range(pipeline)
+    keep_decoder_in_range(pipeline)
     if card.drawing.scheduler is not None:
         name, more = SCHEDULERS[card.drawing.scheduler]
         made = getattr(diffusers, name)
@@ -116,7 +116,7 @@ def _is_packed(card: ModelCard, name: str) -> bool:
     return name in {"unet", "transformer"}
 
 
-def _keep_decoder_in_range(pipeline: Any) -> None:
+def keep_decoder_in_range(pipeline: Any) -> None:
     """Let a decoder that overflows in fp16 work in bf16, which has the range of fp32.
 
     diffusers would make a copy of it in fp32 for every picture, beside the books.
@@ -195,13 +195,14 @@ class Diffusion:
 
     @cached_property
     def _redrawing(self) -> Any:
-        """The same modules as a pipeline that begins with a picture."""
-        try:
-            made = diffusers.AutoPipelineForImage2Image.from_pipe(self._pipeline)
-        except ValueError as error:
-            raise RequestError(
-                f"{self._card.title} draws from words alone. Ask without a picture."
-            ) from error
+        """The same modules as a pipeline that begins with a picture. Not by diffusers' `from_pipe`,
+        which turns every module to fp32, nor by its automatic classes, which import all others."""
+        name = type(self._pipeline).__name__.replace("Pipeline", "Img2ImgPipeline")
+        if (kind := getattr(diffusers, name, None)) is None:
+            raise RequestError(f"{self._card.title} draws from words alone. Ask without a picture.")
+        known = inspect.signature(kind.__init__).parameters
+        parts = {**self._pipeline.config, **self._pipeline.components}
+        made = kind(**{part: parts[part] for part in known if part in parts})
         made.set_progress_bar_config(disable=True)
         return made
 
