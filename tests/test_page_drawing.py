@@ -22,7 +22,7 @@ family = "diffusion"
 license = "MIT"
 source = { kind = "folder", path = "FOLDER" }
 architecture = { kind = "measured", weights_bytes = 5_000_000 }
-drawing = { steps = 60, width = 512, height = 512 }
+drawing = { steps = 60, width = 256, height = 256 }
 """
 PROFILE = """\
 name = "studio"
@@ -77,7 +77,7 @@ def test_a_drawing_is_previewed_shown_and_kept(person: Person, studio: Server) -
     assert preview.count() == 0
     shown = person.replies.last.locator("img")
     assert (studio.data / "media").as_posix() in (shown.get_attribute("src") or "")
-    wait_until(lambda: shown.evaluate("image => image.naturalWidth") == 512, 10)
+    wait_until(lambda: shown.evaluate("image => image.naturalWidth") == 256, 10)
     assert "had nothing to say" not in person.page.locator("#chat").inner_text()
     person.open()
     person.replies.last.locator("img").wait_for()
