@@ -3,7 +3,8 @@
 The pipeline is read from a folder in the layout that is published on the hub: safetensors only,
 nothing from the net, no code of the checkpoint's own. The noise is made on the CPU, so one seed
 gives the same noise on every device. Before each denoising step the stop signal is looked at.
-Where a checkpoint ships a safety checker, it is kept: a picture that it flags is not shown.
+Where a checkpoint ships a safety checker, it is kept, in host memory: a picture that it flags is
+not shown.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from multimodal.backends.base import Backend, DrawRequest, stream
 from multimodal.backends.canvas import canvas
 from multimodal.backends.denoising import Stopped, Watch
 from multimodal.backends.packing import pack
+from multimodal.backends.prompt_reading import tokens, unread
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, RequestError
 from multimodal.messages import Drawn, Event, Finish, Notice, Usage
@@ -43,10 +45,9 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "unipc": ("UniPCMultistepScheduler", {}),
     "lcm": ("LCMScheduler", {}),
 }
+CHECKER = "safety_checker"
 LIBRARIES = {"diffusers", "transformers"}
 MAX_SEED = 2**31 - 1
-FAR = 1_000_000
-"""Tokens: more than any message has, so that a tokenizer cuts nothing off and does not warn."""
 
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -75,7 +76,9 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
         made = getattr(diffusers, name)
         pipeline.scheduler = made.from_config(pipeline.scheduler.config, **more)
     pipeline.set_progress_bar_config(disable=True)
-    return Diffusion(card, pipeline.to(device))
+    pipeline.to(device)
+    _keep_checker_off_the_device(pipeline)
+    return Diffusion(card, pipeline)
 
 
 def _check(card: ModelCard, files: Path) -> None:
@@ -132,6 +135,20 @@ def keep_decoder_in_range(pipeline: Any) -> None:
         entrance.register_forward_pre_hook(_in_own_format)
 
 
+def _keep_checker_off_the_device(pipeline: Any) -> None:
+    """Let the safety checker work in host memory: it looks at each picture once, and would take
+    more than half a gigabyte of a card all the time."""
+    if (checker := getattr(pipeline, CHECKER, None)) is not None:
+        checker.to("cpu", torch.float32)
+        checker.register_forward_pre_hook(_on_the_host, with_kwargs=True)
+
+
+def _on_the_host(
+    _module: torch.nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return inputs, named | {"clip_input": named["clip_input"].to("cpu", torch.float32)}
+
+
 def _in_own_format(module: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return (inputs[0].to(module.weight.dtype), *inputs[1:])
 
@@ -149,8 +166,12 @@ class Diffusion:
 
     def modules(self) -> list[torch.nn.Module]:
         """What may be moved off the device and back while nobody draws."""
-        found = self._pipeline.components.values() if self._pipeline is not None else ()
-        return [part for part in found if isinstance(part, torch.nn.Module)]
+        found = self._pipeline.components if self._pipeline is not None else {}
+        return [
+            part
+            for name, part in found.items()
+            if isinstance(part, torch.nn.Module) and name != CHECKER
+        ]
 
     def run(self, request: DrawRequest, stop: threading.Event) -> Generator[Event, None, None]:
         def work(emit: Callable[[Event], None], stopped: Callable[[], bool]) -> None:
@@ -178,7 +199,7 @@ class Diffusion:
                 emit(self._shown(made, first + index))
         except Stopped:
             finish = "stopped"
-        seconds, read = time.monotonic() - started_s, self._tokens(request.prompt)
+        seconds, read = time.monotonic() - started_s, tokens(self._pipeline, request.prompt)
         emit(Usage(read, 0, 0, seconds, finish, first, watch.steps))
 
     def _shown(self, made: Any, seed: int) -> Drawn | Notice:
@@ -225,19 +246,23 @@ class Diffusion:
                 "strength": strength,
                 "num_inference_steps": math.ceil(steps / strength),
             }
-        told = [size.notice, self._unread("prompt", request.prompt)]
-        if request.negative_prompt:
-            knows = "negative_prompt" in inspect.signature(pipeline.__call__).parameters
-            if knows and guidance > 1:
-                asked["negative_prompt"] = request.negative_prompt
-                told.append(self._unread("negative prompt", request.negative_prompt))
-            elif knows:
-                told.append("The negative prompt has no effect with a guidance of 1 or less.")
-            else:
-                told.append(f"{self._card.title} knows no negative prompt; yours was left out.")
+        told = [size.notice, unread(pipeline, self._card.title, "prompt", request.prompt)]
+        if negative := request.negative_prompt:
+            if (why := self._no_negative_prompt(pipeline, guidance)) is None:
+                asked["negative_prompt"] = negative
+                why = unread(pipeline, self._card.title, "negative prompt", negative)
+            told.append(why)
         for sentence in filter(None, told):
             emit(Notice(sentence))
         return asked
+
+    def _no_negative_prompt(self, pipeline: Any, guidance: float) -> str | None:
+        """Why a negative prompt does nothing here; None where it does."""
+        if "negative_prompt" not in inspect.signature(pipeline.__call__).parameters:
+            return f"{self._card.title} knows no negative prompt; yours was left out."
+        if guidance <= 1:
+            return "The negative prompt has no effect with a guidance of 1 or less."
+        return None
 
     def _trained_for(self) -> tuple[int, int]:
         """Width and height in pixels."""
@@ -249,38 +274,3 @@ class Diffusion:
     def _grain(self) -> int:
         """Sides are multiples of this many pixels; all pipelines of diffusers want 8."""
         return max(8, int(self._pipeline.vae_scale_factor))
-
-    # ------------------------------------------------------------ what the pipeline reads
-
-    def _reading(self) -> list[tuple[Any, int]]:
-        """Each tokenizer and how many tokens its encoder reads, the signs at both ends counted."""
-        pairs = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2", "bert": "tokenizer"}
-        found = []
-        for encoder, name in pairs.items():
-            reads = getattr(self._pipeline, encoder, None)
-            if (tokenizer := getattr(self._pipeline, name, None)) is not None and reads is not None:
-                most = getattr(reads.config, "max_position_embeddings", tokenizer.model_max_length)
-                found.append((tokenizer, min(tokenizer.model_max_length, int(most))))
-        return found
-
-    def _tokens(self, words: str) -> int:
-        return max(
-            (len(t(words, truncation=True, max_length=n).input_ids) for t, n in self._reading()),
-            default=0,
-        )
-
-    def _unread(self, name: str, words: str) -> str | None:
-        """A sentence about what of `words` no encoder reads; diffusers leaves it out silently."""
-        ends = []
-        for tokenizer, most in self._reading():
-            read = tokenizer(words, return_offsets_mapping=True, truncation=True, max_length=FAR)
-            if len(read.input_ids) <= most:
-                return None
-            ends.append((read.offset_mapping[most - 2][1], most - 2))
-        if not ends:
-            return None
-        end, most = max(ends)
-        return (
-            f"{self._card.title} reads {most} tokens of a {name}. "
-            f"Left out: “{words[end:].strip()}”."
-        )
