@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -370,3 +371,23 @@ def test_the_terminal_prints_where_the_picture_is(
     assert str(studio.media.path(part)) in capsys.readouterr().out.splitlines()
     again = ask(studio, replace(talk), "Turn it into a watercolour", [])
     assert again.messages[-1].images[0].description == "a cat, a watercolour"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "word " * 20_000,
+        "draw this " * 10_000,
+        "turn it into " * 8_000,
+        "make it a " * 10_000,
+        "make it a " + "very " * 20_000,
+        "a" * 100_000,
+        "draw it. " * 11_000,
+        "Draw " + " " * 90_000 + "a",
+    ],
+)
+def test_the_longest_wish_is_read_at_once(words: str) -> None:
+    started_s = time.perf_counter()
+    wish_of(words)
+    prompt_of(words)
+    assert time.perf_counter() - started_s < 10
