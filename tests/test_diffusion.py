@@ -100,6 +100,18 @@ def test_weights_in_half_precision_are_found(tmp_path: Path) -> None:
     assert len(pixels(drawn(load(tiny.card(files), files, "cpu"), CAT))) == 1
 
 
+def test_the_older_layout_of_tokenizers_is_read(folder: Path, tmp_path: Path) -> None:
+    """Stable Diffusion 1.5 was published with a vocabulary and merges, not one tokenizer.json."""
+    files = tiny.saved(tmp_path, tiny.pipeline("sd"))
+    whole = files / "tokenizer/tokenizer.json"
+    model = json.loads(whole.read_text("utf-8"))["model"]
+    whole.unlink()
+    (files / "tokenizer/vocab.json").write_text(json.dumps(model["vocab"]), "utf-8")
+    (files / "tokenizer/merges.txt").write_text("#version: 0.2\n", "utf-8")
+    older = load(tiny.card(files), files, "cpu")
+    assert pixels(drawn(older, CAT)) == pixels(drawn(load(tiny.card(folder), folder, "cpu"), CAT))
+
+
 def test_the_card_may_name_another_scheduler(folder: Path) -> None:
     made = diffusers.DiffusionPipeline.from_pretrained(str(folder), use_safetensors=True)
     made.scheduler = diffusers.EulerDiscreteScheduler.from_config(made.scheduler.config)
