@@ -42,6 +42,29 @@ class SamplingDefaults(Facts):
     stop: tuple[str, ...] = ()
 
 
+Scheduler = Literal[
+    "ddim", "pndm", "euler", "euler a", "dpm++ 2m", "dpm++ 2m karras", "unipc", "lcm"
+]
+"""How a diffusion model steps from noise to a picture, by the names people know."""
+
+
+class DrawingDefaults(Facts):
+    """How a model for pictures draws unless the person says otherwise."""
+
+    steps: PositiveInt = 25
+    guidance: float = Field(7.5, ge=0, le=30)
+    """How closely the prompt is followed; 1 or less leaves out the pass without the prompt, and
+    the negative prompt with it."""
+    strength: float = Field(0.6, gt=0, le=1)
+    """How much of a given picture is drawn anew."""
+    width: PositiveInt | None = None
+    height: PositiveInt | None = None
+    """In pixels; what the checkpoint was trained for unless given."""
+    max_pixels: PositiveInt = 1024 * 1024
+    scheduler: Scheduler | None = None
+    """The checkpoint's own unless given."""
+
+
 class Limits(Facts):
     """What one request may bring."""
 
@@ -69,6 +92,7 @@ class ModelCard(Facts):
     chat_template: str = ""
     """Jinja, where the checkpoint's tokenizer brings none, or a wrong one."""
     sampling: SamplingDefaults = SamplingDefaults()
+    drawing: DrawingDefaults = DrawingDefaults()
     limits: Limits = Limits()
     engine: Mapping[str, str | int | float | bool] = Field(default_factory=dict)
     priority: int = 0

@@ -125,6 +125,8 @@ PUBLISHED_CARDS = {
     "llava-next-mistral-7b": 7_566_747_648,
     "smolvlm-256m": 256_484_928,
     "smolvlm-500m": 507_482_304,
+    # U-Net, decoder and encoder, and both text encoders.
+    "stable-diffusion-xl": 2_567_463_684 + 83_653_863 + 123_060_480 + 694_659_840,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ import gradio as gr
 from multimodal.build import Program
 from multimodal.cards import AUTO
 from multimodal.errors import MultimodalError
-from multimodal.messages import Controls, Sampling, new_id
+from multimodal.messages import Controls, Drawing, Sampling, new_id
 from multimodal.web import gauge, render
 from multimodal.web.desk import Desk, Visitor
 from multimodal.web.layout import TITLE, Layout
@@ -205,6 +206,7 @@ class Page:
             default.repeat_penalty if given.repeat_penalty is None else given.repeat_penalty,
             default.max_tokens if given.max_tokens is None else given.max_tokens,
             given.seed,
+            *(astuple(controls.drawing) if self.ui.drawing else ()),
         ]
 
     def _reset(self) -> list[Any]:
@@ -228,11 +230,21 @@ def controls_of(
     penalty: float,
     tokens: float,
     seed: float | None,
+    negative: str = "",
+    steps: float | None = None,
+    guidance: float | None = None,
+    width: float | None = None,
+    height: float | None = None,
 ) -> Controls:
-    sampling = Sampling(
-        temperature, top_p, penalty, int(tokens), None if seed is None else int(seed)
+    sampling = Sampling(temperature, top_p, penalty, int(tokens), _whole(seed))
+    drawing = Drawing(
+        (negative or "").strip(), _whole(steps), guidance, _whole(width), _whole(height)
     )
-    return Controls(model or AUTO, (system or "").strip(), sampling)
+    return Controls(model or AUTO, (system or "").strip(), sampling, drawing)
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(number)
 
 
 def _answering(**more: Any) -> gr.MultimodalTextbox:
