@@ -16,6 +16,8 @@ import pytest
 import tomlkit
 from fakes import served
 from PIL import Image
+from tiny_minigpt4 import VARIANTS, save_minigpt4
+from tiny_minigpt4 import facts as minigpt4_facts
 from tiny_models import CHATML, hub_card, save_causal
 from tiny_seeing import save_llava
 
@@ -73,6 +75,20 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
         quantization=["nf4"],
         converses=True,
     )
+    for variant in VARIANTS:
+        save_minigpt4(data / variant, variant)
+        add_model(
+            models,
+            f"tiny-minigpt4-{variant}",
+            "image-to-text",
+            data / variant,
+            family="minigpt4",
+            model="",
+            config={},
+            quantization=["nf4-double"],
+            context_tokens=384 if variant == "qformer" else 448,  # no room for another model
+            **minigpt4_facts(variant),
+        )
     profile = {
         "name": "tiny",
         "title": "Tiny",
@@ -80,7 +96,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "budget": "1.5MB",
         "models": {
             "text-generation": ["tiny-mistral", "tiny-gpt2"],
-            "image-to-text": ["tiny-llava"],
+            "image-to-text": ["tiny-llava", *(f"tiny-minigpt4-{v}" for v in VARIANTS)],
         },
     }
     (models / "profiles").mkdir(parents=True)
@@ -144,6 +160,21 @@ def test_a_person_may_choose_another_quantization(program: Program) -> None:
     assert held["tiny-gpt2:bf16"] > 700_000, "not packed into 8 bits"
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_minigpt4_is_chosen_talks_about_the_picture_and_takes_its_turn(
+    program: Program, red: Path, variant: str
+) -> None:
+    name = f"tiny-minigpt4-{variant}"
+    answers(program, "What is this?", red)
+    last, outcome = answers(program, "What is this?", red, model=name)
+    assert models_of(outcome) == [name]
+    assert outcome.timings[0].evicted == ("tiny-llava",)
+    answers(program, "What is this?", red)
+    same, again = answers(program, "What is this?", red, model=name)
+    assert again.timings[0].evicted == ("tiny-llava",)
+    assert same.reply.text == last.reply.text != ""
+
+
 def test_a_text_model_that_was_chosen_is_told_what_the_seeing_one_saw(
     program: Program, red: Path
 ) -> None:
@@ -186,6 +217,12 @@ def test_openai_clients_reach_every_specialist(checkpoints: Path, red: Path) -> 
             model="auto", messages=[{"role": "user", "content": asked}]
         )
         assert seen.choices[0].message.content
+        name = "tiny-minigpt4-qformer"
+        again = client.chat.completions.create(
+            model=name, messages=[{"role": "user", "content": asked}]
+        )
+        assert again.model == name
+        assert again.choices[0].message.content
         streamed = client.chat.completions.create(
             model="tiny-gpt2",
             messages=[{"role": "user", "content": "Is it red?"}],

@@ -33,7 +33,7 @@ VISION = {
 SIZES = {"size": {"height": SIDE, "width": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
 
 
-def _spread(model: Any) -> None:
+def spread(model: Any) -> None:
     """Larger weights than usual, so that what a picture shows makes a difference."""
     for parameter in model.parameters():
         if parameter.dim() > 1:
@@ -44,7 +44,7 @@ def _save(folder: Path, config: dict[str, Any], processor: Any) -> dict[str, Any
     torch.manual_seed(2)
     made = transformers.AutoConfig.for_model(**config)
     model = transformers.AutoModelForImageTextToText.from_config(made)
-    _spread(model)
+    spread(model)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return config

@@ -29,14 +29,16 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
 
 
-def from_folder(cls: Any, card: ModelCard, files: Path, device: str) -> Any:
-    """The model of the folder `files`, of the automatic class `cls`, for inference.
+def from_folder(cls: Any, card: ModelCard, files: Path, device: str, quantized: bool = True) -> Any:
+    """The model of the folder `files`, of the class `cls`, for inference. `quantized`: whether the
+    card's quantization touches it; what it leaves stays in 16 bits.
 
     Raises BackendError where weights are missing, CardError for an unknown quantization.
     """
     kind = usual_quantization(card)
     # An explicit None would undo what a checkpoint says of its own quantization.
-    packed = None if is_quantized(files) else quantization_config(card, kind)
+    leave = not quantized or is_quantized(files)
+    packed = None if leave else quantization_config(card, kind)
     more = {"quantization_config": packed} if packed else {}
     model, found = cls.from_pretrained(
         files,

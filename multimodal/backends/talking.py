@@ -79,6 +79,10 @@ class Talker(ABC):
     def _prompt(self, request: TextRequest, system: str) -> Prompt:
         """The conversation as this model reads it."""
 
+    def _beside(self, prompt: Prompt) -> Mapping[str, torch.Tensor]:
+        """What `generate` gets beside the tokens when nothing of the pictures is known yet."""
+        return prompt.inputs
+
     # ------------------------------------------------------------ one answer
 
     @torch.no_grad()
@@ -111,7 +115,7 @@ class Talker(ABC):
         model: Any = self._model
         cache = self._cache_for(prompt)
         cached = cache.get_seq_length() if cache is not None else 0
-        inputs = {} if cached else prompt.inputs
+        inputs = {} if cached else self._beside(prompt)
         ids = torch.tensor([prompt.tokens], device=model.device)
         reply = Reply(self._tokenizer, (*chosen.stop, *self._template.stop_words), emit, stopped)
         if cache is not None and not inputs:

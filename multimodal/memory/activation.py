@@ -137,7 +137,7 @@ def _vision(module: nn.Module) -> nn.Module | None:
         for path, found in module.named_modules():
             if path.rpartition(".")[2] == name:
                 return found
-    return None
+    return module if type(module).__name__.endswith("VisionModel") else None
 
 
 def _read(decoder: Any, make: Make, tokens: int) -> None:

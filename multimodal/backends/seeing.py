@@ -1,0 +1,70 @@
+"""What models that see and talk do alike: a conversation with the pictures where they were shown,
+and one picture described for another model."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from multimodal.backends.base import ImageRequest, TextRequest
+from multimodal.backends.talking import Talker
+from multimodal.messages import Description, Event, TextDelta
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DESCRIBE = "Describe this picture."
+
+
+class SeeingTalker(Talker):
+    """One loaded model."""
+
+    def run(
+        self, request: TextRequest | ImageRequest, stop: threading.Event
+    ) -> Generator[Event, None, None]:
+        """Answer a conversation with pictures, or describe one picture for another model."""
+        if isinstance(request, ImageRequest):
+            return self._describe(request, stop)
+        return super().run(request, stop)
+
+    def _describe(
+        self, request: ImageRequest, stop: threading.Event
+    ) -> Generator[Event, None, None]:
+        question = request.question or DESCRIBE
+        asked = TextRequest((("user", question),), pictures=((0, request.image),))
+        words: list[str] = []
+        with closing(super().run(asked, stop)) as events:
+            for event in events:
+                if isinstance(event, TextDelta):
+                    words.append(event.text)
+                else:
+                    yield event
+        seen = "".join(words).strip()
+        yield Description(replace(request.part, description=seen), seen)
+
+
+def shown(request: TextRequest) -> list[dict[str, Any]]:
+    """The turns as chat templates read them, each with a part for every picture it shows."""
+    return [
+        {"role": role, "content": _parts(text, sum(at == turn for at, _ in request.pictures))}
+        for turn, (role, text) in enumerate(request.turns)
+    ]
+
+
+def _parts(text: str, pictures: int) -> list[dict[str, str]]:
+    """A picture that was sent without a word is to be described."""
+    words = {"type": "text", "text": text or DESCRIBE}
+    return [*({"type": "image"} for _ in range(pictures)), words]
+
+
+def digest(pictures: list[Image]) -> str:
+    """A name for these pictures in this order."""
+    found = hashlib.sha256()
+    for picture in pictures:
+        found.update(f"{picture.mode}{picture.size}".encode())
+        found.update(picture.tobytes())
+    return found.hexdigest() if pictures else ""

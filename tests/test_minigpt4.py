@@ -1,0 +1,458 @@
+"""MiniGPT-4 with and without a Q-Former, from tiny random checkpoints in the published layout,
+against a reference that shares no code with it."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_minigpt4
+import torch
+import transformers
+from PIL import Image
+from tiny_minigpt4 import NEIGHBOURS, VARIANTS, WIDTH, save_minigpt4
+from tiny_models import WORDS, causal_config
+from tiny_seeing import PATCH, SIDE
+
+from multimodal.architectures import Part
+from multimodal.backends.base import ImageRequest, TextRequest, load
+from multimodal.backends.minigpt4 import MiniGPT4
+from multimodal.cards import Catalog
+from multimodal.errors import BackendError, CardError, MultimodalError
+from multimodal.memory.activation import peak_bytes
+from multimodal.memory.footprint import footprint
+from multimodal.memory.mirror import Mirror
+from multimodal.memory.modules import built, tensors
+from multimodal.memory.storages import true_bytes
+from multimodal.messages import Description, ImagePart, Role, Sampling, TextDelta, Usage
+
+CPU = torch.device("cpu")
+QUESTION: tuple[Role, str] = ("user", "What colour is the car?")
+TOKENS = 4
+SYSTEM = (
+    "Give the following image: <Img>ImageContent</Img>. You will be able to see the image once I "
+    "provide it to you. Please answer my questions."
+)
+"""Both variants', as its authors wrote it."""
+
+Folders = dict[str, Path]
+Shown = tuple[tuple[int, Image.Image], ...]
+
+
+def noise(seed: int, size: tuple[int, int] = (60, 40)) -> Image.Image:
+    """A picture in which no two patches are alike."""
+    drawn = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(drawn)
+
+
+ONE, OTHER = noise(1), noise(2, (33, 90))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    found = {}
+    for variant in VARIANTS:
+        found[variant] = tmp_path_factory.mktemp(variant)
+        save_minigpt4(found[variant], variant)
+    return found
+
+
+def loaded(folders: Folders, variant: str, **more: Any) -> MiniGPT4:
+    model = load(tiny_minigpt4.card(variant, **more), folders[variant], "cpu")
+    assert isinstance(model, MiniGPT4)
+    return model
+
+
+def ask(
+    model: MiniGPT4, *turns: tuple[Role, str], pictures: Shown, **sampling: Any
+) -> tuple[str, Usage]:
+    request = TextRequest(turns, sampling=Sampling(**sampling), pictures=pictures)
+    events = list(model.run(request, threading.Event()))
+    assert isinstance(events[-1], Usage)
+    return "".join(e.text for e in events if isinstance(e, TextDelta)), events[-1]
+
+
+# ------------------------------------------------------------ the reference
+
+
+def pixels_of(picture: Image.Image) -> torch.Tensor:
+    """Resized with PIL's bicubic filter, normalized with CLIP's mean and deviation."""
+    small = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float64)
+    mean, deviation = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    return torch.tensor((small / 255 - mean) / deviation).float().permute(2, 0, 1)[None]
+
+
+def seen_by_reference(folder: Path, variant: str, picture: Image.Image) -> torch.Tensor:
+    """The embeddings of one picture, with BLIP-2 as transformers loads it whole."""
+    blip = transformers.Blip2ForConditionalGeneration.from_pretrained(folder / "vision").eval()
+    saved = torch.load(next(folder.glob("*.pth")), weights_only=True)["model"]
+    vision, pixels = blip.vision_model, pixels_of(picture)
+    if variant == "qformer":
+        image = vision(pixels).last_hidden_state
+        found = blip.qformer(
+            query_embeds=blip.query_tokens,
+            encoder_hidden_states=image,
+            encoder_attention_mask=torch.ones(image.shape[:2], dtype=torch.long),
+        ).last_hidden_state
+    else:
+        image = vision.encoder(inputs_embeds=vision.embeddings(pixels)).last_hidden_state
+        image = (image - image.mean(-1, keepdim=True)) / torch.sqrt(
+            image.var(-1, unbiased=False, keepdim=True) + 1e-5
+        )
+        patches = list(image[0, 1:])
+        groups = range(0, (SIDE // PATCH) ** 2, NEIGHBOURS)
+        found = torch.stack([torch.cat(patches[at : at + NEIGHBOURS]) for at in groups])[None]
+    return (found @ saved["llama_proj.weight"].T + saved["llama_proj.bias"])[0]
+
+
+def reference(folder: Path, variant: str, *segments: str | Image.Image) -> tuple[Any, str]:
+    """What goes into the text model for these words and pictures, and its greedy answer."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "llm")
+    llm = transformers.AutoModelForCausalLM.from_pretrained(folder / "llm").eval()
+    with torch.no_grad():
+        pieces = [llm.get_input_embeddings()(torch.tensor([tokenizer.bos_token_id]))]
+        for segment in segments:
+            if isinstance(segment, str):
+                ids = tokenizer(segment, add_special_tokens=False)["input_ids"]
+                pieces.append(llm.get_input_embeddings()(torch.tensor(ids)))
+            else:
+                pieces.append(seen_by_reference(folder, variant, segment))
+        embedded = torch.cat(pieces)[None]
+        made = llm.generate(
+            inputs_embeds=embedded,
+            attention_mask=torch.ones(embedded.shape[:2], dtype=torch.long),
+            max_new_tokens=24,
+            do_sample=False,
+        )
+    return embedded, str(tokenizer.decode(made[0], skip_special_tokens=True)).rstrip("\ufffd")
+
+
+def prompt(variant: str, *turns: tuple[Role, str], pictures: Shown) -> list[str | Image.Image]:
+    """The conversation as MiniGPT-4's authors put it, in words and pictures."""
+    human, machine = "###Human: ", "###Assistant: "
+    if variant == "neighbours":
+        human, machine = "<s>[INST] ", " [/INST] "
+    found: list[str | Image.Image] = [SYSTEM]
+    for turn, (role, text) in enumerate(turns):
+        words = human if role == "user" else machine
+        for picture in [picture for at, picture in pictures if at == turn]:
+            found += [found.pop() + words + "<Img>", picture, "</Img> "]  # type: ignore[operator]
+            words = ""
+        found.append(found.pop() + words + text)  # type: ignore[operator]
+    found.append(found.pop() + machine)  # type: ignore[operator]
+    return found
+
+
+def told(folders: Folders, variant: str, *turns: tuple[Role, str], pictures: Shown) -> str:
+    return reference(folders[variant], variant, *prompt(variant, *turns, pictures=pictures))[1]
+
+
+# ------------------------------------------------------------ what it answers
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_the_text_model_reads_and_answers_is_the_references(
+    folders: Folders, variant: str
+) -> None:
+    model = loaded(folders, variant)
+    words, answer = reference(
+        folders[variant], variant, *prompt(variant, QUESTION, pictures=((0, ONE),))
+    )
+    read: list[torch.Tensor] = []
+    llm: Any = model.modules()[0]
+    watch = llm.get_decoder().register_forward_pre_hook(
+        lambda _module, _given, named: read.append(named["inputs_embeds"]), with_kwargs=True
+    )
+    said, usage = ask(model, QUESTION, pictures=((0, ONE),))
+    watch.remove()
+    torch.testing.assert_close(read[0], words, rtol=0, atol=1e-5)
+    assert read[0].abs().max() > 1e-2
+    assert said == answer
+    assert usage.prompt_tokens == words.shape[1]
+    assert said != ask(model, QUESTION, pictures=((0, OTHER),))[0], "it looks at the picture"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_second_turn_looks_no_second_time_and_answers_alike(
+    folders: Folders, variant: str
+) -> None:
+    model, picture = loaded(folders, variant), ((0, ONE),)
+    looks: list[Any] = []
+    answer, first = ask(model, QUESTION, pictures=picture)
+    model.modules()[1].register_forward_hook(lambda *given: looks.append(given[1]))
+    turns = (QUESTION, ("assistant", answer.strip()), ("user", "Is it red?"))
+    again, second = ask(model, *turns, pictures=picture)
+    assert again == told(folders, variant, *turns, pictures=picture)
+    assert second.cached_tokens > first.prompt_tokens - 8
+    assert not looks
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_new_picture_in_the_second_turn_is_seen(folders: Folders, variant: str) -> None:
+    model = loaded(folders, variant)
+    answer, _ = ask(model, QUESTION, pictures=((0, ONE),))
+    turns = (QUESTION, ("assistant", answer.strip()), ("user", "And this one?"))
+    both = ((0, ONE), (2, OTHER))
+    again, usage = ask(model, *turns, pictures=both)
+    assert usage.cached_tokens == 0
+    assert again == told(folders, variant, *turns, pictures=both)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_several_pictures_in_one_turn_are_told_apart(folders: Folders, variant: str) -> None:
+    model = loaded(folders, variant)
+    said = ask(model, QUESTION, pictures=((0, ONE), (0, OTHER)))[0]
+    assert said == told(folders, variant, QUESTION, pictures=((0, ONE), (0, OTHER)))
+    assert said != ask(model, QUESTION, pictures=((0, OTHER), (0, ONE)))[0], "their order matters"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_conversation_without_a_picture_is_answered_too(folders: Folders, variant: str) -> None:
+    model = loaded(folders, variant)
+    assert ask(model, QUESTION, pictures=())[0] == told(folders, variant, QUESTION, pictures=())
+
+
+def test_a_sign_that_a_person_writes_is_no_picture(folders: Folders) -> None:
+    model = loaded(folders, "qformer")
+    turn: tuple[Role, str] = ("user", "What does <ImageHere> mean?")
+    said, usage = ask(model, turn, pictures=((0, ONE),))
+    assert said
+    assert usage.prompt_tokens == ask(model, turn, pictures=())[1].prompt_tokens + TOKENS + len(
+        model._tokenizer("<Img>", add_special_tokens=False)["input_ids"]
+        + model._tokenizer("</Img> ", add_special_tokens=False)["input_ids"]
+    )
+
+
+def test_tokens_that_a_person_writes_are_not_taken_for_the_picture(folders: Folders) -> None:
+    """The same tokens and the same picture, once shown late and once early."""
+    model, other = loaded(folders, "qformer"), loaded(folders, "qformer")
+    written, no = "<Img>" + "<pad>" * TOKENS + "</Img> ", ("assistant", "no")
+    late = ask(model, ("user", written + "Is"), no, ("user", "it?"), pictures=((2, ONE),))
+    turns = (("user", "Is"), no, ("user", written + "it?"))
+    early = ask(model, *turns, pictures=((0, ONE),))
+    assert early[1].prompt_tokens == late[1].prompt_tokens
+    assert early[1].cached_tokens == 0
+    assert early[0] == ask(other, *turns, pictures=((0, ONE),))[0] != late[0]
+
+
+def test_a_picture_is_described_for_another_model(folders: Folders) -> None:
+    model = loaded(folders, "qformer")
+    part = ImagePart("0" * 64, "image/png", 60, 40)
+    *_, described = model.run(ImageRequest(part, ONE, question="What is it?"), threading.Event())
+    assert isinstance(described, Description)
+    assert described.answer
+    assert described.part.description == described.answer
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_turns_left_out_take_their_pictures_along(folders: Folders, variant: str) -> None:
+    model = loaded(folders, variant, context_tokens=288)
+    turns: list[tuple[Role, str]] = []
+    for _ in range(4):
+        turns += [("user", "What colour is the car?"), ("assistant", WORDS[:60])]
+    pictures = ((0, ONE), (4, OTHER), (8, ONE))
+    text, usage = ask(model, *turns, ("user", "Is it?"), pictures=pictures)
+    assert usage.prompt_tokens <= 288 - 24
+    assert text
+
+
+def test_a_stop_ends_the_answer(folders: Folders) -> None:
+    model, stop = loaded(folders, "qformer"), threading.Event()
+    request = TextRequest((QUESTION,), sampling=Sampling(max_tokens=200), pictures=((0, ONE),))
+    stream = model.run(request, stop)
+    next(stream)
+    stop.set()
+    last = list(stream)[-1]
+    assert isinstance(last, Usage)
+    assert last.finish == "stopped"
+    assert last.completion_tokens < 20
+
+
+def test_the_cards_stop_word_ends_the_answer_and_is_not_said(folders: Folders) -> None:
+    free = ask(loaded(folders, "qformer"), QUESTION, pictures=((0, ONE),))[0]
+    word = free[len(free) // 2 :][:3]
+    sampling = {"temperature": 0, "repeat_penalty": 1, "max_tokens": 24, "stop": [word]}
+    said, usage = ask(loaded(folders, "qformer", sampling=sampling), QUESTION, pictures=((0, ONE),))
+    assert said == free[: free.index(word)]
+    assert usage.finish == "stop"
+
+
+# ------------------------------------------------------------ what it takes
+
+
+@pytest.mark.parametrize("kind", ["nf4-double", "int8", "bf16", "fp32"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_it_takes_what_the_card_says(folders: Folders, variant: str, kind: str) -> None:
+    model = loaded(folders, variant, quantization=[kind])
+    size = sum(true_bytes(module) for module in model.modules())
+    assert size == pytest.approx(footprint(model._card).weights, rel=0.02)
+    assert ask(model, QUESTION, pictures=((0, ONE),))[1].completion_tokens
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_only_the_text_model_is_quantized(folders: Folders, variant: str) -> None:
+    llm, pictures = loaded(folders, variant, quantization=["nf4"]).modules()
+    assert any(p.dtype == torch.uint8 for p in llm.parameters())
+    assert {p.dtype for p in pictures.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_eviction_changes_no_word(folders: Folders, variant: str) -> None:
+    model = loaded(folders, variant, quantization=["nf4-double"])
+    before = ask(model, QUESTION, pictures=((0, OTHER),))[0]
+    mirrors = [Mirror(module, CPU, pin=False) for module in model.modules()]
+    for mirror in mirrors:
+        mirror.evict()
+    for mirror in mirrors:
+        mirror.restore()
+    model._caches.clear()
+    assert ask(model, QUESTION, pictures=((0, OTHER),))[0] == before
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_after_its_end_it_holds_nothing_and_says_so(folders: Folders, variant: str) -> None:
+    model = loaded(folders, variant)
+    model.close()
+    assert model.modules() == []
+    with pytest.raises(BackendError, match="unloaded before it could answer"):
+        ask(model, QUESTION, pictures=((0, ONE),))
+
+
+def layer(*widths: int) -> int:
+    """Parameters of a linear layer with a bias."""
+    return widths[0] * widths[1] + widths[1]
+
+
+def test_the_shipped_cards_have_the_parameters_of_their_parts(catalog: Catalog) -> None:
+    seen, asked, read = 1408, 768, 4096
+    block = layer(seen, 3 * seen) + layer(seen, seen) + layer(seen, 6144) + layer(6144, seen)
+    vision = 39 * (block + 4 * seen) + layer(3 * 14**2, seen) + 258 * seen + 2 * seen
+    block = 4 * layer(asked, asked) + layer(asked, 3072) + layer(3072, asked) + 4 * asked
+    crossing = 2 * layer(asked, asked) + 2 * layer(seen, asked) + 2 * asked
+    qformer = 12 * block + 6 * crossing + 2 * asked + 32 * asked
+    for name, parameters in {
+        "minigpt-4-vicuna-7b": vision + qformer + layer(asked, read) + 2 * read,
+        "minigpt-4-llama-2-7b": vision + layer(4 * seen, read),
+    }.items():
+        shape = catalog.card(name).architecture
+        found = sum(math.prod(tensor.shape) for tensor in tensors(shape) if tensor.parameter)
+        assert found - 6_738_415_616 == parameters, "beside those of Llama-2-7B"
+        assert footprint(catalog.card(name)).total < 12e9
+
+
+def test_a_vision_tower_that_is_a_part_by_itself_takes_room_to_look() -> None:
+    """As much as the same tower inside of BLIP-2."""
+    blip = {"model_type": "blip-2", "vision_config": tiny_minigpt4.VISION}
+    small = {"qformer_config": tiny_minigpt4.QFORMER, "text_config": causal_config("llama")}
+    whole = Part(
+        library="transformers", model="AutoModelForImageTextToText", config={**blip, **small}
+    )
+    alone = Part(
+        library="transformers", model="Blip2VisionModel", config=dict(tiny_minigpt4.VISION)
+    )
+    assert peak_bytes(built(alone), 1, None) == peak_bytes(built(whole), 1, None) > 0
+
+
+# ------------------------------------------------------------ wrong folders
+
+
+def refused(folders: Folders, tmp_path: Path, change: Any, variant: str = "qformer") -> str:
+    """What is said when the folder was changed so."""
+    folder = shutil.copytree(folders[variant], tmp_path / "changed")
+    change(folder)
+    with pytest.raises(MultimodalError) as caught:
+        load(tiny_minigpt4.card(variant), folder, "cpu")
+    return str(caught.value)
+
+
+def saved(state: Any) -> Any:
+    return lambda folder: torch.save(state, next(folder.glob("*.pth")))
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_the_key_that_is_wrong(
+    folders: Folders, tmp_path: Path
+) -> None:
+    state = tiny_minigpt4.projection("qformer")
+    foreign = state | {"llama_model.lora_A.weight": torch.zeros(1)}
+    missing = {"llama_proj.weight": state["llama_proj.weight"]}
+    for at, (given, sentence) in enumerate(
+        (
+            ({"model": foreign}, "holds the foreign llama_model.lora_A.weight"),
+            ({"model": missing}, "pretrained_qformer.pth lacks llama_proj.bias"),
+            (state, "has no 'model' in it"),
+            ([1], "has no 'model' in it"),
+            ({"model": {name: torch.zeros(4) for name in state}}, "is no linear layer"),
+            ({"model": tiny_minigpt4.projection("neighbours")}, "trained on 256 numbers a token"),
+        )
+    ):
+        assert sentence in refused(folders, tmp_path / str(at), saved(given))
+
+
+class Malicious:
+    def __init__(self, touched: Path) -> None:
+        self._touched = touched
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self._touched),)
+
+
+def test_a_malicious_checkpoint_is_not_run(folders: Folders, tmp_path: Path) -> None:
+    touched = tmp_path / "touched"
+    sentence = refused(folders, tmp_path, saved({"model": Malicious(touched)}))
+    assert "nothing in it was run" in sentence
+    assert not touched.exists()
+
+
+def test_a_damaged_checkpoint_is_told(folders: Folders, tmp_path: Path) -> None:
+    def cut(folder: Path) -> None:
+        path = next(folder.glob("*.pth"))
+        path.write_bytes(path.read_bytes()[:2000])
+
+    assert "or is damaged" in refused(folders, tmp_path, cut)
+
+
+def test_a_part_that_is_not_there_is_named(folders: Folders, tmp_path: Path) -> None:
+    def without(*names: str) -> Any:
+        return lambda folder: [path.unlink() for name in names for path in folder.glob(name)]
+
+    for at, (change, sentence) in enumerate(
+        (
+            (without("*.pth"), "there are 0 files of *.pth"),
+            (lambda folder: (folder / "more.pth").touch(), "there are 2 files of *.pth"),
+            (without("vision/*.safetensors"), "no file of safetensors in"),
+            (without("llm/config.json"), "there is no config.json in"),
+        )
+    ):
+        assert sentence in refused(folders, tmp_path / str(at), change)
+
+
+def test_a_text_model_of_another_width_is_told(folders: Folders, tmp_path: Path) -> None:
+    state = {"llama_proj.weight": torch.zeros(32, WIDTH), "llama_proj.bias": torch.zeros(32)}
+    sentence = refused(folders, tmp_path, saved({"model": state}))
+    assert "embeddings of 32 numbers, and the text model in llm/ reads 64" in sentence
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ({"chat_template": "{{ messages }}"}, "must write <ImageHere> for a picture"),
+        ({"architecture": {"kind": "measured", "weights_bytes": 1}}, "of the kind 'modules'"),
+    ],
+)
+def test_a_card_that_leaves_open_what_the_model_is_is_refused(
+    folders: Folders, more: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(CardError, match=sentence):
+        loaded(folders, "qformer", **more)
+
+
+def test_a_template_that_forgets_a_picture_is_told(folders: Folders) -> None:
+    model = loaded(folders, "qformer", chat_template="Look: <ImageHere>")
+    with pytest.raises(CardError, match="wrote <ImageHere> 1 times for 2 pictures"):
+        ask(model, QUESTION, pictures=((0, ONE), (0, OTHER)))
