@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from multimodal.backends.base import ImageRequest, Request, SpeechRequest, TextRequest
+from multimodal.drawing import draw_request
 from multimodal.errors import MediaError
 from multimodal.media import MediaFolder
 from multimodal.messages import (
@@ -36,6 +37,9 @@ class Asking:
         """Raises MediaError where a picture or recording is gone."""
         if step.task is Task.TEXT or step.pictures:
             return self._talk(step, conversation)
+        if step.task is Task.DRAW:
+            words = spoken_and_typed(conversation.messages[-1])
+            return draw_request(step, conversation, words, self.media)
         part = _part(conversation, step.sha256)
         if isinstance(part, AudioPart):
             return SpeechRequest(part, self.media.waveform(part), None, self.languages)

@@ -9,8 +9,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from multimodal.asking import Asking
-from multimodal.backends.base import Backend, Request, SpeechRequest, TextRequest
+from multimodal.backends.base import Backend, DrawRequest, Request, SpeechRequest, TextRequest
 from multimodal.cards import Catalog, Profile
+from multimodal.drawing import kept
 from multimodal.errors import DeviceFullError, TurnStoppedError
 from multimodal.media import MediaFolder
 from multimodal.memory.lease import Lease
@@ -24,6 +25,7 @@ from multimodal.messages import (
     Finish,
     Notice,
     Outcome,
+    Preview,
     Progress,
     Route,
     RouteChosen,
@@ -96,6 +98,16 @@ class Assistant:
             with closing(lease.backend.run(request, stop)) as events:
                 yield from events
 
+    def draw(
+        self, request: DrawRequest, card: str, stop: threading.Event
+    ) -> Generator[Event, None, None]:
+        """Only make pictures, with the card of that name; yields Progress, Notice, Usage and one
+        ImageMade a picture."""
+        with self.memory.lease(self.catalog.card(card), stop) as lease:
+            yield from self._granted(lease)
+            with closing(self._run(lease, request, stop)) as events:
+                yield from events
+
     def _follow(self, route: Route, turn: _Turn, stop: threading.Event) -> Iterator[Event]:
         if route.answer is not None:
             yield turn.saw(TextDelta(route.answer))
@@ -135,9 +147,9 @@ class Assistant:
         said = False
         while True:
             try:
-                with closing(lease.backend.run(request, stop)) as events:
+                with closing(self._run(lease, request, stop)) as events:
                     for event in events:
-                        said = said or not isinstance(event, Progress | Notice)
+                        said = said or not isinstance(event, Progress | Notice | Preview)
                         yield event
                 return
             except DeviceFullError:
@@ -154,6 +166,15 @@ class Assistant:
             yield told, less
         if (told := self.memory.stand_in(lease)) is not None:
             yield told, request
+
+    def _run(
+        self, lease: Lease[Backend], request: Request, stop: threading.Event
+    ) -> Generator[Event, None, None]:
+        with closing(lease.backend.run(request, stop)) as events:
+            if isinstance(request, DrawRequest):
+                yield from kept(events, request, lease.card, self.media)
+            else:
+                yield from events
 
 
 @dataclass
@@ -223,4 +244,5 @@ class _Turn:
             completion_tokens=used.completion_tokens,
             decode_s=used.decode_s,
             seed=self.usage.seed if self.usage else None,
+            steps=used.steps,
         )

@@ -174,9 +174,10 @@ def fetch_missing(
     needs the model.
     """
     fetching = program.fetching
-    defaults = [names[0] for names in program.profile.models.values() if names]
     missing = [
-        card for card in map(program.catalog.card, defaults) if not program.weights.ready(card)
+        card
+        for card in map(program.catalog.card, program.profile.defaults)
+        if not program.weights.ready(card)
     ]
     announced: set[str] = set()
     with ExitStack() as cleanup:

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -19,119 +19,19 @@ from pydantic import (
     PositiveInt,
     StringConstraints,
     ValidationError,
-    field_validator,
-    model_validator,
 )
 
 from multimodal.architectures import Architecture, Facts
 from multimodal.errors import CardError, UnknownModelError
 from multimodal.messages import Task
+from multimodal.sources import FileSource, Source
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Choice = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*(:[a-z0-9_-]+)?$")]
+"""A card's name, or one of its quantizations: "mistral-7b-instruct:int8"."""
 AUTO = "auto"
 KINDS = {"measured", "modules", "gguf", "wheels", "folder", "package", "hub", "file"}
 """Which of several tables a card has; pydantic names it beside the field, TOML does not."""
-PUBLISHED_FILES = (
-    "*.safetensors",
-    "*.json",
-    "*.txt",
-    "*.model",
-    "*.jinja",
-    "*.tiktoken",
-    "LICENSE*",
-)
-"""What a repository of the hub is read for: weights without code in them, and what they need."""
-CODE = (".py", ".pyc", ".so")
-
-
-class Wheel(Facts):
-    """One package of the person's package index that carries weights."""
-
-    project: str
-    version: str
-    sha256: Sha256
-    size_bytes: PositiveInt
-
-
-class WeightFile(Facts):
-    """A file as the backend reads it, joined from `members` ("project:path inside the wheel")."""
-
-    path: str
-    members: tuple[str, ...] = Field(min_length=1)
-    sha256: Sha256
-    size_bytes: PositiveInt
-
-
-class WheelSource(Facts):
-    kind: Literal["wheels"]
-    wheels: tuple[Wheel, ...] = Field(min_length=1)
-    files: tuple[WeightFile, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _members_name_a_wheel(self) -> Self:
-        known = {wheel.project for wheel in self.wheels}
-        for file in self.files:
-            for member in file.members:
-                if member.partition(":")[0] not in known:
-                    raise ValueError(f"'{member}' names no wheel of this card")
-        return self
-
-
-class FolderSource(Facts):
-    """Weights that are already on this machine; nothing is ever fetched."""
-
-    kind: Literal["folder"]
-    path: Path
-
-
-class PackageSource(Facts):
-    """Weights that came with an installed Python package; the backend finds them itself."""
-
-    kind: Literal["package"]
-    project: str
-
-
-class HubSource(Facts):
-    """A repository of the Hugging Face hub. Patterns are those of a shell; `*` also crosses "/"."""
-
-    kind: Literal["hub"]
-    repo: Annotated[str, StringConstraints(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
-    revision: Annotated[str, StringConstraints(min_length=1)] | None = None
-    """A commit or a tag; without one, what `main` is at the first time stays in use."""
-    files: tuple[str, ...] = Field(PUBLISHED_FILES, min_length=1)
-    ignore: tuple[str, ...] = ()
-    variant: Annotated[str, StringConstraints(pattern=r"^\w+$")] | None = None
-    """Where a folder has weights of this variant, such as fp16, the others are left out."""
-    gated: bool = False
-    """Whether its licence is accepted on the hub before it may be fetched."""
-
-    @field_validator("files")
-    @classmethod
-    def _no_code(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in patterns:
-            if pattern.endswith(CODE):
-                raise ValueError("code is never fetched")
-        return patterns
-
-
-class FileSource(Facts):
-    """One file at a fixed address, known by its SHA-256. Only a shipped card may name one."""
-
-    kind: Literal["file"]
-    url: Annotated[str, StringConstraints(pattern=r"^https://[\w.-]+(/[\w.-]+)*/\w[\w.-]*$")]
-    sha256: Sha256
-    size_bytes: PositiveInt | None = None
-
-    @property
-    def file_name(self) -> str:
-        return self.url.rpartition("/")[2]
-
-
-Source = Annotated[
-    WheelSource | FolderSource | PackageSource | HubSource | FileSource,
-    Field(discriminator="kind"),
-]
 
 
 class SamplingDefaults(Facts):
@@ -140,6 +40,29 @@ class SamplingDefaults(Facts):
     repeat_penalty: float = Field(1.1, ge=0.5, le=2)
     max_tokens: PositiveInt = 512
     stop: tuple[str, ...] = ()
+
+
+Scheduler = Literal[
+    "ddim", "pndm", "euler", "euler a", "dpm++ 2m", "dpm++ 2m karras", "unipc", "lcm"
+]
+"""How a diffusion model steps from noise to a picture, by the names people know."""
+
+
+class DrawingDefaults(Facts):
+    """How a model for pictures draws unless the person says otherwise."""
+
+    steps: PositiveInt = 25
+    guidance: float = Field(7.5, ge=0, le=30)
+    """How closely the prompt is followed; 1 or less leaves out the pass without the prompt, and
+    the negative prompt with it."""
+    strength: float = Field(0.6, gt=0, le=1)
+    """How much of a given picture is drawn anew."""
+    width: PositiveInt | None = None
+    height: PositiveInt | None = None
+    """In pixels; what the checkpoint was trained for unless given."""
+    max_pixels: PositiveInt = 1024 * 1024
+    scheduler: Scheduler | None = None
+    """The checkpoint's own unless given."""
 
 
 class Limits(Facts):
@@ -169,9 +92,24 @@ class ModelCard(Facts):
     chat_template: str = ""
     """Jinja, where the checkpoint's tokenizer brings none, or a wrong one."""
     sampling: SamplingDefaults = SamplingDefaults()
+    drawing: DrawingDefaults = DrawingDefaults()
     limits: Limits = Limits()
     engine: Mapping[str, str | int | float | bool] = Field(default_factory=dict)
     priority: int = 0
+
+    @property
+    def base(self) -> str:
+        """The name of the card that this one is a quantization of, or its own."""
+        return self.name.partition(":")[0]
+
+    def quantized(self, kind: str) -> ModelCard:
+        """The same model in another of the card's quantizations. Raises UnknownModelError."""
+        if kind not in self.quantization:
+            raise UnknownModelError(
+                f"{self.title} is not offered in '{kind}'. Known: {', '.join(self.quantization)}."
+            )
+        changed = {"name": f"{self.base}:{kind}", "title": f"{self.title} ({kind})"}
+        return self.model_copy(update={**changed, "quantization": (kind,)})
 
 
 class Profile(Facts):
@@ -181,12 +119,17 @@ class Profile(Facts):
     title: str
     device: Literal["cpu", "cuda"]
     budget: ByteSize
-    models: Mapping[Task, tuple[Name, ...]]
+    models: Mapping[Task, tuple[Choice, ...]]
     """Per task, the cards this profile offers; the first one is the default."""
 
     def default(self, task: Task) -> str | None:
         names = self.models.get(task, ())
         return names[0] if names else None
+
+    @property
+    def defaults(self) -> tuple[str, ...]:
+        """One card a task: what answers unless the person chooses another."""
+        return tuple(names[0] for names in self.models.values() if names)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -227,9 +170,21 @@ class Catalog:
         return tuple(self._profiles.values())
 
     def card(self, name: str) -> ModelCard:
-        if name not in self._cards:
-            raise UnknownModelError(_no_such("model", name, self._cards))
-        return self._cards[name]
+        """The card of that name; "name:int8" is the same model in that quantization.
+
+        Raises UnknownModelError with the likely spelling.
+        """
+        base, _, kind = name.partition(":")
+        if base not in self._cards:
+            raise UnknownModelError(_no_such("model", base, self._cards))
+        return self._cards[base].quantized(kind) if kind else self._cards[base]
+
+    def title(self, name: str) -> str:
+        """How the card of that name is called; the name itself where there is none any more."""
+        try:
+            return self.card(name).title
+        except UnknownModelError:
+            return name
 
     def profile(self, name: str) -> Profile:
         """The profile of that name, or of that TOML file."""
@@ -244,14 +199,14 @@ class Catalog:
     def _check(self, profile: Profile) -> None:
         for task, names in profile.models.items():
             for name in names:
-                if name not in self._cards:
-                    raise CardError(
-                        f"profile {profile.name}: " + _no_such("model", name, self._cards)
-                    )
-                if self._cards[name].task is not task:
+                try:
+                    card = self.card(name)
+                except UnknownModelError as error:
+                    raise CardError(f"profile {profile.name}: {error}") from error
+                if card.task is not task:
                     raise CardError(
                         f"profile {profile.name}: {name} is listed under '{task}', "
-                        f"but its card says '{self._cards[name].task}'"
+                        f"but its card says '{card.task}'"
                     )
 
 

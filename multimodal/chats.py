@@ -28,6 +28,7 @@ from multimodal.messages import (
     Notice,
     Outcome,
     Part,
+    Preview,
     Progress,
     RouteChosen,
     TextDelta,
@@ -49,6 +50,7 @@ class Draft:
     reply: Message
     progress: Progress | None = None
     done: bool = False
+    preview: Preview | None = None
 
     def after(self, event: Event) -> Draft:
         """This draft with one more event folded in."""
@@ -62,21 +64,24 @@ class Draft:
                 return replace(self, conversation=self.conversation.with_part(part), progress=None)
             case TextDelta(text):
                 words = TextPart(self.reply.text + text)
-                return replace(self, reply=replace(self.reply, parts=(words,)), progress=None)
+                reply = replace(self.reply, parts=(words, *self.reply.images))
+                return replace(self, reply=reply, progress=None)
             case ImageMade(part):
-                parts = (*self.reply.parts, part)
-                return replace(self, reply=replace(self.reply, parts=parts), progress=None)
+                reply = replace(self.reply, parts=(*self.reply.parts, part))
+                return replace(self, reply=reply, progress=None, preview=None)
             case Progress():
                 return replace(self, progress=event)
+            case Preview():
+                return replace(self, preview=event)
             case Done(finished):
-                return replace(self._with(finished), progress=None, done=True)
+                return replace(self._with(finished), progress=None, preview=None, done=True)
         return self
 
     def ended(self, error: str | None = None) -> Draft:
         """This draft cut short: failed with the sentence `error`, or stopped by the person."""
         outcome = self.reply.outcome or Outcome()
         cut = replace(outcome, finish="failed" if error else "stopped", error=error)
-        return replace(self._with(cut), progress=None, done=True)
+        return replace(self._with(cut), progress=None, preview=None, done=True)
 
     def _with(self, outcome: Outcome) -> Draft:
         return replace(self, reply=replace(self.reply, outcome=outcome))

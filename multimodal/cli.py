@@ -143,6 +143,9 @@ def fit(
     context: Annotated[
         int | None, Option(min=256, help="Tokens a text model keeps in mind (the card's).")
     ] = None,
+    model: Annotated[
+        list[str] | None, Option(help="A set of your own; give it once for each model.")
+    ] = None,
     bus: Annotated[str, Option(help="Host to device, in bytes a second.")] = "25GB",
     as_json: AsJson = False,
 ) -> None:
@@ -151,7 +154,7 @@ def fit(
     from multimodal.settings import byte_size
 
     gc.disable()  # going through the objects that torch and transformers make takes seconds
-    found = answer(settings, context, byte_size("bus", bus))
+    found = answer(settings, context, byte_size("bus", bus), model or ())
     if as_json:
         print(found.as_json())
     else:

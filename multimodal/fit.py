@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from multimodal.build import choose_profile, read_catalog
@@ -20,9 +21,11 @@ CARD_BYTES = 12_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A profile's plan, and what could be fine-tuned on the same card, by model."""
+    """A profile's plan, and what could be fine-tuned on the same card, by model. `title` says whose
+    models they are."""
 
     profile: Profile
+    title: str
     plan: Plan
     training: dict[str, tuple[Training, ...]]
 
@@ -50,11 +53,15 @@ class Answer:
 
 
 def answer(
-    settings: Settings, context_tokens: int | None = None, bus_bytes_per_s: float = BUS_BYTES_PER_S
+    settings: Settings,
+    context_tokens: int | None = None,
+    bus_bytes_per_s: float = BUS_BYTES_PER_S,
+    models: Sequence[str] = (),
 ) -> Answer:
-    """The answer for the settings' profile and budget. Raises CardError and SettingsError.
+    """The answer for the settings' profile and budget, and for `models` in place of the profile's
+    defaults. Raises CardError, UnknownModelError and SettingsError.
 
-    A card that is not in this machine may be planned for as well.
+    A card that is not in this machine may be planned for as well: a budget alone is taken for one.
     """
     catalog = read_catalog(settings)
     card_bytes = 0
@@ -62,9 +69,11 @@ def answer(
         card_bytes = settings.simulated_bytes
     elif settings.device_kind == "cuda":
         card_bytes = int(settings.budget or CARD_BYTES)
+    elif settings.device_kind == "auto":
+        card_bytes = int(settings.budget or 0)
     profile = choose_profile(catalog, settings.profile, card_bytes, can_run=_plannable)
     budget = int(settings.budget) if settings.budget else None
-    return answer_for(catalog, profile, budget, context_tokens, bus_bytes_per_s)
+    return answer_for(catalog, profile, budget, context_tokens, bus_bytes_per_s, models)
 
 
 def _plannable(_family: str) -> bool:
@@ -78,9 +87,11 @@ def answer_for(
     budget_bytes: int | None = None,
     context_tokens: int | None = None,
     bus_bytes_per_s: float = BUS_BYTES_PER_S,
+    models: Sequence[str] = (),
 ) -> Answer:
-    """The answer for a profile of `catalog`, under its own budget unless one is given."""
-    cards = tuple(catalog.card(name) for name in profile.names)
+    """The answer for a profile of `catalog`, under its own budget unless one is given; for one
+    model a task, the profile's default, unless `models` are named."""
+    cards = tuple(catalog.card(name) for name in dict.fromkeys(models or profile.defaults))
     budget = budget_bytes or int(profile.budget)
     asked = request_for(
         profile,
@@ -90,7 +101,8 @@ def answer_for(
         bus_bytes_per_s=bus_bytes_per_s,
     )
     training = _training(cards, budget - asked.reserve_bytes)
-    return Answer(profile, plan(asked), {card.title: ways for card, ways in training})
+    title = "Models of your choice" if models else profile.title
+    return Answer(profile, title, plan(asked), {card.title: ways for card, ways in training})
 
 
 def _training(
@@ -151,7 +163,7 @@ def _ledger_table(found: Answer) -> Table:
     elif certificate.verdict != "together":
         foot.append("No three changes that its cards allow make all of them fit together.")
     heads = ["model", "weights as", "context", "weights", "cache", "runtime", "on the device"]
-    return f"{found.profile.title}, {gigabytes(certificate.budget_bytes)}", heads, rows, foot
+    return f"{found.title}, {gigabytes(certificate.budget_bytes)}", heads, rows, foot
 
 
 def _row(line: Line) -> list[str]:

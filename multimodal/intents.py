@@ -35,14 +35,14 @@ WORDS = {
 }
 
 
-def _any_of(*patterns: str) -> re.Pattern[str]:
+def any_of(*patterns: str) -> re.Pattern[str]:
     pattern = "|".join(f"(?:{pattern})" for pattern in patterns)
     for name, words in WORDS.items():
         pattern = pattern.replace(f"<{name}>", words)
     return re.compile(pattern, re.IGNORECASE)
 
 
-LEAD = _any_of(
+LEAD = any_of(
     r"(?:hi|hello|hey|dear|please|ok|okay|so|and|but|now|well|also|then|oh|wow|cool|great|thanks|"
     r"thank you|bonjour|salut|et|mais|alors|maintenant|s'il (?:te|vous) pla[îi]t|stp|svp|merci)\b"
     r"(?: there)?",
@@ -52,7 +52,7 @@ LEAD = _any_of(
     r"(?:(?:est-ce que )?tu (?:peux|pourrais)|(?:peux|pourrais)-tu|(?:pouvez|pourriez)-vous|"
     r"je veux que tu|j'aimerais que tu)\b(?: me| nous)?|(?:dis|dites)-moi\b",
 )
-DRAW = _any_of(
+DRAW = any_of(
     r"(?:draw|paint|sketch|doodle)\b(?!\s*(?:up|out|from|on|attention|conclusions?|inspiration)\b|"
     r"[^.?!]{0,25}\b(?:conclusion|comparison|parallel|distinction|lesson|inference|line between))",
     r"illustrate (?:an?|this|my) (?:story|scene|tale|poem|children)",
@@ -63,7 +63,7 @@ DRAW = _any_of(
     r"(?:cr[ée]e[rz]?|g[ée]n[èeé]re[rz]?|fais|faire|montre|donne|je (?:veux|voudrais)|j'aimerais)"
     r"(?:[ -][mn]o[iu]s?)?,? (?:une?|des) (?:\w+ ){0,3}<DRAWABLE>s? ?(?:de|d'|du|avec|qui|pour)",
 )
-WRITE_DOWN = _any_of(
+WRITE_DOWN = any_of(
     r"\b(?:transcribe|transcript|transcription|(?:write|type) (?:this |it |that )?(?:down|up|out)|"
     r"subtitles?|dictation|transcri(?:s|t|re)|retranscri\w*|sous-titres?|par [ée]crit)\b",
     r"\b(?:note[rz]?|[ée]cris|[ée]crire) ce (?:que|qui|qu')",
@@ -74,25 +74,25 @@ WRITE_DOWN = _any_of(
     r"\bque (?:dit|dis)-(?:il|elle|on|je)\b",
 )
 # What must be thought about is for the text model, even where a picture's text is the matter.
-COMPOSE = _any_of(
+COMPOSE = any_of(
     r"(?:write|compose|translate|summari[sz]e|explain|imagine|invent|suggest|rewrite|paraphrase|"
     r"make|turn|compare|correct|fix|solve|calculate|convert|explique|[ée]cris|traduis|r[ée]sume|"
     r"invente|corrige|raconte|why|pourquoi|if|should|would|could)\b",
     r"tell me (?:an?|the|some) (?:\w+ )?(?:story|joke|poem|fact)",
 )
-THEN_COMPOSE = _any_of(
+THEN_COMPOSE = any_of(
     r"\b(?:and|then|et|puis) (?:then )?(?:translate|summari[sz]e|explain|rewrite|correct|answer|"
     r"solve|write|tell me (?:why|how)|traduis|r[ée]sume|explique|[ée]cris|r[ée]ponds)\b",
     r"\b(?:in|into|to|en) (?:french|german|spanish|italian|chinese|english|anglais|fran[çc]ais)\b",
 )
-FACES = _any_of(
+FACES = any_of(
     r"(?:count|how many) (?:the )?(?:different )?(?:faces|people|persons|humans|heads)\b<SCENE>",
     r"(?:is|are|do you see|can you see) (?:there )?(?:an? |any |some )?<SOMEONE><SCENE>",
     r"(?:any |who are the )?(?:faces?|people|persons)<SCENE>",
     r"combien (?:de|y a-t-il de|il y a de|vois-tu de) (?:visages|personnes|gens|t[êe]tes)\b<SCENE>",
     r"(?:il y a|y a-t-il|vois-tu) (?:du monde|quelqu'un|des gens|des personnes|des visages)<SCENE>",
 )
-COLOURS = _any_of(
+COLOURS = any_of(
     r"<NO_TASTE>(?:what|which|of what|in what)(?: main| other| different)? colou?rs?\b",
     r"<NO_TASTE>what(?:'s|s| is| are| was| about| were) (?:the |its |his |her |their )?"
     r"(?:main |dominant |other )?colou?rs?\b",
@@ -100,7 +100,7 @@ COLOURS = _any_of(
     r"(?:the |any )?colou?rs?<END>",
     r"<NO_TASTE>(?:de |quelles? sont (?:les|ses) |d[ée]cris les )?(?:quelles? )?couleurs?\b",
 )
-READ = _any_of(
+READ = any_of(
     r"(?:read|ocr|extract|copy)(?: (?:to|for) me| me| out)?(?: aloud)?"
     r"(?:,? (?:it|this|that|these|the|what|everything|all|any|its|text)\b[^?]*)?<END>",
     r"what (?:does|do|did) <NO_CROWD>[^?]{0,40}\bsays?\b(?! about| to)",
@@ -117,7 +117,7 @@ READ = _any_of(
     r"que (?:dit|disent) (?:le|la|les|l'|ce|cet|cette|ces)\b",
     r"(?:quel est |il y a |y a-t-il )?(?:le|du|un) texte\b",
 )
-DESCRIBE = _any_of(
+DESCRIBE = any_of(
     r"<NO_USE>(?:what|who)(?:'s|s| is| are|'re| was)? (?:exactly |else )?"
     r"(?:<SHOWN>|the (?:main )?(?:object|subject|thing|<BEING>))"
     r"(?: (?:thing|one|is|are|called|exactly|then|object|place|building|<BEING>|here|there|in|on|"
@@ -146,7 +146,7 @@ FINDINGS: tuple[tuple[Focus, re.Pattern[str]], ...] = (
     ("text", READ),
     ("general", DESCRIBE),
 )
-PICTURE_NAMED = _any_of(
+PICTURE_NAMED = any_of(
     r"\b(?:the|this|that|these|those|my|your|our|both|all|same|first|second|third|last|previous|"
     r"other|earlier|1st|2nd|3rd) (?:of (?:the|my) |the )?(?:[\w.-]+ ){0,2}?<PICTURE>s?\b"
     r"(?! (?:of dorian|quality|formats?|frame|size|files?))",
@@ -155,7 +155,7 @@ PICTURE_NAMED = _any_of(
     r"\b(?:what|which) <PICTURE>s?\b(?! (?:format|frame|size|file)s?)",
     r"\b(?:picture|image|photo)s? (?:number |no\.? ?|#)?(?:\d+|one|two|three)\b",
 )
-POINTING = _any_of(
+POINTING = any_of(
     r"\b(?:it|its|he|she|him|her|his|they|them|their|wearing|holding)\b",
     r"\b(?:these|those)\b(?! (?:days|years|times))",
     r"\bthis\b(?! (?:year|week|month|morning|afternoon|evening|time|century|world|country|day|"
@@ -170,7 +170,7 @@ POINTING = _any_of(
     r"\bc(?:e|et|ette) (?:animal|chose|chat|chien|homme|femme|personne|objet|lieu|plante)\b",
 )
 # “It” that stands for nothing, or for what was said rather than for what was shown.
-NOT_POINTING = _any_of(
+NOT_POINTING = any_of(
     r"\bwhat (?:time|day|date|year|month)\b|\b(?:rain|snow)(?:s|ing)?\b|\bweather\b",
     r"\b(?:is|would|was) it (?:\w+ )?(?:true|possible|ok|okay|normal|better|worth|legal|hard|easy|"
     r"difficult|important|necessary|correct|just me)\b",
@@ -183,7 +183,7 @@ NOT_POINTING = _any_of(
     r"\b(?:quelle heure|quel (?:temps|jour)|pleut|neige|fait (?:beau|chaud|froid)|traduis|"
     r"r[ée]p[èe]te|veux-tu dire|[çc]a va|[çc]a veut dire|s[ûu]re?)\b",
 )
-ASKING = _any_of(
+ASKING = any_of(
     r"(?:what|which|who|whose|where|when|why|how|is|are|was|were|does|do|did|has|have|can|could|"
     r"would|will|should|describe|tell|look|read|count|find|name|identify|write|guess|translate|"
     r"compare|list|summari[sz]e|explain|make)\b|.*\?<END>",
@@ -191,7 +191,7 @@ ASKING = _any_of(
     r"sont|c'est (?:quoi|qui|quel)|[ée]cris|traduis)",
 )
 NAME_BEFORE = re.compile(r"\S\s+[A-Z][a-zé]+.*\b(?:it|its|he|she|him|her|his|they|them|il|elle)\b")
-MANY = _any_of(
+MANY = any_of(
     r"\b(?:both|all(?: of)?(?: the| my| these)?|(?:the|these|my) (?:two|three|four|\d)) "
     r"<PICTURE>s\b|\b(?:les (?:deux|trois|quatre|\d)|toutes les) (?:images|photos)\b",
     r"\b(?:compare|difference between) (?:the|these|my) <PICTURE>s\b",
@@ -206,8 +206,8 @@ ORDINALS = (
 )
 NUMBERS = ((0, "1|one"), (1, "2|two"), (2, "3|three"), (3, "4|four"), (-2, "pr[ée]c[ée]dente"))
 ORDERS = tuple(
-    [(i, _any_of(rf"\b(?:{word}) (?:\w+ )?(?:<PICTURE>|one)\b")) for i, word in ORDINALS]
-    + [(i, _any_of(rf"\b<PICTURE> (?:number |#)?(?:{word})\b")) for i, word in NUMBERS]
+    [(i, any_of(rf"\b(?:{word}) (?:\w+ )?(?:<PICTURE>|one)\b")) for i, word in ORDINALS]
+    + [(i, any_of(rf"\b<PICTURE> (?:number |#)?(?:{word})\b")) for i, word in NUMBERS]
 )
 POINTING_WORDS = 14
 """In a longer sentence “it” most likely stands for something the sentence itself names."""
@@ -219,7 +219,7 @@ def focus_of(words: str) -> Focus | None:
     if not words.strip():
         return "general"
     asked: set[Focus] = set()
-    for sentence in _sentences(words):
+    for sentence in sentences(words):
         focus = _focus(sentence)
         if focus is None and ASKING.match(sentence):
             return None
@@ -231,14 +231,14 @@ def focus_of(words: str) -> Focus | None:
 
 
 def wants_drawing(words: str) -> bool:
-    return any(DRAW.match(sentence) for sentence in _sentences(words))
+    return any(DRAW.match(sentence) for sentence in sentences(words))
 
 
 def wants_transcript(words: str) -> bool:
     """Whether the words heard are themselves the answer, not what a model makes of them."""
     if THEN_COMPOSE.search(words) or not WRITE_DOWN.search(words):
         return False
-    return all(WRITE_DOWN.match(s) or not COMPOSE.match(s) for s in _sentences(words))
+    return all(WRITE_DOWN.match(s) or not COMPOSE.match(s) for s in sentences(words))
 
 
 def names_a_picture(words: str) -> bool:
@@ -251,7 +251,7 @@ def means_many_pictures(words: str) -> bool:
 
 def points_at_something(words: str) -> bool:
     """Whether a sentence asks about something it does not name: “What colour is it?”"""
-    return any(map(_points, _sentences(words)))
+    return any(map(_points, sentences(words)))
 
 
 def ordinal_of(words: str) -> int | None:
@@ -259,7 +259,7 @@ def ordinal_of(words: str) -> int | None:
     return next((index for index, order in ORDERS if order.search(words)), None)
 
 
-def _sentences(words: str) -> list[str]:
+def sentences(words: str) -> list[str]:
     """The sentences without the greetings and politeness they begin with."""
     bare = (_bare(sentence) for sentence in re.split(r"(?<=[.?!…])\s+|\n+", words))
     return [sentence for sentence in bare if sentence]

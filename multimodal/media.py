@@ -14,7 +14,7 @@ import os
 import tempfile
 import time
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -22,6 +22,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from multimodal import sound
 from multimodal.errors import MediaError, StoreError
@@ -69,6 +70,18 @@ class MediaFolder:
 
     def add_audio(self, source: Path | bytes, name: str) -> AudioPart:
         return self._audio(self._read(source, name), safe_name(name))
+
+    def add_made(self, png: bytes, description: str, facts: Mapping[str, str]) -> ImagePart:
+        """Keep a picture that a model of ours made, as PNG with `facts` in its text metadata."""
+        told = PngInfo()
+        for name, value in facts.items():
+            told.add_itxt(name, value)
+        buffer = io.BytesIO()
+        with Image.open(io.BytesIO(png), formats=("PNG",)) as made:
+            size = made.size
+            made.save(buffer, "PNG", pnginfo=told)
+        digest = self._keep(buffer.getvalue(), "image/png")
+        return ImagePart(digest, "image/png", *size, safe_name(f"{description}.png"), description)
 
     def path(self, part: ImagePart | AudioPart) -> Path:
         """Where the part's bytes are. Raises MediaError if they were deleted."""

@@ -124,6 +124,8 @@ class Outcome:
     decode_s: float = 0.0
     seed: int | None = None
     error: str | None = None
+    steps: int = 0
+    """Of denoising, where a picture was made."""
 
 
 def new_id() -> str:
@@ -174,12 +176,24 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Drawing:
+    """How a picture is made, sizes in pixels; None leaves it to the model's card."""
+
+    negative_prompt: str = ""
+    steps: int | None = None
+    guidance: float | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Controls:
     """What the person set for a conversation. `model` is "auto" or the name of a card."""
 
     model: str = "auto"
     system_prompt: str = ""
     sampling: Sampling = Sampling()
+    drawing: Drawing = Drawing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +242,24 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class Preview:
+    """A picture as it stands while it is made: a small JPEG, only for showing."""
+
+    jpeg: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A picture as the engine made it, not kept anywhere yet."""
+
+    png: bytes
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
 class ImageMade:
+    """A picture was made and kept; its description is what was asked for."""
+
     part: ImagePart
 
 
@@ -241,7 +272,8 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Counted by the engine, in tokens. `cached_tokens` of the prompt were not computed again."""
+    """Counted by the engine, in tokens. `cached_tokens` of the prompt were not computed again;
+    `steps` of denoising made a picture."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -249,6 +281,7 @@ class Usage:
     decode_s: float
     finish: Finish
     seed: int
+    steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,14 +291,6 @@ class Done:
     outcome: Outcome
 
 
-Event = (
-    RouteChosen
-    | Progress
-    | Transcript
-    | Description
-    | TextDelta
-    | ImageMade
-    | Notice
-    | Usage
-    | Done
-)
+Picturing = Preview | Drawn | ImageMade
+Telling = RouteChosen | Progress | Notice | Usage | Done
+Event = Telling | Transcript | Description | TextDelta | Picturing

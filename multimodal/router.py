@@ -3,7 +3,8 @@
 The rules, in their order (the first that fits decides):
 
 1. A recording that was not heard yet is transcribed; then the words decide ("again").
-2. "Draw ..." goes to a model that makes pictures, or says what is missing.
+2. "Draw ..." goes to a model that makes pictures, or says what is missing. "Draw this as ..." and
+   "turn it into a painting" begin with the picture that was just sent or made.
 3. A picture in the message is looked at. A model that converses about pictures answers whatever
    was asked. Of another one's findings, a question that they answer (what is it, what does it
    say, which colours, how many faces) is answered; any other goes on to the text model together
@@ -38,6 +39,7 @@ from multimodal.messages import (
     Step,
     Task,
 )
+from multimodal.prompts import wish_of
 
 LONG_RECORDING_S = 90
 """A recording longer than this, sent without a word, is taken as one to write down."""
@@ -124,11 +126,19 @@ class Router:
 
     def _draw(self, scene: _Scene) -> Route | None:
         chosen = scene.chosen is not None and scene.chosen.task is Task.DRAW
-        if not chosen and (scene.last.images or not wants_drawing(scene.words)):
-            return None
         card = self._for(Task.DRAW, scene)
+        source = None if card is None else _to_redraw(scene, chosen)
+        wanted = wants_drawing(scene.words) and not scene.last.images
+        if not (chosen or wanted or source is not None):
+            return None
         if card is None:
             return self._missing("draw", Task.DRAW)
+        if not scene.words:
+            raise RequestError(f"{card.title} draws from words. Say what to draw.")
+        if source is not None:
+            step = Step(Task.DRAW, card.name, "draw the picture anew", source.sha256)
+            reason = f"You asked for “{source.name}” in another way, so {card.title} draws it anew."
+            return Route((step,), "redraw", reason)
         step = Step(Task.DRAW, card.name, "make the picture")
         return Route((step,), "draw", f"You asked for a picture, so {card.title} makes it.")
 
@@ -228,6 +238,16 @@ def spoken_and_typed(message: Message) -> str:
     """The words of a message: what was typed, then what was said (in English if translated)."""
     said = (part.english or part.transcript or "" for part in message.recordings)
     return "\n".join(filter(None, (message.text.strip(), *(text.strip() for text in said))))
+
+
+def _to_redraw(scene: _Scene, chosen: bool) -> ImagePart | None:
+    """The picture to begin with: one of this message, or of the exchange just before it."""
+    if not chosen and wish_of(scene.words) is None:
+        return None
+    if scene.last.images:
+        return scene.last.images[-1]
+    recent = scene.conversation.messages[-3:-1] if wish_of(scene.words) is not None else ()
+    return next((message.images[-1] for message in reversed(recent) if message.images), None)
 
 
 def _talking(card: ModelCard) -> tuple[Step, ...]:

@@ -1,5 +1,5 @@
-"""A smaller way to ask the same, for a device that is full: a smaller picture, then less context,
-then fewer tries at once. Each is told in words."""
+"""A smaller way to ask the same, for a device that is full: a smaller picture to look at or to
+draw, then less context, then fewer guesses at once. Each is told in words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from multimodal.backends.base import ImageRequest, Request, SpeechRequest, TextRequest
+from multimodal.architectures import Modules
+from multimodal.backends.base import (
+    DrawRequest,
+    ImageRequest,
+    Request,
+    SpeechRequest,
+    TextRequest,
+)
 from multimodal.cards import ModelCard
 
 if TYPE_CHECKING:
@@ -15,6 +22,10 @@ if TYPE_CHECKING:
 
 SMALLEST_SIDE = 224
 """Pixels; no model that sees reads less."""
+SMALLEST_DRAWING = 256
+GRID = 8
+"""Sides of what a diffusion model draws are multiples of it."""
+USUAL_DRAWING = 512
 SMALLEST_CONTEXT = 512
 
 
@@ -24,6 +35,8 @@ def smaller(request: Request, card: ModelCard) -> Iterator[tuple[str, Request]]:
     if (with_small := _smaller_pictures(request)) is not None:
         request = with_small
         yield "The device was full; the picture was made smaller.", request
+    if isinstance(request, DrawRequest) and (drawing := _smaller_drawing(request, card)):
+        yield f"The device was full; {drawing.width} x {drawing.height} pixels are drawn.", drawing
     if isinstance(request, TextRequest) and (tokens := (card.context_tokens or 0) // 2):
         request = replace(request, context_tokens=max(tokens, SMALLEST_CONTEXT))
         yield f"The device was full; at most {request.context_tokens:,} tokens are read.", request
@@ -38,6 +51,17 @@ def _smaller_pictures(request: Request) -> Request | None:
         return None
     pictures = tuple((at, _halved(picture) or picture) for at, picture in request.pictures)
     return replace(request, pictures=pictures) if pictures != request.pictures else None
+
+
+def _smaller_drawing(request: DrawRequest, card: ModelCard) -> DrawRequest | None:
+    shape = card.architecture
+    usual = (shape.picture_side if isinstance(shape, Modules) else None) or USUAL_DRAWING
+    sides = (
+        request.width or card.drawing.width or usual,
+        request.height or card.drawing.height or usual,
+    )
+    width, height = (max(SMALLEST_DRAWING, side // 2 // GRID * GRID) for side in sides)
+    return replace(request, width=width, height=height) if (width, height) < sides else None
 
 
 def _halved(picture: Image) -> Image | None:

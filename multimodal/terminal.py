@@ -14,6 +14,8 @@ from multimodal.build import Program
 from multimodal.errors import MultimodalError
 from multimodal.messages import (
     Conversation,
+    ImageMade,
+    ImagePart,
     Message,
     Notice,
     Progress,
@@ -23,8 +25,9 @@ from multimodal.messages import (
     Transcript,
 )
 
+TOLD = ("Fetching", "Loading", "Drawing")
 TOLD_STAGES = 4
-"""Into how many steps the news of a download is cut."""
+"""Into how many steps the news of a download, or of a drawing, is cut."""
 
 
 def converse(program: Program, talk: Conversation) -> None:
@@ -55,6 +58,7 @@ def ask(program: Program, talk: Conversation, question: str, files: list[Path]) 
 
 def _print_reply(program: Program, talk: Conversation) -> Message:
     text, told = "", set()
+    pictures: list[ImagePart] = []
     with _stopped_by_ctrl_c() as stop:
         for event in program.assistant.reply(talk, stop):
             match event:
@@ -67,13 +71,16 @@ def _print_reply(program: Program, talk: Conversation) -> Message:
                     _aside(f"heard: “{part.transcript}”")
                 case Notice(note):
                     _aside(note)
-                case Progress(doing, fraction) if doing.startswith(("Fetching", "Loading")):
+                case ImageMade(picture):
+                    pictures.append(picture)
+                    print(program.media.path(picture))
+                case Progress(doing, fraction) if doing.startswith(TOLD):
                     stage = doing.partition(":")[0], int((fraction or 0) * TOLD_STAGES)
                     if stage not in told:
                         told.add(stage)
                         _aside(doing)
     print()
-    return Message("assistant", (TextPart(text),))
+    return Message("assistant", (TextPart(text), *pictures))
 
 
 @contextmanager

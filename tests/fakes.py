@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,21 +13,33 @@ from pathlib import Path
 from typing import Any, cast
 
 import uvicorn
+from PIL import Image
 from starlette.applications import Starlette
 
 from multimodal.api import routes
 from multimodal.architectures import Measured
 from multimodal.assistant import Assistant
-from multimodal.backends.base import Backend, ImageRequest, SpeechRequest, TextRequest
-from multimodal.build import Fetching, Program, read_catalog
-from multimodal.cards import FolderSource, ModelCard
+from multimodal.backends.base import Backend, DrawRequest, ImageRequest, SpeechRequest, TextRequest
+from multimodal.build import EMBEDDED, Fetching, Program, read_catalog
+from multimodal.cards import AUTO, ModelCard
 from multimodal.errors import MultimodalError
 from multimodal.media import MediaFolder
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.simulated import Simulated
 from multimodal.memory.transfers import Report, Source
-from multimodal.messages import Description, Event, Progress, Task, TextDelta, Transcript, Usage
+from multimodal.messages import (
+    Description,
+    Drawn,
+    Event,
+    Preview,
+    Progress,
+    Task,
+    TextDelta,
+    Transcript,
+    Usage,
+)
 from multimodal.settings import read_settings
+from multimodal.sources import FolderSource
 from multimodal.store import Store
 from multimodal.weights import Weights
 
@@ -64,6 +78,8 @@ class FakeBackend:
         if isinstance(request, SpeechRequest):
             heard = replace(request.part, transcript=self.source.transcript, language="en")
             yield Transcript(heard)
+        elif isinstance(request, DrawRequest):
+            yield from self._drawn(request, stop)
         elif isinstance(request, ImageRequest):
             yield Description(replace(request.part, description="a red square"), "A red square.")
         else:
@@ -80,9 +96,29 @@ class FakeBackend:
             finish = "stopped" if stop.is_set() else "stop"
             yield Usage(10, 4, written, 0.1, finish, request.sampling.seed or 1)
 
+    def _drawn(self, request: DrawRequest, stop: threading.Event) -> Iterator[Event]:
+        """A red square a picture, after a grey preview and as many steps as were asked for."""
+        steps, seed = request.steps or 2, request.seed or 1
+        size = (request.width or 64, request.height or 64)
+        for index in range(request.count):
+            for step in range(steps):
+                if stop.is_set():
+                    return
+                yield Progress("Drawing", step / steps)
+                yield Preview(picture(size, "grey", "JPEG"))
+                time.sleep(self.source.step_s)
+            yield Drawn(picture(size, "red", "PNG"), seed + index)
+        yield Usage(3, 0, 0, 0.1, "stop", seed, steps)
+
     def close(self) -> None:
         self.closed = True
         self.source.closed.append(self.card.name)
+
+
+def picture(size: tuple[int, int], colour: str, kind: str) -> bytes:
+    written = io.BytesIO()
+    Image.new("RGB", size, colour).save(written, kind)
+    return written.getvalue()
 
 
 def echo(request: TextRequest) -> list[str | MultimodalError]:
@@ -101,6 +137,7 @@ class FakeSource:
     closed: list[str] = field(default_factory=list)
     fail: list[MultimodalError] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
+    step_s: float = 0.0
     active: int = 0
 
     def __post_init__(self) -> None:
@@ -119,10 +156,10 @@ class FakeSource:
 
 
 def program(data: Path, source: FakeSource, **settings: Any) -> Program:
-    """The embedded profile with these engines in place of the real ones."""
+    """The embedded profile, or another one, with these engines in place of the real ones."""
     chosen = read_settings(data=data, **settings)
     catalog = read_catalog(chosen)
-    profile = catalog.profile("embedded")
+    profile = catalog.profile(EMBEDDED if chosen.profile == AUTO else chosen.profile)
     engines = cast("Source[Backend]", source)
     memory = MemoryManager(Simulated(10**10), int(profile.budget), engines)
     media = MediaFolder(chosen.media_folder)

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from multimodal.cards import Catalog, FileSource
+from multimodal.cards import Catalog
 from multimodal.errors import CardError, UnknownModelError
 from multimodal.memory.footprint import footprint
 from multimodal.messages import Task
+from multimodal.sources import FileSource
 
 CARD = """
 name = "tiny"
@@ -50,6 +51,26 @@ def test_adding_a_model_is_writing_one_file(tmp_path: Path) -> None:
     assert catalog.card("tiny").title == "Tiny"
     assert catalog.profile("mine").default(Task.TEXT) == "tiny"
     assert catalog.profile("mine").default(Task.SPEECH) is None
+
+
+def test_a_quantization_is_chosen_with_the_name(tmp_path: Path) -> None:
+    catalog = catalog_of(tmp_path)
+    plain, eight = catalog.card("mistral-7b-instruct"), catalog.card("mistral-7b-instruct:int8")
+    assert (eight.name, eight.base) == ("mistral-7b-instruct:int8", plain.name)
+    assert eight.title == "Mistral 7B (int8)"
+    assert footprint(eight).weights > 1.5 * footprint(plain).weights
+    assert eight.source == plain.source, "the same files"
+    with pytest.raises(UnknownModelError, match=r"not offered in 'q4'\. Known: nf4-double"):
+        catalog.card("mistral-7b-instruct:q4")
+    assert catalog.title("gone") == "gone"
+
+
+def test_a_profile_may_name_a_quantization(tmp_path: Path) -> None:
+    catalog = catalog_of(tmp_path, profile=PROFILE.replace('"tiny"', '"phi-2:int8"'))
+    name = catalog.profile("mine").default(Task.TEXT)
+    assert name == "phi-2:int8"
+    with pytest.raises(CardError, match="profile mine: Phi-2 is not offered in 'int3'"):
+        catalog_of(tmp_path, profile=PROFILE.replace('"tiny"', '"phi-2:int3"'))
 
 
 def test_the_footprint_counts_the_cache_of_every_slot(tmp_path: Path) -> None:

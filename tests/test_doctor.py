@@ -372,8 +372,9 @@ def room(card_gb: float, budget: int | None = None, usable: bool = True) -> Room
 def test_a_card_of_12_gb_runs_its_profile_by_swapping(catalog: Catalog) -> None:
     found = card_line(catalog, room(12.88)).found
     assert "fits by swapping" in found
-    assert "Whisper small" in found
+    assert "python app.py --device cuda --profile gpu-12gb" in found
     assert "--budget" not in found
+    assert "python app.py" not in card_line(catalog, room(12.88, usable=False)).found
 
 
 def test_a_large_budget_on_a_large_card_holds_all_at_once(catalog: Catalog) -> None:

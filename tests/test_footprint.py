@@ -13,7 +13,7 @@ from gguf import GGUFReader
 from torch import nn
 
 from multimodal.architectures import Architecture, Gguf, Modules, Part
-from multimodal.cards import ModelCard
+from multimodal.cards import Catalog, ModelCard
 from multimodal.errors import CardError
 from multimodal.memory.activation import measured, peak_bytes
 from multimodal.memory.footprint import footprint, kv_bytes
@@ -109,6 +109,33 @@ PUBLISHED = {
         859_520_964,
     ),
 }
+
+
+# The same, of the shipped cards.
+PUBLISHED_CARDS = {
+    "llama-2-7b-chat": 6_738_415_616,
+    "llama-2-13b-chat": 13_015_864_320,
+    "llama-3-8b-instruct": 8_030_261_248,
+    "mistral-7b-instruct": 7_248_023_552,
+    "phi-2": 2_779_683_840,
+    "gemma-2b-it": 2_506_172_416,
+    "gemma-7b-it": 8_537_680_896,
+    "gpt2": 124_439_808,
+    "llava-1.5-7b": 7_063_427_072,
+    "llava-next-mistral-7b": 7_566_747_648,
+    "smolvlm-256m": 256_484_928,
+    "smolvlm-500m": 507_482_304,
+    # U-Net, decoder and encoder, and both text encoders.
+    "stable-diffusion-xl": 2_567_463_684 + 83_653_863 + 123_060_480 + 694_659_840,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED_CARDS)
+def test_every_card_has_the_parameters_its_authors_publish(catalog: Catalog, name: str) -> None:
+    shape = catalog.card(name).architecture
+    assert isinstance(shape, Modules)
+    found = sum(math.prod(t.shape) for t in tensors(shape) if t.parameter)
+    assert found == PUBLISHED_CARDS[name]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

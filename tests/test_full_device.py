@@ -13,7 +13,7 @@ from PIL import Image
 from small_memory import use
 
 from multimodal.assistant import Assistant
-from multimodal.backends.base import ImageRequest, SpeechRequest, TextRequest
+from multimodal.backends.base import DrawRequest, ImageRequest, SpeechRequest, TextRequest
 from multimodal.cards import Catalog, ModelCard
 from multimodal.errors import BackendError, DeviceFullError
 from multimodal.media import MediaFolder
@@ -186,3 +186,15 @@ def test_a_conversation_about_pictures_gives_up_pixels_before_words() -> None:
     assert isinstance(second, TextRequest)
     assert (first.pictures[0][1].size, first.context_tokens) == ((400, 400), None)
     assert (second.pictures[0][1].size, second.context_tokens) == ((400, 400), 2048)
+
+
+def test_a_drawing_is_made_smaller(catalog: Catalog) -> None:
+    artist = catalog.card("stable-diffusion-1.5")
+    ((told, less),) = smaller(DrawRequest("a cat"), artist)
+    assert told == "The device was full; 256 x 256 pixels are drawn."
+    assert isinstance(less, DrawRequest)
+    assert (less.prompt, less.width, less.height) == ("a cat", 256, 256)
+    ((_, wide),) = smaller(DrawRequest("a cat", width=768, height=512), artist)
+    assert isinstance(wide, DrawRequest)
+    assert (wide.width, wide.height) == (384, 256)
+    assert not list(smaller(less, artist))

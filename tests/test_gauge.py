@@ -15,7 +15,9 @@ from multimodal.memory.records import Decision
 from multimodal.memory.simulated import Simulated
 from multimodal.web.gauge import decision_sentence, gauge
 
-TITLES = {"a": "Model A", "b": "<B>"}
+
+def title(name: str) -> str:
+    return {"a": "Model A", "b": "<B>"}.get(name, name)
 
 
 def plain(html: str) -> str:
@@ -24,10 +26,10 @@ def plain(html: str) -> str:
 
 def test_the_gauge_shows_what_is_there_in_use_and_mirrored() -> None:
     memory = manager(100, device=Simulated(100, host_bytes=1000))
-    assert "No model is loaded yet" in gauge(memory.snapshot(), TITLES)
+    assert "No model is loaded yet" in gauge(memory.snapshot(), title)
     use(memory, A, C)
     with leased(memory, B, workspace=10):
-        html = gauge(memory.snapshot(), TITLES)
+        html = gauge(memory.snapshot(), title)
     assert "&lt;B&gt;" in html
     assert "<B>" not in html
     words = plain(html)
@@ -45,14 +47,14 @@ def test_the_gauge_shows_what_is_there_in_use_and_mirrored() -> None:
 def test_the_last_decision_is_told_with_its_reason() -> None:
     gb = 10**9
     decision = Decision("a", 3 * gb, gb, ("b",), 0.1, "restored", 2 * gb)
-    assert decision_sentence(decision, TITLES) == (
+    assert decision_sentence(decision, title) == (
         "Last: Model A restored in 0.10 s (20.0 GB/s); it needed 3.00 GB and 1.00 GB were free, "
         "so <B> left."
     )
     alone = replace(decision, victims=(), how="loaded")
-    assert decision_sentence(alone, TITLES).endswith("1.00 GB were free, nothing had to go.")
+    assert decision_sentence(alone, title).endswith("1.00 GB were free, nothing had to go.")
     failed = replace(decision, error="Broken.")
-    assert decision_sentence(failed, TITLES) == "Last: Model A could not be brought: Broken."
+    assert decision_sentence(failed, title) == "Last: Model A could not be brought: Broken."
 
 
 def test_metrics_are_the_books(tmp_path: Path) -> None:

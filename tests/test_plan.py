@@ -9,14 +9,15 @@ from itertools import combinations
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from fakes import FakeSource, program
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multimodal.architectures import Measured
 from multimodal.cards import Catalog
-from multimodal.errors import SettingsError
-from multimodal.fit import answer
+from multimodal.errors import SettingsError, UnknownModelError
+from multimodal.fit import answer, answer_for
 from multimodal.memory.certificate import CUDA_CONTEXT_BYTES, Member, certify, together
 from multimodal.memory.footprint import Footprint, footprint
 from multimodal.memory.plan import Request, plan
@@ -57,6 +58,7 @@ def test_a_model_too_large_for_the_card_is_named() -> None:
 sizes = st.lists(st.tuples(st.integers(1, 20), st.integers(0, 8)), min_size=1, max_size=5)
 
 
+@settings(deadline=None)
 @given(sizes, st.integers(1, 60))
 def test_a_certificate_is_kept_by_every_order_of_turns(
     pairs: list[tuple[int, int]], budget: int
@@ -75,6 +77,7 @@ def test_a_certificate_is_kept_by_every_order_of_turns(
         assert (found.verdict == "together") == (together(members) <= budget)
 
 
+@settings(deadline=None)
 @given(sizes, st.integers(1, 60))
 def test_no_other_choice_moves_fewer_bytes(pairs: list[tuple[int, int]], budget: int) -> None:
     members = [member(f"m{i}", *pair) for i, pair in enumerate(pairs)]
@@ -97,7 +100,7 @@ def test_no_other_choice_moves_fewer_bytes(pairs: list[tuple[int, int]], budget:
 
 
 def gpu(catalog: Catalog, budget: int, **more: Any) -> Request:
-    cards = tuple(catalog.card(name) for name in catalog.profile("gpu-12gb").names)
+    cards = tuple(catalog.card(name) for name in catalog.profile("gpu-12gb").defaults)
     return Request(cards, budget, CUDA_CONTEXT_BYTES, **more)
 
 
@@ -151,9 +154,9 @@ def test_the_page_plans_with_a_persons_own_profile(tmp_path: Any) -> None:
     )
     panel = FittingPanel.__new__(FittingPanel)
     panel._program = program(tmp_path, FakeSource())
-    assert "Fits together, 1.16 GB spare." in panel.work_out("mine", "")
-    assert "Fits together, 0.16 GB spare." in panel.work_out("mine", " 1GB ")
-    assert "--budget lots: write a size" in panel.work_out("mine", "lots")
+    assert "Fits together, 1.16 GB spare." in panel.work_out("mine", None, "")
+    assert "Fits together, 0.16 GB spare." in panel.work_out("mine", [], " 1GB ")
+    assert "--budget lots: write a size" in panel.work_out("mine", [], "lots")
 
 
 def test_what_is_no_text_model_has_no_training(catalog: Catalog) -> None:
@@ -194,7 +197,14 @@ def test_the_embedded_profile_is_certified_too() -> None:
 
 @pytest.mark.parametrize(
     ("device", "profile"),
-    [("sim:12GB", "gpu-12gb"), ("sim:2GB", "embedded"), ("cuda", "gpu-12gb"), ("cpu", "embedded")],
+    [
+        ("sim:24GB", "gpu-24gb"),
+        ("sim:12GB", "gpu-12gb"),
+        ("sim:8GB", "gpu-8gb"),
+        ("sim:2GB", "embedded"),
+        ("cuda", "gpu-12gb"),
+        ("cpu", "embedded"),
+    ],
 )
 def test_a_card_that_is_not_here_can_be_planned_for(device: str, profile: str) -> None:
     assert answer(read_settings(device=device)).profile.name == profile
@@ -214,8 +224,41 @@ def test_bad_use_of_the_command_is_told(arguments: tuple[str, ...], sentence: st
     assert sentence in told.stderr
 
 
-def test_a_profile_that_cannot_run_yet_says_so_at_the_start(tmp_path: Any) -> None:
+def test_a_profile_that_cannot_run_says_so_at_the_start(tmp_path: Any) -> None:
     from multimodal.build import build
 
-    with pytest.raises(SettingsError, match="multimodal fit --profile gpu-12gb"):
-        build(read_settings(profile="gpu-12gb", data=tmp_path))
+    models = tmp_path / "models"
+    card = (ROOT / "models/cards/text-generation/phi-2.toml").read_text("utf-8")
+    card = card.replace('name = "phi-2"', 'name = "odd"').replace("causal_lm", "odd_family")
+    profile = 'name = "odd"\ntitle = "Odd"\ndevice = "cpu"\nbudget = "9GB"\n'
+    for path, text in {
+        "cards/text-generation/odd.toml": card,
+        "profiles/odd.toml": f'{profile}[models]\ntext-generation = ["odd"]\n',
+    }.items():
+        (models / path).parent.mkdir(parents=True, exist_ok=True)
+        (models / path).write_text(text, "utf-8")
+    with pytest.raises(SettingsError, match=r"odd_family.*multimodal fit --profile odd"):
+        build(read_settings(profile="odd", data=tmp_path))
+
+
+def test_a_set_of_ones_own_is_certified(catalog: Catalog) -> None:
+    found = answer(
+        read_settings(budget="12GB"), models=("llama-3-8b-instruct", "llava-next-mistral-7b")
+    )
+    names = [line.member.card for line in found.plan.certificate.lines]
+    assert names == ["llama-3-8b-instruct", "llava-next-mistral-7b"]
+    assert found.plan.certificate.reserve_bytes, "a budget alone is taken for a card"
+    with pytest.raises(UnknownModelError, match="did you mean 'phi-2'"):
+        answer(read_settings(), models=("phi2",))
+
+
+# Whole profiles, each for the machine it names.
+@pytest.mark.parametrize("name", ["laptop", "gpu-8gb", "gpu-12gb", "gpu-24gb"])
+def test_every_profile_is_certified_for_its_budget(catalog: Catalog, name: str) -> None:
+    profile = catalog.profile(name)
+    certificate = answer_for(catalog, profile).plan.certificate
+    assert certificate.verdict != "impossible"
+    assert certificate.peak_bytes <= profile.budget
+    for card in map(catalog.card, profile.names):
+        alone = answer_for(catalog, profile, models=(card.name,)).plan.certificate
+        assert alone.verdict == "together", f"{card.name}: {alone.sentence}"

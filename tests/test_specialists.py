@@ -57,7 +57,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "text-generation",
             data / family,
             config=config,
-            quantization=[kind],
+            quantization=[kind, "bf16"],
             context_tokens=128 if family == "gpt2" else 512,
             **text,
         )
@@ -135,6 +135,13 @@ def test_words_and_pictures_go_to_their_specialists_which_take_turns(
 def test_a_person_may_choose_another_model(program: Program) -> None:
     _, outcome = answers(program, "Is it red?", model="tiny-gpt2")
     assert models_of(outcome) == ["tiny-gpt2"]
+
+
+def test_a_person_may_choose_another_quantization(program: Program) -> None:
+    _, outcome = answers(program, "Is it red?", model="tiny-gpt2:bf16")
+    assert models_of(outcome) == ["tiny-gpt2:bf16"]
+    held = {entry.card: entry.size_bytes for entry in program.memory.snapshot().held}
+    assert held["tiny-gpt2:bf16"] > 700_000, "not packed into 8 bits"
 
 
 def test_a_text_model_that_was_chosen_is_told_what_the_seeing_one_saw(

@@ -15,10 +15,11 @@ from whisper_conversion import convert
 from multimodal.backends import hearing
 from multimodal.backends.base import Backend, SpeechRequest, load
 from multimodal.backends.hearing import pieces
-from multimodal.cards import Catalog, FolderSource, ModelCard
+from multimodal.cards import Catalog, ModelCard
 from multimodal.errors import BackendError
 from multimodal.media import MediaFolder
 from multimodal.messages import AudioPart, Event, Progress, Transcript
+from multimodal.sources import FolderSource
 
 SPEECH = (
     "The sun rises in the east and sets in the west. In the morning the birds sing and in the "

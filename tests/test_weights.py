@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from conftest import free_port, wait_until
 
-from multimodal.cards import FolderSource, ModelCard
+from multimodal.cards import ModelCard
 from multimodal.errors import TurnStoppedError, WeightsError
 from multimodal.package_index import IndexSettings, parse_pip_config
+from multimodal.sources import FolderSource
 from multimodal.weights import FetchProgress, Weights
 
 NAME = "tiny_weights-1.0-py3-none-any.whl"

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from multimodal.api import chat, speech
+from multimodal.api import chat, images, speech
 from multimodal.api.guard import INVALID, failure, guarded, names_of
 from multimodal.api.metrics import metrics
 from multimodal.build import Program
@@ -36,6 +36,7 @@ def routes(program: Program) -> list[BaseRoute]:
         route("/metrics", metrics, "GET"),
         route("/v1/models", models, "GET"),
         route("/v1/chat/completions", chat.completions, "POST"),
+        route("/v1/images/generations", images.generations, "POST"),
         route("/v1/audio/transcriptions", speech.transcriptions, "POST"),
         route("/v1/audio/translations", speech.translations, "POST"),
         route("/v1", unknown, *METHODS),
@@ -77,6 +78,7 @@ async def models(request: Request, program: Program) -> Response:
             "x_task": card.task,
             "x_title": card.title,
             "x_license": card.license,
+            "x_quantization": card.quantization,
         }
         for card in program.cards
     ]
@@ -84,6 +86,9 @@ async def models(request: Request, program: Program) -> Response:
 
 
 async def unknown(request: Request, program: Program) -> Response:
-    known = "/v1/models, /v1/chat/completions, /v1/audio/transcriptions, /v1/audio/translations"
+    known = (
+        "/v1/models, /v1/chat/completions, /v1/images/generations, /v1/audio/transcriptions, "
+        "/v1/audio/translations"
+    )
     sentence = f"There is no {request.method} {request.url.path} here. Known: {known}."
     return failure(404, sentence, INVALID)

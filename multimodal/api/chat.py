@@ -1,4 +1,9 @@
-"""`/v1/chat/completions`: the assistant's events in the words of OpenAI's chat interface."""
+"""`/v1/chat/completions`: the assistant's events in the words of OpenAI's chat interface.
+
+A picture that was made comes as OpenRouter and LiteLLM send one: in the message's (or delta's)
+`images`, each `{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}`. It is not
+put into `content`, which clients send back with the next question and models would have to read.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +19,14 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from multimodal.api.drive import events, in_thread
 from multimodal.api.guard import described
+from multimodal.api.images import encoded
 from multimodal.api.schemas import ChatRequest
 from multimodal.build import Program
 from multimodal.messages import (
     Description,
     Done,
     Event,
+    ImageMade,
     Outcome,
     Route,
     RouteChosen,
@@ -35,7 +42,7 @@ async def completions(request: Request, program: Program) -> Response:
     body = await request.body()
     asked = await in_thread(lambda: ChatRequest.model_validate_json(body))
     conversation = await in_thread(lambda: asked.conversation(program.media))
-    reply = _Reply(conversation.controls.model)
+    reply = _Reply(conversation.controls.model, program)
     stream = events(lambda stop: program.assistant.reply(conversation, stop), request)
     if asked.stream:
         first = await anext(stream, None)  # an error before the first event keeps its status
@@ -50,12 +57,14 @@ async def completions(request: Request, program: Program) -> Response:
 class _Reply:
     """What the reply has come to."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, program: Program) -> None:
+        self._program = program
         self.id = f"chatcmpl-{new_id()}"
         self.created = int(time.time())
         self.model = model
         self.text: list[str] = []
         self.found: list[dict[str, Any]] = []
+        self.images: list[dict[str, Any]] = []
         self.outcome = Outcome()
 
     def saw(self, event: Event | None) -> str | None:
@@ -74,6 +83,9 @@ class _Reply:
                 )
             case Description(part):
                 self.found.append({"description": part.description})
+            case ImageMade(part):
+                address = {"url": f"data:{part.media_type};base64,{encoded(self._program, part)}"}
+                self.images.append({"type": "image_url", "image_url": address})
             case RouteChosen(Route(steps=(*_, last))):
                 self.model = last.card
             case Done(outcome):
@@ -99,7 +111,9 @@ class _Reply:
         return {**{name: told[name] for name in kept}, "found": self.found}
 
     def whole(self) -> dict[str, Any]:
-        message = {"role": "assistant", "content": "".join(self.text)}
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(self.text)}
+        if self.images:
+            message["images"] = self.images
         choice = {"index": 0, "message": message, "finish_reason": self.finish, "logprobs": None}
         return {
             **self._head("chat.completion"),
@@ -134,6 +148,8 @@ async def _lines(
             async for event in happening:
                 if text := reply.saw(event):
                     yield reply.chunk({"content": text})
+                elif isinstance(event, ImageMade):
+                    yield reply.chunk({"images": reply.images[-1:]})
                 elif event is None:
                     yield ": still at it\n\n"
     except Exception as error:  # the status is sent already, so it is told in the stream

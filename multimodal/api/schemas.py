@@ -10,8 +10,9 @@ import base64
 import binascii
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from multimodal.backends.base import DrawRequest
 from multimodal.cards import AUTO
 from multimodal.errors import PromptError, RequestError
 from multimodal.media import MediaFolder
@@ -108,6 +109,60 @@ class ChatRequest(_Request):
         limit = self.max_completion_tokens or self.max_tokens
         sampling = Sampling(self.temperature, self.top_p, None, limit, self.seed, stop)
         return Conversation(said, Controls(self.model, system, sampling))
+
+
+Pixels = Annotated[int, Field(ge=1, le=8192)]
+
+
+def _as_sides(size: Any) -> Any:
+    """“512x768” as two numbers; “auto” as none."""
+    if size == AUTO or not isinstance(size, str):
+        return None if size == AUTO else size
+    sides = size.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() for side in sides):
+        raise RequestError(f"size {size!r} is not one such as 512x512, width first.")
+    return sides
+
+
+class ImagesRequest(_Request):
+    """The body of `/v1/images/generations`; the last four fields are not OpenAI's."""
+
+    prompt: str = Field(min_length=1, max_length=32_000)
+    model: str = AUTO
+    n: int = Field(1, ge=1, le=10)
+    size: Annotated[tuple[Pixels, Pixels] | None, BeforeValidator(_as_sides)] = None
+    response_format: Literal["b64_json"] = "b64_json"
+    negative_prompt: str = Field("", max_length=32_000)
+    steps: int | None = Field(None, ge=1, le=200)
+    guidance_scale: float | None = Field(None, ge=0, le=30)
+    seed: int | None = Field(None, ge=0, lt=2**31)
+
+    @field_validator("response_format", mode="before")
+    @classmethod
+    def _inside_the_reply(cls, wanted: Any) -> Any:
+        if wanted == "url":
+            raise RequestError(
+                "Pictures are kept at no address that others could open: ask for response_format "
+                "b64_json."
+            )
+        return wanted
+
+    def drawing(self) -> DrawRequest:
+        """Raises PromptError where there is nothing to draw."""
+        if not (prompt := self.prompt.strip()):
+            raise PromptError("The prompt is empty. Say what to draw.")
+        width, height = self.size or (None, None)
+        return DrawRequest(
+            prompt=prompt,
+            negative_prompt=self.negative_prompt.strip(),
+            width=width,
+            height=height,
+            steps=self.steps,
+            guidance=self.guidance_scale,
+            seed=self.seed,
+            count=self.n,
+            preview_every_s=None,
+        )
 
 
 def _words(message: ChatMessage) -> str:

@@ -79,7 +79,29 @@ class ImageRequest:
     question: str = ""
 
 
-Request = TextRequest | SpeechRequest | ImageRequest
+@dataclass(frozen=True, slots=True)
+class DrawRequest:
+    """`prompt`: the thing to draw. `source`: a picture (RGB) to draw anew, by the share `strength`.
+
+    None leaves a value to the card; a seed is then drawn by chance. The pictures of a `count` are
+    made one after another, with `seed`, `seed` + 1 ... A preview comes every `preview_every_s`
+    seconds at most; None asks for none.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int | None = None
+    count: int = 1
+    source: Image | None = None
+    strength: float | None = None
+    preview_every_s: float | None = 0.7
+
+
+Request = TextRequest | SpeechRequest | ImageRequest | DrawRequest
 
 
 class Backend(Protocol):

@@ -50,7 +50,7 @@ def _models(settings: Settings, machine: Machine) -> tuple[bool, list[Finding]]:
     usable_card = bool(machine.build.card) or settings.device_kind == "sim"
     loads = bool(machine.torch) and not machine.build.error
     room = Room(card, machine.memory_bytes, budget, usable_card, loads)
-    cards = [catalog.card(name) for name in chosen.names]
+    cards = [catalog.card(name) for name in chosen.defaults]
     found = [*lines(catalog, chosen, room), *supplies(settings, cards)]
     return asked or chosen.device == "cuda", found
 

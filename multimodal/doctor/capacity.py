@@ -30,7 +30,8 @@ class Room:
 
 
 def lines(catalog: Catalog, chosen: Profile, room: Room) -> Iterator[Finding]:
-    """A finding for each profile; only the one that is chosen can fail."""
+    """A finding for each profile and the models it starts with, one a task; only the profile that
+    is chosen can fail."""
     known = {profile.name: profile for profile in (*catalog.profiles, chosen)}
     for profile in known.values():
         yield line(catalog, profile, room, profile.name == chosen.name)
@@ -38,7 +39,7 @@ def lines(catalog: Catalog, chosen: Profile, room: Room) -> Iterator[Finding]:
 
 def line(catalog: Catalog, profile: Profile, room: Room, chosen: bool) -> Finding:
     name = f"profile {profile.name}"
-    cards = [catalog.card(card) for card in profile.names]
+    cards = [catalog.card(card) for card in profile.defaults]
     budget = room.budget or int(profile.budget)
     here = room.card if profile.device == "cuda" else room.memory
     if not here:

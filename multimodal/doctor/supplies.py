@@ -10,12 +10,13 @@ import httpx2 as httpx
 from huggingface_hub import constants, get_session, get_token
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from multimodal.cards import FolderSource, HubSource, ModelCard, WheelSource
+from multimodal.cards import ModelCard
 from multimodal.doctor.finding import Finding
 from multimodal.errors import MultimodalError, WeightsError
 from multimodal.package_index import PackageIndex, pip_settings
 from multimodal.settings import Settings, prepare_data_folder
 from multimodal.sizes import gigabytes
+from multimodal.sources import FolderSource, HubSource, WheelSource
 from multimodal.weights import Weights
 
 ASK_S = 5.0

@@ -75,9 +75,12 @@ class Desk:
         last = conversation.messages[-1] if conversation.messages else None
         if asked is None or last is None or last.outcome is None:
             return []
-        used = [step.card for route in last.outcome.routes for step in route.steps][-1:]
+        steps = [step for route in last.outcome.routes for step in route.steps][-1:]
+        used = [step.card for step in steps]
         fitting = {Task.TEXT}
-        if any(message.images for message in conversation.messages):
+        if any(step.task is Task.DRAW for step in steps):
+            fitting = {Task.DRAW}
+        elif any(message.images for message in conversation.messages):
             fitting.add(Task.IMAGE)
         if asked.recordings:
             fitting.add(Task.SPEECH)

@@ -23,18 +23,23 @@ class FittingPanel:
         profiles = [(profile.title, profile.name) for profile in program.catalog.profiles]
         with gr.Accordion("What fits?", open=False, elem_id="fit"):
             self.profile = gr.Dropdown(profiles, value=program.profile.name, label="Set of models")
+            choices = [(card.title, card.name) for card in program.catalog.cards]
+            self.models = gr.Dropdown(
+                choices, multiselect=True, label="Models", info="Empty: one a task, the set's own"
+            )
             self.budget = gr.Textbox(
                 "", label="Budget", placeholder="12GB", info="Empty: the set's own", max_lines=1
             )
             self.ask = gr.Button("Work it out", size="sm", elem_id="fit-ask")
             self.told = gr.HTML(elem_id="fit-told")
 
-    def work_out(self, profile: str, budget: str) -> str:
+    def work_out(self, profile: str, models: list[str] | None, budget: str) -> str:
         """The certificate as HTML; what is wrong with the budget, in its place."""
         catalog = self._program.catalog
         try:
             size = byte_size("budget", budget.strip()) if budget.strip() else None
-            return drawn(answer_for(catalog, catalog.profile(profile), size))
+            chosen = catalog.profile(profile)
+            return drawn(answer_for(catalog, chosen, size, models=models or ()))
         except MultimodalError as error:
             return f'<p class="fit-wrong" role="alert">{escape(str(error))}</p>'
 

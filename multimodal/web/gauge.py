@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
 
 from multimodal.memory.records import Decision, Held, Snapshot
 from multimodal.sizes import gigabytes
 from multimodal.weights import FetchProgress
 
+TitleOf = Callable[[str], str]
 
-def gauge(snapshot: Snapshot, titles: Mapping[str, str]) -> str:
+
+def gauge(snapshot: Snapshot, title: TitleOf) -> str:
     """The budget as a bar with one segment a model, what each does, and the last decision."""
     budget = max(1, snapshot.budget_bytes)
     segments = "".join(
@@ -28,12 +30,12 @@ def gauge(snapshot: Snapshot, titles: Mapping[str, str]) -> str:
         f"<span>{used} of {whole} · {escape(snapshot.device)}</span></p>"
         f'<div role="meter" aria-label="{escape(label)}" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{100 * snapshot.used_bytes / budget:.0f}">{segments}</div>'
-        f"<ul>{''.join(_rows(snapshot, titles))}</ul>{_last(snapshot, titles)}"
+        f"<ul>{''.join(_rows(snapshot, title))}</ul>{_last(snapshot, title)}"
         f"{_simulated(snapshot)}</section>"
     )
 
 
-def _rows(snapshot: Snapshot, titles: Mapping[str, str]) -> list[str]:
+def _rows(snapshot: Snapshot, title: TitleOf) -> list[str]:
     rows = [(held.card, _state(held)) for held in snapshot.held]
     rows += [(mirror.card, "kept in host memory") for mirror in snapshot.mirrored]
     if snapshot.workspace_bytes:
@@ -43,8 +45,7 @@ def _rows(snapshot: Snapshot, titles: Mapping[str, str]) -> list[str]:
     if not rows:
         return ["<li><span>No model is loaded yet</span></li>"]
     return [
-        f"<li><span>{escape(titles.get(name, name))}</span><span>{words}</span></li>"
-        for name, words in rows
+        f"<li><span>{escape(title(name))}</span><span>{words}</span></li>" for name, words in rows
     ]
 
 
@@ -54,23 +55,23 @@ def _state(held: Held) -> str:
     return f"{gigabytes(held.size_bytes)}{' · in use' if held.leases else ''}"
 
 
-def _last(snapshot: Snapshot, titles: Mapping[str, str]) -> str:
+def _last(snapshot: Snapshot, title: TitleOf) -> str:
     if not snapshot.decisions:
         return ""
-    return f"<p class='last'>{escape(decision_sentence(snapshot.decisions[-1], titles))}</p>"
+    return f"<p class='last'>{escape(decision_sentence(snapshot.decisions[-1], title))}</p>"
 
 
-def decision_sentence(decision: Decision, titles: Mapping[str, str]) -> str:
+def decision_sentence(decision: Decision, title: TitleOf) -> str:
     """What the memory manager did last, and why."""
-    title = titles.get(decision.card, decision.card)
+    name = title(decision.card)
     if decision.error:
-        return f"Last: {title} could not be brought: {decision.error}"
+        return f"Last: {name} could not be brought: {decision.error}"
     speed = f" ({decision.bytes_per_s / 1e9:.1f} GB/s)" if decision.how == "restored" else ""
-    done = f"Last: {title} {decision.how} in {decision.seconds:.2f} s{speed}"
+    done = f"Last: {name} {decision.how} in {decision.seconds:.2f} s{speed}"
     free = f"{gigabytes(max(0, decision.free_bytes))} were free"
     if not decision.victims:
         return f"{done}; {free}, nothing had to go."
-    gone = ", ".join(titles.get(name, name) for name in decision.victims)
+    gone = ", ".join(map(title, decision.victims))
     return f"{done}; it needed {gigabytes(decision.needed_bytes)} and {free}, so {gone} left."
 
 

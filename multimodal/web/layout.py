@@ -44,6 +44,7 @@ class Layout:
             self.penalty,
             self.tokens,
             self.seed,
+            *self.drawing,
         ]
 
     def defaults(self) -> SamplingDefaults:
@@ -78,6 +79,7 @@ class Layout:
             )
             with gr.Accordion("Instructions and sampling", open=False, elem_id="controls"):
                 self._sampling()
+            self.drawing = self._drawing() if self.program.profile.default(Task.DRAW) else []
             self.gauge = gr.HTML(elem_id="gauge")
             self.fit = FittingPanel(self.program)
 
@@ -107,6 +109,32 @@ class Layout:
             None, precision=0, minimum=0, label="Seed", info="Empty: random", elem_id="seed"
         )
         self.reset = gr.Button("Back to the defaults", size="sm")
+
+    def _drawing(self) -> list[Any]:
+        """The inputs that make a `Drawing`; empty ones leave it to the model's card."""
+        own = "Empty: the model's own"
+        with gr.Accordion("Pictures", open=False, elem_id="drawing"):
+            return [
+                gr.Textbox(
+                    label="Negative prompt",
+                    elem_id="negative",
+                    info="What a picture should not show.",
+                    lines=2,
+                    max_length=2000,
+                ),
+                gr.Number(
+                    None,
+                    precision=0,
+                    minimum=1,
+                    maximum=200,
+                    label="Steps",
+                    info=own,
+                    elem_id="steps",
+                ),
+                gr.Number(None, minimum=0, maximum=30, step=0.5, label="Guidance", info=own),
+                gr.Number(None, precision=0, minimum=64, step=8, label="Width (pixels)", info=own),
+                gr.Number(None, precision=0, minimum=64, step=8, label="Height (pixels)", info=own),
+            ]
 
     def _main(self) -> None:
         self.fetching = gr.HTML(elem_id="fetching")

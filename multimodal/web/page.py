@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ import gradio as gr
 from multimodal.build import Program
 from multimodal.cards import AUTO
 from multimodal.errors import MultimodalError
-from multimodal.messages import Controls, Sampling, new_id
+from multimodal.messages import Controls, Drawing, Sampling, new_id
 from multimodal.web import gauge, render
 from multimodal.web.desk import Desk, Visitor
 from multimodal.web.layout import TITLE, Layout
@@ -28,7 +29,6 @@ class Page:
     def __init__(self, program: Program, secret: str, examples: Path | None = None) -> None:
         self.program = program
         self.desk = Desk(program)
-        self._titles = {card.name: card.title for card in program.catalog.cards}
         self._visitors: dict[str, Visitor] = {}
         # What a message shows is served from where it is kept, not copied into Gradio's cache.
         gr.set_static_paths([program.settings.media_folder, *([examples] if examples else [])])
@@ -62,7 +62,7 @@ class Page:
         for asked in (fit.ask.click, fit.budget.submit):
             asked(
                 fit.work_out,
-                [fit.profile, fit.budget],
+                [fit.profile, fit.models, fit.budget],
                 fit.told,
                 **(quiet | {"show_progress": "full"}),
             )
@@ -103,7 +103,7 @@ class Page:
         return self._gauge(), self._fetching()
 
     def _gauge(self) -> str:
-        return gauge.gauge(self.program.memory.snapshot(), self._titles)
+        return gauge.gauge(self.program.memory.snapshot(), self.program.catalog.title)
 
     def _fetching(self) -> str:
         state, card = self.program.fetching, self.program.catalog.card
@@ -206,6 +206,7 @@ class Page:
             default.repeat_penalty if given.repeat_penalty is None else given.repeat_penalty,
             default.max_tokens if given.max_tokens is None else given.max_tokens,
             given.seed,
+            *(astuple(controls.drawing) if self.ui.drawing else ()),
         ]
 
     def _reset(self) -> list[Any]:
@@ -229,11 +230,21 @@ def controls_of(
     penalty: float,
     tokens: float,
     seed: float | None,
+    negative: str = "",
+    steps: float | None = None,
+    guidance: float | None = None,
+    width: float | None = None,
+    height: float | None = None,
 ) -> Controls:
-    sampling = Sampling(
-        temperature, top_p, penalty, int(tokens), None if seed is None else int(seed)
+    sampling = Sampling(temperature, top_p, penalty, int(tokens), _whole(seed))
+    drawing = Drawing(
+        (negative or "").strip(), _whole(steps), guidance, _whole(width), _whole(height)
     )
-    return Controls(model or AUTO, (system or "").strip(), sampling)
+    return Controls(model or AUTO, (system or "").strip(), sampling, drawing)
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(number)
 
 
 def _answering(**more: Any) -> gr.MultimodalTextbox:

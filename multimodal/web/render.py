@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
@@ -16,6 +17,7 @@ from multimodal.messages import (
     ImagePart,
     Message,
     Outcome,
+    Preview,
     Progress,
     Step,
     TextPart,
@@ -94,9 +96,18 @@ class Renderer:
             "metadata": self._headline(outcome, pending, progress),
         }
         words = self._words(message, pending)
-        return [card, {"role": "assistant", "content": words}] if words else [card]
+        pictures: list[Any] = [self._shown(part) for part in message.images]
+        if draft is not None and draft.preview is not None:
+            pictures.append(_preview(draft.preview))
+        content = [*([words] if words else []), *pictures]
+        if len(content) == 1 and words:
+            return [card, {"role": "assistant", "content": words}]
+        return [card, {"role": "assistant", "content": content}] if content else [card]
 
-    def _words(self, message: Message, pending: bool) -> str | list[Any]:
+    def _shown(self, part: ImagePart) -> dict[str, str]:
+        return {"path": str(self.path_of(part)), "alt_text": part.description or part.name}
+
+    def _words(self, message: Message, pending: bool) -> str:
         text = message.text
         outcome = message.outcome
         if pending:
@@ -109,7 +120,11 @@ class Renderer:
             return (text + "\n\n" if text else "") + "*Stopped.*"
         if outcome.finish == "length":
             return f"{text}\n\n*Cut at the length set for answers. Say “go on” for more.*"
-        return text or "*The model had nothing to say. Press retry, or ask in other words.*"
+        if text or message.images:
+            return text
+        if outcome.steps:  # the safety checker's notice says why there is no picture
+            return f"*{_plain(' '.join(outcome.notices) or 'No picture was made.')}*"
+        return "*The model had nothing to say. Press retry, or ask in other words.*"
 
     # ------------------------------------------------------------ the route card
 
@@ -134,6 +149,8 @@ class Renderer:
         lines += [self._timing_table(outcome)] if outcome.timings else []
         if outcome.completion_tokens:
             lines.append(_tokens(outcome))
+        if outcome.steps:
+            lines.append(_drawn(outcome))
         return "\n\n".join(lines)
 
     def _findings(self, outcome: Outcome, about: Conversation) -> list[str]:
@@ -158,8 +175,7 @@ class Renderer:
         return "\n".join(rows)
 
     def _title(self, card: str) -> str:
-        known = {c.name: c.title for c in self.catalog.cards}
-        return known.get(card, card)
+        return self.catalog.title(card)
 
 
 def _steps(outcome: Outcome | None) -> list[Step]:
@@ -183,6 +199,15 @@ def _tokens(outcome: Outcome) -> str:
     wrote = f"{outcome.completion_tokens} written at {speed:.0f} a second"
     first = f" · first after {outcome.first_token_s:.2f} s" if outcome.first_token_s else ""
     return f"{read} · {wrote}{first} · seed {outcome.seed}"
+
+
+def _drawn(outcome: Outcome) -> str:
+    return f"{outcome.steps} steps of denoising in {outcome.decode_s:.1f} s · seed {outcome.seed}"
+
+
+def _preview(preview: Preview) -> str:
+    """Inside the markup, since it is worth no file."""
+    return f"![Preview](data:image/jpeg;base64,{base64.b64encode(preview.jpeg).decode()})"
 
 
 def _plain(text: str) -> str:

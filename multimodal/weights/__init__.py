@@ -17,10 +17,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from huggingface_hub import HfApi
 
-from multimodal.cards import FileSource, FolderSource, HubSource, ModelCard, WheelSource
+from multimodal.cards import ModelCard
 from multimodal.downloads import raise_if, until_stopped
 from multimodal.errors import WeightsError
 from multimodal.package_index import IndexSettings, pip_settings
+from multimodal.sources import FileSource, FolderSource, HubSource, WheelSource
 from multimodal.weights.address import Address
 from multimodal.weights.hub import Hub
 from multimodal.weights.job import FORBIDDEN, Job, Supplier
@@ -102,7 +103,7 @@ class Weights:
     def _job(
         self, card: ModelCard, on_progress: Report = silent, stop: threading.Event | None = None
     ) -> Job:
-        folder = self._folder / card.name
+        folder = self._folder / card.base
         return Job(card, folder, on_progress, stop, self._offline, self._free_bytes)
 
     def _provide(self, job: Job, supplier: Supplier) -> None:

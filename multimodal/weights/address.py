@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import httpx2 as httpx
 
-from multimodal.cards import FileSource
 from multimodal.downloads import TIMEOUT, fetch
 from multimodal.errors import WeightsError
+from multimodal.sources import FileSource
 from multimodal.weights.job import PART, File, Job
 
 

@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from multimodal.architectures import Facts
-from multimodal.cards import CODE, HubSource
 from multimodal.errors import WeightsError
+from multimodal.sources import CODE, HubSource
 from multimodal.weights.job import PART, PINNED, RECORD, File
 
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".msgpack", ".h5"}

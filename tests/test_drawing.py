@@ -1,0 +1,396 @@
+"""A wish for a picture, from the words to the file: router, assistant, store, HTTP, terminal."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import openai
+import pytest
+from fakes import FakeSource, picture, program, served
+from PIL import Image
+
+from multimodal.asking import Turn, turns
+from multimodal.backends.base import DrawRequest
+from multimodal.build import Program
+from multimodal.cards import Catalog
+from multimodal.chats import Chats, Draft
+from multimodal.errors import RequestError
+from multimodal.messages import (
+    Controls,
+    Conversation,
+    Done,
+    Drawing,
+    ImageMade,
+    ImagePart,
+    Message,
+    Part,
+    Route,
+    Sampling,
+    Task,
+    TextDelta,
+    TextPart,
+)
+from multimodal.prompts import prompt_of, wish_of
+from multimodal.router import Router
+from multimodal.terminal import ask
+
+ANN = "ann"
+PHOTO = ImagePart("a" * 64, "image/webp", 64, 64, "photo.jpg")
+CAT = ImagePart("b" * 64, "image/png", 64, 64, "a cat.png", "a cat")
+
+
+@pytest.fixture
+def source() -> FakeSource:
+    return FakeSource()
+
+
+@pytest.fixture
+def studio(source: FakeSource, tmp_path: Path) -> Iterator[Program]:
+    """A program whose profile has a model that draws."""
+    made = program(tmp_path, source, profile="gpu-12gb")
+    yield made
+    made.close()
+
+
+def said(*parts: Part, before: tuple[Message, ...] = (), model: str = "auto") -> Conversation:
+    return Conversation((*before, Message("user", parts)), Controls(model))
+
+
+def asked(source: FakeSource) -> DrawRequest:
+    assert isinstance(source.requests[-1], DrawRequest)
+    return source.requests[-1]
+
+
+# ------------------------------------------------------------ what to draw
+
+
+@pytest.mark.parametrize(
+    ("words", "prompt"),
+    [
+        ("Draw a cat in the snow", "a cat in the snow"),
+        ("Hi! Can you please draw me a house?", "a house"),
+        ("Make me a picture of a dog.", "a dog"),
+        ("Create a photo-realistic picture of a fox", "a photo-realistic picture of a fox"),
+        ("I'd like an image of a red car", "a red car"),
+        ("Create a logo for my bakery", "a logo for my bakery"),
+        ("Paint a sunset over the sea", "a painting of a sunset over the sea"),
+        ("Can you sketch a dragon?", "a sketch of a dragon"),
+        ("Thanks, that helped! Now draw a dog. It is asleep.", "a dog. It is asleep"),
+        ("Dessine-moi un mouton", "un mouton"),
+        ("Crée une image d'un château", "un château"),
+        ("a cat, in oil", "a cat, in oil"),
+        ("Draw!", "Draw!"),
+    ],
+)
+def test_the_prompt_is_the_thing_to_draw(words: str, prompt: str) -> None:
+    assert prompt_of(words) == prompt
+
+
+@pytest.mark.parametrize(
+    ("words", "wish"),
+    [
+        ("Draw this as a watercolour", "a watercolour"),
+        ("Can you turn this into a cartoon?", "a cartoon"),
+        ("make it look like an oil painting", "an oil painting"),
+        ("Turn this photo into a pencil sketch, please", "a pencil sketch, please"),
+        ("paint this in the style of Van Gogh", "in the style of Van Gogh"),
+        ("Please redraw it with a hat", "with a hat"),
+        ("Create a pencil sketch of this", "a pencil sketch"),
+        ("Transforme cette photo en dessin", "dessin"),
+        ("Turn this into French", None),
+        ("Convert it to a table", None),
+        ("Turn it into a poem", None),
+        ("Make me an image of a dog", None),
+        ("Draw the moon as a face", None),
+        ("Make it blue", None),
+        ("What is in this picture?", None),
+        ("Describe this in the style of a pirate", None),
+    ],
+)
+def test_a_wish_to_draw_anew_names_what_becomes_of_it(words: str, wish: str | None) -> None:
+    assert wish_of(words) == wish
+
+
+# ------------------------------------------------------------ the route
+
+
+@pytest.fixture(scope="module")
+def router(catalog: Catalog) -> Router:
+    return Router(catalog, catalog.profile("gpu-12gb"))
+
+
+def only_step(route: Route) -> tuple[Task, str | None]:
+    (step,) = route.steps
+    return step.task, step.sha256
+
+
+def test_a_wish_for_a_picture_goes_to_the_model_that_draws(router: Router) -> None:
+    route = router.decide(said(TextPart("Draw a cat")))
+    assert (route.rule, only_step(route)) == ("draw", (Task.DRAW, None))
+
+
+def test_a_picture_that_was_sent_is_drawn_anew(router: Router) -> None:
+    route = router.decide(said(PHOTO, TextPart("Turn this into a watercolour")))
+    assert (route.rule, only_step(route)) == ("redraw", (Task.DRAW, PHOTO.sha256))
+    assert route.reason.endswith(".")
+
+
+@pytest.mark.parametrize("words", ["What is this?", "Translate the text", "Turn this into a poem"])
+def test_other_questions_about_a_picture_still_look_at_it(router: Router, words: str) -> None:
+    assert router.decide(said(PHOTO, TextPart(words))).rule == "picture"
+
+
+def test_what_was_just_made_or_shown_may_be_drawn_anew(router: Router) -> None:
+    wish = TextPart("Now draw it as a watercolour")
+    made = (Message("user", (TextPart("Draw a cat"),)), Message("assistant", (CAT,)))
+    shown = (
+        Message("user", (PHOTO, TextPart("What is this?"))),
+        Message("assistant", (TextPart("A cat."),)),
+    )
+    for before, meant in ((made, CAT), (shown, PHOTO)):
+        route = router.decide(said(wish, before=before))
+        assert (route.rule, only_step(route)) == ("redraw", (Task.DRAW, meant.sha256))
+    talk = (Message("user", (TextPart("Hi"),)), Message("assistant", (TextPart("Hello"),)))
+    later = router.decide(said(TextPart("Draw it in blue"), before=(*made, *talk)))
+    assert later.rule == "draw", "what was made longer ago is no longer meant"
+
+
+def test_without_a_model_that_draws_pictures_are_looked_at(catalog: Catalog) -> None:
+    router = Router(catalog, catalog.profile("embedded"))
+    route = router.decide(said(PHOTO, TextPart("Turn this into a watercolour")))
+    assert (route.rule, [step.task for step in route.steps]) == ("picture", [Task.IMAGE, Task.TEXT])
+
+
+def test_the_chosen_model_draws_whatever_the_words_are(router: Router) -> None:
+    name = "stable-diffusion-1.5"
+    route = router.decide(said(TextPart("a cat, in oil"), model=name))
+    assert (route.rule, only_step(route)) == ("draw", (Task.DRAW, None))
+    route = router.decide(said(PHOTO, TextPart("a cat, in oil"), model=name))
+    assert (route.rule, only_step(route)) == ("redraw", (Task.DRAW, PHOTO.sha256))
+    with pytest.raises(RequestError, match="draws from words"):
+        router.decide(said(PHOTO, model=name))
+
+
+# ------------------------------------------------------------ the assistant
+
+
+def test_a_drawing_is_kept_with_how_it_was_made(studio: Program, source: FakeSource) -> None:
+    drawing = Drawing("dogs", 5, 3.0, 96, 64)
+    controls = Controls(sampling=Sampling(seed=7), drawing=drawing)
+    conversation = Conversation((Message("user", (TextPart("Draw a cat"),)),), controls)
+    events = list(studio.assistant.reply(conversation, threading.Event()))
+    request = asked(source)
+    assert (request.prompt, request.negative_prompt, request.seed) == ("a cat", "dogs", 7)
+    assert (request.steps, request.guidance) == (5, 3.0)
+    assert (request.width, request.height, request.source) == (96, 64, None)
+    (part,) = [event.part for event in events if isinstance(event, ImageMade)]
+    assert (part.width, part.height, part.description, part.name) == (96, 64, "a cat", "a cat.png")
+    with Image.open(studio.media.path(part)) as kept:
+        assert kept.getpixel((5, 5)) == (255, 0, 0)
+        assert kept.info == {
+            "prompt": "a cat",
+            "seed": "7",
+            "model": "Stable Diffusion 1.5",
+            "negative prompt": "dogs",
+        }
+    done = events[-1]
+    assert isinstance(done, Done)
+    assert (done.outcome.seed, done.outcome.steps, done.outcome.finish) == (7, 5, "stop")
+
+
+def test_drawing_anew_begins_with_the_picture(studio: Program, source: FakeSource) -> None:
+    photo = studio.media.add_image(picture((80, 40), "blue", "PNG"), "photo.png")
+    talk = said(photo, TextPart("Draw this as a watercolour"))
+    list(studio.assistant.reply(talk, threading.Event()))
+    assert asked(source).prompt == "a watercolour"
+    assert asked(source).source is not None
+    assert asked(source).source.getpixel((1, 1)) == (0, 0, 255)  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def chats(studio: Program) -> Chats:
+    return Chats(studio.store, studio.media, studio.assistant)
+
+
+def answered(chats: Chats, talk: str, words: str, *files: tuple[Path, str]) -> list[Draft]:
+    chats.say(ANN, talk, words, files)
+    return list(chats.answer(ANN, talk, threading.Event()))
+
+
+def test_a_kept_drawing_can_be_talked_about_and_changed(
+    studio: Program, chats: Chats, source: FakeSource
+) -> None:
+    talk = studio.store.create(ANN)
+    drafts = answered(chats, talk, "Draw a cat in the snow")
+    assert any(draft.preview for draft in drafts)
+    assert drafts[-1].preview is None
+    (part,) = studio.store.load(ANN, talk).messages[-1].images
+    assert studio.store.media_in_use() == {part.sha256}
+    answered(chats, talk, "What did you draw?")
+    said_before = source.requests[-1].turns[:2]
+    assert said_before == (
+        ("user", "Draw a cat in the snow"),
+        ("assistant", "[Picture: a cat in the snow]"),
+    )
+    answered(chats, talk, "Draw a house")
+    answered(chats, talk, "Turn it into a watercolour")
+    assert asked(source).prompt == "a house, a watercolour"
+    assert asked(source).source is not None
+
+
+def test_a_made_picture_stands_as_words_for_the_text_model() -> None:
+    made = (Message("user", (TextPart("Draw a cat"),)), Message("assistant", (CAT,)))
+    assert turns(Conversation(made)) == (
+        Turn("user", "Draw a cat"),
+        Turn("assistant", "[Picture: a cat]"),
+    )
+
+
+def test_words_after_a_picture_do_not_push_it_out() -> None:
+    draft = Draft(Conversation(), Message("assistant", ()))
+    draft = draft.after(ImageMade(CAT)).after(TextDelta("There ")).after(TextDelta("it is."))
+    assert (draft.reply.images, draft.reply.text) == ((CAT,), "There it is.")
+
+
+def test_a_stopped_drawing_leaves_no_picture(studio: Program, chats: Chats) -> None:
+    talk, stop = studio.store.create(ANN), threading.Event()
+    chats.say(ANN, talk, "Draw a cat")
+    for draft in chats.answer(ANN, talk, stop):
+        if draft.preview is not None:
+            stop.set()
+    assert draft.reply.images == ()
+    assert draft.reply.outcome is not None
+    assert draft.reply.outcome.finish == "stopped"
+
+
+def test_what_is_set_for_drawing_is_kept_with_the_conversation(studio: Program) -> None:
+    controls = Controls(drawing=Drawing("dogs", 5, 3.0, 96, 64))
+    talk = studio.store.create(ANN, controls)
+    assert studio.store.load(ANN, talk).controls == controls
+
+
+# ------------------------------------------------------------ HTTP, terminal
+
+
+@pytest.fixture
+def client(source: FakeSource, tmp_path: Path) -> Iterator[openai.OpenAI]:
+    with (
+        served(program(tmp_path, source, profile="gpu-12gb")) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        yield client
+
+
+def opened(base64_png: str | None) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(base64_png or "", validate=True)))
+
+
+def test_pictures_are_generated_as_openai_does(client: openai.OpenAI, source: FakeSource) -> None:
+    more = {"negative_prompt": "dogs", "steps": 4, "guidance_scale": 2.5, "seed": 7}
+    reply = client.images.generate(
+        model="auto",
+        prompt=" a cat ",
+        n=2,
+        size="512x768",  # type: ignore[arg-type]
+        response_format="b64_json",
+        extra_body=more,
+    )
+    assert reply.data is not None
+    pictures = [opened(item.b64_json) for item in reply.data]
+    assert [picture.size for picture in pictures] == [(512, 768)] * 2
+    assert [picture.info["seed"] for picture in pictures] == ["7", "8"]
+    told = reply.x_drawing  # type: ignore[attr-defined]
+    assert (told["model"], told["seed"], told["steps"]) == ("stable-diffusion-1.5", 7, 4)
+    request = asked(source)
+    assert request == DrawRequest(
+        "a cat", "dogs", 512, 768, 4, 2.5, 7, count=2, preview_every_s=None
+    )
+
+
+def test_what_is_not_asked_is_left_to_the_card(client: openai.OpenAI, source: FakeSource) -> None:
+    client.images.generate(model="dall-e-3", prompt="a cat", size="auto")
+    assert asked(source) == DrawRequest("a cat", preview_every_s=None)
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ({"prompt": " "}, "The prompt is empty"),
+        ({}, "prompt"),
+        ({"prompt": "a cat", "response_format": "url"}, "b64_json"),
+        ({"prompt": "a cat", "size": "large"}, "size 'large' is not one such as 512x512"),
+        ({"prompt": "a cat", "size": "99999x64"}, "size"),
+        ({"prompt": "a cat", "n": 11}, "n:"),
+        ({"prompt": "a cat", "steps": 0}, "steps"),
+        ({"prompt": "a cat", "model": "mistral-7b-instruct"}, "does not draw"),
+    ],
+)
+def test_bad_requests_are_refused_in_one_sentence(
+    client: openai.OpenAI, body: dict[str, Any], sentence: str
+) -> None:
+    reply = httpx.post(f"{client.base_url}images/generations", json=body)
+    assert reply.status_code == 400
+    assert sentence in reply.json()["error"]["message"]
+
+
+def test_a_profile_that_cannot_draw_says_so(source: FakeSource, tmp_path: Path) -> None:
+    with served(program(tmp_path, source)) as url:
+        reply = httpx.post(f"{url}/v1/images/generations", json={"prompt": "a cat"})
+        assert reply.status_code == 400
+        assert "has no model that draws" in reply.json()["error"]["message"]
+        other = httpx.post(
+            f"{url}/v1/images/generations", headers={"Origin": "https://evil.example"}, json={}
+        )
+        assert other.status_code == 403
+
+
+def test_a_chat_reply_carries_its_picture_beside_the_words(client: openai.OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "Draw a cat"}]
+    whole = client.chat.completions.create(model="auto", messages=messages)
+    message = whole.choices[0].message
+    assert message.content == ""
+    (made,) = message.images  # type: ignore[attr-defined]
+    head, _, data = made["image_url"]["url"].partition(",")
+    assert (made["type"], head) == ("image_url", "data:image/png;base64")
+    assert opened(data).size == (64, 64)
+    streamed = client.chat.completions.create(model="auto", messages=messages, stream=True)
+    deltas = [chunk.choices[0].delta for chunk in streamed if chunk.choices]
+    assert [d.images for d in deltas if hasattr(d, "images")] == [[made]]
+
+
+def test_the_terminal_prints_where_the_picture_is(
+    studio: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk = ask(studio, Conversation(), "Draw a cat", [])
+    (part,) = talk.messages[-1].images
+    assert str(studio.media.path(part)) in capsys.readouterr().out.splitlines()
+    again = ask(studio, replace(talk), "Turn it into a watercolour", [])
+    assert again.messages[-1].images[0].description == "a cat, a watercolour"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "word " * 20_000,
+        "draw this " * 10_000,
+        "turn it into " * 8_000,
+        "make it a " * 10_000,
+        "make it a " + "very " * 20_000,
+        "a" * 100_000,
+        "draw it. " * 11_000,
+        "Draw " + " " * 90_000 + "a",
+    ],
+)
+def test_the_longest_wish_is_read_at_once(words: str) -> None:
+    started_s = time.perf_counter()
+    wish_of(words)
+    prompt_of(words)
+    assert time.perf_counter() - started_s < 10

@@ -1,0 +1,121 @@
+"""Drawing on the page: a real browser, the real app, a tiny random pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny_diffusion as tiny
+from browser import Person, launch
+from conftest import Server, running_app, wait_until
+from fakes import FakeSource, program
+from playwright.sync_api import Browser, sync_playwright
+
+from multimodal.web.page import Page
+
+CARD = """\
+name = "tiny-diffusion"
+title = "Tiny diffusion"
+task = "text-to-image"
+family = "diffusion"
+license = "MIT"
+source = { kind = "folder", path = "FOLDER" }
+architecture = { kind = "measured", weights_bytes = 5_000_000 }
+drawing = { steps = 60, width = 256, height = 256 }
+"""
+PROFILE = """\
+name = "studio"
+title = "Studio"
+device = "cpu"
+budget = "1GB"
+
+[models]
+text-to-image = ["tiny-diffusion"]
+"""
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The app with a profile of a person's own, whose one model draws noise."""
+    data = tmp_path_factory.mktemp("studio")
+    files = tiny.saved(data / "pipeline", tiny.pipeline("sd"))
+    for path, text in {
+        "models/cards/text-to-image/tiny.toml": CARD.replace("FOLDER", files.as_posix()),
+        "models/profiles/studio.toml": PROFILE,
+    }.items():
+        (data / path).parent.mkdir(parents=True)
+        (data / path).write_text(text, "utf-8")
+    with running_app(data, "--profile", "studio") as app:
+        yield app
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = launch(playwright)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def person(browser: Browser, studio: Server) -> Iterator[Person]:
+    person = Person(browser, studio.url)
+    yield person
+    assert person.faults == []
+    person.close()
+
+
+def test_a_drawing_is_previewed_shown_and_kept(person: Person, studio: Server) -> None:
+    person.type("Draw a cat in the snow")
+    person.send()
+    preview = person.page.locator("#chat .message.bot img[src^='data:image/jpeg']")
+    preview.first.wait_for(timeout=60_000)
+    assert preview.first.evaluate("image => image.naturalWidth") == 256
+    assert "Drawing" in person.routes.last.inner_text()
+    person.wait()
+    assert preview.count() == 0
+    shown = person.replies.last.locator("img")
+    assert (studio.data / "media").as_posix() in (shown.get_attribute("src") or "")
+    wait_until(lambda: shown.evaluate("image => image.naturalWidth") == 256, 10)
+    assert "had nothing to say" not in person.page.locator("#chat").inner_text()
+    person.open()
+    person.replies.last.locator("img").wait_for()
+
+
+def test_how_pictures_are_drawn_can_be_set(person: Person) -> None:
+    page = person.page
+    page.get_by_role("button", name="Pictures").click()
+    page.locator("#steps input").fill("3")
+    page.get_by_label("Width").fill("100")
+    page.get_by_label("Height").fill("64")
+    page.locator("#negative textarea").fill("dogs")
+    person.ask("Draw a cat")
+    person.routes.last.locator(".title").click()
+    told = person.routes.last.inner_text()
+    assert "3 steps of denoising" in told
+    assert "seed" in told
+    assert "Drawn at 96x64" in told
+    person.open()
+    person.replies.last.locator("img").wait_for()
+    page.get_by_role("button", name="Pictures").click()
+    assert page.locator("#steps input").input_value() == "3"
+    assert page.locator("#negative textarea").input_value() == "dogs"
+
+
+def test_stop_ends_a_drawing(person: Person) -> None:
+    page = person.page
+    page.get_by_role("button", name="Pictures").click()
+    page.locator("#steps input").fill("200")
+    person.type("Draw a cat")
+    person.send()
+    page.locator("#chat .message.bot img").first.wait_for(timeout=60_000)
+    page.locator("#box .stop-button").click()
+    page.locator("#box .submit-button").wait_for(timeout=5_000)
+    assert "Stopped." in person.reply()
+
+
+def test_a_profile_that_cannot_draw_offers_no_settings_for_it(tmp_path: Path) -> None:
+    made = program(tmp_path, FakeSource())
+    assert Page(made, "secret").ui.drawing == []
+    made.close()
