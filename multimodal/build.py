@@ -123,24 +123,38 @@ def shipped_models() -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / "models"
 
 
-def choose_profile(catalog: Catalog, name: str, card_bytes: int) -> Profile:
-    """The profile of that name; `auto` is the largest one for a GPU whose budget a card of that
-    size holds, else the embedded one. Without a card, `card_bytes` is 0."""
+def choose_profile(
+    catalog: Catalog,
+    name: str,
+    card_bytes: int,
+    can_run: Callable[[str], bool] = has_family,
+) -> Profile:
+    """The profile of that name. `auto` is the largest one for a GPU whose budget a card of that
+    size holds and whose families `can_run`, else the embedded one; without a card, `card_bytes`
+    is 0."""
     if name != AUTO:
         return catalog.profile(name)
     fitting = [
         profile
         for profile in catalog.profiles
-        if profile.device == "cuda" and profile.budget <= card_bytes
+        if profile.device == "cuda"
+        and 0 < profile.budget <= card_bytes
+        and not missing_families(catalog, profile, can_run)
     ]
     return max(fitting, key=lambda profile: profile.budget, default=catalog.profile(EMBEDDED))
 
 
+def missing_families(
+    catalog: Catalog, profile: Profile, can_run: Callable[[str], bool] = has_family
+) -> list[str]:
+    """The families of the profile's models that this version can plan with and not run."""
+    families = {catalog.card(name).family for name in profile.names}
+    return sorted(family for family in families if not can_run(family))
+
+
 def _check_families(catalog: Catalog, profile: Profile) -> None:
     """Raise SettingsError for a profile whose models this version can plan with and not run."""
-    cards = [catalog.card(name) for name in profile.names]
-    missing = sorted({card.family for card in cards if not has_family(card.family)})
-    if missing:
+    if missing := missing_families(catalog, profile):
         raise SettingsError(
             f"The profile {profile.name} needs the families {', '.join(missing)}, which this "
             f"version cannot run yet. `multimodal fit --profile {profile.name}` plans with it; "

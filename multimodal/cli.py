@@ -169,15 +169,16 @@ def fit(
 @app.command()
 @_configured(COMMON)
 def doctor(settings: Settings, as_json: AsJson = False) -> None:
-    """Check this machine and say what is missing."""
-    from multimodal.doctor import examine
+    """Check this machine, say what its card can run, and the command that mends what is wrong."""
+    from multimodal.doctor import examine, report
 
-    checks = examine(settings)
+    gc.disable()  # as above
+    findings = examine(settings)
     if as_json:
-        print(json.dumps([check.__dict__ for check in checks], indent=2))
+        print(json.dumps([finding.as_dict() for finding in findings], indent=2))
     else:
-        _table(["", "check", "found"], [[c.verdict, c.name, c.found] for c in checks])
-    if any(check.verdict == "fail" for check in checks):
+        print(*report(findings), sep="\n")
+    if any(finding.verdict == "fail" for finding in findings):
         raise typer.Exit(1)
 
 

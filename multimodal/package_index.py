@@ -126,6 +126,18 @@ class PackageIndex:
             raise WeightsError(f"its address {links[0]} is of a kind that is not fetched")
         return links[0]
 
+    def unreachable(self, timeout_s: float) -> dict[str, str]:
+        """The hosts of indexes that do not answer within that time, and why."""
+        silent: dict[str, str] = {}
+        for url in self._settings.index_urls:
+            if httpx.URL(url).scheme == "file":
+                continue
+            try:
+                self._client.head(f"{url.rstrip('/')}/pip/", timeout=timeout_s)
+            except httpx.HTTPError as error:
+                silent[httpx.URL(url).host] = type(error).__name__
+        return silent
+
     def fetch(
         self,
         url: str,

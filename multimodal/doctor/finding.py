@@ -1,0 +1,33 @@
+"""What the doctor says of one thing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["ok", "warn", "fail"]
+"""fail: the program cannot do what it was asked to. warn: it can, with less than there might be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`fix` is a command or a sentence that mends it; what is not ok always has one."""
+
+    verdict: Verdict
+    name: str
+    found: str
+    fix: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.verdict == "ok"
+
+    def as_dict(self) -> dict[str, str | bool]:
+        """As `--json` prints it."""
+        return {
+            "name": self.name,
+            "ok": self.ok,
+            "verdict": self.verdict,
+            "found": self.found,
+            "fix": self.fix,
+        }

@@ -1,0 +1,103 @@
+"""The facts about this machine that the rules are asked about; collects them and judges nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+import psutil
+
+from multimodal.doctor.nvidia import Driver, driver
+from multimodal.memory.torch_build import NOTHING, TorchBuild, look
+
+PROJECT = "multimodal-chat"
+VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
+DISPLAY_CLASS = "0x03"
+"""PCI's own numbers for makers and for display controllers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """`vendors`: makers of the graphics cards on the bus, as far as the system tells.
+
+    `driver`: None without nvidia-smi. `torch`, `bitsandbytes`: installed versions, empty where
+    they are missing; `build`: what that PyTorch can do.
+    """
+
+    system: str
+    release: str
+    python: str
+    bits: int
+    cores: int
+    memory_bytes: int
+    free_bytes: int
+    wsl: bool = False
+    vendors: frozenset[str] = frozenset()
+    driver: Driver | None = None
+    torch: str = ""
+    build: TorchBuild = NOTHING
+    bitsandbytes: str = ""
+
+    @property
+    def windows(self) -> bool:
+        return self.system == "Windows"
+
+    @property
+    def has_card(self) -> bool:
+        """Whether the driver shows an NVIDIA card."""
+        return self.driver is not None and bool(self.driver.gpus)
+
+
+def examined() -> Machine:
+    """This machine."""
+    memory = psutil.virtual_memory()
+    torch = installed("torch")
+    return Machine(
+        system=platform.system(),
+        release=platform.platform(),
+        python=platform.python_version(),
+        bits=64 if sys.maxsize > 2**32 else 32,
+        cores=os.cpu_count() or 1,
+        memory_bytes=int(memory.total),
+        free_bytes=int(memory.available),
+        wsl="microsoft" in platform.release().lower(),
+        vendors=vendors_on_bus(),
+        driver=driver(),
+        torch=torch,
+        build=look() if torch else NOTHING,
+        bitsandbytes=installed("bitsandbytes"),
+    )
+
+
+def installed(package: str) -> str:
+    """The installed version; empty where the package is not there."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def requirements() -> list[str]:
+    """What this program asks pip for, as it was installed; empty where it was not."""
+    try:
+        return requires(PROJECT) or []
+    except PackageNotFoundError:
+        return []
+
+
+def vendors_on_bus(devices: Path = Path("/sys/bus/pci/devices")) -> frozenset[str]:
+    """Linux tells who made the cards on its bus, with or without a driver; others do not."""
+    found = set()
+    for device in devices.glob("*"):
+        try:
+            kind = (device / "class").read_text("ascii")
+            maker = (device / "vendor").read_text("ascii").strip()
+        except OSError:
+            continue
+        if kind.startswith(DISPLAY_CLASS) and maker in VENDORS:
+            found.add(VENDORS[maker])
+    return frozenset(found)

@@ -1,0 +1,85 @@
+"""Which profile `auto` is: the largest one that this version runs on the card that is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from multimodal.backends.base import has_family
+from multimodal.build import choose_profile, missing_families
+from multimodal.cards import AUTO, Catalog
+
+GB = 1_000_000_000
+CARD = """
+name = "{name}"
+title = "{name}"
+task = "text-generation"
+family = "{family}"
+license = "MIT"
+source = {{ kind = "folder", path = "/nowhere" }}
+architecture = {{ kind = "measured", weights_bytes = 1000 }}
+"""
+PROFILE = """
+name = "{name}"
+title = "{name}"
+device = "{device}"
+budget = "{budget}"
+[models]
+text-generation = ["{card}"]
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Catalog:
+    """The shipped catalog, and profiles of a family that runs and of one that nobody wrote."""
+    cards, profiles = tmp_path / "cards" / "text-generation", tmp_path / "profiles"
+    cards.mkdir(parents=True)
+    profiles.mkdir()
+    for name, family in (("runs", "llama_cpp"), ("planned", "not_written_yet")):
+        (cards / f"{name}.toml").write_text(CARD.format(name=name, family=family))
+    for name, device, budget, card in (
+        ("small", "cuda", "6GB", "runs"),
+        ("large", "cuda", "11GB", "runs"),
+        ("planned", "cuda", "10GB", "planned"),
+        ("huge-planned", "cuda", "12GB", "planned"),
+        ("host", "cpu", "5GB", "runs"),
+    ):
+        text = PROFILE.format(name=name, device=device, budget=budget, card=card)
+        (profiles / f"{name}.toml").write_text(text)
+    return Catalog([ROOT / "models", tmp_path])
+
+
+def chosen(catalog: Catalog, card_gb: float) -> str:
+    families = {"llama_cpp"}
+    return choose_profile(catalog, AUTO, int(card_gb * GB), families.__contains__).name
+
+
+@pytest.mark.parametrize(
+    ("card_gb", "profile"),
+    [(0, "embedded"), (5.9, "embedded"), (6, "small"), (10.5, "small"), (24, "large")],
+)
+def test_auto_is_the_largest_profile_that_the_card_holds_and_this_version_runs(
+    own: Catalog, card_gb: float, profile: str
+) -> None:
+    assert chosen(own, card_gb) == profile
+
+
+def test_auto_plans_with_what_cannot_be_run_only_where_that_is_asked(own: Catalog) -> None:
+    everything = choose_profile(own, AUTO, 12 * GB, lambda family: True)
+    assert everything.budget == 12 * GB
+    assert missing_families(own, own.profile("huge-planned")) == ["not_written_yet"]
+
+
+@pytest.mark.parametrize("card_gb", [0, 4, 8, 12, 12.88, 16, 24, 80])
+def test_auto_never_is_a_shipped_profile_that_cannot_be_run_here(
+    catalog: Catalog, card_gb: float
+) -> None:
+    profile = choose_profile(catalog, AUTO, int(card_gb * GB))
+    assert all(has_family(catalog.card(name).family) for name in profile.names)
+    assert profile.device == "cpu" or profile.budget <= card_gb * GB
+
+
+def test_a_profile_that_is_named_is_taken_as_it_is(own: Catalog) -> None:
+    assert choose_profile(own, "planned", 0).name == "planned"
