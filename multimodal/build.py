@@ -15,7 +15,7 @@ from multimodal.backends.base import Backend, has_family, load
 from multimodal.cards import AUTO, Catalog, ModelCard, Profile
 from multimodal.errors import MultimodalError, SettingsError
 from multimodal.media import MediaFolder
-from multimodal.memory.devices import Cpu, Device
+from multimodal.memory.devices import Cpu, Device, nvidia_driver_is_here
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
 from multimodal.memory.simulated import Simulated
@@ -90,9 +90,7 @@ def build(settings: Settings) -> Program:
     """
     prepare_data_folder(settings)
     catalog = read_catalog(settings)
-    device = device_of(settings)
-    card_bytes = device.capacity_bytes() if device.engine == "cuda" else 0
-    profile = choose_profile(catalog, settings.profile, card_bytes)
+    profile, device = choose(settings, catalog)
     _check_families(catalog, profile)
     weights = Weights(settings.weights_folder, settings.offline)
     budget = int(settings.budget or profile.budget)
@@ -222,14 +220,36 @@ def progress_fraction(progress: FetchProgress) -> float | None:
     return progress.done_bytes / progress.total_bytes if progress.total_bytes else None
 
 
-def device_of(settings: Settings) -> Device:
-    """The device that was asked for. Raises SettingsError where it cannot be had."""
+def choose(settings: Settings, catalog: Catalog) -> tuple[Profile, Device]:
+    """The profile and the device that were asked for; with `auto`, the largest profile that the
+    card runs, on the card, and without a card the embedded one on the CPU.
+
+    Raises SettingsError where they cannot be had, CardError for an unknown profile.
+    """
     kind = settings.device_kind
+    here = _card_bytes() if kind in {"auto", "cuda"} else 0
+    profile = choose_profile(catalog, settings.profile, here)
     if kind == "sim":
         # Models of a simulated card run on the CPU, so host memory holds its mirrors anyway.
-        return Simulated(settings.simulated_bytes, host_bytes=psutil.virtual_memory().total // 2)
-    if kind == "cuda":
+        host_bytes = psutil.virtual_memory().total // 2
+        return profile, Simulated(settings.simulated_bytes, host_bytes=host_bytes)
+    if kind == "auto" and profile.device == "cuda" and not here:
+        raise SettingsError(
+            f"The profile {profile.name} is for an NVIDIA card, and none can be used here; "
+            "`multimodal doctor` says why. --device cpu runs it on the CPU, which is slow, and "
+            "--profile embedded is made for that."
+        )
+    if kind == "cuda" or (kind == "auto" and profile.device == "cuda"):
         from multimodal.memory.cuda import Cuda
 
-        return Cuda()
-    return Cpu()
+        return profile, Cuda()
+    return profile, Cpu()
+
+
+def _card_bytes() -> int:
+    """PyTorch takes seconds to load, so it is only asked where there is a driver to use."""
+    if not nvidia_driver_is_here():
+        return 0
+    from multimodal.memory.cuda import card_bytes
+
+    return card_bytes()

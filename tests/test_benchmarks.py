@@ -6,6 +6,7 @@ import pytest
 import torch
 from test_footprint import SMALL, card, one
 
+from benchmarks.memory.__main__ import FOUR
 from benchmarks.memory.models import RandomModel
 from benchmarks.memory.simulated import measure
 from benchmarks.memory.turns import all_of_them, by_cost, least_recently_used, mixed, replay
@@ -40,7 +41,7 @@ def test_a_random_model_runs_moves_and_says_the_same() -> None:
 def test_the_simulated_run_stays_in_its_budget_and_moves_less_than_its_peers(
     catalog: Catalog,
 ) -> None:
-    profile = catalog.profile("gpu-12gb")
+    profile = catalog.profile(str(FOUR))
     found = measure(catalog, profile, 12 * 10**9, turns=40)
     assert found["most_used_bytes"] <= found["budget_bytes"]
     assert "simulated" in found["device"]

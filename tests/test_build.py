@@ -1,15 +1,21 @@
-"""Which profile `auto` is: the largest one that this version runs on the card that is there."""
+"""Which profile and device `auto` are: the largest one that this version runs on the card that is
+there, and the CPU without one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT
 
 from multimodal.backends.base import has_family
-from multimodal.build import choose_profile, missing_families
+from multimodal.build import choose, choose_profile, missing_families
 from multimodal.cards import AUTO, Catalog
+from multimodal.errors import SettingsError
+from multimodal.memory.devices import Cpu
+from multimodal.memory.simulated import Simulated
+from multimodal.settings import read_settings
 
 GB = 1_000_000_000
 CARD = """
@@ -83,3 +89,31 @@ def test_auto_never_is_a_shipped_profile_that_cannot_be_run_here(
 
 def test_a_profile_that_is_named_is_taken_as_it_is(own: Catalog) -> None:
     assert choose_profile(own, "planned", 0).name == "planned"
+
+
+no_card = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a card")
+
+
+@no_card
+def test_without_a_card_auto_is_the_embedded_profile_on_the_cpu(catalog: Catalog) -> None:
+    profile, device = choose(read_settings(), catalog)
+    assert profile.name == "embedded"
+    assert isinstance(device, Cpu)
+
+
+@no_card
+def test_a_profile_for_a_card_is_not_run_without_one_unless_that_is_asked(
+    catalog: Catalog,
+) -> None:
+    with pytest.raises(SettingsError, match=r"gpu-12gb is for an NVIDIA card.*--device cpu"):
+        choose(read_settings(profile="gpu-12gb"), catalog)
+    profile, device = choose(read_settings(profile="gpu-12gb", device="cpu"), catalog)
+    assert profile.name == "gpu-12gb"
+    assert isinstance(device, Cpu)
+
+
+def test_a_simulated_card_is_taken_with_any_profile(catalog: Catalog) -> None:
+    for name in ("gpu-12gb", "embedded"):
+        profile, device = choose(read_settings(profile=name, device="sim:12GB"), catalog)
+        assert profile.name == name
+        assert isinstance(device, Simulated)

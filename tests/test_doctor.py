@@ -199,7 +199,7 @@ def test_a_machine_without_a_card_is_well_and_cannot_be_asked_for_one() -> None:
     assert all(finding.ok for finding in judged(NO_CARD).values())
     found = judged(NO_CARD, wanted=True)["GPU"]
     assert found.verdict == "fail"
-    assert "without --device cuda" in found.fix
+    assert "--profile embedded" in found.fix
 
 
 def test_a_card_of_another_maker_is_named() -> None:
@@ -372,7 +372,7 @@ def room(card_gb: float, budget: int | None = None, usable: bool = True) -> Room
 def test_a_card_of_12_gb_runs_its_profile_by_swapping(catalog: Catalog) -> None:
     found = card_line(catalog, room(12.88)).found
     assert "fits by swapping" in found
-    assert "python app.py --device cuda --profile gpu-12gb" in found
+    assert "python app.py --profile gpu-12gb" in found
     assert "--budget" not in found
     assert "python app.py" not in card_line(catalog, room(12.88, usable=False)).found
 

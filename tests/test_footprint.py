@@ -118,6 +118,7 @@ PUBLISHED_CARDS = {
     "llama-3-8b-instruct": 8_030_261_248,
     "mistral-7b-instruct": 7_248_023_552,
     "phi-2": 2_779_683_840,
+    "phi-3-mini": 3_821_079_552,
     "gemma-2b-it": 2_506_172_416,
     "gemma-7b-it": 8_537_680_896,
     "gpt2": 124_439_808,

@@ -14,6 +14,7 @@ from fakes import FakeSource, program
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.memory.__main__ import FOUR
 from multimodal.architectures import Measured
 from multimodal.cards import Catalog
 from multimodal.errors import SettingsError, UnknownModelError
@@ -100,7 +101,7 @@ def test_no_other_choice_moves_fewer_bytes(pairs: list[tuple[int, int]], budget:
 
 
 def gpu(catalog: Catalog, budget: int, **more: Any) -> Request:
-    cards = tuple(catalog.card(name) for name in catalog.profile("gpu-12gb").defaults)
+    cards = tuple(catalog.card(name) for name in catalog.profile(str(FOUR)).defaults)
     return Request(cards, budget, CUDA_CONTEXT_BYTES, **more)
 
 
@@ -176,7 +177,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_command_prints_the_ledger() -> None:
     told = run("--profile", "gpu-12gb", "--budget", "12GB")
     assert (told.returncode, told.stderr) == (0, "")
-    for words in ("Mistral 7B", "nf4-double", "swaps, 0.09 s", "Cheapest change", "QLoRA"):
+    for words in ("Phi-3 mini", "nf4-double", "swaps, 0.02 s", "Cheapest change", "QLoRA"):
         assert words in told.stdout
 
 
@@ -186,7 +187,7 @@ def test_the_command_prints_json() -> None:
     assert found["verdict"] == "together"
     assert found["spare_bytes"] == found["budget_bytes"] - found["peak_bytes"] > 0
     assert {row["context_tokens"] for row in found["models"]} == {2048, None}
-    assert found["training"]["Mistral 7B"][0]["method"] == "QLoRA"
+    assert found["training"]["Phi-3 mini"][0]["method"] == "QLoRA"
 
 
 def test_the_embedded_profile_is_certified_too() -> None:

@@ -20,12 +20,12 @@ from benchmarks.memory import card, simulated
 from multimodal.build import read_catalog
 from multimodal.settings import byte_size, read_settings
 
-HERE = Path(__file__).parent
+FOUR = Path(__file__).parent / "four.toml"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory")
-    parser.add_argument("--profile", default="gpu-12gb")
+    parser.add_argument("--profile", default=str(FOUR), help="a name or a TOML file")
     parser.add_argument("--budget", default="12GB")
     parser.add_argument("--turns", type=int, default=200)
     parser.add_argument("--out", type=Path, help="where the figures go, beside the terminal")

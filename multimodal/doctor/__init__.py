@@ -41,7 +41,8 @@ def _models(settings: Settings, machine: Machine) -> tuple[bool, list[Finding]]:
     card = _card_bytes(settings, machine)
     try:
         catalog = read_catalog(settings)
-        usable = machine.build.card_bytes if asked else 0
+        looks = settings.device_kind in {"auto", "cuda"}
+        usable = machine.build.card_bytes if looks else 0
         chosen = choose_profile(catalog, settings.profile, usable)
     except MultimodalError as error:
         way = "correct the file or the option that it names"

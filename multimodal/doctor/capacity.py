@@ -57,7 +57,7 @@ def line(catalog: Catalog, profile: Profile, room: Room, chosen: bool) -> Findin
     if families := missing_families(catalog, profile):
         told += f"; this version cannot run the family {', '.join(families)} yet"
     elif profile.device == "cuda" and room.usable and not chosen and found.verdict != "impossible":
-        told += f"; start it with: python app.py --device cuda --profile {profile.name}"
+        told += f"; start it with: python app.py --profile {profile.name}"
     way = OTHER
     if budget < found.peak_bytes <= here:
         way = f"start with a larger budget: --budget {-(-found.peak_bytes // 10**8) / 10:.1f}GB"

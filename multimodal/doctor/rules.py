@@ -108,7 +108,7 @@ def gpu(machine: Machine, asked: bool) -> Finding:
     hint = "if there is an NVIDIA card, install its driver"
     hint += f" in Windows, not inside WSL ({DRIVERS})" if machine.wsl else f" ({DRIVERS})"
     if asked:
-        way = f"start without --device cuda, on the CPU; {hint}"
+        way = f"start with --profile embedded, on the CPU; {hint}"
         return Finding("fail", "GPU", told, way)
     return Finding("ok", "GPU", f"{told}; models run on the CPU", "" if others else hint)
 
@@ -144,7 +144,7 @@ def _with_card(machine: Machine, lacking: Verdict) -> Finding:
     build = machine.build
     told = f"{machine.torch}, built for CUDA {build.cuda}, finds {build.card}"
     if runs_on(build.compute, build.kernels):
-        return Finding("ok", "torch", f"{told}; --device cuda uses it")
+        return Finding("ok", "torch", f"{told}")
     capability = _dotted(build.compute)
     told += f", but has no code for its compute capability {capability}"
     return Finding(lacking, "torch", told, install_torch(machine))

@@ -38,6 +38,13 @@ class Movable(Protocol):
     def modules(self) -> Sequence[nn.Module]: ...
 
 
+def card_bytes() -> int:
+    """The memory of the card that PyTorch finds, 0 without one; takes none of it."""
+    if not torch.cuda.is_available():
+        return 0
+    return int(torch.cuda.get_device_properties(0).total_memory)
+
+
 class Cuda:
     """Thread-safe as far as PyTorch is; the manager never moves one model twice at once."""
 

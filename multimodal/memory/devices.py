@@ -6,7 +6,10 @@ A device only measures. Who may come in is decided by the ledger in `budget.py`.
 from __future__ import annotations
 
 import gc
+import sys
 import time
+from ctypes.util import find_library
+from pathlib import Path
 from typing import Protocol
 
 import psutil
@@ -69,6 +72,17 @@ class Device(Protocol):
 
     def reload_s(self, size_bytes: int, load_s: float) -> float:
         """What bringing an evicted model back would take; its first load took `load_s`."""
+
+
+DRIVER_FILES = ("/dev/nvidiactl", "/dev/dxg")
+"""What NVIDIA's driver shows on Linux, and Windows' inside WSL."""
+
+
+def nvidia_driver_is_here() -> bool:
+    """Whether it is worth asking PyTorch for a card."""
+    if sys.platform == "win32":
+        return find_library("nvcuda") is not None
+    return any(Path(path).exists() for path in DRIVER_FILES)
 
 
 class Cpu:
