@@ -194,3 +194,22 @@ def test_the_readme_lists_the_embedded_models_as_their_cards_do(catalog: Catalog
         if card.name in embedded
     ]
     assert table.strip().splitlines()[2:] == rows
+
+
+def specialists(catalog: Catalog) -> list[str]:
+    """A row for every model of a profile that is not among the embedded ones."""
+    profiles = [p for p in catalog.profiles if p.name not in {"embedded"}]
+    offered = {catalog.card(name).base for p in profiles for name in p.names}
+    offered -= set(catalog.profile("embedded").names)
+    return [
+        f"| {card.task} | {card.title} | `{card.name}` | `{card.family}` | {card.license} "
+        f"| {footprint(card).resident / 1e9:.1f} GB |"
+        for card in catalog.cards
+        if card.name in offered
+    ]
+
+
+def test_the_readme_lists_the_specialists_as_their_cards_do(catalog: Catalog) -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    table = text.partition("<!-- specialists -->")[2].partition("<!-- /specialists -->")[0]
+    assert table.strip().splitlines()[2:] == specialists(catalog)
