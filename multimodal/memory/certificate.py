@@ -80,7 +80,7 @@ class Certificate:
                     for line in self.lines
                     if _alone(line.member) + self.reserve_bytes > self.budget_bytes
                 ]
-                room = gigabytes(self.budget_bytes - self.reserve_bytes)
+                room = gigabytes(max(0, self.budget_bytes - self.reserve_bytes))
                 return f"Does not fit: {', '.join(large)}, and {room} are there for models."
 
 

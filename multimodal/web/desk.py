@@ -21,6 +21,7 @@ from multimodal.web.render import Renderer, Transcript
 
 YIELD_EVERY_S = 0.07
 """The browser redraws the chat on every yield; faster than this it falls behind."""
+MOST_ALTERNATIVES = 4
 
 
 @dataclass
@@ -70,7 +71,8 @@ class Desk:
         return [(row.title, row.id) for row in self.chats.store.headings(visitor.owner)]
 
     def alternatives(self, conversation: Conversation) -> list[str]:
-        """The cards that could answer the newest message instead of the one that did."""
+        """The cards that could answer the newest message instead of the one that did, the first
+        few; the model menu has all."""
         asked = next((m for m in reversed(conversation.messages) if m.role == "user"), None)
         last = conversation.messages[-1] if conversation.messages else None
         if asked is None or last is None or last.outcome is None:
@@ -84,7 +86,9 @@ class Desk:
             fitting.add(Task.IMAGE)
         if asked.recordings:
             fitting.add(Task.SPEECH)
-        return [c.name for c in self.program.cards if c.task in fitting and c.name not in used]
+        able = [c.name for c in self.program.cards if c.task in fitting and c.name not in used]
+        usual = self.program.profile.defaults
+        return sorted(able, key=lambda name: name not in usual)[:MOST_ALTERNATIVES]
 
     # ------------------------------------------------------------ saying
 
