@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from multimodal.build import Program, build
 from multimodal.chats import Chats, Draft
 from multimodal.messages import Controls, Outcome, Sampling
 from multimodal.settings import read_settings
+from multimodal.web.desk import Desk
 
 ANN = "ann"
 LONG = Sampling(max_tokens=200)
@@ -240,3 +242,12 @@ def test_several_pictures_are_seen_together(program: Program, red: Path) -> None
     assert outcome.routes[0].steps[0].pictures == shown
     assert models_of(outcome) == ["tiny-llava"], "one look at both"
     assert outcome.prompt_tokens > 32
+
+
+def test_offers_to_redo_are_few_and_begin_with_the_defaults(program: Program, red: Path) -> None:
+    last, _ = answers(program, "What is this?", red)
+    talk = replace(last.conversation, messages=(*last.conversation.messages, last.reply))
+    offered = Desk(program).alternatives(talk)
+    assert offered[0] == "tiny-mistral"
+    assert "tiny-llava" not in offered, "it has just answered"
+    assert len(offered) == 4
