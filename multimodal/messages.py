@@ -208,10 +208,30 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """What is said between two moments of a recording, in seconds from its start."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Transcript:
-    """A recording was heard. `part` carries transcript and language."""
+    """A recording was heard. `part` carries transcript and language; `segments` are when its words
+    were said, `english_segments` those of the translation, where there is one."""
 
     part: AudioPart
+    segments: tuple[Segment, ...] = ()
+    english_segments: tuple[Segment, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechMade:
+    """A text was spoken; `wav` is the whole file (mono, 16 kHz, 16 bits)."""
+
+    wav: bytes
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +285,7 @@ Event = (
     | Description
     | TextDelta
     | ImageMade
+    | SpeechMade
     | Notice
     | Usage
     | Done

@@ -29,9 +29,12 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
 
 
-def from_folder(cls: Any, card: ModelCard, files: Path, device: str) -> Any:
+def from_folder(
+    cls: Any, card: ModelCard, files: Path, device: str, unneeded: tuple[str, ...] = ()
+) -> Any:
     """The model of the folder `files`, of the automatic class `cls`, for inference.
 
+    `unneeded`: ends of the names of weights that only training uses, so that they may be missing.
     Raises BackendError where weights are missing, CardError for an unknown quantization.
     """
     kind = usual_quantization(card)
@@ -48,13 +51,13 @@ def from_folder(cls: Any, card: ModelCard, files: Path, device: str) -> Any:
         output_loading_info=True,
         **more,
     )
-    _check_complete(card, found)
+    _check_complete(card, found, unneeded)
     return model.eval().requires_grad_(False)
 
 
-def _check_complete(card: ModelCard, found: dict[str, Any]) -> None:
+def _check_complete(card: ModelCard, found: dict[str, Any], unneeded: tuple[str, ...]) -> None:
     """transformers makes up what a checkpoint lacks; nobody would want to talk to that."""
-    if missing := sorted(found["missing_keys"]):
+    if missing := sorted(name for name in found["missing_keys"] if not name.endswith(unneeded)):
         raise BackendError(
             f"{card.title}: the checkpoint lacks {len(missing)} of the model's weights, such as "
             f"{missing[0]}. Fetch it again, or compare its config.json with the card."
