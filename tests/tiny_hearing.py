@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 import transformers
+from tiny_models import WORDS
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 LETTERS = "ETAONIHSRDLUMWCFGYPBVK'XJQZ"
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "|")
 
-WAV2VEC2 = {
+WAV2VEC2: dict[str, Any] = {
     "model_type": "wav2vec2",
     "hidden_size": 64,
     "num_hidden_layers": 2,
@@ -23,6 +25,43 @@ WAV2VEC2 = {
     "num_conv_pos_embedding_groups": 4,
     "vocab_size": len(SPECIAL) + len(LETTERS),
     "pad_token_id": 0,
+}
+
+
+LANGUAGES = ("eng", "fra", "cmn")
+"""The last one is written and not spoken."""
+SEAMLESS: dict[str, Any] = {
+    "model_type": "seamless_m4t_v2",
+    "vocab_size": 150,
+    "t2u_vocab_size": 60,
+    "char_vocab_size": 120,
+    "hidden_size": 64,
+    "encoder_layers": 2,
+    "encoder_ffn_dim": 128,
+    "encoder_attention_heads": 4,
+    "decoder_layers": 2,
+    "decoder_ffn_dim": 128,
+    "decoder_attention_heads": 4,
+    "max_new_tokens": 24,
+    "speech_encoder_layers": 2,
+    "speech_encoder_attention_heads": 4,
+    "speech_encoder_intermediate_size": 128,
+    "conv_depthwise_kernel_size": 3,
+    "t2u_encoder_layers": 1,
+    "t2u_encoder_ffn_dim": 128,
+    "t2u_encoder_attention_heads": 4,
+    "t2u_decoder_layers": 1,
+    "t2u_decoder_ffn_dim": 128,
+    "t2u_decoder_attention_heads": 4,
+    "t2u_variance_predictor_embed_dim": 64,
+    "t2u_variance_predictor_hidden_dim": 32,
+    "upsample_initial_channel": 64,
+    "unit_hifi_gan_vocab_size": 64,
+    "unit_embed_dim": 64,
+    "lang_embed_dim": 16,
+    "spkr_embed_dim": 16,
+    "vocoder_num_langs": 4,
+    "vocoder_num_spkrs": 8,
 }
 
 
@@ -39,6 +78,59 @@ def save_wav2vec2(folder: Path, letters: str = LETTERS, **changes: Any) -> dict[
     transformers.Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
     transformers.Wav2Vec2FeatureExtractor().save_pretrained(folder)
     return config
+
+
+def save_seamless(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Save a model that hears and speaks English, French and Chinese; its configuration."""
+    config = {**SEAMLESS, **changes}
+    tokenizer = _pieces_of_words()
+    model = _random(_Seamless, config, std=0.3)
+    with torch.no_grad():  # as a trained one, it never speaks a sign of control
+        model.t2u_model.lm_head.weight[: config.get("vocoder_offset", 4)] = 0
+    model.generation_config = _languages(model, tokenizer)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    transformers.SeamlessM4TFeatureExtractor().save_pretrained(folder)
+    return config
+
+
+def _languages(model: Any, tokenizer: Any) -> Any:
+    """What the published generation_config.json says beside the signs of control."""
+    vocabulary = tokenizer.get_vocab()
+    letters = sorted({letter for piece in vocabulary for letter in piece})
+    signs = {code: vocabulary[f"__{code}__"] for code in LANGUAGES}
+    control = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+    return transformers.GenerationConfig(
+        **{name: getattr(model.config, name) for name in (*control, "max_new_tokens")},
+        text_decoder_lang_to_code_id=signs,
+        t2u_lang_code_to_id={code: index for index, code in enumerate(LANGUAGES[:2])},
+        vocoder_lang_code_to_id={code: index for index, code in enumerate(LANGUAGES[:2])},
+        id_to_text={str(index): piece for piece, index in vocabulary.items()},
+        char_to_id={letter: index + 2 for index, letter in enumerate(letters)},
+    )
+
+
+class _Seamless:
+    """The one class of its kind that no automatic class of transformers makes."""
+
+    from_config = transformers.SeamlessM4Tv2Model
+
+
+def _pieces_of_words() -> Any:
+    """SeamlessM4T's own tokenizer, trained on a few sentences."""
+    made = Tokenizer(models.BPE(unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<pad>", "<unk>", "<s>", "</s>"]
+    signs = [f"__{code}__" for code in LANGUAGES]
+    size = SEAMLESS["vocab_size"] - len(signs)
+    made.train_from_iterator(
+        [WORDS], trainers.BpeTrainer(vocab_size=size, special_tokens=special, show_progress=False)
+    )
+    learnt = json.loads(made.to_str())["model"]
+    merges = [tuple(merge) for merge in learnt["merges"]]
+    return transformers.SeamlessM4TTokenizer(
+        vocab=learnt["vocab"], merges=merges, additional_special_tokens=signs
+    )
 
 
 def _random(cls: Any, config: dict[str, Any], std: float = 0.2) -> Any:

@@ -79,7 +79,19 @@ class ImageRequest:
     question: str = ""
 
 
-Request = TextRequest | SpeechRequest | ImageRequest
+@dataclass(frozen=True, slots=True)
+class SpeakRequest:
+    """A text to be spoken in `language` (ISO 639-1), translated into it where `text_language`, in
+    which it is written, is another one; the card's language unless given. `speaker`: whose voice,
+    by number."""
+
+    text: str
+    language: str | None = None
+    text_language: str | None = None
+    speaker: int = 0
+
+
+Request = TextRequest | SpeechRequest | ImageRequest | SpeakRequest
 
 
 class Backend(Protocol):

@@ -19,7 +19,10 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, CardError
 from multimodal.memory.footprint import usual_quantization
-from multimodal.memory.quantization import EIGHT_BIT, FOUR_BIT, TORCH
+from multimodal.memory.quantization import BLOCK, EIGHT_BIT, FOUR_BIT, TORCH
+
+CPU_ROWS = 32
+"""Rows in a block of bitsandbytes' kernel for the CPU."""
 
 disable_progress_bar()  # type: ignore[no-untyped-call]
 set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -52,6 +55,7 @@ def from_folder(
         **more,
     )
     _check_complete(card, found, unneeded)
+    _leave_unpacked(model)
     return model.eval().requires_grad_(False)
 
 
@@ -62,6 +66,17 @@ def _check_complete(card: ModelCard, found: dict[str, Any], unneeded: tuple[str,
             f"{card.title}: the checkpoint lacks {len(missing)} of the model's weights, such as "
             f"{missing[0]}. Fetch it again, or compare its config.json with the card."
         )
+
+
+def _leave_unpacked(model: torch.nn.Module) -> None:
+    """On a CPU with AVX512-BF16, bitsandbytes repacks 4-bit layers in whole blocks, and fails on
+    one that does not consist of them. Such a layer is computed as it is."""
+    layer: Any
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu") and (
+            layer.in_features % BLOCK or layer.out_features % CPU_ROWS
+        ):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def check_folder(card: ModelCard, files: Path) -> None:

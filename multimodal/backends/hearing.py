@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -60,7 +60,7 @@ class Hearer(ABC):
 
         Raises RequestError for a language that the model does not know.
         """
-        self._check_language(request.language)
+        self.check_language(request.language)
         return stream(lambda emit, stopped: self._hear(request, emit, stopped), stop)
 
     @abstractmethod
@@ -91,14 +91,11 @@ class Hearer(ABC):
         """The whole of what was heard, as a person would write it down."""
         return text
 
-    def _check_language(self, language: str | None) -> None:
+    def check_language(self, language: str | None) -> None:
+        """Raise RequestError for one that this model cannot be asked for."""
         known = self.languages()
         if language and known and language not in known:
-            some = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
-            raise RequestError(
-                f"{self._card.title} does not hear the language {language!r}. Leave it out, take "
-                f"one of {some}, or choose another model."
-            )
+            raise unknown_language(self._card, language, known)
 
     def _hear(self, request: SpeechRequest, emit: Emit, stopped: Stopped) -> None:
         manner = Manner("transcribe", request.language, request.beams, stopped)
@@ -140,6 +137,14 @@ class Hearer(ABC):
                 break
         text = self.as_written(" ".join(words), manner.language)
         return Heard(text, manner.language, tuple(segments))
+
+
+def unknown_language(card: ModelCard, language: str, known: Sequence[str]) -> RequestError:
+    some = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+    return RequestError(
+        f"{card.title} does not know the language {language!r}. Take one of {some}, or choose "
+        "another model."
+    )
 
 
 def _later(segments: tuple[Segment, ...], by_s: float) -> list[Segment]:

@@ -38,7 +38,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load the model, the feature extractor and the letters of the folder `files`."""
     check_folder(card, files)
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    extractor: Any = AutoFeatureExtractor.from_pretrained(files, **local)
+    extractor: Any = AutoFeatureExtractor.from_pretrained(files, **local)  # type: ignore[no-untyped-call]
     tokenizer: Any = AutoTokenizer.from_pretrained(files, **local)
     # It hides parts of the sound in training; published checkpoints often lack it.
     model = from_folder(AutoModelForCTC, card, files, device, unneeded=("masked_spec_embed",))
