@@ -16,7 +16,7 @@ import pytest
 import tomlkit
 from fakes import served
 from PIL import Image
-from tiny_models import CHATML, hub_card, save_causal
+from tiny_models import CHATML, add_model, save_causal
 from tiny_seeing import save_llava
 
 from multimodal.build import Program, build
@@ -26,21 +26,6 @@ from multimodal.settings import read_settings
 
 ANN = "ann"
 LONG = Sampling(max_tokens=200)
-
-
-def add_model(models: Path, name: str, task: str, folder: Path, **facts: Any) -> None:
-    """Write the card of the checkpoint in `folder`: all it takes to add a model."""
-    card = hub_card(
-        name=name,
-        title=name.capitalize(),
-        task=task,
-        source={"kind": "folder", "path": str(folder)},
-        **facts,
-    )
-    path = models / "cards" / task / f"{name}.toml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    told = card.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    path.write_text(tomlkit.dumps(told), "utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from whisper_conversion import convert
 
 from multimodal.backends import hearing
 from multimodal.backends.base import Backend, SpeechRequest, load
 from multimodal.backends.hearing import pieces
 from multimodal.cards import Catalog, FolderSource, ModelCard
-from multimodal.errors import BackendError
+from multimodal.errors import BackendError, RequestError
 from multimodal.media import MediaFolder
-from multimodal.messages import AudioPart, Event, Progress, Transcript
+from multimodal.messages import AudioPart, Event, Notice, Progress, Transcript
 
 SPEECH = (
     "The sun rises in the east and sets in the west. In the morning the birds sing and in the "
@@ -167,3 +168,57 @@ def test_ctranslate2_weights_that_are_broken_are_refused(catalog: Catalog, tmp_p
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(BackendError, match="could not be loaded"):
         load(catalog.card("whisper-base"), tmp_path, "cpu")
+
+
+def test_every_segment_is_where_its_words_were_said(
+    ears: Backend, media: MediaFolder, examples: Path
+) -> None:
+    """Two sayings of the same words, with what is cut out between and before them."""
+    once = media.waveform(media.add_audio(examples / "speech-en.wav", "once"))
+    before, between = (np.zeros(16_000 * seconds, np.float32) for seconds in (10, 20))
+    told = heard_in(ears, np.concatenate([before, once, between, once]))
+    assert " ".join(segment.text for segment in told.segments) == told.part.transcript
+    for start_s in (10.0, 30.0 + len(once) / 16_000):
+        end_s = start_s + len(once) / 16_000
+        said = [s for s in told.segments if start_s - 0.6 <= s.start_s and s.end_s <= end_s + 0.6]
+        assert words(" ".join(segment.text for segment in said)) == words(SPEECH)
+        assert said[0].start_s == pytest.approx(start_s, abs=0.6)
+        assert said[-1].end_s == pytest.approx(end_s, abs=1.0)
+
+
+def test_segments_of_a_later_piece_count_from_the_beginning(
+    ears: Backend, media: MediaFolder, examples: Path
+) -> None:
+    once = media.waveform(media.add_audio(examples / "question-fr.wav", "once"))
+    pause = np.zeros(16_000 * (hearing.PIECE_S + 30), np.float32)
+    told = heard_in(ears, np.concatenate([pause, once]), english_unless=("en",))
+    for segments in (told.segments, told.english_segments):
+        assert segments[0].start_s == pytest.approx(hearing.PIECE_S + 30, abs=0.6)
+    assert "la musique" in " ".join(segment.text for segment in told.segments)
+    assert "music" in " ".join(segment.text for segment in told.english_segments).lower()
+
+
+def heard_in(ears: Backend, waveform: NDArray[np.float32], **more: object) -> Transcript:
+    part = AudioPart("0" * 64, "audio/flac", len(waveform) / 16_000)
+    *_, told = ears.run(SpeechRequest(part, waveform, **more), threading.Event())  # type: ignore[arg-type]
+    assert isinstance(told, Transcript)
+    return told
+
+
+def test_a_language_that_is_none_is_refused(
+    ears: Backend, media: MediaFolder, examples: Path
+) -> None:
+    with pytest.raises(RequestError, match="does not know the language 'xx'"):
+        hear(ears, media, examples / "speech-en.wav", language="xx")
+
+
+def test_a_model_that_was_not_trained_to_translate_leaves_the_words_as_they_are(
+    openai_card: ModelCard, media: MediaFolder, examples: Path
+) -> None:
+    card = openai_card.model_copy(update={"engine": {"translates": False, "beam_size": 1}})
+    assert isinstance(card.source, FolderSource)
+    turbo = load(card, card.source.path, "cpu")
+    events, part = hear(turbo, media, examples / "question-fr.wav", english_unless=("en",))
+    assert any(isinstance(e, Notice) and "does not translate" in e.text for e in events)
+    assert (part.language, part.english) == ("fr", None)
+    assert "la musique" in (part.transcript or "")

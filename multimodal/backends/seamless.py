@@ -152,7 +152,7 @@ class Seamless(Hearer):
             if stopped():
                 return
             waves += [pause] * bool(waves) + [
-                self._spoken(sentence, written, spoken, request.speaker, stopped)
+                self._spoken(sentence, written, spoken, request.speaker)
             ]
             emit(Progress("Speaking", (index + 1) / len(said)))
         if not stopped():
@@ -161,7 +161,7 @@ class Seamless(Hearer):
 
     @torch.inference_mode()
     def _spoken(
-        self, sentence: str, written: str, spoken: str, speaker: int, stopped: Stopped
+        self, sentence: str, written: str, spoken: str, speaker: int
     ) -> NDArray[np.float32]:
         model = self._model
         encoded = self._tokenizer(sentence, src_lang=written, return_tensors="pt")
@@ -171,7 +171,7 @@ class Seamless(Hearer):
             tgt_lang=spoken,
             speaker_id=speaker,
             text_do_sample=False,
-            text_stopping_criteria=StoppingCriteriaList([_Stop(stopped)]),
+            text_min_new_tokens=1,  # of no words at all it cannot make a sound
         )
         samples: NDArray[np.float32] = waveform[0].float().cpu().numpy()
         return samples
