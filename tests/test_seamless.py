@@ -27,7 +27,7 @@ from multimodal.backends.base import SpeakRequest, SpeechRequest, load
 from multimodal.backends.seamless import PAUSE_S, Seamless, sentences
 from multimodal.backends.voice_activity import windows
 from multimodal.build import build
-from multimodal.errors import BackendError, PromptError, RequestError
+from multimodal.errors import BackendError, CardError, PromptError, RequestError
 from multimodal.memory.footprint import footprint
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.storages import true_bytes
@@ -125,7 +125,7 @@ def test_a_language_it_does_not_know_is_told(model: Seamless, speech: Any, langu
 def test_a_card_with_a_language_of_which_it_knows_nothing_is_refused(
     checkpoint: Checkpoint,
 ) -> None:
-    with pytest.raises(RequestError, match="does not know the language 'tlh'"):
+    with pytest.raises(CardError, match=r"engine\.language: Tiny does not know the language 'tlh'"):
         loaded(checkpoint, engine={"language": "tlh"})
 
 

@@ -7,10 +7,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import sentencepiece
 import torch
 import transformers
 from tiny_models import WORDS
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from multimodal.backends.base import Backend, SpeechRequest
 from multimodal.messages import AudioPart, Transcript
@@ -32,11 +32,12 @@ WAV2VEC2: dict[str, Any] = {
 }
 
 
+PIECES = 120
 LANGUAGES = ("eng", "fra", "cmn")
 """The last one is written and not spoken."""
 SEAMLESS: dict[str, Any] = {
     "model_type": "seamless_m4t_v2",
-    "vocab_size": 150,
+    "vocab_size": PIECES + 1 + len(LANGUAGES),
     "t2u_vocab_size": 60,
     "char_vocab_size": 120,
     "hidden_size": 64,
@@ -87,13 +88,14 @@ def save_wav2vec2(folder: Path, letters: str = LETTERS, **changes: Any) -> dict[
 def save_seamless(folder: Path, **changes: Any) -> dict[str, Any]:
     """Save a model that hears and speaks English, French and Chinese; its configuration."""
     config = {**SEAMLESS, **changes}
-    tokenizer = _pieces_of_words()
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = _save_tokenizer(folder)
     model = _random(_Seamless, config, std=0.3)
-    with torch.no_grad():  # as a trained one, it never speaks a sign of control
+    with torch.no_grad():  # as a trained one, it writes and speaks no sign of control
+        model.shared.weight[[*range(4), *range(PIECES + 1, config["vocab_size"])]] *= 0.3
         model.t2u_model.lm_head.weight[: config.get("vocoder_offset", 4)] = 0
     model.generation_config = _languages(model, tokenizer)
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
     transformers.SeamlessM4TFeatureExtractor().save_pretrained(folder)
     return config
 
@@ -120,21 +122,30 @@ class _Seamless:
     from_config = transformers.SeamlessM4Tv2Model
 
 
-def _pieces_of_words() -> Any:
-    """SeamlessM4T's own tokenizer, trained on a few sentences."""
-    made = Tokenizer(models.BPE(unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Metaspace()
-    special = ["<pad>", "<unk>", "<s>", "</s>"]
+def _save_tokenizer(folder: Path) -> Any:
+    """SeamlessM4T's own, from SentencePiece's file as it is published."""
+    sentences = folder / "sentences.txt"
+    sentences.write_text((WORDS + "\n") * 20, "utf-8")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(sentences),
+        model_prefix=str(folder / "sentencepiece.bpe"),
+        vocab_size=PIECES,
+        model_type="bpe",
+        minloglevel=2,
+    )
+    sentences.unlink()
     signs = [f"__{code}__" for code in LANGUAGES]
-    size = SEAMLESS["vocab_size"] - len(signs)
-    made.train_from_iterator(
-        [WORDS], trainers.BpeTrainer(vocab_size=size, special_tokens=special, show_progress=False)
-    )
-    learnt = json.loads(made.to_str())["model"]
-    merges = [tuple(merge) for merge in learnt["merges"]]
-    return transformers.SeamlessM4TTokenizer(
-        vocab=learnt["vocab"], merges=merges, additional_special_tokens=signs
-    )
+    # SentencePiece counts from <unk>; the published ids begin with a <pad> of their own.
+    special = {0: "<pad>", 1: "<unk>", 2: "<s>", 3: "</s>", **dict(enumerate(signs, PIECES + 1))}
+    facts = {
+        "tokenizer_class": "SeamlessM4TTokenizer",
+        "additional_special_tokens": signs,
+        "added_tokens_decoder": {
+            str(index): {"content": token, "special": True} for index, token in special.items()
+        },
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(facts), "utf-8")
+    return transformers.SeamlessM4TTokenizer.from_pretrained(folder)
 
 
 def _random(cls: Any, config: dict[str, Any], std: float = 0.2) -> Any:

@@ -87,7 +87,7 @@ class Hearer(ABC):
         """Whether it can write in English what is said in another language."""
         return bool(self._card.engine.get("translates", True))
 
-    def as_written(self, text: str, language: str | None) -> str:
+    def as_written(self, text: str) -> str:
         """The whole of what was heard, as a person would write it down."""
         return text
 
@@ -135,8 +135,7 @@ class Hearer(ABC):
                 segments += _later(found.segments, start / SAMPLE_RATE)
             if not heard(len(piece)):
                 break
-        text = self.as_written(" ".join(words), manner.language)
-        return Heard(text, manner.language, tuple(segments))
+        return Heard(self.as_written(" ".join(words)), manner.language, tuple(segments))
 
 
 def unknown_language(card: ModelCard, language: str, known: Sequence[str]) -> RequestError:

@@ -34,7 +34,7 @@ from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.hearing import Heard, Hearer, Manner, Stopped, unknown_language
 from multimodal.backends.voice_activity import windows
 from multimodal.cards import ModelCard
-from multimodal.errors import BackendError, PromptError, RequestError
+from multimodal.errors import BackendError, CardError, PromptError, RequestError
 from multimodal.messages import Event, Progress, Segment, SpeechMade
 from multimodal.sound import SAMPLE_RATE, wav
 
@@ -67,7 +67,10 @@ class Seamless(Hearer):
         self._loaded: Any | None = model
         self._extractor = extractor
         self._tokenizer = tokenizer
-        self._code(self._default, WRITES)  # a card with a wrong language is told at once
+        try:
+            self._code(self._default, WRITES)
+        except RequestError as error:
+            raise CardError(f"{card.name}: engine.language: {error}") from error
 
     def close(self) -> None:
         self._loaded = None

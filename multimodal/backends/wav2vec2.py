@@ -82,7 +82,7 @@ class Wav2Vec2(Hearer):
                 break
         return Heard(" ".join(segment.text for segment in segments), language, tuple(segments))
 
-    def as_written(self, text: str, language: str | None) -> str:
+    def as_written(self, text: str) -> str:
         return text[:1].upper() + text[1:] if self._capitals_only else text
 
     def _segments(self, window: Window, language: str | None) -> Iterator[Segment]:
