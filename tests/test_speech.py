@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from faster_whisper.vad import SpeechTimestampsMap
 from numpy.typing import NDArray
 from whisper_conversion import convert
 
 from multimodal.backends import hearing
 from multimodal.backends.base import Backend, SpeechRequest, load
 from multimodal.backends.hearing import pieces
+from multimodal.backends.voice_activity import Speech
 from multimodal.cards import Catalog, FolderSource, ModelCard
 from multimodal.errors import BackendError, RequestError
 from multimodal.media import MediaFolder
@@ -222,3 +224,20 @@ def test_a_model_that_was_not_trained_to_translate_leaves_the_words_as_they_are(
     assert any(isinstance(e, Notice) and "does not translate" in e.text for e in events)
     assert (part.language, part.english) == ("fr", None)
     assert "la musique" in (part.transcript or "")
+
+
+def test_words_near_a_pause_stay_on_their_side_of_it() -> None:
+    """Five seconds of speech, then ten left out, then five more."""
+    rate = 16_000
+    spans = [{"start": 0, "end": 5 * rate}, {"start": 15 * rate, "end": 20 * rate}]
+    speech = Speech(np.zeros(10 * rate, np.float32), SpeechTimestampsMap(spans, rate))
+
+    def times(start_s: float, end_s: float) -> tuple[float, float]:
+        found = speech.segment(start_s, end_s, "words")
+        return found.start_s, found.end_s
+
+    assert times(1.0, 4.5) == (1.0, 4.5)
+    assert times(1.0, 5.0) == times(1.0, 5.3) == (1.0, 5.0)
+    assert times(4.8, 7.0) == times(5.0, 7.0) == (15.0, 17.0)
+    assert times(1.0, 7.0) == (1.0, 17.0), "words on both sides"
+    assert times(9.0, 12.0) == (19.0, 20.0), "no word after the end"

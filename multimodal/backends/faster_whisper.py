@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from multimodal.backends.base import Backend, cores
 from multimodal.backends.hearing import TEMPERATURES, Heard, Hearer, Manner
+from multimodal.backends.voice_activity import speech_of
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.messages import Segment
-from multimodal.sound import SAMPLE_RATE
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
@@ -60,19 +60,20 @@ class FasterWhisper(Hearer):
     ) -> Heard:
         if self._model is None:
             raise BackendError(f"{self._card.title} was unloaded before it could listen")
+        if (speech := speech_of(piece)) is None:
+            return Heard("", manner.language)
         segments, info = self._model.transcribe(
-            piece,
+            speech.samples,
             task=manner.task,
             language=manner.language,
             beam_size=manner.beams or int(self._card.engine.get("beam_size", 5)),
             temperature=TEMPERATURES,
-            vad_filter=True,
             condition_on_previous_text=False,
         )
         said: list[Segment] = []
         for segment in segments:
             if text := segment.text.strip():
-                said.append(Segment(segment.start, segment.end, text))
-            if not heard(int(segment.end * SAMPLE_RATE)):
+                said.append(speech.segment(segment.start, segment.end, text))
+            if not heard(speech.reached(segment.end)):
                 break
         return Heard(" ".join(s.text for s in said), str(info.language), tuple(said))
