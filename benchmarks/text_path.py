@@ -23,16 +23,8 @@ import xllamacpp
 
 from multimodal.backends.llama_cpp import _parameters
 from multimodal.build import build
-from multimodal.messages import (
-    Controls,
-    Conversation,
-    Done,
-    Message,
-    Outcome,
-    Sampling,
-    TextDelta,
-    TextPart,
-)
+from multimodal.events import Done, TextDelta
+from multimodal.messages import Controls, Conversation, Message, Outcome, Sampling, TextPart
 from multimodal.settings import read_settings
 
 CARD = "smollm2-135m-instruct"

@@ -9,33 +9,33 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from multimodal.asking import Asking
-from multimodal.backends.base import Backend, DrawRequest, Request, SpeechRequest, TextRequest
+from multimodal.backends.base import (
+    Backend,
+    DrawRequest,
+    Request,
+    SpeakRequest,
+    SpeechRequest,
+    TextRequest,
+)
 from multimodal.cards import Catalog, Profile
 from multimodal.drawing import kept
 from multimodal.errors import DeviceFullError, TurnStoppedError
-from multimodal.media import MediaFolder
-from multimodal.memory.lease import Lease
-from multimodal.memory.manager import MemoryManager
-from multimodal.messages import (
-    AudioPart,
-    Conversation,
+from multimodal.events import (
     Description,
     Done,
     Event,
-    Finish,
     Notice,
-    Outcome,
     Preview,
     Progress,
-    Route,
     RouteChosen,
-    Step,
-    Task,
     TextDelta,
-    Timing,
     Transcript,
     Usage,
 )
+from multimodal.media import MediaFolder
+from multimodal.memory.lease import Lease
+from multimodal.memory.manager import MemoryManager
+from multimodal.messages import AudioPart, Conversation, Finish, Outcome, Route, Step, Task, Timing
 from multimodal.router import Router
 from multimodal.shrinking import smaller
 
@@ -93,6 +93,17 @@ class Assistant:
         """
         needless = ("en",) if english else ()
         request = SpeechRequest(part, self.media.waveform(part), language, needless)
+        yield from self._alone(request, card, stop)
+
+    def speak(
+        self, request: SpeakRequest, card: str, stop: threading.Event
+    ) -> Generator[Event, None, None]:
+        """Only say one text aloud, with the card of that name; yields Progress and a SpeechMade."""
+        yield from self._alone(request, card, stop)
+
+    def _alone(
+        self, request: Request, card: str, stop: threading.Event
+    ) -> Generator[Event, None, None]:
         with self.memory.lease(self.catalog.card(card), stop) as lease:
             yield from self._granted(lease)
             with closing(lease.backend.run(request, stop)) as events:

@@ -14,13 +14,13 @@ from multimodal.assistant import Assistant
 from multimodal.backends.base import Backend, has_family, load
 from multimodal.cards import AUTO, Catalog, ModelCard, Profile
 from multimodal.errors import MultimodalError, SettingsError
+from multimodal.events import Progress
 from multimodal.media import MediaFolder
 from multimodal.memory.devices import Cpu, Device, nvidia_driver_is_here
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
 from multimodal.memory.simulated import Simulated
 from multimodal.memory.transfers import Report
-from multimodal.messages import Progress
 from multimodal.settings import Settings, prepare_data_folder
 from multimodal.store import Store
 from multimodal.weights import FetchProgress, Weights

@@ -88,6 +88,8 @@ class ModelCard(Facts):
     languages: tuple[str, ...] = ()
     converses: bool = False
     """For a model that sees: it answers any question itself, in a conversation."""
+    speaks: bool = False
+    """For a model that hears: it also says a text aloud."""
     system_prompt: str = ""
     chat_template: str = ""
     """Jinja, where the checkpoint's tokenizer brings none, or a wrong one."""

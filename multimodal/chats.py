@@ -16,25 +16,20 @@ from pathlib import Path
 
 from multimodal.assistant import Assistant
 from multimodal.errors import MultimodalError, PromptError, RequestError
-from multimodal.media import MediaFolder
-from multimodal.messages import (
-    Controls,
-    Conversation,
+from multimodal.events import (
     Description,
     Done,
     Event,
     ImageMade,
-    Message,
     Notice,
-    Outcome,
-    Part,
     Preview,
     Progress,
     RouteChosen,
     TextDelta,
-    TextPart,
     Transcript,
 )
+from multimodal.media import MediaFolder
+from multimodal.messages import Controls, Conversation, Message, Outcome, Part, TextPart
 from multimodal.store import Store
 
 SAVE_EVERY_S = 0.3

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from multimodal.backends.base import DrawRequest
 from multimodal.cards import ModelCard
 from multimodal.errors import MediaError
+from multimodal.events import Drawn, Event, ImageMade
 from multimodal.media import MediaFolder
-from multimodal.messages import Conversation, Drawn, Event, ImageMade, ImagePart, Step
+from multimodal.messages import Conversation, ImagePart, Step
 from multimodal.prompts import prompt_of, wish_of
 
 

@@ -1,11 +1,9 @@
-"""What is said and what happens while it is answered: frozen values, no behaviour, no torch.
+"""What is said: frozen values, no behaviour, no torch. What happens meanwhile is in `events`.
 
 A `Conversation` is a tuple of `Message`s; a message is a tuple of parts. A picture or a recording
 is named by the SHA-256 of its normalised bytes; whoever needs the bytes asks the media folder.
 What a model made of a part (a transcript, a description) is kept on the part, so that the next
 turn sends the same words to the text model and its prefix cache stays valid.
-
-A reply is a stream of `Event`s. Pages, the HTTP interface and the command line only translate it.
 """
 
 from __future__ import annotations
@@ -203,94 +201,3 @@ class Conversation:
 
     def with_part(self, changed: ImagePart | AudioPart) -> Conversation:
         return replace(self, messages=tuple(m.with_part(changed) for m in self.messages))
-
-
-# ---------------------------------------------------------------- what happens
-
-
-@dataclass(frozen=True, slots=True)
-class RouteChosen:
-    route: Route
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Something is under way; `fraction` from 0 to 1, None where the end is not known."""
-
-    text: str
-    fraction: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """A recording was heard. `part` carries transcript and language."""
-
-    part: AudioPart
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """A picture was looked at. `part` carries what was seen; `answer` replies to the focus."""
-
-    part: ImagePart
-    answer: str
-
-
-@dataclass(frozen=True, slots=True)
-class TextDelta:
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """A picture as it stands while it is made: a small JPEG, only for showing."""
-
-    jpeg: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A picture as the engine made it, not kept anywhere yet."""
-
-    png: bytes
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class ImageMade:
-    """A picture was made and kept; its description is what was asked for."""
-
-    part: ImagePart
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """What was given up, and why, in one sentence."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Counted by the engine, in tokens. `cached_tokens` of the prompt were not computed again;
-    `steps` of denoising made a picture."""
-
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    decode_s: float
-    finish: Finish
-    seed: int
-    steps: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The last event of every reply that was not abandoned."""
-
-    outcome: Outcome
-
-
-Picturing = Preview | Drawn | ImageMade
-Telling = RouteChosen | Progress | Notice | Usage | Done
-Event = Telling | Transcript | Description | TextDelta | Picturing

@@ -31,14 +31,7 @@ from multimodal.intents import (
     wants_drawing,
     wants_transcript,
 )
-from multimodal.messages import (
-    Conversation,
-    ImagePart,
-    Message,
-    Route,
-    Step,
-    Task,
-)
+from multimodal.messages import Conversation, ImagePart, Message, Route, Step, Task
 from multimodal.prompts import wish_of
 
 LONG_RECORDING_S = 90

@@ -1,4 +1,4 @@
-"""Recordings of any container and codec that FFmpeg reads, to 16 kHz mono and back to FLAC.
+"""Recordings of any container and codec that FFmpeg reads, to 16 kHz mono and back to FLAC or WAV.
 
 The bytes are a stranger's: no protocol and no playlist is followed, and decoding stops at a length,
 whatever the header says.
@@ -7,6 +7,7 @@ whatever the header says.
 from __future__ import annotations
 
 import io
+import wave
 from collections.abc import Iterator
 from itertools import chain
 
@@ -63,7 +64,7 @@ def _pieces(
 def flac(waveform: NDArray[np.float32]) -> bytes:
     """A recording of that rate, as FLAC with 16 bits a sample."""
     buffer = io.BytesIO()
-    pcm = np.clip(waveform * 32768.0, -32768, 32767).astype(np.int16).reshape(1, -1)
+    pcm = _pcm(waveform).reshape(1, -1)
     with av.open(buffer, mode="w", format="flac") as container:
         stream = container.add_stream("flac", rate=SAMPLE_RATE, layout="mono")
         for start in range(0, pcm.shape[1], SAMPLE_RATE):
@@ -73,6 +74,22 @@ def flac(waveform: NDArray[np.float32]) -> bytes:
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return buffer.getvalue()
+
+
+def wav(waveform: NDArray[np.float32]) -> bytes:
+    """A recording of that rate, as WAV with 16 bits a sample."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(_pcm(waveform).tobytes())
+    return buffer.getvalue()
+
+
+def _pcm(waveform: NDArray[np.float32]) -> NDArray[np.int16]:
+    samples: NDArray[np.int16] = np.clip(waveform * 32768.0, -32768, 32767).astype(np.int16)
+    return samples
 
 
 def _frames(container: av.container.InputContainer) -> Iterator[av.AudioFrame]:

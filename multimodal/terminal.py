@@ -12,18 +12,8 @@ from pathlib import Path
 
 from multimodal.build import Program
 from multimodal.errors import MultimodalError
-from multimodal.messages import (
-    Conversation,
-    ImageMade,
-    ImagePart,
-    Message,
-    Notice,
-    Progress,
-    RouteChosen,
-    TextDelta,
-    TextPart,
-    Transcript,
-)
+from multimodal.events import ImageMade, Notice, Progress, RouteChosen, TextDelta, Transcript
+from multimodal.messages import Conversation, ImagePart, Message, TextPart
 
 TOLD = ("Fetching", "Loading", "Drawing")
 TOLD_STAGES = 4

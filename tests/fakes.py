@@ -23,21 +23,21 @@ from multimodal.backends.base import Backend, DrawRequest, ImageRequest, SpeechR
 from multimodal.build import EMBEDDED, Fetching, Program, read_catalog
 from multimodal.cards import AUTO, ModelCard
 from multimodal.errors import MultimodalError
-from multimodal.media import MediaFolder
-from multimodal.memory.manager import MemoryManager
-from multimodal.memory.simulated import Simulated
-from multimodal.memory.transfers import Report, Source
-from multimodal.messages import (
+from multimodal.events import (
     Description,
     Drawn,
     Event,
     Preview,
     Progress,
-    Task,
     TextDelta,
     Transcript,
     Usage,
 )
+from multimodal.media import MediaFolder
+from multimodal.memory.manager import MemoryManager
+from multimodal.memory.simulated import Simulated
+from multimodal.memory.transfers import Report, Source
+from multimodal.messages import Task
 from multimodal.settings import read_settings
 from multimodal.sources import FolderSource
 from multimodal.store import Store

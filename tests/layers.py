@@ -11,6 +11,7 @@ FLOORS = {
     "errors": 0,
     "sizes": 0,
     "architectures": 0,
+    "events": 1,
     "sources": 1,
     "settings": 1,
     "sound": 1,

@@ -23,7 +23,7 @@ from fakes import FakeSource, program, served
 from multimodal.api.drive import events
 from multimodal.api.guard import names_of
 from multimodal.errors import BackendError, CapacityError, MultimodalError, WeightsError
-from multimodal.messages import Event, Progress
+from multimodal.events import Event, Progress
 
 QUESTION: Any = [{"role": "user", "content": "What is photosynthesis?"}]
 

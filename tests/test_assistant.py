@@ -17,19 +17,11 @@ from multimodal.assistant import Assistant
 from multimodal.cards import Catalog
 from multimodal.chats import Chats
 from multimodal.errors import BackendError, MediaError, PromptError, RequestError
+from multimodal.events import Done, RouteChosen, TextDelta, Transcript
 from multimodal.media import MediaFolder
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.simulated import Simulated
-from multimodal.messages import (
-    Controls,
-    Conversation,
-    Done,
-    Message,
-    RouteChosen,
-    TextDelta,
-    TextPart,
-    Transcript,
-)
+from multimodal.messages import Controls, Conversation, Message, TextPart
 from multimodal.store import Store
 
 ANN = "ann"

@@ -25,10 +25,11 @@ from multimodal.backends.sampling import Settled
 from multimodal.backends.talking import PIECE_TOKENS
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, CardError, PromptError
+from multimodal.events import Event, Notice, Progress, TextDelta, Usage
 from multimodal.memory.footprint import footprint
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.storages import true_bytes
-from multimodal.messages import Event, Notice, Progress, Role, Sampling, TextDelta, Usage
+from multimodal.messages import Role, Sampling
 
 CPU = torch.device("cpu")
 QUESTION: tuple[Role, str] = ("user", "What colour is the car?")

@@ -21,11 +21,11 @@ from multimodal.backends.denoising import PREVIEW_LATENTS
 from multimodal.backends.diffusion import keep_decoder_in_range
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, RequestError
+from multimodal.events import Drawn, Event, Notice, Preview, Progress, Usage
 from multimodal.memory.devices import Cpu
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.storages import slots, true_bytes
-from multimodal.messages import Drawn, Event, Notice, Preview, Progress, Usage
 
 CAT = DrawRequest("a cat", seed=7, preview_every_s=None)
 KINDS: list[tuple[tiny.Kind, str]] = [

@@ -23,19 +23,17 @@ from multimodal.build import Program
 from multimodal.cards import Catalog
 from multimodal.chats import Chats, Draft
 from multimodal.errors import RequestError
+from multimodal.events import Done, ImageMade, TextDelta
 from multimodal.messages import (
     Controls,
     Conversation,
-    Done,
     Drawing,
-    ImageMade,
     ImagePart,
     Message,
     Part,
     Route,
     Sampling,
     Task,
-    TextDelta,
     TextPart,
 )
 from multimodal.prompts import prompt_of, wish_of

@@ -158,6 +158,39 @@ def test_shipped_gpu_cards_have_the_published_sizes(catalog: Any) -> None:
         assert found == pytest.approx(billions, rel=0.015), name
 
 
+# Millions of parameters that the hub's pages of these models give.
+HEARING = {
+    "whisper-tiny": 37.8,
+    "whisper-base-pt": 72.6,
+    "whisper-small": 242,
+    "whisper-medium": 764,
+    "whisper-large-v3": 1543.5,
+    "whisper-large-v3-turbo": 809,
+    "wav2vec2-base-960h": 94.4,
+    "wav2vec2-large-960h": 315.5,
+    "wav2vec2-large-960h-lv60-self": 315.5,
+    "seamless-m4t-v2-large": 2309,
+}
+
+
+@pytest.mark.parametrize("name", HEARING)
+def test_shipped_speech_cards_have_the_published_sizes(catalog: Any, name: str) -> None:
+    """Whisper's fixed positions are counted there too."""
+    found = sum(
+        math.prod(t.shape)
+        for t in tensors(catalog.card(name).architecture)
+        if t.parameter or t.name.endswith("encoder.positional_embedding")
+    )
+    assert found / 1e6 == pytest.approx(HEARING[name], rel=0.002)
+
+
+def test_a_speech_models_peak_holds_half_a_minute_of_speech(catalog: Any) -> None:
+    part = catalog.card("seamless-m4t-v2-large").architecture.parts["model"]
+    module: Any = built(part, shallow=True)
+    distances = 1500 * 1500 * 64 * 2  # of every 20 ms to every other, for one head
+    assert peak_bytes(module, 256, None) > distances
+
+
 # Sizes in GB of the files on the hub's pages of these models in GGUF.
 GGUF_FILES = [
     (hf(CAUSAL, model_type="llama"), "q4_0", 3.83),

@@ -16,19 +16,11 @@ from multimodal.assistant import Assistant
 from multimodal.backends.base import DrawRequest, ImageRequest, SpeechRequest, TextRequest
 from multimodal.cards import Catalog, ModelCard
 from multimodal.errors import BackendError, DeviceFullError
+from multimodal.events import Done
 from multimodal.media import MediaFolder
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.simulated import Simulated
-from multimodal.messages import (
-    Conversation,
-    Done,
-    ImagePart,
-    Message,
-    Outcome,
-    Part,
-    Task,
-    TextPart,
-)
+from multimodal.messages import Conversation, ImagePart, Message, Outcome, Part, Task, TextPart
 from multimodal.shrinking import smaller
 
 TEXT = "smollm2-135m-instruct"

@@ -18,7 +18,8 @@ from multimodal.backends.picture_findings import Text, colour_name, colours, is_
 from multimodal.backends.picture_labels import LIKELY, Vocabulary
 from multimodal.cards import Catalog
 from multimodal.errors import BackendError
-from multimodal.messages import Description, Focus, ImagePart
+from multimodal.events import Description
+from multimodal.messages import Focus, ImagePart
 
 NAME = "picture-describer"
 data: Any = pictures  # scikit-image does not say its types

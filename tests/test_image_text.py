@@ -17,10 +17,11 @@ from tiny_seeing import SEEING, TEMPLATES
 from multimodal.backends.base import ImageRequest, TextRequest, load
 from multimodal.backends.image_text import ImageText
 from multimodal.errors import CardError
+from multimodal.events import Description, Event, TextDelta, Usage
 from multimodal.memory.footprint import footprint
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.storages import true_bytes
-from multimodal.messages import Description, Event, ImagePart, Role, Sampling, TextDelta, Usage
+from multimodal.messages import ImagePart, Role, Sampling
 
 CPU = torch.device("cpu")
 RED, BLUE = (Image.new("RGB", (60, 40), colour) for colour in ("red", "blue"))

@@ -15,7 +15,8 @@ from multimodal.backends.base import Backend, TextRequest, load
 from multimodal.backends.trimming import surplus_turns
 from multimodal.cards import Catalog
 from multimodal.errors import BackendError, PromptError
-from multimodal.messages import Event, Notice, Progress, Role, Sampling, TextDelta, Usage
+from multimodal.events import Event, Notice, Progress, TextDelta, Usage
+from multimodal.messages import Role, Sampling
 
 NAME = "smollm2-135m-instruct"
 BRIEF = Sampling(seed=1, max_tokens=24)

@@ -25,12 +25,13 @@ from multimodal.backends.base import ImageRequest, TextRequest, load
 from multimodal.backends.minigpt4 import MiniGPT4
 from multimodal.cards import Catalog
 from multimodal.errors import BackendError, CardError, MultimodalError
+from multimodal.events import Description, TextDelta, Usage
 from multimodal.memory.activation import peak_bytes
 from multimodal.memory.footprint import footprint
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.modules import built, tensors
 from multimodal.memory.storages import true_bytes
-from multimodal.messages import Description, ImagePart, Role, Sampling, TextDelta, Usage
+from multimodal.messages import ImagePart, Role, Sampling
 
 CPU = torch.device("cpu")
 QUESTION: tuple[Role, str] = ("user", "What colour is the car?")

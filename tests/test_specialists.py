@@ -19,7 +19,7 @@ from fakes import served
 from PIL import Image
 from tiny_minigpt4 import VARIANTS, save_minigpt4
 from tiny_minigpt4 import facts as minigpt4_facts
-from tiny_models import CHATML, hub_card, save_causal
+from tiny_models import CHATML, add_model, save_causal
 from tiny_seeing import save_llava
 
 from multimodal.build import Program, build
@@ -30,21 +30,6 @@ from multimodal.web.desk import Desk
 
 ANN = "ann"
 LONG = Sampling(max_tokens=200)
-
-
-def add_model(models: Path, name: str, task: str, folder: Path, **facts: Any) -> None:
-    """Write the card of the checkpoint in `folder`: all it takes to add a model."""
-    card = hub_card(
-        name=name,
-        title=name.capitalize(),
-        task=task,
-        source={"kind": "folder", "path": str(folder)},
-        **facts,
-    )
-    path = models / "cards" / task / f"{name}.toml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    told = card.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    path.write_text(tomlkit.dumps(told), "utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -10,15 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from faster_whisper.vad import SpeechTimestampsMap
+from numpy.typing import NDArray
 from whisper_conversion import convert
 
 from multimodal.backends import hearing
 from multimodal.backends.base import Backend, SpeechRequest, load
 from multimodal.backends.hearing import pieces
+from multimodal.backends.voice_activity import Speech
 from multimodal.cards import Catalog, ModelCard
-from multimodal.errors import BackendError
+from multimodal.errors import BackendError, RequestError
+from multimodal.events import Event, Notice, Progress, Transcript
 from multimodal.media import MediaFolder
-from multimodal.messages import AudioPart, Event, Progress, Transcript
+from multimodal.messages import AudioPart
 from multimodal.sources import FolderSource
 
 SPEECH = (
@@ -168,3 +173,76 @@ def test_ctranslate2_weights_that_are_broken_are_refused(catalog: Catalog, tmp_p
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(BackendError, match="could not be loaded"):
         load(catalog.card("whisper-base"), tmp_path, "cpu")
+
+
+def test_every_segment_is_where_its_words_were_said(
+    ears: Backend, media: MediaFolder, examples: Path
+) -> None:
+    """Two sayings of the same words, with what is cut out between and before them."""
+    once = media.waveform(media.add_audio(examples / "speech-en.wav", "once"))
+    before, between = (np.zeros(16_000 * seconds, np.float32) for seconds in (10, 20))
+    told = heard_in(ears, np.concatenate([before, once, between, once]))
+    assert " ".join(segment.text for segment in told.segments) == told.part.transcript
+    for start_s in (10.0, 30.0 + len(once) / 16_000):
+        end_s = start_s + len(once) / 16_000
+        said = [s for s in told.segments if start_s - 0.6 <= s.start_s and s.end_s <= end_s + 0.6]
+        found = words(" ".join(segment.text for segment in said))
+        alike = difflib.SequenceMatcher(None, found, words(SPEECH)).ratio()
+        assert alike > 0.85, "all of them, though a word or two may be misheard"
+        assert said[0].start_s == pytest.approx(start_s, abs=0.6)
+        assert said[-1].end_s == pytest.approx(end_s, abs=1.0)
+
+
+def test_segments_of_a_later_piece_count_from_the_beginning(
+    ears: Backend, media: MediaFolder, examples: Path
+) -> None:
+    once = media.waveform(media.add_audio(examples / "question-fr.wav", "once"))
+    pause = np.zeros(16_000 * (hearing.PIECE_S + 30), np.float32)
+    told = heard_in(ears, np.concatenate([pause, once]), english_unless=("en",))
+    for segments in (told.segments, told.english_segments):
+        assert segments[0].start_s == pytest.approx(hearing.PIECE_S + 30, abs=0.6)
+    assert "la musique" in " ".join(segment.text for segment in told.segments)
+    assert "music" in " ".join(segment.text for segment in told.english_segments).lower()
+
+
+def heard_in(ears: Backend, waveform: NDArray[np.float32], **more: object) -> Transcript:
+    part = AudioPart("0" * 64, "audio/flac", len(waveform) / 16_000)
+    *_, told = ears.run(SpeechRequest(part, waveform, **more), threading.Event())  # type: ignore[arg-type]
+    assert isinstance(told, Transcript)
+    return told
+
+
+def test_a_language_that_is_none_is_refused(
+    ears: Backend, media: MediaFolder, examples: Path
+) -> None:
+    with pytest.raises(RequestError, match="does not know the language 'xx'"):
+        hear(ears, media, examples / "speech-en.wav", language="xx")
+
+
+def test_a_model_that_was_not_trained_to_translate_leaves_the_words_as_they_are(
+    openai_card: ModelCard, media: MediaFolder, examples: Path
+) -> None:
+    card = openai_card.model_copy(update={"engine": {"translates": False, "beam_size": 1}})
+    assert isinstance(card.source, FolderSource)
+    turbo = load(card, card.source.path, "cpu")
+    events, part = hear(turbo, media, examples / "question-fr.wav", english_unless=("en",))
+    assert any(isinstance(e, Notice) and "does not translate" in e.text for e in events)
+    assert (part.language, part.english) == ("fr", None)
+    assert "la musique" in (part.transcript or "")
+
+
+def test_words_near_a_pause_stay_on_their_side_of_it() -> None:
+    """Five seconds of speech, then ten left out, then five more."""
+    rate = 16_000
+    spans = [{"start": 0, "end": 5 * rate}, {"start": 15 * rate, "end": 20 * rate}]
+    speech = Speech(np.zeros(10 * rate, np.float32), SpeechTimestampsMap(spans, rate))
+
+    def times(start_s: float, end_s: float) -> tuple[float, float]:
+        found = speech.segment(start_s, end_s, "words")
+        return found.start_s, found.end_s
+
+    assert times(1.0, 4.5) == (1.0, 4.5)
+    assert times(1.0, 5.0) == times(1.0, 5.3) == (1.0, 5.0)
+    assert times(4.8, 7.0) == times(5.0, 7.0) == (15.0, 17.0)
+    assert times(1.0, 7.0) == (1.0, 17.0), "words on both sides"
+    assert times(9.0, 12.0) == (19.0, 20.0), "no word after the end"

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import tomlkit
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -101,3 +102,18 @@ def hub_card(family: str, model: str, config: dict[str, Any], **more: Any) -> Mo
         "sampling": {"temperature": 0, "repeat_penalty": 1, "max_tokens": 24},
     }
     return ModelCard.model_validate({**facts, **more})
+
+
+def add_model(models: Path, name: str, task: str, folder: Path, **facts: Any) -> None:
+    """Write the card of the checkpoint in `folder`: all it takes to add a model."""
+    card = hub_card(
+        name=name,
+        title=name.capitalize(),
+        task=task,
+        source={"kind": "folder", "path": str(folder)},
+        **facts,
+    )
+    path = models / "cards" / task / f"{name}.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    told = card.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    path.write_text(tomlkit.dumps(told), "utf-8")

@@ -39,6 +39,7 @@ def routes(program: Program) -> list[BaseRoute]:
         route("/v1/images/generations", images.generations, "POST"),
         route("/v1/audio/transcriptions", speech.transcriptions, "POST"),
         route("/v1/audio/translations", speech.translations, "POST"),
+        route("/v1/audio/speech", speech.spoken, "POST"),
         route("/v1", unknown, *METHODS),
         route("/v1/{path:path}", unknown, *METHODS),
     ]
@@ -88,7 +89,7 @@ async def models(request: Request, program: Program) -> Response:
 async def unknown(request: Request, program: Program) -> Response:
     known = (
         "/v1/models, /v1/chat/completions, /v1/images/generations, /v1/audio/transcriptions, "
-        "/v1/audio/translations"
+        "/v1/audio/translations, /v1/audio/speech"
     )
     sentence = f"There is no {request.method} {request.url.path} here. Known: {known}."
     return failure(404, sentence, INVALID)

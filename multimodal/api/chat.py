@@ -22,18 +22,16 @@ from multimodal.api.guard import described
 from multimodal.api.images import encoded
 from multimodal.api.schemas import ChatRequest
 from multimodal.build import Program
-from multimodal.messages import (
+from multimodal.events import (
     Description,
     Done,
     Event,
     ImageMade,
-    Outcome,
-    Route,
     RouteChosen,
     TextDelta,
     Transcript,
-    new_id,
 )
+from multimodal.messages import Outcome, Route, new_id
 
 _outcome = TypeAdapter(Outcome)
 

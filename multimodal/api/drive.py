@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
-from multimodal.messages import Event
+from multimodal.events import Event
 
 WORKERS = 64
 """Streams at once; a further one waits for a thread. More than the engines serve at a time."""

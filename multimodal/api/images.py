@@ -15,7 +15,8 @@ from multimodal.api.schemas import ImagesRequest
 from multimodal.build import Program
 from multimodal.cards import AUTO
 from multimodal.errors import RequestError
-from multimodal.messages import ImageMade, ImagePart, Notice, Task, Usage
+from multimodal.events import ImageMade, Notice, Usage
+from multimodal.messages import ImagePart, Task
 
 ALIASES = {AUTO, "", "dall-e-2", "dall-e-3", "gpt-image-1"}
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from multimodal.backends.base import DrawRequest
+from multimodal.backends.base import DrawRequest, SpeakRequest
 from multimodal.cards import AUTO
 from multimodal.errors import PromptError, RequestError
 from multimodal.media import MediaFolder
@@ -163,6 +163,32 @@ class ImagesRequest(_Request):
             count=self.n,
             preview_every_s=None,
         )
+
+
+class SpokenText(_Request):
+    """Of `/v1/audio/speech`. `language` and `text_language` (ISO 639-1) are this program's own."""
+
+    model: str
+    input: str = Field(min_length=1, max_length=4096)
+    voice: str = "0"
+    response_format: str = "wav"
+    speed: float = 1.0
+    language: str | None = None
+    text_language: str | None = None
+
+    def request(self) -> SpeakRequest:
+        """Raises RequestError for what is not offered."""
+        if self.response_format != "wav":
+            raise RequestError(
+                f"response_format {self.response_format!r} is not made here; wav is."
+            )
+        if self.speed != 1:
+            raise RequestError("speed cannot be changed here; leave it out.")
+        if not self.voice.isdecimal():
+            raise RequestError(
+                f"voice {self.voice!r} is unknown here; voices are numbers, beginning with 0."
+            )
+        return SpeakRequest(self.input, self.language, self.text_language, int(self.voice))
 
 
 def _words(message: ChatMessage) -> str:

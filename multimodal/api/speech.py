@@ -1,23 +1,39 @@
-"""`/v1/audio/transcriptions` and `/v1/audio/translations`."""
+"""`/v1/audio/transcriptions`, `/v1/audio/translations` and `/v1/audio/speech`."""
 
 from __future__ import annotations
 
 import re
 from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from multimodal.api.drive import events, in_thread
+from multimodal.api.schemas import SpokenText
+from multimodal.api.subtitles import srt, vtt
 from multimodal.build import Program
-from multimodal.cards import AUTO
-from multimodal.errors import RequestError
-from multimodal.messages import AudioPart, Task, Transcript
+from multimodal.cards import AUTO, ModelCard
+from multimodal.errors import BackendError, RequestError
+from multimodal.events import Segment, SpeechMade, Transcript
+from multimodal.messages import Task
 
 ALIASES = {AUTO, "whisper-1", ""}
-FORMATS = ("json", "text", "verbose_json")
+FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
 LANGUAGE = re.compile("[a-z]{2,3}")
+GRANULARITIES = "timestamp_granularities[]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the form says beside the recording."""
+
+    card: ModelCard
+    format: str
+    language: str | None
+    english: bool
 
 
 async def transcriptions(request: Request, program: Program) -> Response:
@@ -28,49 +44,101 @@ async def translations(request: Request, program: Program) -> Response:
     return await _heard(request, program, english=True)
 
 
+async def spoken(request: Request, program: Program) -> Response:
+    """A text said aloud, as WAV."""
+    body = await request.body()
+    text = await in_thread(lambda: SpokenText.model_validate_json(body))
+    asked, card = text.request(), program.catalog.card(text.model)
+    if not card.speaks:
+        able = ", ".join(card.name for card in program.catalog.cards if card.speaks) or "none"
+        raise RequestError(f"{card.title} does not speak. Models that do: {able}.")
+    stream = events(lambda stop: program.assistant.speak(asked, card.name, stop), request)
+    made = None
+    async with aclosing(stream) as happening:
+        async for event in happening:
+            made = event if isinstance(event, SpeechMade) else made
+    if made is None:
+        raise BackendError(f"{card.title} was stopped before it had spoken. Ask again.")
+    return Response(made.wav, media_type="audio/wav")
+
+
 async def _heard(request: Request, program: Program, english: bool) -> Response:
     async with request.form(max_files=1, max_part_size=program.media.limits.file_bytes) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise RequestError("The form has no file; send the recording in the field “file”.")
         data, name = await file.read(), file.filename or "recording"
-        card = _card(program, str(form.get("model", "")))
-        kind = str(form.get("response_format", "json"))
-        language = str(form.get("language", "")) or None
-    if kind not in FORMATS:
-        raise RequestError(f"response_format {kind!r} is not one of {', '.join(FORMATS)}.")
-    if language and not LANGUAGE.fullmatch(language):
-        raise RequestError(f"language {language!r} is not a code such as en or fr.")
+        asked = _asked(form, program, english)
     part = await in_thread(lambda: program.media.add_audio(data, name))
-    heard = part
+    transcript = Transcript(part)
     stream = events(
-        lambda stop: program.assistant.transcribe(part, card, stop, language, english), request
+        lambda stop: program.assistant.transcribe(
+            part, asked.card.name, stop, asked.language, english
+        ),
+        request,
     )
     async with aclosing(stream) as happening:
         async for event in happening:
             if isinstance(event, Transcript):
-                heard = event.part
-    return _answer(heard, kind, english)
+                transcript = event
+    return _answer(transcript, asked)
 
 
-def _card(program: Program, name: str) -> str:
+def _asked(form: FormData, program: Program, english: bool) -> _Asked:
+    kind = str(form.get("response_format", "json"))
+    if kind not in FORMATS:
+        raise RequestError(f"response_format {kind!r} is not one of {', '.join(FORMATS)}.")
+    language = str(form.get("language", "")) or None
+    if language and not LANGUAGE.fullmatch(language):
+        raise RequestError(f"language {language!r} is not a code such as en or fr.")
+    for wanted in form.getlist(GRANULARITIES):
+        if wanted != "segment":
+            raise RequestError(f"{GRANULARITIES} {wanted!r} is not offered; segment is.")
+    return _Asked(_card(program, str(form.get("model", ""))), kind, language, english)
+
+
+def _card(program: Program, name: str) -> ModelCard:
     if name not in ALIASES:
         card = program.catalog.card(name)
         if card.task is not Task.SPEECH:
             raise RequestError(f"{card.title} does not hear; choose a model for {Task.SPEECH}.")
-        return card.name
+        return card
     default = program.profile.default(Task.SPEECH)
     if default is None:
         raise RequestError(f"The profile {program.profile.title} has no model for speech.")
-    return default
+    return program.catalog.card(default)
 
 
-def _answer(heard: AudioPart, kind: str, english: bool) -> Response:
-    text = (heard.english if english else None) or heard.transcript or ""
-    if kind == "text":
+def _answer(transcript: Transcript, asked: _Asked) -> Response:
+    text, segments = _wanted(transcript, asked)
+    if asked.format == "text":
         return PlainTextResponse(text + "\n")
-    body: dict[str, object] = {"text": text}
-    if kind == "verbose_json":
-        task = "translate" if english else "transcribe"
-        body |= {"task": task, "language": heard.language, "duration": heard.seconds}
+    if asked.format == "srt":
+        return PlainTextResponse(srt(segments), media_type="application/x-subrip")
+    if asked.format == "vtt":
+        return PlainTextResponse(vtt(segments), media_type="text/vtt")
+    body: dict[str, Any] = {"text": text}
+    if asked.format == "verbose_json":
+        heard = transcript.part
+        body |= {
+            "task": "translate" if asked.english else "transcribe",
+            "language": heard.language,
+            "duration": heard.seconds,
+            "segments": [
+                {"id": number, "start": s.start_s, "end": s.end_s, "text": s.text}
+                for number, s in enumerate(segments)
+            ],
+        }
     return JSONResponse(body)
+
+
+def _wanted(transcript: Transcript, asked: _Asked) -> tuple[str, tuple[Segment, ...]]:
+    heard = transcript.part
+    if not asked.english or not heard.transcript or heard.language == "en":
+        return heard.transcript or "", transcript.segments
+    if heard.english is None:
+        raise RequestError(
+            f"{asked.card.title} does not translate. Choose a model that does, such as Whisper, or "
+            "ask for a transcription."
+        )
+    return heard.english, transcript.english_segments

@@ -23,7 +23,8 @@ import psutil
 
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, CardError, DeviceFullError, MultimodalError
-from multimodal.messages import AudioPart, Event, Focus, ImagePart, Role, Sampling
+from multimodal.events import Event
+from multimodal.messages import AudioPart, Focus, ImagePart, Role, Sampling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,7 +102,19 @@ class DrawRequest:
     preview_every_s: float | None = 0.7
 
 
-Request = TextRequest | SpeechRequest | ImageRequest | DrawRequest
+@dataclass(frozen=True, slots=True)
+class SpeakRequest:
+    """A text to be spoken in `language` (ISO 639-1), translated into it where `text_language`, in
+    which it is written, is another one; the card's language unless given. `speaker`: whose voice,
+    by number."""
+
+    text: str
+    language: str | None = None
+    text_language: str | None = None
+    speaker: int = 0
+
+
+Request = TextRequest | SpeechRequest | ImageRequest | DrawRequest | SpeakRequest
 
 
 class Backend(Protocol):

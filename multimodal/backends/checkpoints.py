@@ -19,7 +19,10 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, CardError
 from multimodal.memory.footprint import usual_quantization
-from multimodal.memory.quantization import EIGHT_BIT, FOUR_BIT, TORCH
+from multimodal.memory.quantization import BLOCK, EIGHT_BIT, FOUR_BIT, TORCH
+
+CPU_ROWS = 32
+"""Rows in a block of bitsandbytes' kernel for the CPU."""
 
 disable_progress_bar()  # type: ignore[no-untyped-call]
 set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -29,10 +32,18 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
 
 
-def from_folder(cls: Any, card: ModelCard, files: Path, device: str, quantized: bool = True) -> Any:
+def from_folder(
+    cls: Any,
+    card: ModelCard,
+    files: Path,
+    device: str,
+    quantized: bool = True,
+    unneeded: tuple[str, ...] = (),
+) -> Any:
     """The model of the folder `files`, of the class `cls`, for inference. `quantized`: whether the
     card's quantization touches it; what it leaves stays in 16 bits.
 
+    `unneeded`: ends of the names of weights that only training uses, so that they may be missing.
     Raises BackendError where weights are missing, CardError for an unknown quantization.
     """
     kind = usual_quantization(card)
@@ -50,17 +61,29 @@ def from_folder(cls: Any, card: ModelCard, files: Path, device: str, quantized: 
         output_loading_info=True,
         **more,
     )
-    _check_complete(card, found)
+    _check_complete(card, found, unneeded)
+    _leave_unpacked(model)
     return model.eval().requires_grad_(False)
 
 
-def _check_complete(card: ModelCard, found: dict[str, Any]) -> None:
+def _check_complete(card: ModelCard, found: dict[str, Any], unneeded: tuple[str, ...]) -> None:
     """transformers makes up what a checkpoint lacks; nobody would want to talk to that."""
-    if missing := sorted(found["missing_keys"]):
+    if missing := sorted(name for name in found["missing_keys"] if not name.endswith(unneeded)):
         raise BackendError(
             f"{card.title}: the checkpoint lacks {len(missing)} of the model's weights, such as "
             f"{missing[0]}. Fetch it again, or compare its config.json with the card."
         )
+
+
+def _leave_unpacked(model: torch.nn.Module) -> None:
+    """On a CPU with AVX512-BF16, bitsandbytes repacks 4-bit layers in whole blocks, and fails on
+    one that does not consist of them. Such a layer is computed as it is."""
+    layer: Any
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu") and (
+            layer.in_features % BLOCK or layer.out_features % CPU_ROWS
+        ):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def check_folder(card: ModelCard, files: Path) -> None:

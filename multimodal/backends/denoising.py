@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from multimodal.messages import Event, Preview, Progress
+from multimodal.events import Event, Preview, Progress
 
 PREVIEW_LATENTS = 32
 """On a side, 256 pixels. A decoder's work grows with the area: a preview of a picture of 512 by 512

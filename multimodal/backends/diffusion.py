@@ -33,7 +33,8 @@ from multimodal.backends.packing import pack
 from multimodal.backends.prompt_reading import tokens, unread
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, RequestError
-from multimodal.messages import Drawn, Event, Finish, Notice, Usage
+from multimodal.events import Drawn, Event, Notice, Usage
+from multimodal.messages import Finish
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),

@@ -14,10 +14,11 @@ from faster_whisper import WhisperModel
 from numpy.typing import NDArray
 
 from multimodal.backends.base import Backend, cores
-from multimodal.backends.hearing import TEMPERATURES, Hearer, Manner
+from multimodal.backends.hearing import TEMPERATURES, Heard, Hearer, Manner
+from multimodal.backends.voice_activity import speech_of
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
-from multimodal.sound import SAMPLE_RATE
+from multimodal.events import Segment
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
@@ -41,32 +42,38 @@ class FasterWhisper(Hearer):
     """One loaded Whisper model."""
 
     def __init__(self, card: ModelCard, model: WhisperModel) -> None:
-        self._card = card
+        super().__init__(card)
         self._model: WhisperModel | None = model
 
     def close(self) -> None:
         self._model = None
+
+    def languages(self) -> tuple[str, ...]:
+        known = self._model.supported_languages if self._model is not None else ()
+        return self._card.languages or tuple(known)
 
     def words(
         self,
         piece: NDArray[np.float32],
         manner: Manner,
         heard: Callable[[int], bool],
-    ) -> tuple[str, str | None]:
+    ) -> Heard:
         if self._model is None:
             raise BackendError(f"{self._card.title} was unloaded before it could listen")
+        if (speech := speech_of(piece)) is None:
+            return Heard("", manner.language)
         segments, info = self._model.transcribe(
-            piece,
+            speech.samples,
             task=manner.task,
             language=manner.language,
             beam_size=manner.beams or int(self._card.engine.get("beam_size", 5)),
             temperature=TEMPERATURES,
-            vad_filter=True,
             condition_on_previous_text=False,
         )
-        words = []
+        said: list[Segment] = []
         for segment in segments:
-            words.append(segment.text.strip())
-            if not heard(int(segment.end * SAMPLE_RATE)):
+            if text := segment.text.strip():
+                said.append(speech.segment(segment.start, segment.end, text))
+            if not heard(speech.reached(segment.end)):
                 break
-        return " ".join(filter(None, words)), str(info.language)
+        return Heard(" ".join(s.text for s in said), str(info.language), tuple(said))

@@ -25,7 +25,8 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 from multimodal.backends.sampling import Settled
-from multimodal.messages import Event, Finish, TextDelta, Usage
+from multimodal.events import Event, TextDelta, Usage
+from multimodal.messages import Finish
 
 Emit = Callable[[Event], None]
 

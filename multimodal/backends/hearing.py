@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from multimodal.backends.base import SpeechRequest, stream
-from multimodal.messages import Event, Progress, Transcript
+from multimodal.cards import ModelCard
+from multimodal.errors import RequestError
+from multimodal.events import Event, Notice, Progress, Segment, Transcript
 from multimodal.sound import SAMPLE_RATE
 
 PIECE_S = 120
@@ -23,22 +25,42 @@ SEARCH_S = 5
 TEMPERATURES = (0.0, 0.4)
 """A window that repeats itself is heard once more at the second; more tries would delay a stop."""
 
+Emit = Callable[[Event], None]
+Stopped = Callable[[], bool]
+
 
 @dataclass(frozen=True, slots=True)
 class Manner:
     """How to hear: `task` is transcribe or translate, `beams` are the guesses followed at once,
-    the card's number unless given."""
+    the card's number unless given. `stopped` tells an engine that can look between two words."""
 
     task: str
     language: str | None
     beams: int | None
+    stopped: Stopped = lambda: False
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What is said, in which language, and when; "" and no segment where nobody speaks."""
+
+    text: str
+    language: str | None
+    segments: tuple[Segment, ...] = ()
 
 
 class Hearer(ABC):
     """One loaded speech model."""
 
+    def __init__(self, card: ModelCard) -> None:
+        self._card = card
+
     def run(self, request: SpeechRequest, stop: threading.Event) -> Generator[Event, None, None]:
-        """Yield Progress as it goes, then one Transcript; its text is "" where nobody speaks."""
+        """Yield Progress as it goes, then one Transcript; its text is "" where nobody speaks.
+
+        Raises RequestError for a language that the model does not know.
+        """
+        self.check_language(request.language)
         return stream(lambda emit, stopped: self._hear(request, emit, stopped), stop)
 
     @abstractmethod
@@ -51,53 +73,81 @@ class Hearer(ABC):
         piece: NDArray[np.float32],
         manner: Manner,
         heard: Callable[[int], bool],
-    ) -> tuple[str, str | None]:
-        """What is said in `piece`, and in which language.
+    ) -> Heard:
+        """What is said in `piece`; its segments count from the start of `piece`.
 
         Calls `heard(samples)` now and then, and ends early once that returns False.
         """
 
-    def _hear(
-        self,
-        request: SpeechRequest,
-        emit: Callable[[Event], None],
-        stopped: Callable[[], bool],
-    ) -> None:
-        manner = Manner("transcribe", request.language, request.beams)
-        text, language = self._pass(request, manner, emit, stopped)
-        english = None
-        foreign = bool(request.english_unless) and language not in request.english_unless
-        if text and foreign and not stopped():
-            manner = Manner("translate", language, request.beams)
-            english, _ = self._pass(request, manner, emit, stopped)
-        if not stopped():
-            heard = replace(
-                request.part, transcript=text, language=language if text else None, english=english
-            )
-            emit(Transcript(heard))
+    def languages(self) -> tuple[str, ...]:
+        """Those that may be asked for (ISO 639-1); () for any."""
+        return self._card.languages
 
-    def _pass(
-        self,
-        request: SpeechRequest,
-        manner: Manner,
-        emit: Callable[[Event], None],
-        stopped: Callable[[], bool],
-    ) -> tuple[str, str | None]:
+    def translates(self) -> bool:
+        """Whether it can write in English what is said in another language."""
+        return bool(self._card.engine.get("translates", True))
+
+    def as_written(self, text: str) -> str:
+        """The whole of what was heard, as a person would write it down."""
+        return text
+
+    def check_language(self, language: str | None) -> None:
+        """Raise RequestError for one that this model cannot be asked for."""
+        known = self.languages()
+        if language and known and language not in known:
+            raise unknown_language(self._card, language, known)
+
+    def _hear(self, request: SpeechRequest, emit: Emit, stopped: Stopped) -> None:
+        manner = Manner("transcribe", request.language, request.beams, stopped)
+        heard = self._pass(request, manner, emit)
+        english: Heard | None = None
+        foreign = bool(request.english_unless) and heard.language not in request.english_unless
+        if heard.text and foreign and not self.translates():
+            emit(Notice(f"{self._card.title} does not translate; what it heard was left as it is."))
+        elif heard.text and foreign and not stopped():
+            english = self._pass(
+                request, replace(manner, task="translate", language=heard.language), emit
+            )
+        if not stopped():
+            part = replace(
+                request.part,
+                transcript=heard.text,
+                language=heard.language if heard.text else None,
+                english=english.text if english else None,
+            )
+            emit(Transcript(part, heard.segments, english.segments if english else ()))
+
+    def _pass(self, request: SpeechRequest, manner: Manner, emit: Emit) -> Heard:
         verb = "Listening" if manner.task == "transcribe" else "Translating"
         words: list[str] = []
+        segments: list[Segment] = []
+        stopped = manner.stopped
         for start, piece in pieces(request.waveform, PIECE_S):
 
             def heard(samples: int, start: int = start) -> bool:
                 emit(Progress(verb, min(1.0, (start + samples) / len(request.waveform))))
                 return not stopped()
 
-            text, found = self.words(piece, manner, heard)
-            if text:
-                manner = replace(manner, language=manner.language or found)
-                words.append(text)
+            found = self.words(piece, manner, heard)
+            if found.text:
+                manner = replace(manner, language=manner.language or found.language)
+                words.append(found.text)
+                segments += _later(found.segments, start / SAMPLE_RATE)
             if not heard(len(piece)):
                 break
-        return " ".join(words), manner.language
+        return Heard(self.as_written(" ".join(words)), manner.language, tuple(segments))
+
+
+def unknown_language(card: ModelCard, language: str, known: Sequence[str]) -> RequestError:
+    some = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+    return RequestError(
+        f"{card.title} does not know the language {language!r}. Take one of {some}, or choose "
+        "another model."
+    )
+
+
+def _later(segments: tuple[Segment, ...], by_s: float) -> list[Segment]:
+    return [replace(s, start_s=s.start_s + by_s, end_s=s.end_s + by_s) for s in segments]
 
 
 def pieces(

@@ -17,7 +17,7 @@ from multimodal.backends.picture_findings import FaceFinder, TextReader, colours
 from multimodal.backends.picture_labels import Classifier, Vocabulary
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, MultimodalError
-from multimodal.messages import Description, Event
+from multimodal.events import Description, Event
 
 WEIGHTS = "efficientnet-lite2.pth"
 VOCABULARY = "labels/imagenet-1k.tsv"

@@ -27,7 +27,8 @@ from multimodal.backends.sampling import settled
 from multimodal.backends.trimming import left_out, surplus_turns, too_long
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
-from multimodal.messages import Event, Finish, Progress, TextDelta, Usage
+from multimodal.events import Event, Progress, TextDelta, Usage
+from multimodal.messages import Finish
 
 SILENT = -1
 

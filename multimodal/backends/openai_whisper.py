@@ -11,19 +11,20 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from faster_whisper.vad import get_speech_timestamps
 from numpy.typing import NDArray
 from whisper.model import ModelDimensions, Whisper
+from whisper.tokenizer import LANGUAGES
 
 from multimodal.backends.base import Backend
-from multimodal.backends.hearing import TEMPERATURES, Hearer, Manner, pieces
+from multimodal.backends.hearing import TEMPERATURES, Heard, Hearer, Manner
+from multimodal.backends.voice_activity import windows
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
-
-WINDOW_S = 30
+from multimodal.events import Segment
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
@@ -47,7 +48,7 @@ class OpenAIWhisper(Hearer):
     """One loaded Whisper model."""
 
     def __init__(self, card: ModelCard, model: Whisper) -> None:
-        self._card = card
+        super().__init__(card)
         self._model: Whisper | None = model
 
     def close(self) -> None:
@@ -57,35 +58,44 @@ class OpenAIWhisper(Hearer):
         """What may be moved off the device and back while nobody listens."""
         return [self._model] if self._model is not None else []
 
+    def languages(self) -> tuple[str, ...]:
+        english_only = self._model is not None and not self._model.is_multilingual
+        return self._card.languages or (("en",) if english_only else tuple(LANGUAGES))
+
     def words(
         self,
         piece: NDArray[np.float32],
         manner: Manner,
         heard: Callable[[int], bool],
-    ) -> tuple[str, str | None]:
-        if self._model is None:
-            raise BackendError(f"{self._card.title} was unloaded before it could listen")
+    ) -> Heard:
         words: list[str] = []
+        segments: list[Segment] = []
         language = manner.language
-        for start, window in pieces(_speech_only(piece), WINDOW_S):
-            told = self._model.transcribe(
-                window,
-                task=manner.task,
-                language=language,
-                fp16=next(self._model.parameters()).dtype == torch.float16,
-                beam_size=manner.beams or int(self._card.engine.get("beam_size", 5)),
-                temperature=TEMPERATURES,
-                condition_on_previous_text=False,
-            )
+        for window in windows(piece):
+            told = self._told(window.samples, manner, language)
             language = language or str(told["language"])
             words.append(str(told["text"]).strip())
-            if not heard(start + len(window)):
+            segments += [
+                window.segment(said["start"], said["end"], text)
+                for said in told["segments"]
+                if (text := str(said["text"]).strip())
+            ]
+            if not heard(window.reached):
                 break
-        return " ".join(filter(None, words)), language
+        return Heard(" ".join(filter(None, words)), language, tuple(segments))
 
-
-def _speech_only(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What of `waveform` (16 kHz) is speech, joined; empty where there is none."""
-    spans = get_speech_timestamps(waveform)
-    pieces = [waveform[span["start"] : span["end"]] for span in spans]
-    return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+    def _told(
+        self, samples: NDArray[np.float32], manner: Manner, language: str | None
+    ) -> dict[str, Any]:
+        if self._model is None:
+            raise BackendError(f"{self._card.title} was unloaded before it could listen")
+        told: dict[str, Any] = self._model.transcribe(
+            samples,
+            task=manner.task,
+            language=language,
+            fp16=next(self._model.parameters()).dtype == torch.float16,
+            beam_size=manner.beams or int(self._card.engine.get("beam_size", 5)),
+            temperature=TEMPERATURES,
+            condition_on_previous_text=False,
+        )
+        return told

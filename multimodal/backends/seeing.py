@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from multimodal.backends.base import ImageRequest, TextRequest
 from multimodal.backends.talking import Talker
-from multimodal.messages import Description, Event, TextDelta
+from multimodal.events import Description, Event, TextDelta
 
 if TYPE_CHECKING:
     from PIL.Image import Image

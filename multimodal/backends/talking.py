@@ -30,8 +30,8 @@ from multimodal.backends.sampling import Settled, settled
 from multimodal.backends.trimming import left_out, surplus_turns, too_long
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
+from multimodal.events import Event, Progress
 from multimodal.memory.footprint import DEFAULT_TOKENS
-from multimodal.messages import Event, Progress
 
 PIECE_TOKENS = 512
 PROMPT_CACHE_MIB = 1024

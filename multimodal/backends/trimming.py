@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from multimodal.cards import ModelCard
 from multimodal.errors import PromptError
-from multimodal.messages import Notice
+from multimodal.events import Notice
 
 
 def surplus_turns(lengths: Sequence[int], prompt_tokens: int, room: int, block: int) -> int:

@@ -93,8 +93,9 @@ Work = Callable[[], object]
 
 def works(module: Any, tokens: int, picture_side: int | None) -> list[Work]:
     """What a part does in one turn, on the device and in the format of its weights: a text model
-    reads `tokens`, a picture model looks at one picture of its own size, a speech model hears 30 s,
-    a diffusion model takes one step towards a picture of that side, its decoder makes one."""
+    reads `tokens`, a picture model looks at one picture of its own size, a speech model hears 30 s
+    (and speaks as long, where it can), a diffusion model takes one step towards a picture of that
+    side, its decoder makes one."""
     parameters = list(module.parameters())  # some are made on the CPU whatever the device
     first = next((p for p in parameters if p.is_meta), parameters[0])
 
@@ -114,6 +115,8 @@ def works(module: Any, tokens: int, picture_side: int | None) -> list[Work]:
     if name.startswith("Autoencoder"):
         return [lambda: _decode(module, make, picture_side or 512)]
     found: list[Work] = []
+    if name.startswith("SeamlessM4T"):
+        found += [lambda: _hear_frames(module, make), lambda: _voice(module.vocoder, make)]
     if getattr(module, "main_input_name", "") == "input_values":
         found.append(lambda: module(make(1, SOUND_S * 16_000)))
     if (seeing := _vision(module)) is not None:
@@ -160,6 +163,17 @@ def _hear(whisper: Any, make: Make) -> None:
     sound = whisper.encoder(make(1, whisper.dims.n_mels, SOUND_S * 100))
     ids = torch.zeros((5, whisper.dims.n_text_ctx // 2), dtype=torch.long, device=sound.device)
     whisper.decoder(ids, sound.expand(5, -1, -1))
+
+
+def _hear_frames(seamless: Any, make: Make) -> None:
+    """Two of the 10 ms frames are read as one."""
+    frames = SOUND_S * 50
+    seamless.speech_encoder(make(1, frames, seamless.config.feature_projection_input_dim))
+
+
+def _voice(vocoder: Any, make: Make) -> None:
+    """One unit of speech stands for 20 ms; unit, speaker and language are read together."""
+    vocoder.hifi_gan(make(1, vocoder.hifi_gan.conv_pre.in_channels, SOUND_S * 50))
 
 
 def _denoise(unet: Any, make: Make, side: int) -> None:

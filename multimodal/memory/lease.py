@@ -10,8 +10,8 @@ from typing import Generic, Protocol, TypeVar
 
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, CapacityError, MultimodalError, TurnStoppedError
+from multimodal.events import Progress
 from multimodal.memory.budget import Resident
-from multimodal.messages import Progress
 
 MAX_WAIT_S = 900.0
 

@@ -10,11 +10,11 @@ from collections import deque
 from typing import Generic
 
 from multimodal.errors import BackendError, CapacityError, MultimodalError
+from multimodal.events import Progress
 from multimodal.memory.budget import Resident
 from multimodal.memory.footprint import footprint
 from multimodal.memory.lease import B, Entry, Lease
 from multimodal.memory.records import Decision, Held
-from multimodal.messages import Progress
 from multimodal.sizes import gigabytes
 
 PATIENCE_S = 10.0

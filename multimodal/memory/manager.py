@@ -16,6 +16,7 @@ from typing import Generic
 
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, DeviceFullError, MultimodalError
+from multimodal.events import Progress
 from multimodal.memory.budget import victims
 from multimodal.memory.devices import Device
 from multimodal.memory.footprint import footprint
@@ -24,7 +25,6 @@ from multimodal.memory.ledger import Ledger
 from multimodal.memory.peaks import Peaks
 from multimodal.memory.records import Decision, Snapshot
 from multimodal.memory.transfers import Source, Transfers
-from multimodal.messages import Progress
 from multimodal.sizes import gigabytes
 
 POLL_S = 0.1

@@ -19,6 +19,8 @@ from multimodal.errors import CardError
 SHALLOW_LAYERS = 2
 # diffusers imports it, and it then warns that an optional kernel for the CPU is not installed.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+# It warns of how it builds its own layers.
+logging.getLogger("transformers.models.seamless_m4t_v2").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from typing import Generic, Protocol, TypeVar
 
 from multimodal.cards import ModelCard
 from multimodal.errors import DeviceFullError
+from multimodal.events import Progress
 from multimodal.memory.devices import Device
 from multimodal.memory.lease import B, Closable
 from multimodal.memory.records import How, Mirrored
-from multimodal.messages import Progress
 
 log = logging.getLogger(__name__)
 

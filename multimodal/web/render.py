@@ -11,17 +11,8 @@ from typing import Any
 
 from multimodal.cards import Catalog
 from multimodal.chats import Draft
-from multimodal.messages import (
-    AudioPart,
-    Conversation,
-    ImagePart,
-    Message,
-    Outcome,
-    Preview,
-    Progress,
-    Step,
-    TextPart,
-)
+from multimodal.events import Preview, Progress
+from multimodal.messages import AudioPart, Conversation, ImagePart, Message, Outcome, Step, TextPart
 
 Bubble = dict[str, Any]
 PathOf = Callable[[ImagePart | AudioPart], Path]

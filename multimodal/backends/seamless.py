@@ -1,0 +1,229 @@
+"""SeamlessM4T v2: hears and speaks many languages, and translates between them.
+
+It is told in which language to write and does not find out which one it hears. So the language is
+the one asked for, else the card's (`engine.language`, English unless it says otherwise), and what
+is said in another language comes out translated into it. Languages are matched to the checkpoint's
+own three-letter codes by langcodes.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import threading
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from langcodes import closest_supported_match, standardize_tag
+from langcodes.tag_parser import LanguageTagError
+from numpy.typing import NDArray
+from transformers import (
+    AutoFeatureExtractor,
+    AutoTokenizer,
+    GenerationMixin,
+    SeamlessM4Tv2Model,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+
+from multimodal.backends.base import Backend, SpeakRequest, SpeechRequest, stream
+from multimodal.backends.checkpoints import check_folder, from_folder
+from multimodal.backends.hearing import Heard, Hearer, Manner, Stopped, unknown_language
+from multimodal.backends.voice_activity import windows
+from multimodal.cards import ModelCard
+from multimodal.errors import BackendError, CardError, PromptError, RequestError
+from multimodal.events import Event, Progress, Segment, SpeechMade
+from multimodal.sound import SAMPLE_RATE, wav
+
+ENGLISH = "eng"
+NEAR = 3
+"""A dialect is this near to its language at most; a neighbour that most of its speakers know is
+farther away."""
+SENTENCE_CHARACTERS = 300
+"""A longer one would not be spoken to its end."""
+PAUSE_S = 0.2
+
+WRITES, SPEAKS = "text_decoder_lang_to_code_id", "vocoder_lang_code_to_id"
+
+
+def load(card: ModelCard, files: Path, device: str) -> Backend:
+    """Load the model, the feature extractor and the tokenizer of the folder `files`."""
+    check_folder(card, files)
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    extractor: Any = AutoFeatureExtractor.from_pretrained(files, **local)  # type: ignore[no-untyped-call]
+    tokenizer: Any = AutoTokenizer.from_pretrained(files, **local)
+    model = from_folder(SeamlessM4Tv2Model, card, files, device)
+    return Seamless(card, model, extractor, tokenizer)
+
+
+class Seamless(Hearer):
+    """One loaded model."""
+
+    def __init__(self, card: ModelCard, model: Any, extractor: Any, tokenizer: Any) -> None:
+        super().__init__(card)
+        self._loaded: Any | None = model
+        self._extractor = extractor
+        self._tokenizer = tokenizer
+        try:
+            self._code(self._default, WRITES)
+        except RequestError as error:
+            raise CardError(f"{card.name}: engine.language: {error}") from error
+
+    def close(self) -> None:
+        self._loaded = None
+
+    def modules(self) -> list[torch.nn.Module]:
+        """What may be moved off the device and back while nobody listens."""
+        return [self._loaded] if self._loaded is not None else []
+
+    def run(
+        self, request: SpeechRequest | SpeakRequest, stop: threading.Event
+    ) -> Generator[Event, None, None]:
+        """Hear a recording, or speak a text: then Progress by sentence, and one SpeechMade."""
+        if isinstance(request, SpeakRequest):
+            self._check_speakable(request)
+            return stream(lambda emit, stopped: self._speak(request, emit, stopped), stop)
+        return super().run(request, stop)
+
+    # ------------------------------------------------------------ hearing
+
+    def check_language(self, language: str | None) -> None:
+        self._code(language or self._default, WRITES)
+
+    def words(
+        self,
+        piece: NDArray[np.float32],
+        manner: Manner,
+        heard: Callable[[int], bool],
+    ) -> Heard:
+        language = manner.language or self._default
+        target = ENGLISH if manner.task == "translate" else self._code(language, WRITES)
+        segments: list[Segment] = []
+        for window in windows(piece):
+            if text := self._written(window.samples, target, manner):
+                segments.append(window.whole(text))
+            if not heard(window.reached):
+                break
+        return Heard(" ".join(segment.text for segment in segments), language, tuple(segments))
+
+    @torch.inference_mode()
+    def _written(self, samples: NDArray[np.float32], target: str, manner: Manner) -> str:
+        model = self._model
+        encoded = self._extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        features = encoded["input_features"].to(model.device, model.dtype)
+        first = self._codes(WRITES)[target]
+        model.set_modality("speech")
+        # Its own `generate` would keep the scores of all 256,000 words for every word written.
+        made = GenerationMixin.generate(
+            model,
+            input_features=features,
+            attention_mask=encoded["attention_mask"].to(model.device),
+            decoder_input_ids=torch.tensor([[first]], device=model.device),
+            num_beams=manner.beams or int(self._card.engine.get("beam_size", 1)),
+            do_sample=False,
+            stopping_criteria=StoppingCriteriaList([_Stop(manner.stopped)]),
+        )
+        return str(self._tokenizer.decode(made[0], skip_special_tokens=True)).strip()
+
+    # ------------------------------------------------------------ speaking
+
+    def _check_speakable(self, request: SpeakRequest) -> None:
+        self._code(request.language or self._default, SPEAKS)
+        self._code(request.text_language or request.language or self._default, WRITES)
+        speakers = int(self._model.config.vocoder_num_spkrs)
+        if not 0 <= request.speaker < speakers:
+            raise RequestError(
+                f"{self._card.title} has no voice {request.speaker}; take one from 0 to "
+                f"{speakers - 1}."
+            )
+        if not sentences(request.text):
+            raise PromptError("There is no word in the text to speak. Write some.")
+
+    def _speak(
+        self, request: SpeakRequest, emit: Callable[[Event], None], stopped: Stopped
+    ) -> None:
+        language = request.language or self._default
+        spoken = self._code(language, SPEAKS)
+        written = self._code(request.text_language or language, WRITES)
+        said = sentences(request.text)
+        pause = np.zeros(int(PAUSE_S * SAMPLE_RATE), np.float32)
+        waves: list[NDArray[np.float32]] = []
+        for index, sentence in enumerate(said):
+            if stopped():
+                return
+            waves += [pause] * bool(waves) + [
+                self._spoken(sentence, written, spoken, request.speaker)
+            ]
+            emit(Progress("Speaking", (index + 1) / len(said)))
+        if not stopped():
+            whole = np.concatenate(waves)
+            emit(SpeechMade(wav(whole), len(whole) / SAMPLE_RATE))
+
+    @torch.inference_mode()
+    def _spoken(
+        self, sentence: str, written: str, spoken: str, speaker: int
+    ) -> NDArray[np.float32]:
+        model = self._model
+        encoded = self._tokenizer(sentence, src_lang=written, return_tensors="pt")
+        waveform, _ = model.generate(
+            input_ids=encoded["input_ids"].to(model.device),
+            attention_mask=encoded["attention_mask"].to(model.device),
+            tgt_lang=spoken,
+            speaker_id=speaker,
+            text_do_sample=False,
+            text_min_new_tokens=1,  # of no words at all it cannot make a sound
+        )
+        samples: NDArray[np.float32] = waveform[0].float().cpu().numpy()
+        return samples
+
+    # ------------------------------------------------------------ languages
+
+    @property
+    def _model(self) -> Any:
+        if self._loaded is None:
+            raise BackendError(f"{self._card.title} was unloaded before it could listen")
+        return self._loaded
+
+    @property
+    def _default(self) -> str:
+        return str(self._card.engine.get("language", "en"))
+
+    def _codes(self, ability: str) -> Mapping[str, int]:
+        """The checkpoint's codes of the languages it `WRITES` or `SPEAKS`."""
+        codes: Mapping[str, int] | None = getattr(self._model.generation_config, ability, None)
+        if not codes:
+            raise BackendError(
+                f"{self._card.title}: its generation_config.json names no languages ({ability}). "
+                "Fetch the checkpoint again."
+            )
+        return codes
+
+    def _code(self, language: str, ability: str) -> str:
+        """The checkpoint's code of a language given as ISO 639-1 or -3. Raises RequestError."""
+        own = {code.replace("_", "-"): code for code in self._codes(ability)}
+        try:
+            found = closest_supported_match(language, list(own), NEAR)
+        except LanguageTagError:
+            found = None
+        if found is None:
+            known = sorted(standardize_tag(code, macro=True) for code in own)
+            raise unknown_language(self._card, language, known)
+        return own[found]
+
+
+class _Stop(StoppingCriteria):
+    def __init__(self, stopped: Stopped) -> None:
+        self._stopped = stopped
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> Any:
+        return torch.full((len(input_ids),), self._stopped(), device=input_ids.device)
+
+
+def sentences(text: str) -> list[str]:
+    """What is spoken in one breath; only what has a letter or a digit in it."""
+    found = re.split(r"(?<=[.!?…])\s+|(?<=[。！？])|\n+", text)
+    parts = [part for sentence in found for part in textwrap.wrap(sentence, SENTENCE_CHARACTERS)]
+    return [part for part in parts if re.search(r"\w", part)]

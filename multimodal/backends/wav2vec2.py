@@ -1,0 +1,134 @@
+"""Wav2Vec 2.0 and its kin with CTC, by AutoModelForCTC: one letter, or none, for every 20 ms.
+
+The likeliest letter is taken each time, without a language model. Such a model knows the one
+language of its card and translates nothing. Those that were trained on LibriSpeech know capital
+letters only, and none know punctuation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
+
+from multimodal.backends.base import Backend
+from multimodal.backends.checkpoints import check_folder, from_folder
+from multimodal.backends.hearing import Heard, Hearer, Manner
+from multimodal.backends.voice_activity import Window, windows
+from multimodal.cards import ModelCard
+from multimodal.errors import BackendError
+from multimodal.events import Segment
+from multimodal.sound import SAMPLE_RATE
+
+PAUSE_S = 0.5
+LONGEST_S = 8.0
+"""Where words are cut into segments: at a pause, and before a segment gets too long to read."""
+
+Word = tuple[float, float, str]
+"""Start and end in seconds, and what is said."""
+
+
+def load(card: ModelCard, files: Path, device: str) -> Backend:
+    """Load the model, the feature extractor and the letters of the folder `files`."""
+    check_folder(card, files)
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    extractor: Any = AutoFeatureExtractor.from_pretrained(files, **local)  # type: ignore[no-untyped-call]
+    tokenizer: Any = AutoTokenizer.from_pretrained(files, **local)
+    # It hides parts of the sound in training; published checkpoints often lack it.
+    model = from_folder(AutoModelForCTC, card, files, device, unneeded=("masked_spec_embed",))
+    return Wav2Vec2(card, model, extractor, tokenizer)
+
+
+class Wav2Vec2(Hearer):
+    """One loaded model."""
+
+    def __init__(self, card: ModelCard, model: Any, extractor: Any, tokenizer: Any) -> None:
+        super().__init__(card)
+        self._model: Any | None = model
+        self._extractor = extractor
+        self._tokenizer = tokenizer
+        special = set(tokenizer.all_special_tokens)
+        letters = set(tokenizer.get_vocab()) - special
+        self._capitals_only = not any(letter.islower() for letter in letters)
+
+    def close(self) -> None:
+        self._model = None
+
+    def modules(self) -> list[torch.nn.Module]:
+        """What may be moved off the device and back while nobody listens."""
+        return [self._model] if self._model is not None else []
+
+    def translates(self) -> bool:
+        return False
+
+    def words(
+        self,
+        piece: NDArray[np.float32],
+        manner: Manner,
+        heard: Callable[[int], bool],
+    ) -> Heard:
+        (own,) = self._card.languages if len(self._card.languages) == 1 else (None,)
+        language = manner.language or own
+        segments: list[Segment] = []
+        for window in windows(piece):
+            segments += self._segments(window, language)
+            if not heard(window.reached):
+                break
+        return Heard(" ".join(segment.text for segment in segments), language, tuple(segments))
+
+    def as_written(self, text: str) -> str:
+        return text[:1].upper() + text[1:] if self._capitals_only else text
+
+    def _segments(self, window: Window, language: str | None) -> Iterator[Segment]:
+        for said in _grouped(self._spoken(window.samples)):
+            text = " ".join(word for _, _, word in said)
+            if self._capitals_only:
+                text = _lowered(text, language)
+            yield window.segment(said[0][0], said[-1][1], text)
+
+    def _spoken(self, samples: NDArray[np.float32]) -> list[Word]:
+        decoded = self._tokenizer.decode(self._letters(samples), output_word_offsets=True)
+        frame_s = self._frame_s()
+        return [
+            (word["start_offset"] * frame_s, word["end_offset"] * frame_s, word["word"])
+            for word in decoded.word_offsets
+        ]
+
+    @torch.inference_mode()
+    def _letters(self, samples: NDArray[np.float32]) -> torch.Tensor:
+        """The likeliest letter of each frame."""
+        if self._model is None:
+            raise BackendError(f"{self._card.title} was unloaded before it could listen")
+        encoded = self._extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        inputs = {name: tensor.to(self._model.device) for name, tensor in encoded.items()}
+        inputs["input_values"] = inputs["input_values"].to(self._model.dtype)
+        letters: torch.Tensor = self._model(**inputs).logits[0].argmax(dim=-1).cpu()
+        return letters
+
+    def _frame_s(self) -> float:
+        config: Any = getattr(self._model, "config", None)
+        return float(config.inputs_to_logits_ratio) / SAMPLE_RATE
+
+
+def _grouped(words: list[Word]) -> Iterator[list[Word]]:
+    """Words between two pauses, or as many as are read at once."""
+    group: list[Word] = []
+    for word in words:
+        start, end, _ = word
+        if group and (start - group[-1][1] > PAUSE_S or end - group[0][0] > LONGEST_S):
+            yield group
+            group = []
+        group.append(word)
+    if group:
+        yield group
+
+
+def _lowered(text: str, language: str | None) -> str:
+    """Small letters; the English “I” stays what it is."""
+    return re.sub(r"\bi\b", "I", text.lower()) if language == "en" else text.lower()

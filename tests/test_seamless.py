@@ -1,0 +1,368 @@
+"""SeamlessM4T v2, from a tiny random checkpoint in the published layout: what it hears, what it
+speaks, and the whole program with it."""
+
+from __future__ import annotations
+
+import io
+import threading
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import numpy as np
+import openai
+import pytest
+import tomlkit
+import torch
+import transformers
+from fakes import served
+from tiny_hearing import heard, save_seamless, save_wav2vec2
+from tiny_models import add_model, hub_card
+
+from multimodal import sound
+from multimodal.backends import hearing
+from multimodal.backends.base import SpeakRequest, SpeechRequest, load
+from multimodal.backends.seamless import PAUSE_S, Seamless, sentences
+from multimodal.backends.voice_activity import windows
+from multimodal.build import build
+from multimodal.errors import BackendError, CardError, PromptError, RequestError
+from multimodal.events import Progress, SpeechMade, Transcript
+from multimodal.memory.footprint import footprint
+from multimodal.memory.mirror import Mirror
+from multimodal.memory.storages import true_bytes
+from multimodal.messages import AudioPart
+from multimodal.settings import read_settings
+
+CPU = torch.device("cpu")
+TASK = "automatic-speech-recognition"
+PART = AudioPart("0" * 64, "audio/flac", 1.0)
+TEXT = "The river runs to the sea."
+Checkpoint = tuple[Path, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    folder = tmp_path_factory.mktemp("seamless")
+    return folder, save_seamless(folder)
+
+
+@pytest.fixture(scope="module")
+def speech(examples: Path) -> Any:
+    return sound.decode((examples / "speech-en.wav").read_bytes(), "speech", 60)
+
+
+def loaded(checkpoint: Checkpoint, **facts: Any) -> Seamless:
+    folder, config = checkpoint
+    card = hub_card("seamless", "SeamlessM4Tv2Model", config, **{"task": TASK, **facts})
+    model = load(card, folder, "cpu")
+    assert isinstance(model, Seamless)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Checkpoint) -> Seamless:
+    return loaded(checkpoint)
+
+
+def written(folder: Path, waveform: Any, code: str, dtype: torch.dtype = torch.float32) -> str:
+    """What transformers' own class for this one task writes."""
+    cls = transformers.SeamlessM4Tv2ForSpeechToText
+    model = cls.from_pretrained(folder, dtype=dtype).eval()
+    processor = transformers.SeamlessM4TProcessor.from_pretrained(folder)
+    said = []
+    for window in windows(waveform):
+        inputs = processor(audio=window.samples, sampling_rate=16_000, return_tensors="pt")
+        inputs["input_features"] = inputs["input_features"].to(dtype)
+        made = model.generate(**inputs, tgt_lang=code)
+        said += processor.batch_decode(made, skip_special_tokens=True)
+    return " ".join(said)
+
+
+def spoken(model: Seamless, text: str, **more: Any) -> Any:
+    """The samples of what was said aloud."""
+    *_, made = model.run(SpeakRequest(text, **more), threading.Event())
+    assert isinstance(made, SpeechMade)
+    samples = sound.decode(made.wav, "spoken", 600)
+    assert len(samples) == pytest.approx(made.seconds * 16_000, abs=1)
+    return samples
+
+
+# ------------------------------------------------------------ hearing
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_it_writes_what_generate_writes_in_each_language(
+    checkpoint: Checkpoint, speech: Any, kind: str, dtype: torch.dtype
+) -> None:
+    model, folder = loaded(checkpoint, quantization=[kind]), checkpoint[0]
+    told = heard(model, speech, language="fr", english_unless=("en",))
+    assert told.part.transcript == written(folder, speech, "fra", dtype)
+    assert told.part.english == written(folder, speech, "eng", dtype)
+    assert told.part.transcript != told.part.english
+    assert told.part.language == "fr"
+
+
+def test_the_language_is_the_one_asked_for_else_the_cards_else_english(
+    checkpoint: Checkpoint, model: Seamless, speech: Any
+) -> None:
+    folder = checkpoint[0]
+    plain = heard(model, speech, english_unless=("en",)).part
+    assert (plain.language, plain.english) == ("en", None)
+    assert plain.transcript == written(folder, speech, "eng")
+    french = loaded(checkpoint, engine={"language": "fr"})
+    assert heard(french, speech).part.transcript == written(folder, speech, "fra")
+    assert heard(french, speech, language="zh").part.transcript == written(folder, speech, "cmn")
+    assert heard(model, speech, language="fra").part.transcript == written(folder, speech, "fra")
+
+
+@pytest.mark.parametrize("language", ["de", "gsw", "xx", "lb"])
+def test_a_language_it_does_not_know_is_told(model: Seamless, speech: Any, language: str) -> None:
+    with pytest.raises(RequestError, match=f"{language}'. Take one of en, fr, zh, or choose"):
+        model.run(SpeechRequest(PART, speech, language), threading.Event())
+
+
+def test_a_card_with_a_language_of_which_it_knows_nothing_is_refused(
+    checkpoint: Checkpoint,
+) -> None:
+    with pytest.raises(CardError, match=r"engine\.language: Tiny does not know the language 'tlh'"):
+        loaded(checkpoint, engine={"language": "tlh"})
+
+
+def test_several_guesses_are_followed_where_the_card_says_so(
+    checkpoint: Checkpoint, speech: Any
+) -> None:
+    wide = loaded(checkpoint, engine={"beam_size": 3})
+    cls = transformers.SeamlessM4Tv2ForSpeechToText
+    processor = transformers.SeamlessM4TProcessor.from_pretrained(checkpoint[0])
+    (window,) = windows(speech)
+    inputs = processor(audio=window.samples, sampling_rate=16_000, return_tensors="pt")
+    made = cls.from_pretrained(checkpoint[0]).eval().generate(**inputs, tgt_lang="eng", num_beams=3)
+    expected = processor.decode(made[0], skip_special_tokens=True)
+    assert heard(wide, speech).part.transcript == expected
+
+
+def test_a_long_recording_is_heard_piece_by_piece(
+    checkpoint: Checkpoint, model: Seamless, speech: Any
+) -> None:
+    pause = np.zeros(16_000 * (hearing.PIECE_S - 2) - len(speech), np.float32)
+    long = np.concatenate([speech, pause, np.zeros(32_000, np.float32), speech])
+    told = heard(model, long)
+    expected = [written(checkpoint[0], piece, "eng") for _, piece in hearing.pieces(long, 120)]
+    assert told.part.transcript == " ".join(expected)
+    first, second = told.segments
+    assert first.end_s == pytest.approx(len(speech) / 16_000, abs=1)
+    assert second.start_s == pytest.approx(hearing.PIECE_S, abs=1)
+
+
+def test_silence_has_no_words(model: Seamless) -> None:
+    told = heard(model, np.zeros(16_000 * 4, np.float32))
+    assert (told.part.transcript, told.part.language, told.segments) == ("", None, ())
+
+
+def test_a_stop_ends_the_hearing_within_a_token(model: Seamless, speech: Any) -> None:
+    stop = threading.Event()
+    stop.set()
+    manner = hearing.Manner("transcribe", "en", None, stop.is_set)
+    cut = model.words(speech, manner, lambda samples: False)
+    assert len(cut.text) < len(heard(model, speech).part.transcript or "") / 4
+    stream = model.run(SpeechRequest(PART, speech), stop)
+    assert not [event for event in stream if isinstance(event, Transcript)]
+
+
+# ------------------------------------------------------------ speaking
+
+
+def test_it_speaks_as_transformers_speaks(checkpoint: Checkpoint, model: Seamless) -> None:
+    whole = transformers.SeamlessM4Tv2ForTextToSpeech.from_pretrained(checkpoint[0]).eval()
+    processor = transformers.SeamlessM4TProcessor.from_pretrained(checkpoint[0])
+    for code, language, speaker in (("eng", "en", 0), ("fra", "fr", 3)):
+        inputs = processor(text=TEXT, src_lang="eng", return_tensors="pt")
+        waveform, _ = whole.generate(**inputs, tgt_lang=code, speaker_id=speaker)
+        samples = spoken(model, TEXT, language=language, text_language="en", speaker=speaker)
+        assert len(samples) == waveform.shape[1]
+        assert np.allclose(samples, waveform[0].numpy(), atol=2 / 32768)
+
+
+def test_sentences_are_spoken_one_after_another(model: Seamless) -> None:
+    one, other = spoken(model, TEXT), spoken(model, "Is it red?")
+    both = spoken(model, f"{TEXT} Is it red?")
+    pause = np.zeros(int(PAUSE_S * 16_000), np.float32)
+    assert np.array_equal(both, np.concatenate([one, pause, other]))
+    events = list(model.run(SpeakRequest(f"{TEXT} Is it red?"), threading.Event()))
+    assert [event.fraction for event in events if isinstance(event, Progress)] == [0.5, 1.0]
+
+
+def test_a_text_is_cut_where_one_takes_breath() -> None:
+    assert sentences("One. Two! Three?\nFour") == ["One.", "Two!", "Three?", "Four"]
+    assert sentences("一。二！三") == ["一。", "二！", "三"]
+    assert sentences("It is 3.5 m. ... —") == ["It is 3.5 m."]
+    long = sentences("word " * 200)
+    assert len(long) > 3
+    assert " ".join(long) == ("word " * 200).strip()
+
+
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        (SpeakRequest(TEXT, "zh"), "does not know the language 'zh'"),
+        (SpeakRequest(TEXT, "en", "de"), "does not know the language 'de'"),
+        (SpeakRequest(TEXT, speaker=8), "has no voice 8; take one from 0 to 7"),
+    ],
+)
+def test_what_it_cannot_speak_is_told(
+    model: Seamless, request_: SpeakRequest, sentence: str
+) -> None:
+    with pytest.raises(RequestError, match=sentence):
+        model.run(request_, threading.Event())
+
+
+def test_nothing_to_say_is_told(model: Seamless) -> None:
+    with pytest.raises(PromptError, match="no word in the text"):
+        model.run(SpeakRequest(" ... "), threading.Event())
+
+
+def test_a_stop_ends_the_speaking_between_sentences(model: Seamless) -> None:
+    stop = threading.Event()
+    stream = model.run(SpeakRequest("Is it red? " * 20), stop)
+    assert isinstance(next(stream), Progress)
+    stop.set()
+    rest = list(stream)
+    assert len(rest) < 19
+    assert not [event for event in rest if isinstance(event, SpeechMade)]
+
+
+# ------------------------------------------------------------ memory
+
+
+@pytest.mark.parametrize("kind", ["nf4-double", "int8", "bf16", "fp32"])
+def test_it_takes_what_the_card_says_and_works_so(
+    checkpoint: Checkpoint, speech: Any, kind: str
+) -> None:
+    model = loaded(checkpoint, quantization=[kind])
+    size = sum(true_bytes(module) for module in model.modules())
+    assert size == pytest.approx(footprint(model._card).weights, rel=0.02)
+    assert heard(model, speech).part.transcript
+    assert len(spoken(model, "Is it red?"))
+
+
+def test_eviction_changes_neither_word_nor_voice(checkpoint: Checkpoint, speech: Any) -> None:
+    model = loaded(checkpoint)
+    words, voice = heard(model, speech), spoken(model, TEXT)
+    mirrors = [Mirror(module, CPU, pin=False) for module in model.modules()]
+    for mirror in mirrors:
+        mirror.evict()
+        mirror.restore()
+    assert heard(model, speech) == words
+    assert np.array_equal(spoken(model, TEXT), voice)
+
+
+def test_a_checkpoint_that_names_no_languages_is_refused(tmp_path: Path) -> None:
+    config = save_seamless(tmp_path)
+    (tmp_path / "generation_config.json").unlink()
+    with pytest.raises(BackendError, match="names no languages"):
+        loaded((tmp_path, config))
+
+
+# ------------------------------------------------------------ the whole program
+
+
+@pytest.fixture(scope="module")
+def url(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A data folder with two speech models and a profile of them, on a card that holds one."""
+    data = tmp_path_factory.mktemp("data")
+    models, (folder, config) = data / "models", checkpoint
+    more = {"quantization": ["bf16"], "context_tokens": 64, "speaks": True, "family": "seamless"}
+    add_model(
+        models, "tiny-seamless", TASK, folder, model="SeamlessM4Tv2Model", config=config, **more
+    )
+    letters = save_wav2vec2(data / "wav2vec2")
+    ctc = {"family": "wav2vec2", "model": "AutoModelForCTC", "languages": ["fr"]}
+    add_model(models, "tiny-wav2vec2", TASK, data / "wav2vec2", config=letters, **ctc)
+    names = ["tiny-seamless", "tiny-wav2vec2"]
+    profile = {
+        "name": "tiny",
+        "title": "Tiny",
+        "device": "cuda",
+        "budget": "400MB",
+        "models": {TASK: names},
+    }
+    (models / "profiles").mkdir(parents=True)
+    (models / "profiles" / "tiny.toml").write_text(tomlkit.dumps(profile), "utf-8")
+    built = build(read_settings(data=data, profile="tiny", device="sim:400MB"))
+    with served(built) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_openai_clients_hear_with_both(
+    client: openai.OpenAI, checkpoint: Checkpoint, examples: Path, speech: Any
+) -> None:
+    file = examples / "speech-en.wav"
+    told = client.audio.transcriptions.create(model="tiny-seamless", file=file, language="fr")
+    assert told.text == written(checkpoint[0], speech, "fra", torch.bfloat16)
+    english = client.audio.translations.create(model="tiny-seamless", file=file)
+    assert english.text == written(checkpoint[0], speech, "eng", torch.bfloat16)
+    other = client.audio.transcriptions.create(
+        model="tiny-wav2vec2", file=file, response_format="verbose_json"
+    )
+    assert other.language == "fr"
+    assert other.segments
+    assert other.segments[0].start < other.segments[-1].end
+    with pytest.raises(openai.BadRequestError, match="does not translate"):
+        client.audio.translations.create(model="tiny-wav2vec2", file=file)
+    with pytest.raises(openai.BadRequestError, match="does not know the language 'en'"):
+        client.audio.transcriptions.create(model="tiny-wav2vec2", file=file, language="en")
+
+
+def test_openai_clients_have_a_text_spoken(client: openai.OpenAI) -> None:
+    made = client.audio.speech.create(
+        model="tiny-seamless", input=TEXT, voice="3", response_format="wav"
+    )
+    assert made.response.headers["content-type"] == "audio/wav"
+    with wave.open(io.BytesIO(made.content)) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16_000, 1, 2)
+        assert file.getnframes() > 1000
+    french = client.audio.speech.create(
+        model="tiny-seamless",
+        input=TEXT,
+        voice="3",
+        response_format="wav",
+        extra_body={"language": "fr", "text_language": "en"},
+    )
+    assert french.content != made.content
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"response_format": "mp3"}, "'mp3' is not made here; wav is"),
+        ({"voice": "alloy"}, "voice 'alloy' is unknown here; voices are numbers"),
+        ({"voice": "99"}, "has no voice 99; take one from 0 to 7"),
+        ({"speed": 2}, "speed cannot be changed"),
+        ({"model": "tiny-wav2vec2"}, "does not speak. Models that do: seamless-m4t-v2-large, tiny"),
+        ({"input": ""}, "input: "),
+        ({"input": "word" * 2000}, "input: "),
+        ({"input": "..."}, "no word in the text"),
+        ({"model": None}, "model: "),
+        ({"language": "zh"}, "does not know the language 'zh'"),
+    ],
+)
+def test_what_cannot_be_spoken_is_refused_in_one_sentence(
+    url: str, changes: dict[str, Any], sentence: str
+) -> None:
+    body = {"model": "tiny-seamless", "input": TEXT, **changes}
+    reply = httpx.post(f"{url}/v1/audio/speech", json=body, timeout=60)
+    assert reply.status_code == 400
+    assert sentence in reply.json()["error"]["message"]
+
+
+def test_an_unknown_model_does_not_speak(url: str) -> None:
+    body = {"model": "tts-1", "input": TEXT}
+    assert httpx.post(f"{url}/v1/audio/speech", json=body).status_code == 404

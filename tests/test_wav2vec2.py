@@ -1,0 +1,191 @@
+"""Wav2Vec 2.0, from tiny random checkpoints in the published layout. The sound is real speech, so
+that the voice activity detector lets it through."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from tiny_hearing import heard, save_wav2vec2
+from tiny_models import hub_card
+
+from multimodal import sound
+from multimodal.backends import hearing
+from multimodal.backends.base import SpeechRequest, load
+from multimodal.backends.voice_activity import windows
+from multimodal.backends.wav2vec2 import Wav2Vec2
+from multimodal.errors import BackendError, RequestError
+from multimodal.events import Notice, Progress, Transcript
+from multimodal.memory.footprint import footprint
+from multimodal.memory.mirror import Mirror
+from multimodal.memory.storages import true_bytes
+from multimodal.messages import AudioPart
+
+CPU = torch.device("cpu")
+PART = AudioPart("0" * 64, "audio/flac", 1.0)
+Checkpoint = tuple[Path, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    folder = tmp_path_factory.mktemp("wav2vec2")
+    return folder, save_wav2vec2(folder)
+
+
+@pytest.fixture(scope="module")
+def speech(examples: Path) -> Any:
+    return sound.decode((examples / "speech-en.wav").read_bytes(), "speech", 60)
+
+
+def loaded(checkpoint: Checkpoint, **facts: Any) -> Wav2Vec2:
+    folder, config = checkpoint
+    more = {"task": "automatic-speech-recognition", "languages": ["en"], **facts}
+    model = load(hub_card("wav2vec2", "AutoModelForCTC", config, **more), folder, "cpu")
+    assert isinstance(model, Wav2Vec2)
+    return model
+
+
+def reference(folder: Path, waveform: Any, dtype: torch.dtype = torch.float32) -> str:
+    """What transformers' own processor makes of the likeliest letters."""
+    model = transformers.Wav2Vec2ForCTC.from_pretrained(folder, dtype=dtype).eval()
+    processor = transformers.Wav2Vec2Processor.from_pretrained(folder)
+    said = []
+    for window in windows(waveform):
+        values = processor(window.samples, sampling_rate=16_000, return_tensors="pt").input_values
+        with torch.no_grad():
+            logits = model(values.to(dtype)).logits
+        said += processor.batch_decode(logits.argmax(dim=-1))
+    return " ".join(said)
+
+
+def words(text: str | None) -> list[str]:
+    return (text or "").lower().split()
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_it_writes_the_letters_that_transformers_writes(
+    checkpoint: Checkpoint, speech: Any, kind: str, dtype: torch.dtype
+) -> None:
+    told = heard(loaded(checkpoint, quantization=[kind]), speech)
+    expected = reference(checkpoint[0], speech, dtype)
+    assert len(words(expected)) > 10
+    assert words(told.part.transcript) == words(expected)
+    assert told.part.language == "en"
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4-double"])
+def test_a_quantized_model_hears_too(checkpoint: Checkpoint, speech: Any, kind: str) -> None:
+    model = loaded(checkpoint, quantization=[kind])
+    other = speech[::-1].copy()
+    assert heard(model, speech).part.transcript != heard(model, other).part.transcript
+
+
+def test_capitals_become_a_sentence_and_small_letters_stay(
+    checkpoint: Checkpoint, speech: Any, tmp_path: Path
+) -> None:
+    text = heard(loaded(checkpoint), speech).part.transcript or ""
+    assert text[0].isupper()
+    assert not any(letter.isupper() for letter in text[1:].replace("I", ""))
+    config = save_wav2vec2(tmp_path, letters="etaonihsrdlumwcfgypbvk'xjqZ")
+    mixed = heard(loaded((tmp_path, config)), speech).part.transcript or ""
+    assert mixed == reference(tmp_path, speech)
+
+
+def test_words_are_told_when_they_were_said(checkpoint: Checkpoint, speech: Any) -> None:
+    model = loaded(checkpoint)
+    told = heard(model, speech)
+    assert " ".join(s.text for s in told.segments).lower() == (told.part.transcript or "").lower()
+    assert all(0 <= s.start_s <= s.end_s <= len(speech) / 16_000 for s in told.segments)
+    later = heard(model, np.concatenate([np.zeros(16_000 * 20, np.float32), speech]))
+    assert later.segments[0].start_s == pytest.approx(told.segments[0].start_s + 20, abs=0.5)
+    assert later.segments[0].start_s > 19
+
+
+def test_a_long_recording_is_heard_piece_by_piece(checkpoint: Checkpoint, speech: Any) -> None:
+    pause = np.zeros(16_000 * (hearing.PIECE_S - 2) - len(speech), np.float32)
+    long = np.concatenate([speech, pause, np.zeros(32_000, np.float32), speech])
+    told = heard(loaded(checkpoint), long)
+    expected = [reference(checkpoint[0], piece) for _, piece in hearing.pieces(long, 120)]
+    assert words(told.part.transcript) == words(" ".join(expected))
+    second = [s for s in told.segments if s.start_s > 60]
+    assert second
+    assert second[0].start_s == pytest.approx(hearing.PIECE_S, abs=1)
+
+
+def test_silence_has_no_words(checkpoint: Checkpoint) -> None:
+    told = heard(loaded(checkpoint), np.zeros(16_000 * 4, np.float32))
+    assert (told.part.transcript, told.part.language, told.segments) == ("", None, ())
+
+
+def test_it_knows_one_language_and_translates_nothing(checkpoint: Checkpoint, speech: Any) -> None:
+    model = loaded(checkpoint, languages=["fr"])
+    stream = model.run(SpeechRequest(PART, speech, None, ("en",)), threading.Event())
+    *_, notice, told = stream
+    assert isinstance(notice, Notice)
+    assert "does not translate" in notice.text
+    assert isinstance(told, Transcript)
+    assert (told.part.language, told.part.english) == ("fr", None)
+    with pytest.raises(RequestError, match="does not know the language 'de'"):
+        model.run(SpeechRequest(PART, speech, "de"), threading.Event())
+
+
+def test_a_stop_ends_the_hearing(checkpoint: Checkpoint, speech: Any) -> None:
+    stop = threading.Event()
+    stream = loaded(checkpoint).run(SpeechRequest(PART, np.tile(speech, 6)), stop)
+    assert isinstance(next(stream), Progress)
+    stop.set()
+    assert not [event for event in stream if isinstance(event, Transcript)]
+
+
+@pytest.mark.parametrize("kind", ["nf4-double", "int8", "bf16", "fp32"])
+def test_it_takes_what_the_card_says(checkpoint: Checkpoint, kind: str) -> None:
+    model = loaded(checkpoint, quantization=[kind])
+    size = sum(true_bytes(module) for module in model.modules())
+    assert size == pytest.approx(footprint(model._card).weights, rel=0.02)
+
+
+def test_eviction_changes_no_word(checkpoint: Checkpoint, speech: Any) -> None:
+    model = loaded(checkpoint)
+    before = heard(model, speech)
+    mirrors = [Mirror(module, CPU, pin=False) for module in model.modules()]
+    for mirror in mirrors:
+        mirror.evict()
+        mirror.restore()
+    assert heard(model, speech) == before
+
+
+def test_a_checkpoint_with_the_names_of_its_time_is_read(
+    checkpoint: Checkpoint, speech: Any, tmp_path: Path
+) -> None:
+    """The published ones have weight normalisation as PyTorch once named it, and lack what only
+    training needs."""
+    save_wav2vec2(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    old = {
+        name.replace("parametrizations.weight.original0", "weight_g").replace(
+            "parametrizations.weight.original1", "weight_v"
+        ): tensor
+        for name, tensor in weights.items()
+        if "masked_spec_embed" not in name
+    }
+    assert any(name.endswith("weight_g") for name in old)
+    assert len(old) == len(weights) - 1
+    save_file(old, tmp_path / "model.safetensors", {"format": "pt"})
+    assert heard(loaded((tmp_path, checkpoint[1])), speech) == heard(loaded(checkpoint), speech)
+    del old["lm_head.weight"]
+    save_file(old, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BackendError, match=r"lacks 1 of the model's weights, such as lm_head"):
+        loaded((tmp_path, checkpoint[1]))
+
+
+def test_a_model_that_was_closed_says_so(checkpoint: Checkpoint, speech: Any) -> None:
+    model = loaded(checkpoint)
+    model.close()
+    with pytest.raises(BackendError, match="was unloaded before it could listen"):
+        heard(model, speech)
