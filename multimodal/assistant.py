@@ -106,7 +106,7 @@ class Assistant:
     ) -> Generator[Event, None, None]:
         with self.memory.lease(self.catalog.card(card), stop) as lease:
             yield from self._granted(lease)
-            with closing(lease.backend.run(request, stop)) as events:
+            with closing(self._tried(lease, request, stop)) as events:
                 yield from events
 
     def draw(
@@ -114,10 +114,7 @@ class Assistant:
     ) -> Generator[Event, None, None]:
         """Only make pictures, with the card of that name; yields Progress, Notice, Usage and one
         ImageMade a picture."""
-        with self.memory.lease(self.catalog.card(card), stop) as lease:
-            yield from self._granted(lease)
-            with closing(self._run(lease, request, stop)) as events:
-                yield from events
+        yield from self._alone(request, card, stop)
 
     def _follow(self, route: Route, turn: _Turn, stop: threading.Event) -> Iterator[Event]:
         if route.answer is not None:
@@ -128,7 +125,9 @@ class Assistant:
                 for event in self._granted(lease):
                     yield turn.saw(event)
                 started = time.monotonic()
-                with closing(self._tried(lease, step, turn, stop)) as events:
+                request = self._asking.request(step, turn.conversation)
+                yield from turn.translated(request, step, self.catalog)
+                with closing(self._tried(lease, request, stop)) as events:
                     for event in events:
                         yield turn.saw(event)
                 turn.took(lease, step, time.monotonic() - started)
@@ -147,13 +146,10 @@ class Assistant:
             yield Notice(told)
 
     def _tried(
-        self, lease: Lease[Backend], step: Step, turn: _Turn, stop: threading.Event
+        self, lease: Lease[Backend], request: Request, stop: threading.Event
     ) -> Generator[Event, None, None]:
-        """Run the step; where the device is full before anything was said, do what can be done
-        about it, one thing after another, and run it again."""
-        request = self._asking.request(step, turn.conversation)
-        if isinstance(request, TextRequest) and (notice := turn.translated(step, self.catalog)):
-            yield notice
+        """Run it; where the device is full before anything was said, do what can be done about it,
+        one thing after another, and run it again."""
         ways = self._ways(lease, request)
         said = False
         while True:
@@ -231,15 +227,17 @@ class _Turn:
         if step.task is Task.IMAGE and self.answers:
             yield self.saw(TextDelta("\n\n".join(self.answers)))
 
-    def translated(self, step: Step, catalog: Catalog) -> Notice | None:
+    def translated(self, request: Request, step: Step, catalog: Catalog) -> Iterator[Event]:
+        """Tell that a text model was given a translation of what was said."""
         spoken = [part for part in self.conversation.messages[-1].recordings if part.english]
-        if not spoken:
-            return None
-        title = catalog.card(step.card).title
-        return Notice(
-            f"{title} does not read the language you spoke ({spoken[-1].language}), so it was "
-            "given an English translation and answers in English."
-        )
+        if spoken and isinstance(request, TextRequest):
+            yield self.saw(
+                Notice(
+                    f"{catalog.card(step.card).title} does not read the language you spoke "
+                    f"({spoken[-1].language}), so it was given an English translation and answers "
+                    "in English."
+                )
+            )
 
     def outcome(self, finish: Finish) -> Outcome:
         used = self.usage or Usage(0, 0, 0, 0.0, finish, 0)

@@ -22,7 +22,7 @@ from multimodal.assistant import Assistant
 from multimodal.backends.base import Backend, DrawRequest, ImageRequest, SpeechRequest, TextRequest
 from multimodal.build import EMBEDDED, Fetching, Program, read_catalog
 from multimodal.cards import AUTO, ModelCard
-from multimodal.errors import MultimodalError
+from multimodal.errors import DeviceFullError, MultimodalError
 from multimodal.events import (
     Description,
     Drawn,
@@ -76,6 +76,9 @@ class FakeBackend:
 
     def _answer(self, request: Any, stop: threading.Event) -> Iterator[Event]:
         if isinstance(request, SpeechRequest):
+            if self.source.full:
+                self.source.full -= 1
+                raise DeviceFullError("full")
             heard = replace(request.part, transcript=self.source.transcript, language="en")
             yield Transcript(heard)
         elif isinstance(request, DrawRequest):
@@ -139,6 +142,8 @@ class FakeSource:
     gate: threading.Event = field(default_factory=threading.Event)
     step_s: float = 0.0
     active: int = 0
+    full: int = 0
+    """How many of the next requests for speech find the device full."""
 
     def __post_init__(self) -> None:
         self.gate.set()

@@ -16,7 +16,7 @@ from multimodal.assistant import Assistant
 from multimodal.backends.base import DrawRequest, ImageRequest, SpeechRequest, TextRequest
 from multimodal.cards import Catalog, ModelCard
 from multimodal.errors import BackendError, DeviceFullError
-from multimodal.events import Done
+from multimodal.events import Done, Notice, Transcript
 from multimodal.media import MediaFolder
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.simulated import Simulated
@@ -190,3 +190,15 @@ def test_a_drawing_is_made_smaller(catalog: Catalog) -> None:
     assert isinstance(wide, DrawRequest)
     assert (wide.width, wide.height) == (384, 256)
     assert not list(smaller(less, artist))
+
+
+def test_what_programs_ask_for_alone_climbs_the_same_ladder(world: World, examples: Path) -> None:
+    part = world.media.add_audio(examples / "question-en.wav", "q.wav")
+    world.source.full = 2
+    events = list(world.assistant.transcribe(part, "whisper-base", threading.Event()))
+    told = [event.text for event in events if isinstance(event, Notice)]
+    assert told == [
+        "The device was full; its cache was emptied.",
+        "The device was full; one guess at a time was followed.",
+    ]
+    assert isinstance(events[-1], Transcript)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from multimodal.backends.base import Backend, TextRequest, load
+from multimodal.backends.llama_cpp import parameters
 from multimodal.backends.trimming import surplus_turns
 from multimodal.cards import Catalog
 from multimodal.errors import BackendError, PromptError
@@ -220,3 +221,15 @@ def test_a_file_that_is_no_gguf_is_refused(catalog: Catalog, tmp_path: Path) -> 
 )
 def test_whole_blocks_of_turns_go(lengths: list[int], tokens: int, dropped: int) -> None:
     assert surplus_turns(lengths, tokens, room=750, block=400) == dropped
+
+
+def test_layers_go_to_the_card_as_the_model_card_says(catalog: Catalog) -> None:
+    card = catalog.card(NAME)
+    some = card.model_copy(update={"engine": {**card.engine, "gpu_layers": 12}})
+    given = [
+        parameters(model, 512, Path("model.gguf"), device).n_gpu_layers
+        for model, device in ((card, "cpu"), (card, "cuda"), (some, "cuda"), (some, "cpu"))
+    ]
+    assert given[0] == given[3] == 0
+    assert given[1] > 100, "all of them"
+    assert given[2] == 12

@@ -4,7 +4,8 @@
 
 On a machine with an NVIDIA card, models of full size with random weights are loaded, evicted and
 restored under the budget, and compared with `.to()` and with accelerate's hooks. Elsewhere the run
-of mixed turns is played on a simulated card, and says so.
+of mixed turns is played on a simulated card, and says so. What mirrors cost in host memory is
+measured everywhere.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.memory import card, simulated
+from benchmarks.memory import card, host, simulated
 from multimodal.build import read_catalog
 from multimodal.settings import byte_size, read_settings
 
@@ -35,6 +36,7 @@ def main() -> None:
     found = {
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "host": host.measure(catalog),
         "simulated": simulated.measure(catalog, profile, budget, given.turns),
     }
     if torch.cuda.is_available():

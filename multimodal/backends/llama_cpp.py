@@ -31,6 +31,7 @@ from multimodal.events import Event, Progress, TextDelta, Usage
 from multimodal.messages import Finish
 
 SILENT = -1
+ALL = 999
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
@@ -40,10 +41,15 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
         raise BackendError(f"{card.title}: there is no .gguf file in {files}")
     if card.context_tokens is None:
         raise BackendError(f"{card.title}: its card does not say how many tokens it reads")
-    return LlamaCpp(card, card.context_tokens, _parameters(card, card.context_tokens, found[0]))
+    params = parameters(card, card.context_tokens, found[0], device)
+    return LlamaCpp(card, card.context_tokens, params)
 
 
-def _parameters(card: ModelCard, context_tokens: int, path: Path) -> xllamacpp.CommonParams:
+def parameters(
+    card: ModelCard, context_tokens: int, path: Path, device: str
+) -> xllamacpp.CommonParams:
+    """On a card, `engine.gpu_layers` of the model's layers lie there, all unless the card says; it
+    takes an xllamacpp that was built for CUDA, which the one on PyPI is not."""
     threads = int(card.engine.get("threads", 0)) or cores()
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
@@ -52,6 +58,7 @@ def _parameters(card: ModelCard, context_tokens: int, path: Path) -> xllamacpp.C
     params.kv_unified = True
     params.n_batch = params.n_ubatch = int(card.engine.get("n_batch", 512))
     params.cache_ram_mib = int(card.engine.get("prompt_cache_mib", 0))
+    params.n_gpu_layers = int(card.engine.get("gpu_layers", ALL)) if device == "cuda" else 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.verbosity = SILENT
     params.warmup = False
