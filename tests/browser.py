@@ -54,6 +54,16 @@ class Person:
     def type(self, text: str) -> None:
         self.page.fill("#box textarea", text)
 
+    def write(self, field: str, text: str) -> None:
+        """Fill a field of the side; an accordion that was just opened makes its fields a moment
+        later once more, and what was typed by then would be lost."""
+        for _ in range(20):
+            self.page.fill(field, text)
+            self.page.wait_for_timeout(300)
+            if self.page.locator(field).input_value() == text:
+                return
+        raise AssertionError(f"{field} does not keep what is typed")
+
     def attach(self, path: Path) -> None:
         before = self.page.locator(".thumbnail-item").count()
         self.page.set_input_files("#box input[data-testid=file-upload]", str(path))

@@ -116,17 +116,18 @@ class Handler(BaseHTTPRequestHandler):
     def _send(
         self, status: int, body: bytes, headers: dict[str, str], name: str | None = None
     ) -> None:
+        head, part = self.command == "HEAD", body
+        if name == "model.safetensors" and self.state.cut_after and not head:
+            part = body[: self.state.cut_after.pop(0)]
+        if name is not None and not head:
+            # Noted first: once an empty file's headers are out, whoever asked goes on.
+            self.state.sent.append((name, status, len(part)))
         self.send_response(status)
         for header, value in ({"Content-Length": str(len(body))} | headers).items():
             self.send_header(header, value)
         self.end_headers()
-        if self.command == "HEAD":
+        if head:
             return
-        part = body
-        if name == "model.safetensors" and self.state.cut_after:
-            part = body[: self.state.cut_after.pop(0)]
-        if name is not None:
-            self.state.sent.append((name, status, len(part)))
         try:
             for at in range(0, len(part), 100_000):
                 self.wfile.write(part[at : at + 100_000])

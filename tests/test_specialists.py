@@ -14,13 +14,10 @@ from typing import Any
 
 import openai
 import pytest
-import tomlkit
 from fakes import served
 from PIL import Image
-from tiny_minigpt4 import VARIANTS, save_minigpt4
-from tiny_minigpt4 import facts as minigpt4_facts
-from tiny_models import CHATML, add_model, save_causal
-from tiny_seeing import save_llava
+from tiny_minigpt4 import VARIANTS
+from tiny_specialists import BUDGET, save_specialists
 
 from multimodal.build import Program, build
 from multimodal.chats import Chats, Draft
@@ -34,67 +31,15 @@ LONG = Sampling(max_tokens=200)
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with three models and a profile of them."""
     data = tmp_path_factory.mktemp("data")
-    models = data / "models"
-    text = {"family": "causal_lm", "model": "AutoModelForCausalLM"}
-    for family, kind in (("mistral", "nf4-double"), ("gpt2", "int8")):
-        config = save_causal(data / family, family, CHATML)
-        add_model(
-            models,
-            f"tiny-{family}",
-            "text-generation",
-            data / family,
-            config=config,
-            quantization=[kind, "bf16"],
-            context_tokens=128 if family == "gpt2" else 512,
-            **text,
-        )
-    config = save_llava(data / "llava")
-    add_model(
-        models,
-        "tiny-llava",
-        "image-to-text",
-        data / "llava",
-        family="image_text",
-        model="AutoModelForImageTextToText",
-        config=config,
-        quantization=["nf4"],
-        converses=True,
-    )
-    for variant in VARIANTS:
-        save_minigpt4(data / variant, variant)
-        add_model(
-            models,
-            f"tiny-minigpt4-{variant}",
-            "image-to-text",
-            data / variant,
-            family="minigpt4",
-            model="",
-            config={},
-            quantization=["nf4-double"],
-            context_tokens=384 if variant == "qformer" else 448,  # no room for another model
-            **minigpt4_facts(variant),
-        )
-    profile = {
-        "name": "tiny",
-        "title": "Tiny",
-        "device": "cuda",
-        "budget": "1.5MB",
-        "models": {
-            "text-generation": ["tiny-mistral", "tiny-gpt2"],
-            "image-to-text": ["tiny-llava", *(f"tiny-minigpt4-{v}" for v in VARIANTS)],
-        },
-    }
-    (models / "profiles").mkdir(parents=True)
-    (models / "profiles" / "tiny.toml").write_text(tomlkit.dumps(profile), "utf-8")
+    save_specialists(data)
     return data
 
 
 @pytest.fixture
 def program(checkpoints: Path) -> Iterator[Program]:
     """On a simulated card with room for one model at a time."""
-    built = build(read_settings(data=checkpoints, profile="tiny", device="sim:1.5MB"))
+    built = build(read_settings(data=checkpoints, profile="tiny", device=f"sim:{BUDGET}"))
     yield built
     built.close()
 
@@ -190,7 +135,7 @@ def test_a_stopped_specialist_is_free_at_once(program: Program) -> None:
 
 
 def test_openai_clients_reach_every_specialist(checkpoints: Path, red: Path) -> None:
-    built = build(read_settings(data=checkpoints, profile="tiny", device="sim:1.5MB"))
+    built = build(read_settings(data=checkpoints, profile="tiny", device=f"sim:{BUDGET}"))
     data = base64.b64encode(red.read_bytes()).decode()
     with (
         served(built) as url,
