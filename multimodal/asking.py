@@ -72,9 +72,11 @@ def turns(conversation: Conversation, seen: Collection[str] = ()) -> tuple[Turn,
     """The conversation as a model reads it: roles alternating, the user's first and last.
 
     Of the pictures, those whose SHA-256 is in `seen` are shown, at the last message that has them;
-    the others stand as what was seen in them.
+    the others stand as what was seen in them. Models see only what a person shows, so a picture
+    that was made here is shown in the person's next turn.
     """
     said: list[Turn] = []
+    made: tuple[ImagePart, ...] = ()
     last = {p.sha256: message.id for message in conversation.messages for p in message.images}
     for message in conversation.messages:
         shown = tuple(
@@ -82,6 +84,10 @@ def turns(conversation: Conversation, seen: Collection[str] = ()) -> tuple[Turn,
                 p for p in message.images if p.sha256 in seen and last[p.sha256] == message.id
             )
         )
+        if message.role == "assistant":
+            made, shown = (*made, *shown), ()
+        else:
+            made, shown = (), (*made, *shown)
         words = _as_words(message, seen)
         if not (words or shown) or (message.role == "assistant" and not said):
             continue

@@ -37,8 +37,9 @@ def smaller(request: Request, card: ModelCard) -> Iterator[tuple[str, Request]]:
         yield "The device was full; the picture was made smaller.", request
     if isinstance(request, DrawRequest) and (drawing := _smaller_drawing(request, card)):
         yield f"The device was full; {drawing.width} x {drawing.height} pixels are drawn.", drawing
-    if isinstance(request, TextRequest) and (tokens := (card.context_tokens or 0) // 2):
-        request = replace(request, context_tokens=max(tokens, SMALLEST_CONTEXT))
+    tokens = max((card.context_tokens or 0) // 2, SMALLEST_CONTEXT)
+    if isinstance(request, TextRequest) and tokens < (card.context_tokens or 0):
+        request = replace(request, context_tokens=tokens)
         yield f"The device was full; at most {request.context_tokens:,} tokens are read.", request
     if isinstance(request, SpeechRequest):
         yield "The device was full; one guess at a time was followed.", replace(request, beams=1)

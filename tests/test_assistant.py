@@ -21,7 +21,7 @@ from multimodal.events import Done, RouteChosen, TextDelta, Transcript
 from multimodal.media import MediaFolder
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.simulated import Simulated
-from multimodal.messages import Controls, Conversation, Message, TextPart
+from multimodal.messages import Controls, Conversation, ImagePart, Message, TextPart
 from multimodal.store import Store
 
 ANN = "ann"
@@ -249,6 +249,18 @@ def test_turns_alternate_whatever_the_history_holds() -> None:
         Turn("user", "one\n\ntwo"),
         Turn("assistant", "three"),
         Turn("user", "four"),
+    )
+
+
+def test_a_picture_that_was_made_is_shown_in_the_persons_next_turn() -> None:
+    made = ImagePart("a" * 64, "image/png", 8, 8, description="a cat")
+    messages = (
+        Message("user", (TextPart("Draw a cat"),)),
+        Message("assistant", (made,)),
+        Message("user", (TextPart("What is in the picture?"),)),
+    )
+    assert turns(Conversation(messages), {made.sha256}) == (
+        Turn("user", "Draw a cat\n\nWhat is in the picture?", (made,)),
     )
 
 

@@ -17,10 +17,12 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from tiny_models import CAUSAL, hub_card, save_causal, tokenizer
+from tokenizers import Tokenizer, decoders, models
 
 from multimodal.backends.base import Backend, TextRequest, load
 from multimodal.backends.causal_lm import CausalLM
 from multimodal.backends.generation import Reply, processors
+from multimodal.backends.prefix_cache import can_be_kept
 from multimodal.backends.sampling import Settled
 from multimodal.backends.talking import PIECE_TOKENS
 from multimodal.cards import ModelCard
@@ -33,6 +35,7 @@ from multimodal.messages import Role, Sampling
 
 CPU = torch.device("cpu")
 QUESTION: tuple[Role, str] = ("user", "What colour is the car?")
+VOCABULARY = {"<unk>": 0, "\n": 1, "<0xF0>": 2, "<0x9F>": 3, "a": 4, "b": 5}
 KINDS = ["nf4", "nf4-double", "fp4", "int8", "bf16", "fp32"]
 
 
@@ -379,3 +382,61 @@ def test_transformers_is_quiet(folders: Any, caplog: pytest.LogCaptureFixture) -
     ask(load(card_of(config), folder, "cpu"), QUESTION)
     transformers.logging.disable_propagation()
     assert not [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+
+
+def test_a_temperature_next_to_nothing_is_the_most_likely_word(llama: Backend) -> None:
+    cold = Sampling(temperature=1e-38, seed=1)
+    assert ask(llama, QUESTION, sampling=cold)[0] == reference(llama, QUESTION)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_that_overflowed_are_told_and_never_drawn_from(bad: float) -> None:
+    drawn = processors(Settled(1.0, 1, 1, 9, 1, ()), 0, CPU)
+    with pytest.raises(BackendError, match="numbers overflowed"):
+        drawn(torch.tensor([[1]]), torch.tensor([[0.0, bad, 1.0]]))
+
+
+def test_bytes_that_are_no_character_end_no_reply() -> None:
+    """A tokenizer that falls back to bytes, as Llama's does, and half of an emoji."""
+    made = Tokenizer(models.BPE(VOCABULARY, [], byte_fallback=True, unk_token="<unk>"))
+    made.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    trained = transformers.PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
+    told: list[Event] = []
+    reply = Reply(trained, (), told.append, lambda: False)
+    reply.put(torch.tensor([[0]]))
+    for piece in ("\n", "<0xF0>", "<0x9F>", "a", "b"):
+        reply.put(torch.tensor([VOCABULARY[piece]]))
+    reply.end()
+    text = "".join(event.text for event in told if isinstance(event, TextDelta))
+    assert text.startswith("\n")
+    assert text.endswith("b")
+
+
+def test_a_conversation_larger_than_all_that_is_kept_takes_no_other_s_place(folders: Any) -> None:
+    folder, config = folders["llama"]
+    model = load(card_of(config, context_tokens=4096), folder, "cpu")
+    assert isinstance(model, CausalLM)
+    answer, _, _ = ask(model, QUESTION)
+    model._caches._most_bytes = 200_000
+    ask(model, ("user", "The cat sleeps in the warm sun. " * 100))
+    usage = ask(model, QUESTION, ("assistant", answer), ("user", "And the sea?"))[1]
+    assert usage.cached_tokens
+
+
+def test_states_of_other_kinds_are_not_kept() -> None:
+    config = transformers.AutoConfig.for_model(
+        "lfm2", num_hidden_layers=2, layer_types=["conv", "full_attention"]
+    )
+    assert not can_be_kept(transformers.DynamicCache(config=config))
+    plain = transformers.AutoConfig.for_model("llama", num_hidden_layers=2)
+    assert can_be_kept(transformers.DynamicCache(config=plain))
+
+
+def test_what_was_left_out_is_told_once(folders: Any) -> None:
+    folder, config = folders["llama"]
+    model = load(card_of(config, context_tokens=256), folder, "cpu")
+    turns: list[tuple[Role, str]] = []
+    for number in range(30):
+        turns += [("user", "A " * (number % 7)), ("assistant", "The river runs. " * 5)]
+    _, _, events = ask(model, *turns, ("user", "Is it red?"))
+    assert sum(isinstance(event, Notice) for event in events) == 1

@@ -179,8 +179,9 @@ def test_a_peak_that_was_seen_raises_the_next_reservation(tmp_path: Path) -> Non
             for _ in lease.wait():
                 pass
     assert json.loads(path.read_text()) == {"a": 20}
-    assert Peaks(path).workspace("a", 5) == 22
-    assert Peaks(path).workspace("a", 50) == 50, "an estimate is never lowered"
+    assert Peaks(path).workspace("a", 5, 100) == 22
+    assert Peaks(path).workspace("a", 50, 100) == 50, "an estimate is never lowered"
+    assert Peaks(path).workspace("a", 5, 20) == 20, "nor is there more than there is room for"
 
 
 def test_turns_that_overlap_teach_nothing() -> None:
@@ -196,13 +197,13 @@ def test_a_damaged_file_of_peaks_is_started_anew(tmp_path: Path, damage: str) ->
     path = tmp_path / "peaks.json"
     path.write_text(damage)
     peaks = Peaks(path)
-    assert peaks.workspace("a", 7) == 7
+    assert peaks.workspace("a", 7, 100) == 7
     peaks.learn("a", 10)
-    assert Peaks(path).workspace("a", 7) == 11
+    assert Peaks(path).workspace("a", 7, 100) == 11
 
 
 def test_peaks_that_cannot_be_kept_stop_nobody(tmp_path: Path) -> None:
     peaks = Peaks(tmp_path / "gone" / "peaks.json")
     peaks.learn("a", 10)
-    assert peaks.workspace("a", 0) == 11
+    assert peaks.workspace("a", 0, 100) == 11
     use(manager(), A)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,19 @@ from PIL import Image
 from small_memory import use
 
 from multimodal.assistant import Assistant
-from multimodal.backends.base import DrawRequest, ImageRequest, SpeechRequest, TextRequest
+from multimodal.backends.base import (
+    DrawRequest,
+    ImageRequest,
+    SpeechRequest,
+    TextRequest,
+    stream,
+)
 from multimodal.cards import Catalog, ModelCard
 from multimodal.errors import BackendError, DeviceFullError
 from multimodal.events import Done, Notice, Transcript
 from multimodal.media import MediaFolder
 from multimodal.memory.manager import MemoryManager
+from multimodal.memory.peaks import Peaks
 from multimodal.memory.simulated import Simulated
 from multimodal.messages import Conversation, ImagePart, Message, Outcome, Part, Task, TextPart
 from multimodal.shrinking import smaller
@@ -202,3 +210,40 @@ def test_what_programs_ask_for_alone_climbs_the_same_ladder(world: World, exampl
         "The device was full; one guess at a time was followed.",
     ]
     assert isinstance(events[-1], Transcript)
+
+
+def test_a_small_context_is_not_said_to_be_cut() -> None:
+    model = card("small", context_tokens=512)
+    assert not list(smaller(TextRequest((("user", "Hello"),)), model))
+
+
+def test_a_turn_that_took_too_much_once_does_not_keep_its_model_out(tmp_path: Path) -> None:
+    peaks = Peaks(tmp_path / "peaks.json")
+    peaks.learn("large", 95)
+    memory: MemoryManager[FakeBackend] = MemoryManager(Simulated(1000), 100, FakeSource(), peaks)
+    with memory.lease(card("large", size=60), threading.Event()) as lease:
+        for _ in lease.wait():
+            pass
+        assert lease.workspace_bytes == 40, "what there is room for, though 104 were seen"
+
+
+def test_what_failed_holds_nothing_while_room_is_made() -> None:
+    """The error that is kept must not keep half a model on the device."""
+
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    class Large:
+        pass
+
+    held: list[weakref.ref[Large]] = []
+
+    def work(emit: Any, stopped: Any) -> None:
+        half = Large()
+        held.append(weakref.ref(half))
+        raise OutOfMemoryError("full")
+
+    with pytest.raises(DeviceFullError) as raised:
+        list(stream(work, threading.Event()))
+    assert raised.value.__cause__ is not None
+    assert held[0]() is None

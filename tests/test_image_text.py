@@ -192,3 +192,10 @@ def test_eviction_changes_no_word(folders: Folders, name: str) -> None:
 def test_a_checkpoint_without_a_template_needs_one_in_its_card(folders: Folders) -> None:
     with pytest.raises(CardError, match="has no chat template; write one as 'chat_template'"):
         loaded(folders, "blip-2", chat_template="")
+
+
+@pytest.mark.parametrize("name", SEEING)
+def test_what_stands_for_a_picture_may_be_written_by_a_person(folders: Folders, name: str) -> None:
+    model = loaded(folders, name)
+    asked: tuple[Role, str] = ("user", "What does the <image> tag do?")
+    assert ask(model, asked, pictures=((0, RED),))[0]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 from conftest import wait_until
 from fakes import FakeSource, card
-from small_memory import A, B, C, Manager, finish, leased, manager, start, use
+from small_memory import A, B, C, Manager, Slow, finish, leased, manager, start, use
 
 from multimodal.errors import BackendError, CapacityError, TurnStoppedError
 from multimodal.memory.devices import Cpu
@@ -182,3 +183,22 @@ def test_many_threads_never_exceed_the_budget_and_all_are_served() -> None:
     assert len(served) == 72
     assert max(seen) <= 100
     assert memory.snapshot().waiting == 0
+
+
+def test_room_that_is_coming_is_waited_for_and_no_further_model_sent_away() -> None:
+    """While one idle model leaves slowly, the waiter does not send the next one after it."""
+    gate = threading.Event()
+    memory = manager(100, Slow(lambda: gate.wait(20)))
+    small, other, mine = (card(name, size=20) for name in ("one", "two", "mine"))
+    use(memory, small, other, mine)
+
+    def turn() -> None:
+        with leased(memory, mine, workspace=60):
+            pass
+
+    done = start(turn)
+    time.sleep(1)
+    ready = {entry.card for entry in memory.snapshot().held if entry.state == "ready"}
+    gate.set()
+    finish(done)
+    assert ready == {"two", "mine"}

@@ -14,6 +14,7 @@ import importlib.util
 import os
 import queue
 import threading
+import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,7 +132,15 @@ Loader = Callable[[ModelCard, Path, str], Backend]
 
 def _is_out_of_memory(error: Exception) -> bool:
     """PyTorch's error, recognised without importing PyTorch."""
-    return type(error).__name__ == "OutOfMemoryError"
+    cublas = isinstance(error, RuntimeError) and "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
+    return cublas or type(error).__name__ == "OutOfMemoryError"
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Drop what the frames that failed still hold, such as half of a model on a full device."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def has_family(family: str) -> bool:
@@ -161,6 +170,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
         raise
     except Exception as error:
         if _is_out_of_memory(error):
+            _let_go(error)
             raise DeviceFullError(f"{card.title}: the device is out of memory") from error
         raise BackendError(f"{card.title} could not be loaded: {error}") from error
     return backend
@@ -192,6 +202,8 @@ def stream(
             if isinstance(event, MultimodalError):
                 raise event
             if isinstance(event, Exception) and _is_out_of_memory(event):
+                worker.join()
+                _let_go(event)
                 raise DeviceFullError("the device ran out of memory") from event
             if isinstance(event, BaseException):
                 raise BackendError(f"the engine failed: {event}") from event

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from transformers import BitsAndBytesConfig
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from multimodal.cards import ModelCard
-from multimodal.errors import BackendError, CardError
+from multimodal.errors import BackendError, CardError, DeviceFullError
 from multimodal.memory.footprint import usual_quantization
 from multimodal.memory.quantization import BLOCK, EIGHT_BIT, FOUR_BIT, TORCH
 
@@ -49,21 +52,40 @@ def from_folder(
     kind = usual_quantization(card)
     # An explicit None would undo what a checkpoint says of its own quantization.
     leave = not quantized or is_quantized(files)
-    packed = None if leave else quantization_config(card, kind)
+    packed = None if leave else quantization_config(card, kind, device)
     more = {"quantization_config": packed} if packed else {}
-    model, found = cls.from_pretrained(
-        files,
-        dtype=element_type(kind, device),
-        device_map={"": device},
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-        **more,
-    )
+    with _full_devices_told(card, device):
+        model, found = cls.from_pretrained(
+            files,
+            dtype=element_type(kind, device),
+            device_map={"": device},
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **more,
+        )
     _check_complete(card, found, unneeded)
     _leave_unpacked(model)
     return model.eval().requires_grad_(False)
+
+
+@contextmanager
+def _full_devices_told(card: ModelCard, device: str) -> Iterator[None]:
+    """transformers catches what goes wrong while it quantizes, and raises another error; whether
+    the device was full, PyTorch counts."""
+    before = _times_full(device)
+    try:
+        yield
+    except RuntimeError as error:
+        if _times_full(device) > before and not isinstance(error, torch.OutOfMemoryError):
+            traceback.clear_frames(error.__traceback__)
+            raise DeviceFullError(f"{card.title}: the device is out of memory") from error
+        raise
+
+
+def _times_full(device: str) -> int:
+    return int(torch.cuda.memory_stats().get("num_ooms", 0)) if device != "cpu" else 0
 
 
 def _check_complete(card: ModelCard, found: dict[str, Any], unneeded: tuple[str, ...]) -> None:
@@ -96,14 +118,14 @@ def check_folder(card: ModelCard, files: Path) -> None:
             )
 
 
-def quantization_config(card: ModelCard, kind: str) -> BitsAndBytesConfig | None:
+def quantization_config(card: ModelCard, kind: str, device: str) -> BitsAndBytesConfig | None:
     """What bitsandbytes is asked for; None for a format of 16 or 32 bits."""
     if kind in FOUR_BIT:
         return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_4bit=True,
             bnb_4bit_quant_type=kind.partition("-")[0],
             bnb_4bit_use_double_quant=kind.endswith("-double"),
-            bnb_4bit_compute_dtype=sixteen_bits(),
+            bnb_4bit_compute_dtype=sixteen_bits(device),
         )
     if kind in EIGHT_BIT:
         return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
@@ -119,13 +141,14 @@ def element_type(kind: str, device: str) -> torch.dtype:
     if kind == "fp32":
         return torch.float32
     # A CPU computes in bfloat16 or not at all quickly; the bytes are the same.
-    return torch.float16 if kind == "fp16" and device != "cpu" else sixteen_bits()
+    return torch.float16 if kind == "fp16" and device != "cpu" else sixteen_bits(device)
 
 
-def sixteen_bits() -> torch.dtype:
+def sixteen_bits(device: str) -> torch.dtype:
     """bfloat16, or float16 on cards before Ampere, which only imitate bfloat16."""
-    old = torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.float16 if old else torch.bfloat16
+    if device == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float16
 
 
 def is_quantized(files: Path) -> bool:

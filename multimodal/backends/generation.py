@@ -25,6 +25,7 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 from multimodal.backends.sampling import Settled
+from multimodal.errors import BackendError
 from multimodal.events import Event, TextDelta, Usage
 from multimodal.messages import Finish
 
@@ -58,7 +59,7 @@ class Reply(BaseStreamer):
         for token in value.flatten().tolist():
             self.tokens.append(token)
             if not self.met_stop_word:
-                self._say(self._decoder.step(self._backend, token) or "")
+                self._say(self._decoded(token))
 
     def end(self) -> None:
         if self._held and not self.met_stop_word:
@@ -77,6 +78,13 @@ class Reply(BaseStreamer):
         if finish == "length" and self._stopped():
             finish = "stopped"
         return Usage(prompt_tokens, cached_tokens, len(self.tokens), decode_s, finish, chosen.seed)
+
+    def _decoded(self, token: int) -> str:
+        try:
+            return self._decoder.step(self._backend, token) or ""
+        except Exception:  # bytes that are no character and never will be, after a new line
+            self._decoder = DecodeStream(skip_special_tokens=True)
+            return self._decoder.step(self._backend, token) or ""
 
     def _say(self, piece: str) -> None:
         self._held += piece
@@ -117,6 +125,9 @@ class _Drawn(LogitsProcessor):
         self._generator = torch.Generator(device).manual_seed(seed)
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
+        # On a card, drawing from what is no number would end every later use of it.
+        if not torch.isfinite(scores.amax()):
+            raise BackendError("The model's numbers overflowed. Ask for it in bf16 or fp32.")
         chances = torch.softmax(scores.float(), dim=-1)
         chosen = torch.multinomial(chances, 1, generator=self._generator)
         return torch.full_like(scores, float("-inf")).scatter_(1, chosen, 0.0)

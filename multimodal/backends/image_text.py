@@ -7,6 +7,7 @@ kept between turns, and used again as long as no other picture is added.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,12 @@ class ImageText(SeeingTalker):
     def __init__(self, card: ModelCard, model: Any, processor: Any) -> None:
         super().__init__(card, model, processor.tokenizer, ChatTemplate(processor, card))
         self._processor = processor
+        self._sign = str(getattr(processor, "image_token", "") or "<image>")
 
     def _prompt(self, request: TextRequest, system: str) -> Prompt:
-        text = self._template.text(system, shown(request))
+        # A person may write what stands for a picture, and it must not count as one.
+        turns = tuple((role, self._written(text)) for role, text in request.turns)
+        text = self._template.text(self._written(system), shown(replace(request, turns=turns)))
         pictures = [picture for _, picture in request.pictures]
         encoded = self._processor(
             text=[text],
@@ -53,6 +57,9 @@ class ImageText(SeeingTalker):
         tokens: list[int] = encoded.pop("input_ids")[0].tolist()
         encoded.pop("attention_mask", None)
         return Prompt(tokens, self._inputs(encoded), digest(pictures), self._last_seen(tokens))
+
+    def _written(self, text: str) -> str:
+        return text.replace(self._sign, self._sign.replace("<", "< ", 1))
 
     def _inputs(self, encoded: Any) -> dict[str, Any]:
         model: Any = self._model

@@ -15,6 +15,7 @@ from itertools import takewhile
 from typing import Any
 
 import torch
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 HOST = torch.device("cpu")
 
@@ -72,17 +73,24 @@ class PrefixCaches:
     def keep(self, tokens: Sequence[int], cache: Any, about: str = "") -> None:
         """Remember `cache`, which holds the beginning of `tokens`; it leaves its device."""
         held = cache.get_seq_length()
-        if not held:
+        size = _bytes(cache)
+        if not held or size > self._most_bytes:
             return
         _move(cache, HOST)
         with self._lock:
-            self._kept.append(_Kept(list(tokens[:held]), cache, about, _bytes(cache)))
+            self._kept.append(_Kept(list(tokens[:held]), cache, about, size))
             while sum(kept.size_bytes for kept in self._kept) > self._most_bytes:
                 self._kept.popleft()
 
     def clear(self) -> None:
         with self._lock:
             self._kept.clear()
+
+
+def can_be_kept(cache: Any) -> bool:
+    """Whether keys and values are all that the cache holds: layers of other kinds have states that
+    are neither cut nor moved here."""
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:

@@ -25,7 +25,7 @@ from multimodal.backends.generation import (
     generation_config,
     processors,
 )
-from multimodal.backends.prefix_cache import PrefixCaches
+from multimodal.backends.prefix_cache import PrefixCaches, can_be_kept
 from multimodal.backends.sampling import Settled, settled
 from multimodal.backends.trimming import left_out, surplus_turns, too_long
 from multimodal.cards import ModelCard
@@ -34,7 +34,7 @@ from multimodal.events import Event, Progress
 from multimodal.memory.footprint import DEFAULT_TOKENS
 
 PIECE_TOKENS = 512
-PROMPT_CACHE_MIB = 1024
+PROMPT_CACHE_MIB = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,7 @@ class Talker(ABC):
     def _fitting(self, request: TextRequest, context: int, room: int, emit: Emit) -> Prompt:
         """The prompt, without the oldest turns if it is too long."""
         system = request.system_prompt or self._card.system_prompt
+        total = 0
         while (count := len((prompt := self._prompt(request, system)).tokens)) > room:
             if len(request.turns) <= 2:
                 raise too_long(self._card, count, context)
@@ -106,7 +107,9 @@ class Talker(ABC):
             dropped = surplus_turns(lengths, count, room, context // 4)
             kept = tuple((at - dropped, seen) for at, seen in request.pictures if at >= dropped)
             request = replace(request, turns=request.turns[dropped:], pictures=kept)
-            emit(left_out(self._card, dropped, context))
+            total += dropped
+        if total:
+            emit(left_out(self._card, total, context))
         return prompt
 
     def _write(
@@ -137,13 +140,14 @@ class Talker(ABC):
         emit(reply.usage(ids.shape[1], cached, chosen, bool(ends)))
 
     def _cache_for(self, prompt: Prompt) -> Any | None:
-        """What is known of this conversation, or an empty cache; None for a model whose own
-        `generate` makes the cache itself."""
+        """What is known of this conversation, or an empty cache; None for a model that makes its
+        cache itself, or one that cannot be kept."""
         model: Any = self._model
         if type(model).generate is not GenerationMixin.generate:
             return None
         known = self._caches.take(prompt.tokens, model.device, prompt.about, prompt.seen_until)
-        return known or DynamicCache(config=model.config.get_text_config(decoder=True))
+        cache = known or DynamicCache(config=model.config.get_text_config(decoder=True))
+        return cache if can_be_kept(cache) else None
 
     def _read(self, ids: torch.Tensor, cache: Any, emit: Emit, stopped: Callable[[], bool]) -> None:
         """Compute the prompt but for its last piece, which `generate` reads."""

@@ -36,6 +36,7 @@ class Entry(Generic[B]):
     progress: Progress
     promised_bytes: int = 0
     backend: B | None = None
+    leaves: bool = False
     error: MultimodalError | None = None
     leases: int = 0
     uses: int = 0

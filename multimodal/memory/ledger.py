@@ -42,6 +42,11 @@ class Ledger(Generic[B]):
         return sum(lease.workspace_bytes for lease in self.leases)
 
     @property
+    def leaving(self) -> int:
+        """Bytes that are still charged to models on their way off the device."""
+        return sum(entry.charged_bytes for entry in self.entries.values() if entry.leaves)
+
+    @property
     def promised(self) -> int:
         """Bytes of loads under way that the device may not show yet."""
         return sum(entry.promised_bytes for entry in self.entries.values())
@@ -118,6 +123,7 @@ class Ledger(Generic[B]):
         backend, entry.backend = entry.backend, None
         if backend is None:
             raise BackendError(f"{entry.card.title} is not there to be unloaded")
+        entry.leaves = True
         entry.progress = Progress(f"Unloading {entry.card.title}")
         return entry, backend
 

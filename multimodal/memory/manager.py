@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Generic
 
 from multimodal.cards import ModelCard
-from multimodal.errors import BackendError, DeviceFullError, MultimodalError
+from multimodal.errors import BackendError, DeviceFullError, MultimodalError, TurnStoppedError
 from multimodal.events import Progress
 from multimodal.memory.budget import victims
 from multimodal.memory.devices import Device
@@ -44,6 +44,7 @@ class MemoryManager(Generic[B]):
         device.limit(self.budget_bytes)
         self._transfers = Transfers(device, source)
         self._changed = threading.Condition()
+        self._beside = threading.Lock()
         self._ledger: Ledger[B] = Ledger(self.budget_bytes)
 
     # ------------------------------------------------------------ what callers use
@@ -57,7 +58,9 @@ class MemoryManager(Generic[B]):
         `workspace_bytes` are what this turn takes beside the model; the card's own unless given.
         """
         if workspace_bytes is None:
-            workspace_bytes = self._peaks.workspace(card.name, footprint(card).workspace)
+            size = footprint(card)
+            most = self.budget_bytes - size.resident
+            workspace_bytes = self._peaks.workspace(card.name, size.workspace, most)
         lease = Lease(card, workspace_bytes, stop, self)
         with self._changed:
             self._ledger.queue.append(lease)
@@ -65,11 +68,15 @@ class MemoryManager(Generic[B]):
             yield lease
         finally:
             with self._changed:
-                peak = self.device.turn_peak_bytes() if lease.alone else 0
+                # A turn that found the device full took what it should not have.
+                fair = lease.alone and lease.ladder is None
+                peak = self.device.turn_peak_bytes() if fair else 0
                 self._ledger.release(lease)
                 self._changed.notify_all()
             if lease.stand_in is not None:
                 lease.stand_in.close()
+                lease.stand_in = None
+                self.device.collect()
             self._peaks.learn(card.name, peak)
 
     def relieve(self, lease: Lease[B]) -> str | None:
@@ -86,12 +93,17 @@ class MemoryManager(Generic[B]):
 
         A mirror is never run there: 4-bit kernels for the CPU repack its weights in place.
         """
-        if lease.stand_in is not None or footprint(lease.card).total > self.device.beside_bytes():
+        if lease.stand_in is not None:
             return None
         with self._changed:
             self._ledger.leave_queue(lease)
             self._changed.notify_all()
-        lease.stand_in = self._transfers.beside(lease.card)
+        with self._beside:  # one after another, so that each sees what the others took
+            if footprint(lease.card).total > self.device.beside_bytes():
+                return None
+            lease.stand_in = self._transfers.beside(lease.card)
+        if lease.stop.is_set():
+            raise TurnStoppedError("stopped while loading on the CPU")
         return f"The device was full; {lease.card.title} runs on the CPU this time, which is slow."
 
     def unload(self, name: str) -> bool:
@@ -162,7 +174,8 @@ class MemoryManager(Generic[B]):
         if entry.leases >= entry.card.concurrency:
             return False
         room = self.budget_bytes - self._ledger.used
-        for name in victims(lease.workspace_bytes, room, self._ledger.residents(entry)) or ():
+        coming = room + self._ledger.leaving
+        for name in victims(lease.workspace_bytes, coming, self._ledger.residents(entry)) or ():
             args, title = self._ledger.retire(name), f"evict {name}"
             threading.Thread(target=self._send_away, args=args, daemon=True, name=title).start()
             lease.evicted = (*lease.evicted, name)

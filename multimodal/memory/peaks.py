@@ -22,10 +22,12 @@ class Peaks:
         self._lock = threading.Lock()
         self._seen = self._read()
 
-    def workspace(self, card: str, estimate_bytes: int) -> int:
-        """The bytes to reserve for a turn whose estimate is that."""
+    def workspace(self, card: str, estimate_bytes: int, most_bytes: int) -> int:
+        """The bytes to reserve for a turn whose estimate is that: what was seen, if it is more, but
+        no more than there is room for beside the model, else one large turn would keep it out."""
         with self._lock:
-            return max(estimate_bytes, int(self._seen.get(card, 0) * MARGIN))
+            seen = int(self._seen.get(card, 0) * MARGIN)
+        return max(estimate_bytes, min(seen, most_bytes))
 
     def learn(self, card: str, peak_bytes: int) -> None:
         with self._lock:
