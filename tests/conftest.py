@@ -16,12 +16,16 @@ import httpx2 as httpx
 import platformdirs
 import pytest
 from fake_hub import FakeHub, running_hub
+from hypothesis import settings
 
 from multimodal.cards import Catalog
 from multimodal.weights import Weights
 
 # Tests do the same on every machine: a card that is there is left to the benchmarks.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+# How long an example takes says how busy the machine is.
+settings.register_profile("steady", deadline=None)
+settings.load_profile("steady")
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = Path(

@@ -61,6 +61,8 @@ def _lines(console: Console) -> Report:
     told: dict[str, int] = {}
 
     def show(progress: FetchProgress) -> None:
+        if progress.phase == "waiting":  # the licence is told before anything comes
+            return
         tenth = 10 * progress.done_bytes // max(1, progress.total_bytes)
         if progress.phase == "ready":
             tenth = 10
