@@ -37,35 +37,28 @@ STYLE = (
     r"lego|mosaic|sculpture|statue|engraving|woodcut|tattoo|sticker|icon|style|render(?:ing)?|"
     r"graffiti|silhouette|aquarelle|peinture|dessin|bande dessin[ée]e|croquis|gravure)\b"
 )
-REDRAW = (
-    re.compile(
+REDRAW = tuple(
+    re.compile(pattern, re.I | re.S)
+    for pattern in (
         rf"(?:re)?(?:draw|paint|sketch) {THING}(?: again)? (?:as|like|into) (?P<wish>.+)",
-        re.I | re.S,
-    ),
-    re.compile(
-        rf"(?:re)?(?:draw|paint|sketch) {THING}(?: again)? "
-        r"(?P<wish>(?:in|with|without|at|by|on) .+)",
-        re.I | re.S,
-    ),
-    re.compile(
-        rf"(?:turn|transform|convert|change|make) {THING} "
-        rf"(?:in)?to (?:look like )?(?P<wish>{STYLE}.*)",
-        re.I | re.S,
-    ),
-    re.compile(
+        (
+            rf"(?:re)?(?:draw|paint|sketch) {THING}(?: again)? "
+            r"(?P<wish>(?:in|with|without|at|by|on) .+)"
+        ),
+        (
+            rf"(?:turn|transform|convert|change|make) {THING} "
+            rf"(?:in)?to (?:look like )?(?P<wish>{STYLE}.*)"
+        ),
         rf"make (?!me |us ){THING} (?:look like |look as |(?=an? |the ))(?P<wish>{STYLE}.*)",
-        re.I | re.S,
-    ),
-    re.compile(
-        rf"(?:make|create|generate|give me) (?P<wish>{STYLE})(?: version)? "
-        rf"(?:of|from|out of) {THING}\W*$",
-        re.I | re.S,
-    ),
-    re.compile(
-        rf"(?:re)?(?:dessine|peins|transforme|change)[- ]?{THING} "
-        rf"(?:comme|en|dans) (?P<wish>{STYLE}.*)",
-        re.I | re.S,
-    ),
+        (
+            rf"(?:make|create|generate|give me) (?P<wish>{STYLE})(?: version)? "
+            rf"(?:of|from|out of) {THING}\W*$"
+        ),
+        (
+            rf"(?:re)?(?:dessine|peins|transforme|change)[- ]?{THING} "
+            rf"(?:comme|en|dans) (?P<wish>{STYLE}.*)"
+        ),
+    )
 )
 
 

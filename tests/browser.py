@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Playwright, TimeoutError
+from playwright.sync_api import Browser, Locator, Page, Playwright, TimeoutError, sync_playwright
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -30,6 +31,15 @@ def launch(playwright: Playwright, *more: str) -> Browser:
     if path is None:
         pytest.skip("Chromium is not installed (Debian: apt install chromium)")
     return playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS, *more])
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Known to every test through `pytest_plugins` in conftest.py."""
+    with sync_playwright() as playwright:
+        opened = launch(playwright)
+        yield opened
+        opened.close()
 
 
 class Person:

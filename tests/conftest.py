@@ -27,6 +27,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 settings.register_profile("steady", deadline=None)
 settings.load_profile("steady")
 
+pytest_plugins = ["browser"]
 ROOT = Path(__file__).parent.parent
 WEIGHTS = Path(
     os.environ.get("MULTIMODAL_WEIGHTS")

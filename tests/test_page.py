@@ -8,18 +8,10 @@ from pathlib import Path
 
 import httpx2 as httpx
 import pytest
-from browser import Person, launch
+from browser import Person
 from conftest import Server, running_app, wait_until
 from PIL import Image
-from playwright.sync_api import Browser, sync_playwright
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = launch(playwright)
-        yield browser
-        browser.close()
+from playwright.sync_api import Browser
 
 
 @pytest.fixture

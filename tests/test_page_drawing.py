@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import tiny_diffusion as tiny
-from browser import Person, launch
+from browser import Person
 from conftest import Server, running_app, wait_until
 from fakes import FakeSource, program
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from multimodal.web.page import Page
 
@@ -48,14 +48,6 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         (data / path).write_text(text, "utf-8")
     with running_app(data, "--profile", "studio") as app:
         yield app
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = launch(playwright)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -166,6 +166,9 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
         ) from error
     try:
         backend: Backend = module.load(card, files, device)
+    except DeviceFullError as error:
+        _let_go(error)
+        raise
     except MultimodalError:
         raise
     except Exception as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,7 +78,6 @@ def _full_devices_told(card: ModelCard, device: str) -> Iterator[None]:
         yield
     except RuntimeError as error:
         if _times_full(device) > before and not isinstance(error, torch.OutOfMemoryError):
-            traceback.clear_frames(error.__traceback__)
             raise DeviceFullError(f"{card.title}: the device is out of memory") from error
         raise
 

@@ -7,16 +7,17 @@ kept between turns, and used again as long as no other picture is added.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from multimodal.backends.base import Backend, TextRequest
 from multimodal.backends.chat_template import ChatTemplate
 from multimodal.backends.checkpoints import check_folder, from_folder
-from multimodal.backends.seeing import SeeingTalker, digest, shown
+from multimodal.backends.seeing import SeeingTalker, digest
 from multimodal.backends.talking import Prompt, opens
 from multimodal.cards import ModelCard
 from multimodal.errors import CardError
@@ -44,9 +45,7 @@ class ImageText(SeeingTalker):
         self._sign = str(getattr(processor, "image_token", "") or "<image>")
 
     def _prompt(self, request: TextRequest, system: str) -> Prompt:
-        # A person may write what stands for a picture, and it must not count as one.
-        turns = tuple((role, self._written(text)) for role, text in request.turns)
-        text = self._template.text(self._written(system), shown(replace(request, turns=turns)))
+        text = self._text(request, system, self._sign, f"{self._sign[:1]} {self._sign[1:]}")
         pictures = [picture for _, picture in request.pictures]
         encoded = self._processor(
             text=[text],
@@ -56,18 +55,15 @@ class ImageText(SeeingTalker):
         )
         tokens: list[int] = encoded.pop("input_ids")[0].tolist()
         encoded.pop("attention_mask", None)
-        return Prompt(tokens, self._inputs(encoded), digest(pictures), self._last_seen(tokens))
+        return Prompt(tokens, dict(encoded), digest(pictures), self._last_seen(tokens))
 
-    def _written(self, text: str) -> str:
-        return text.replace(self._sign, self._sign.replace("<", "< ", 1))
-
-    def _inputs(self, encoded: Any) -> dict[str, Any]:
+    def _beside(self, prompt: Prompt) -> Mapping[str, torch.Tensor]:
         model: Any = self._model
         return {
             name: tensor.to(model.device, model.dtype)
             if tensor.is_floating_point()
             else tensor.to(model.device)
-            for name, tensor in encoded.items()
+            for name, tensor in prompt.inputs.items()
         }
 
     def _last_seen(self, tokens: list[int]) -> int:

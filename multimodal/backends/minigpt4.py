@@ -9,7 +9,6 @@ The words between two pictures are turned into tokens by themselves, as in MiniG
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from multimodal.backends.base import Backend, TextRequest
 from multimodal.backends.chat_template import ChatTemplate
 from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.minigpt4_pictures import VISION, Pictures, load_pictures
-from multimodal.backends.seeing import SeeingTalker, digest, shown
+from multimodal.backends.seeing import SeeingTalker, digest
 from multimodal.backends.talking import Prompt, tokens_of
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, CardError
@@ -74,9 +73,7 @@ class MiniGPT4(SeeingTalker):
         return [*super().modules(), *([self._pictures] if self._pictures is not None else [])]
 
     def _prompt(self, request: TextRequest, system: str) -> Prompt:
-        turns = tuple((role, text.replace(SIGN, WRITTEN)) for role, text in request.turns)
-        said = shown(replace(request, turns=turns))
-        text = self._template.text(system.replace(SIGN, WRITTEN), said)
+        text = self._text(request, system, SIGN, WRITTEN)
         pictures = [picture for _, picture in request.pictures]
         tokens, places = self._tokens(text, len(pictures))
         if not pictures:
