@@ -9,6 +9,7 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -24,7 +25,7 @@ from pydantic import (
 from multimodal.architectures import Architecture, Facts
 from multimodal.errors import CardError, UnknownModelError
 from multimodal.messages import Task
-from multimodal.sources import FileSource, Source
+from multimodal.sources import FileSource, Source, comes_from
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 Choice = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*(:[a-z0-9_-]+)?$")]
@@ -148,7 +149,7 @@ class Catalog:
         for place, folder in enumerate(folders):
             for path in sorted(folder.glob("cards/*/*.toml")):
                 card = read_card(path)
-                if place and isinstance(card.source, FileSource):
+                if place and comes_from(card.source, FileSource):
                     raise CardError(
                         f"{path.name}: source: only shipped cards are fetched from an address; "
                         "fetch the file yourself and name its folder"
@@ -241,7 +242,9 @@ def _read(path: Path, model: type[_M]) -> _M:
 def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
     # A misspelt field is also a missing one: the misspelling is what helps.
     fault: Any = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    place = ".".join(str(step) for step in fault["loc"] if step not in KINDS)
+    # The table "parts" of a source of the kind "parts" is told once.
+    steps = groupby(str(step) for step in fault["loc"] if step not in KINDS)
+    place = ".".join(step for step, _ in steps)
     if fault["type"] == "missing":
         return f"the field '{place}' is missing"
     if fault["type"] == "extra_forbidden":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -81,6 +82,8 @@ class HubSource(Facts):
     ignore: tuple[str, ...] = ()
     variant: Annotated[str, StringConstraints(pattern=r"^\w+$")] | None = None
     """Where a folder has weights of this variant, such as fp16, the others are left out."""
+    weights: tuple[str, ...] = ()
+    """Patterns of tensors' names: of a checkpoint in shards, those without any are left out."""
     gated: bool = False
     """Whether its licence is accepted on the hub before it may be fetched."""
 
@@ -106,7 +109,36 @@ class FileSource(Facts):
         return self.url.rpartition("/")[2]
 
 
+class PlacedSource(Facts):
+    """What a person puts into the part's folder, because it can be fetched from nowhere."""
+
+    kind: Literal["folder"]
+    files: tuple[Annotated[str, StringConstraints(pattern=r"^[^/\\\\]+$")], ...] = Field(
+        min_length=1
+    )
+    """Patterns; for each there must be a file."""
+    published: str
+    """Where a person finds them."""
+
+
+PartName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
+PartSource = Annotated[HubSource | FileSource | PlacedSource, Field(discriminator="kind")]
+
+
+class PartsSource(Facts):
+    """A model that is published in several places; each part lies in a folder of its name."""
+
+    kind: Literal["parts"]
+    parts: Mapping[PartName, PartSource] = Field(min_length=1)
+
+
 Source = Annotated[
-    WheelSource | FolderSource | PackageSource | HubSource | FileSource,
+    WheelSource | FolderSource | PackageSource | HubSource | FileSource | PartsSource,
     Field(discriminator="kind"),
 ]
+
+
+def comes_from(source: Source, kind: type[Facts]) -> bool:
+    """Whether the source, or a part of it, is of that kind."""
+    places = source.parts.values() if isinstance(source, PartsSource) else (source,)
+    return any(isinstance(place, kind) for place in places)

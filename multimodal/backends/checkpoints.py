@@ -1,13 +1,15 @@
 """Models of transformers from a local folder in the published layout, in the card's quantization.
 
-Only safetensors are read, nothing of a checkpoint is run, and nothing is looked up on the net. A
-checkpoint that was quantized when it was saved is taken as it is.
+Safetensors are read, and PyTorch's own format only for the model that is published in no other:
+as tensors, so that nothing of a checkpoint is run. Nothing is looked up on the net. A checkpoint
+that was quantized when it was saved is taken as it is.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import pickle
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from multimodal.errors import BackendError, CardError, DeviceFullError
 from multimodal.memory.footprint import usual_quantization
 from multimodal.memory.quantization import BLOCK, EIGHT_BIT, FOUR_BIT, TORCH
 
+SAFE, PICKLED = "*.safetensors", "*.bin"
 CPU_ROWS = 32
 """Rows in a block of bitsandbytes' kernel for the CPU."""
 
@@ -41,11 +44,14 @@ def from_folder(
     device: str,
     quantized: bool = True,
     unneeded: tuple[str, ...] = (),
+    pickled: bool = False,
 ) -> Any:
     """The model of the folder `files`, of the class `cls`, for inference. `quantized`: whether the
     card's quantization touches it; what it leaves stays in 16 bits.
 
     `unneeded`: ends of the names of weights that only training uses, so that they may be missing.
+    `pickled`: whether PyTorch's *.bin will do where there are no safetensors; it is read for
+    tensors alone.
     Raises BackendError where weights are missing, CardError for an unknown quantization.
     """
     kind = usual_quantization(card)
@@ -53,12 +59,14 @@ def from_folder(
     leave = not quantized or is_quantized(files)
     packed = None if leave else quantization_config(card, kind, device)
     more = {"quantization_config": packed} if packed else {}
-    with _full_devices_told(card, device):
+    safe = not pickled or any(files.glob(SAFE))
+    with _full_devices_told(card, device), _foreign_pickles_told(card, files):
         model, found = cls.from_pretrained(
             files,
             dtype=element_type(kind, device),
             device_map={"": device},
-            use_safetensors=True,
+            use_safetensors=safe,
+            weights_only=True,
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -80,6 +88,17 @@ def _full_devices_told(card: ModelCard, device: str) -> Iterator[None]:
         if _times_full(device) > before and not isinstance(error, torch.OutOfMemoryError):
             raise DeviceFullError(f"{card.title}: the device is out of memory") from error
         raise
+
+
+@contextmanager
+def _foreign_pickles_told(card: ModelCard, files: Path) -> Iterator[None]:
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise BackendError(
+            f"{card.title}: the weights in {files} consist of more than tensors, or are damaged; "
+            "nothing in them was run. Fetch them again from their authors."
+        ) from error
 
 
 def _times_full(device: str) -> int:
@@ -106,10 +125,12 @@ def _leave_unpacked(model: torch.nn.Module) -> None:
             layer.support_avx512bf16_for_cpu = False
 
 
-def check_folder(card: ModelCard, files: Path) -> None:
-    """Raise BackendError unless `files` holds a configuration and weights in safetensors."""
-    for wanted, what in (("config.json", "config.json"), ("*.safetensors", "file of safetensors")):
-        if not any(files.glob(wanted)):
+def check_folder(card: ModelCard, files: Path, pickled: bool = False) -> None:
+    """Raise BackendError unless `files` holds a configuration, and weights that `from_folder` reads
+    with the same `pickled`."""
+    weights = (SAFE, PICKLED) if pickled else (SAFE,)
+    for patterns, what in ((("config.json",), "config.json"), (weights, "file of safetensors")):
+        if not any(path for pattern in patterns for path in files.glob(pattern)):
             raise BackendError(
                 f"{card.title}: there is no {what} in {files}. Put the model there in the layout "
                 "of the Hugging Face hub, or correct the source in its card."

@@ -1,7 +1,8 @@
 """MiniGPT-4: a text model of transformers that reads pictures as a few embeddings in its prompt.
 
 Its folder holds three things: vision/, a checkpoint of BLIP-2, for its vision tower and Q-Former;
-llm/, the text model; and MiniGPT-4's own checkpoint, a file of *.pth of whatever name.
+llm/, the text model; and MiniGPT-4's own checkpoint, a file of *.pth of whatever name, beside them
+or in projection/. Its authors publish Vicuna as PyTorch's *.bin alone, so llm/ may hold that too.
 
 The words between two pictures are turned into tokens by themselves, as in MiniGPT-4's training.
 """
@@ -37,15 +38,15 @@ PLACE = 0
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load the parts that lie in the folder `files`."""
-    for part in (VISION, LLM):
-        check_folder(card, files / part)
+    check_folder(card, files / VISION)
+    check_folder(card, files / LLM, pickled=True)
     if SIGN not in card.chat_template:
         raise CardError(f"{card.name}: its 'chat_template' must write {SIGN} for a picture")
     pictures = load_pictures(card, files, device)
     tokenizer = AutoTokenizer.from_pretrained(
         files / LLM, local_files_only=True, trust_remote_code=False
     )
-    llm = from_folder(AutoModelForCausalLM, card, files / LLM, device)
+    llm = from_folder(AutoModelForCausalLM, card, files / LLM, device, pickled=True)
     made, read = pictures.projection.out_features, llm.get_input_embeddings().embedding_dim
     if made != read:
         raise BackendError(

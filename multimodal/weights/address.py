@@ -9,7 +9,7 @@ import httpx2 as httpx
 from multimodal.downloads import TIMEOUT, fetch
 from multimodal.errors import WeightsError
 from multimodal.sources import FileSource
-from multimodal.weights.job import PART, File, Job
+from multimodal.weights.job import PART, Extent, File, Job
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Address:
         return self.source.size_bytes or 0
 
     def offered_bytes(self, job: Job) -> int:
-        with httpx.Client(timeout=TIMEOUT, follow_redirects=True) as client:
+        with httpx.Client(follow_redirects=True) as client:
             return self._size(client)
 
     def wanted(self, job: Job) -> tuple[File, ...]:
@@ -31,11 +31,14 @@ class Address:
         checksum = f"sha256:{source.sha256}"
         return (File(path=source.file_name, size_bytes=source.size_bytes, checksum=checksum),)
 
+    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> Extent:
+        size = self.offered_bytes(job)
+        return Extent(size, 0, size) if missing else Extent(size, size)
+
     def fetch(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> None:
         part = job.folder / f"{self.source.file_name}{PART}"
         with httpx.Client(follow_redirects=True) as client:
             size = self._size(client)
-            job.begin(size, 0, size)
 
             def download() -> None:
                 url, wait_s = self.source.url, self.retry_wait_s
@@ -53,7 +56,7 @@ class Address:
                 f"the file at {self.source.url} is not the one this card was made for (its SHA-256 "
                 "differs); update the program"
             )
-        job.done_bytes = size
+        job.finished(size)
         part.replace(job.folder / self.source.file_name)
 
     def _size(self, client: httpx.Client) -> int:

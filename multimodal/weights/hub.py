@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx2 as httpx
 from huggingface_hub import HfApi, get_session, hf_hub_url
@@ -31,7 +33,9 @@ from multimodal.downloads import RefusedError, asked_again, fetch
 from multimodal.errors import WeightsError
 from multimodal.sources import HubSource
 from multimodal.weights.choice import Listed, chosen
-from multimodal.weights.job import FORBIDDEN, PART, PINNED, File, Job
+from multimodal.weights.job import FORBIDDEN, PART, PINNED, Extent, File, Job
+from multimodal.weights.progress import silent
+from multimodal.weights.shards import Shards, index_among, needed, shards_in, smaller_index
 
 ASK_TIMEOUT_S = 20.0
 REFUSED = {401, 403}
@@ -44,6 +48,8 @@ class Pin(Facts):
     revision: str | None
     commit: str
     files: tuple[Listed, ...]
+    shards: Shards | None = None
+    """Of the index, where the card asks for some of the tensors; empty where there is none."""
 
 
 @dataclass(frozen=True)
@@ -58,36 +64,38 @@ class Hub:
         return 0
 
     def offered_bytes(self, job: Job) -> int:
-        pin = self._pinned(job) or self._listed(job)
-        return sum(file.size_bytes or 0 for file in chosen(pin.files, self.source))
+        return sum(file.size_bytes or 0 for file in self._chosen(self._pin(job)))
 
     def wanted(self, job: Job) -> tuple[File, ...]:
-        pin = self._pinned(job)
-        if pin is None:
-            if job.offline:
-                raise WeightsError(FORBIDDEN)
-            pin = self._listed(job)
-            wanted = chosen(pin.files, self.source)
+        pin = self._pin(job)
+        wanted = self._chosen(pin)
+        if pin != self._pinned(job):
             (job.folder / PINNED).write_text(pin.model_dump_json(), "utf-8")
-            return wanted
-        return chosen(pin.files, self.source)
+        if self.source.weights and pin.shards and (index := index_among(wanted, self.source)):
+            path = job.folder / index.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(smaller_index(pin.shards, self.source))
+        return wanted
+
+    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> Extent:
+        needed = sum(file.size_bytes or 0 for file in missing)
+        total = sum(file.size_bytes or 0 for file in wanted)
+        return Extent(total, total - needed, needed)
 
     def fetch(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> None:
         pin = self._pinned(job)
         if pin is None:
             raise WeightsError(f"{job.folder / PINNED} was removed meanwhile; start again")
-        needed = sum(file.size_bytes or 0 for file in missing)
-        total = sum(file.size_bytes or 0 for file in wanted)
-        job.begin(total, total - needed, needed)
         with self._sentences(job, pin.commit):
             for file in missing:
-                self._fetch(job, pin.commit, file)
-                job.done_bytes += file.size_bytes or 0
+                part = job.folder / f"{file.path}{PART}"
+                part.parent.mkdir(parents=True, exist_ok=True)
+                self._fetch(job, pin.commit, file, part)
+                part.replace(job.folder / file.path)
+                job.finished(file.size_bytes or 0)
 
-    def _fetch(self, job: Job, commit: str, file: File) -> None:
+    def _fetch(self, job: Job, commit: str, file: File, part: Path) -> None:
         api = self.api()
-        part = job.folder / f"{file.path}{PART}"
-        part.parent.mkdir(parents=True, exist_ok=True)
         url = hf_hub_url(self.source.repo, file.path, revision=commit, endpoint=api.endpoint)
         headers = build_hf_headers(token=api.token)
         size, wait_s = file.size_bytes or 0, self.retry_wait_s
@@ -109,9 +117,38 @@ class Hub:
                 f"{file.path} of {self.source.repo} came twice and was not what the hub lists (its "
                 "checksum differs); start again later, or use another endpoint (HF_ENDPOINT)"
             )
-        part.replace(job.folder / file.path)
 
     # ------------------------------------------------------------ what the repository is
+
+    def _pin(self, job: Job) -> Pin:
+        """What the repository was the first time, or is now."""
+        pin = self._pinned(job)
+        if pin is not None and (pin.shards is not None or not self.source.weights):
+            return pin
+        if job.offline:
+            raise WeightsError(FORBIDDEN)
+        pin = pin or self._listed(job)
+        if not self.source.weights:
+            return pin
+        return pin.model_copy(update={"shards": self._shards(job, pin)})
+
+    def _chosen(self, pin: Pin) -> tuple[File, ...]:
+        files = chosen(pin.files, self.source)
+        if self.source.weights and pin.shards and (index := index_among(files, self.source)):
+            return needed(files, index, pin.shards, self.source)
+        return files
+
+    def _shards(self, job: Job, pin: Pin) -> Shards:
+        """What the repository's index says; nothing where its weights are one file."""
+        index = index_among(chosen(pin.files, self.source), self.source)
+        if index is None:
+            return {}
+        # How far the weights are is told once their size is known.
+        unseen = replace(job, on_progress=silent)
+        with TemporaryDirectory() as folder, self._sentences(job, pin.commit):
+            path = Path(folder) / "index"
+            self._fetch(unseen, pin.commit, index, path)
+            return shards_in(path.read_bytes(), index, self.source)
 
     def _pinned(self, job: Job) -> Pin | None:
         """What was recorded here, if it is of this repository and revision."""

