@@ -41,12 +41,20 @@ class FakeHub:
     url: str = ""
     commits: dict[str, dict[str, bytes]] = field(default_factory=lambda: {FIRST: FILES})
     refs: dict[str, str] = field(default_factory=lambda: {"main": FIRST})
+    others: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """Files of other repositories, each at the commit FIRST; they are sent as "repo/file"."""
+    gated: set[str] = field(default_factory=set)
+    """Other repositories that list their files and hand out none."""
+    addresses: dict[str, bytes] = field(default_factory=lambda: {"small.pt": TENSORS})
+    """Files that lie below /file/, in no repository."""
     served: dict[str, bytes] = field(default_factory=dict)
     """What is sent in place of the content that is listed."""
     refusal: tuple[int, str] | None = None
     listing_refused: bool = False
     busy: list[int] = field(default_factory=list)
     cut_after: list[int] = field(default_factory=list)
+    cut: str = "model.safetensors"
+    """The file whose sending is cut, or falls silent."""
     silent: threading.Event | None = None
     pause_s: float = 0.0
     elsewhere: bool = False
@@ -82,26 +90,35 @@ class Handler(BaseHTTPRequestHandler):
             status, code = state.refusal
             self._send(status, b"{}", {"X-Error-Code": code} if code else {})
         elif path.startswith("/file/"):
-            self._send_file("small.pt", TENSORS)
+            name = path.removeprefix("/file/")
+            self._send_file(name, state.addresses[name])
         elif listing:
             self._list(path)
         elif state.elsewhere and host != "localhost":
             other = state.url.replace("127.0.0.1", "localhost")
             self._send(302, b"", {"Location": other + self.path})
         else:
-            commit, _, name = path.removeprefix(f"/{REPO}/resolve/").partition("/")
-            self._send_file(name, self.state.commits[commit][name])
+            repo, _, place = path.removeprefix("/").partition("/resolve/")
+            commit, _, name = place.partition("/")
+            if repo == REPO:
+                self._send_file(name, state.commits[commit][name])
+            elif repo in state.gated:
+                self._send(403, b"{}", {"X-Error-Code": "GatedRepo"})
+            else:
+                self._send_file(f"{repo}/{name}", state.others[repo][name])
 
     def _list(self, path: str) -> None:
         repo, _, revision = path.removeprefix("/api/models/").partition("/revision/")
         commit = self.state.refs.get(revision, revision)
-        if repo != REPO:
+        commits = {REPO: self.state.commits}
+        commits |= {other: {FIRST: files} for other, files in self.state.others.items()}
+        if repo not in commits:
             self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
-        elif commit not in self.state.commits:
+        elif commit not in commits[repo]:
             self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         else:
-            files = [listed(*file) for file in self.state.commits[commit].items()]
-            answer = {"id": REPO, "sha": commit, "siblings": files}
+            files = [listed(*file) for file in commits[repo][commit].items()]
+            answer = {"id": repo, "sha": commit, "siblings": files}
             self._send(200, json.dumps(answer).encode(), {})
 
     def _send_file(self, name: str, content: bytes) -> None:
@@ -117,7 +134,7 @@ class Handler(BaseHTTPRequestHandler):
         self, status: int, body: bytes, headers: dict[str, str], name: str | None = None
     ) -> None:
         head, part = self.command == "HEAD", body
-        if name == "model.safetensors" and self.state.cut_after and not head:
+        if name == self.state.cut and self.state.cut_after and not head:
             part = body[: self.state.cut_after.pop(0)]
         if name is not None and not head:
             # Noted first: once an empty file's headers are out, whoever asked goes on.
@@ -132,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
             for at in range(0, len(part), 100_000):
                 self.wfile.write(part[at : at + 100_000])
                 time.sleep(self.state.pause_s if name else 0)
-                if self.state.silent is not None and name == "model.safetensors":
+                if self.state.silent is not None and name == self.state.cut:
                     self.state.silent.wait(30)
         except OSError:
             self.close_connection = True

@@ -172,9 +172,24 @@ def test_only_a_shipped_card_names_an_address(catalog: Catalog, tmp_path: Path) 
     folder = 'source = { kind = "folder", path = "/weights" }\n'
     with pytest.raises(CardError, match=r"tiny.toml: source: only shipped cards are fetched from"):
         catalog_of(tmp_path, CARD.replace(folder, address))
+    part = f"source.parts.ear = {address.partition(' = ')[2]}"
+    with pytest.raises(CardError, match=r"tiny.toml: source: only shipped cards are fetched from"):
+        catalog_of(tmp_path, CARD.replace(folder, f'source.kind = "parts"\n{part}'))
     whisper = catalog.card("whisper-small").source
     assert isinstance(whisper, FileSource)
     assert whisper.sha256 in whisper.url
+
+
+def test_a_fault_in_a_part_is_told_with_its_place(tmp_path: Path) -> None:
+    folder = 'source = { kind = "folder", path = "/weights" }\n'
+    part = (
+        'source = { kind = "parts", parts.ear = { kind = "hub", repo = "a/b", revison = "1" } }\n'
+    )
+    with pytest.raises(CardError, match=r"tiny.toml: unknown field 'source.parts.ear.revison'"):
+        catalog_of(tmp_path, CARD.replace(folder, part))
+    outside = part.replace('kind = "hub"', 'kind = "folder", files = ["../*"], published = "x"')
+    with pytest.raises(CardError, match=r"tiny.toml: "):
+        catalog_of(tmp_path, CARD.replace(folder, outside))
 
 
 def test_the_embedded_profile_fits_its_own_budget(catalog: Catalog) -> None:

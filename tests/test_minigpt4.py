@@ -16,6 +16,7 @@ import tiny_minigpt4
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file
 from tiny_minigpt4 import NEIGHBOURS, VARIANTS, WIDTH, save_minigpt4
 from tiny_models import WORDS, causal_config
 from tiny_seeing import PATCH, SIDE
@@ -408,6 +409,47 @@ def test_a_malicious_checkpoint_is_not_run(folders: Folders, tmp_path: Path) -> 
     sentence = refused(folders, tmp_path, saved({"model": Malicious(touched)}))
     assert "nothing in it was run" in sentence
     assert not touched.exists()
+
+
+def pickled(state: Any = None) -> Any:
+    """The text model as PyTorch saves it; `state` in place of its tensors."""
+
+    def change(folder: Path) -> None:
+        path = folder / "llm" / "model.safetensors"
+        torch.save(load_file(path) if state is None else state, path.parent / "pytorch_model.bin")
+        path.unlink()
+
+    return change
+
+
+def test_a_text_model_may_be_published_as_a_pickle_of_tensors(
+    folders: Folders, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(folders["qformer"], tmp_path / "pickled")
+    pickled()(folder)
+    (folder / "projection").mkdir()
+    next(folder.glob("*.pth")).rename(folder / "projection" / "mine.pth")
+    model = load(tiny_minigpt4.card("qformer"), folder, "cpu")
+    assert isinstance(model, MiniGPT4)
+    shown = ((0, ONE),)
+    told = ask(model, QUESTION, pictures=shown)[0]
+    assert told == ask(loaded(folders, "qformer"), QUESTION, pictures=shown)[0]
+
+
+def test_a_malicious_pickle_of_a_text_model_is_not_run(folders: Folders, tmp_path: Path) -> None:
+    touched = tmp_path / "touched"
+    sentence = refused(folders, tmp_path, pickled({"lm_head.weight": Malicious(touched)}))
+    assert "consist of more than tensors, or are damaged; nothing in them was run" in sentence
+    assert not touched.exists()
+
+
+def test_the_vision_tower_is_read_from_safetensors_alone(folders: Folders, tmp_path: Path) -> None:
+    def change(folder: Path) -> None:
+        path = folder / "vision" / "model.safetensors"
+        torch.save(load_file(path), path.parent / "pytorch_model.bin")
+        path.unlink()
+
+    assert "there is no file of safetensors in" in refused(folders, tmp_path, change)
 
 
 def test_a_damaged_checkpoint_is_told(folders: Folders, tmp_path: Path) -> None:
