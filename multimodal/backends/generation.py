@@ -1,12 +1,13 @@
 """One reply, token by token, with transformers' own `generate`.
 
-The random numbers come from a generator of the reply's own, so that a seed gives the same answer
-whatever else runs. Text is told as soon as its bytes are whole; what may be the start of a stop
-word is held back until it is known.
+The random numbers come from the reply's seed and the place of the token alone, so that a seed gives
+the same answer whatever else runs and however many tokens are computed at a time. Text is told as
+soon as its bytes are whole; what may be the start of a stop word is held back until it is known.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -54,12 +55,16 @@ class Reply(BaseStreamer):
         if self._is_prompt:
             self._is_prompt = False
             return
+        for token in value.flatten().tolist():
+            self.say(token)
+
+    def say(self, token: int) -> None:
+        """`token` comes next."""
         self._last_s = time.perf_counter()
         self._first_s = self._first_s or self._last_s
-        for token in value.flatten().tolist():
-            self.tokens.append(token)
-            if not self.met_stop_word:
-                self._say(self._decoded(token))
+        self.tokens.append(token)
+        if not self.met_stop_word:
+            self._tell(self._decoded(token))
 
     def end(self) -> None:
         if self._held and not self.met_stop_word:
@@ -86,7 +91,7 @@ class Reply(BaseStreamer):
             self._decoder = DecodeStream(skip_special_tokens=True)
             return self._decoder.step(self._backend, token) or ""
 
-    def _say(self, piece: str) -> None:
+    def _tell(self, piece: str) -> None:
         self._held += piece
         found = [at for word in self._stop_words if (at := self._held.find(word)) >= 0]
         if found:
@@ -121,16 +126,26 @@ class Over(StoppingCriteria):
 class _Drawn(LogitsProcessor):
     """Draws the next token and leaves `generate` no other choice."""
 
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self._generator = torch.Generator(device).manual_seed(seed)
+    def __init__(self, seed: int, prompt_tokens: int, device: torch.device) -> None:
+        self._seed = seed
+        self._prompt_tokens = prompt_tokens
+        self._generator = torch.Generator(device)
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         # On a card, drawing from what is no number would end every later use of it.
         if not torch.isfinite(scores.amax()):
             raise BackendError("The model's numbers overflowed. Ask for it in bf16 or fp32.")
         chances = torch.softmax(scores.float(), dim=-1)
+        place = input_ids.shape[1] - self._prompt_tokens
+        self._generator.manual_seed(_mixed(self._seed, place))
         chosen = torch.multinomial(chances, 1, generator=self._generator)
         return torch.full_like(scores, float("-inf")).scatter_(1, chosen, 0.0)
+
+
+def _mixed(seed: int, place: int) -> int:
+    """A number that looks like no other pair's: neighbouring seeds make alike generators."""
+    found = hashlib.blake2b(f"{seed} {place}".encode(), digest_size=4)
+    return int.from_bytes(found.digest(), "big")
 
 
 def processors(chosen: Settled, prompt_tokens: int, device: torch.device) -> LogitsProcessorList:
@@ -143,7 +158,7 @@ def processors(chosen: Settled, prompt_tokens: int, device: torch.device) -> Log
         made.append(TemperatureLogitsWarper(float(chosen.temperature)))
         if chosen.top_p < 1:
             made.append(TopPLogitsWarper(chosen.top_p))
-        made.append(_Drawn(chosen.seed, device))
+        made.append(_Drawn(chosen.seed, prompt_tokens, device))
     return made
 
 

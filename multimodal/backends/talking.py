@@ -17,6 +17,7 @@ from transformers import DynamicCache, GenerationMixin, StoppingCriteriaList
 
 from multimodal.backends.base import TextRequest, stream
 from multimodal.backends.chat_template import ChatTemplate
+from multimodal.backends.decoder import Decoder
 from multimodal.backends.generation import (
     Emit,
     Over,
@@ -58,6 +59,7 @@ class Talker(ABC):
         self._template = template
         mib = int(card.engine.get("prompt_cache_mib", PROMPT_CACHE_MIB))
         self._caches = PrefixCaches(mib << 20)
+        self._decoder = Decoder(card, model)
         self._turn = threading.Lock()
 
     def run(self, request: TextRequest, stop: threading.Event) -> Generator[Event, None, None]:
@@ -94,7 +96,7 @@ class Talker(ABC):
         chosen = settled(request.sampling, self._card, context)
         with self._turn:
             prompt = self._fitting(request, context, context - chosen.max_tokens, emit)
-            self._write(prompt, chosen, emit, stopped)
+            self._write(prompt, chosen, context, emit, stopped)
 
     def _fitting(self, request: TextRequest, context: int, room: int, emit: Emit) -> Prompt:
         """The prompt, without the oldest turns if it is too long."""
@@ -113,11 +115,16 @@ class Talker(ABC):
         return prompt
 
     def _write(
-        self, prompt: Prompt, chosen: Settled, emit: Emit, stopped: Callable[[], bool]
+        self,
+        prompt: Prompt,
+        chosen: Settled,
+        context: int,
+        emit: Emit,
+        stopped: Callable[[], bool],
     ) -> None:
         model: Any = self._model
-        cache = self._cache_for(prompt)
-        cached = cache.get_seq_length() if cache is not None else 0
+        cache = self._cache_for(prompt, chosen.max_tokens, context)
+        cached = int(cache.get_seq_length()) if cache is not None else 0
         inputs = {} if cached else self._beside(prompt)
         ids = torch.tensor([prompt.tokens], device=model.device)
         reply = Reply(self._tokenizer, (*chosen.stop, *self._template.stop_words), emit, stopped)
@@ -130,29 +137,41 @@ class Talker(ABC):
                 generation_config=generation_config(model, self._tokenizer, chosen),
                 logits_processor=processors(chosen, ids.shape[1], model.device),
                 stopping_criteria=StoppingCriteriaList([Over(reply)]),
-                streamer=reply,
                 **inputs,
-                **({} if cache is None else {"past_key_values": cache}),
+                **self._manner(prompt, cache, reply, emit),
             )
+            reply.end()
         if cache is not None:
-            self._caches.keep([*prompt.tokens, *reply.tokens], cache, prompt.about)
+            kept = self._decoder.kept(model, cache)
+            self._caches.keep([*prompt.tokens, *reply.tokens], kept, prompt.about)
         ends = set(end_tokens(model, self._tokenizer)) & set(reply.tokens[-1:])
         emit(reply.usage(ids.shape[1], cached, chosen, bool(ends)))
 
-    def _cache_for(self, prompt: Prompt) -> Any | None:
+    def _manner(
+        self, prompt: Prompt, cache: Any | None, reply: Reply, emit: Emit
+    ) -> dict[str, Any]:
+        """How `generate` is to write: by the decoder's loop, if the cache is ours."""
+        if cache is None:
+            return {"streamer": reply}
+        loop = self._decoder.decoding(self._model, cache, reply, prompt.tokens, emit)
+        return {"past_key_values": cache, "custom_generate": loop}
+
+    def _cache_for(self, prompt: Prompt, reply_tokens: int, context: int) -> Any | None:
         """What is known of this conversation, or an empty cache; None for a model that makes its
         cache itself, or one that cannot be kept."""
         model: Any = self._model
         if type(model).generate is not GenerationMixin.generate:
             return None
-        known = self._caches.take(prompt.tokens, model.device, prompt.about, prompt.seen_until)
-        cache = known or DynamicCache(config=model.config.get_text_config(decoder=True))
-        return cache if can_be_kept(cache) else None
+        if not can_be_kept(DynamicCache(config=model.config.get_text_config(decoder=True))):
+            return None
+        device = self._decoder.keeps_on(model)
+        known = self._caches.take(prompt.tokens, device, prompt.about, prompt.seen_until)
+        return self._decoder.cache(model, known, len(prompt.tokens) + reply_tokens, context)
 
     def _read(self, ids: torch.Tensor, cache: Any, emit: Emit, stopped: Callable[[], bool]) -> None:
         """Compute the prompt but for its last piece, which `generate` reads."""
         model: Any = self._model
-        start = cache.get_seq_length()
+        start = int(cache.get_seq_length())
         while ids.shape[1] - start > PIECE_TOKENS and not stopped():
             piece = ids[:, start : start + PIECE_TOKENS]
             model.base_model(input_ids=piece, past_key_values=cache, use_cache=True)

@@ -1,0 +1,153 @@
+"""One token's step of a model in buffers that never move, so that it can be compiled, and on a card
+recorded and repeated: a small model's step is hundreds of kernels, and starting them one by one
+takes longer than running them.
+
+The attention cache is as long as the conversation may become. It is filled from what was kept of
+the conversation and handed back as such, so nothing of it stays on the device between two turns.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from transformers import CompileConfig, DynamicCache, StaticCache
+from transformers.cache_utils import StaticLayer
+
+from multimodal.backends.prefix_cache import HOST
+
+log = logging.getLogger(__name__)
+
+SHORTEST = 1024
+WARM = 2
+"""Steps before a recording: libraries choose their kernels in the first ones."""
+
+
+class Logits(NamedTuple):
+    """Like the output of a model: (1, 1, vocabulary)."""
+
+    logits: torch.Tensor
+
+
+def length_for(tokens: int, context_tokens: int) -> int:
+    """Of the cache: doubled until `tokens` fit, so that few shapes are ever compiled."""
+    length = SHORTEST
+    while length < tokens:
+        length *= 2
+    return min(length, context_tokens)
+
+
+def can_be_static(model: Any) -> bool:
+    """Whether the model's step is the same whatever was said: full attention, computed by torch's
+    own function, and no branch on values."""
+    config = model.config.get_text_config(decoder=True)
+    layers = StaticCache(config=config, max_cache_len=1).layers
+    return (
+        bool(model._can_compile_fullgraph)
+        and config._attn_implementation == "sdpa"
+        and all(type(layer) is StaticLayer for layer in layers)
+    )
+
+
+def static_cache(model: Any, length: int, known: Any | None) -> Any:
+    """An empty cache of `length` tokens on the model's device, or one that holds `known`."""
+    cache = StaticCache(config=model.config.get_text_config(decoder=True), max_cache_len=length)
+    if known is not None and known.get_seq_length():
+        for place, layer in enumerate(known.layers):
+            keys, values = (t.to(model.device) for t in (layer.keys, layer.values))
+            cache.update(keys, values, place)
+    return cache
+
+
+def kept_cache(model: Any, cache: Any) -> Any:
+    """A copy in host memory of what a static cache holds, one that can be cut."""
+    held = int(cache.get_seq_length())
+    made = DynamicCache(config=model.config.get_text_config(decoder=True))
+    for place, layer in enumerate(cache.layers if held else ()):
+        keys, values = (t[:, :, :held].to(HOST, copy=True) for t in (layer.keys, layer.values))
+        made.update(keys, values, place)
+    return made
+
+
+class StaticStep:
+    """The model's step from one token to the next, with the tokens before it in `cache`."""
+
+    def __init__(self, model: Any, cache: Any, compiled: bool) -> None:
+        self._forward = (
+            model.get_compiled_call(CompileConfig(mode="default", dynamic=False))
+            if compiled
+            else model
+        )
+        device = model.device
+        self._cache = cache
+        self._token = torch.zeros((1, 1), dtype=torch.long, device=device)
+        self._position = torch.zeros((1, 1), dtype=torch.long, device=device)
+        self._places = torch.arange(cache.layers[0].max_cache_len, device=device)
+        self._run: Callable[[], torch.Tensor] = (
+            CudaGraph(self._once) if device.type == "cuda" else self._once
+        )
+
+    def __call__(self, token: torch.Tensor, position: int) -> Logits:
+        """The logits behind `token`, (1, 1), the conversation's token number `position`. They are
+        good until the next call."""
+        self._token.copy_(token)
+        self._position.fill_(position)
+        return Logits(self._run())
+
+    def _once(self) -> torch.Tensor:
+        seen: torch.Tensor = self._forward(
+            input_ids=self._token,
+            position_ids=self._position,
+            attention_mask=(self._places <= self._position)[None, None],
+            past_key_values=self._cache,
+            use_cache=True,
+            return_dict=True,
+        ).logits
+        return seen
+
+
+class CudaGraph:
+    """Runs `work` as it is a few times, then records what it puts on the card and repeats that.
+
+    The recording is good as long as nothing that `work` reads moves: for one turn.
+    """
+
+    def __init__(self, work: Callable[[], torch.Tensor]) -> None:
+        self._work = work
+        self._runs = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._made = torch.empty(0)
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+    def __call__(self) -> torch.Tensor:
+        if self._graph is not None:
+            self._graph.replay()
+            return self._made
+        self._runs += 1
+        if self._runs <= WARM:
+            return self._beside()
+        if self._runs == WARM + 1 and self._recorded():
+            return self()
+        return self._work()
+
+    def _beside(self) -> torch.Tensor:
+        """Run on the stream that will record."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            made = self._work()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return made
+
+    def _recorded(self) -> bool:
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Other threads may use the card meanwhile: another model's weights on their way.
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                self._made = self._work()
+        except RuntimeError as error:
+            log.warning("This model's step cannot be recorded, so it runs step by step: %s", error)
+            return False
+        self._graph = graph
+        return True
