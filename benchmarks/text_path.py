@@ -21,7 +21,7 @@ from pathlib import Path
 
 import xllamacpp
 
-from multimodal.backends.llama_cpp import _parameters
+from multimodal.backends.llama_cpp import parameters
 from multimodal.build import build
 from multimodal.events import Done, TextDelta
 from multimodal.messages import Controls, Conversation, Message, Outcome, Sampling, TextPart
@@ -77,7 +77,7 @@ class Bench:
         self.card = self.program.catalog.card(CARD)
         files = self.program.weights.ensure(self.card)
         assert self.card.context_tokens is not None
-        params = _parameters(self.card, self.card.context_tokens, files / "model.gguf")
+        params = parameters(self.card, self.card.context_tokens, files / "model.gguf", "cpu")
         self.server = xllamacpp.Server(params)
         self.bare(0)
         self.whole(asked(0))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from test_footprint import SMALL, card, one
 
+from benchmarks.decode import large
 from benchmarks.memory.__main__ import FOUR
 from benchmarks.memory.models import RandomModel
 from benchmarks.memory.simulated import measure
@@ -52,3 +53,10 @@ def test_the_simulated_run_stays_in_its_budget_and_moves_less_than_its_peers(
     room = 11 * 10**9
     costs = [replay(order, room, rule).moved_bytes for rule in (by_cost, least_recently_used)]
     assert costs[0] <= costs[1] <= replay(order, room, all_of_them).moved_bytes
+
+
+@pytest.mark.parametrize("name", ["llama", "llava"])
+def test_ways_to_decode_are_measured_against_a_ceiling(name: str) -> None:
+    found = large(card(one(SMALL[name]), "fp32"), 1, "cpu", ("plain", "static_cache"))
+    assert set(found["of_ceiling"]) >= {"generate", "plain", "static_cache"}
+    assert all(0 < share < 1 for share in found["of_ceiling"].values())
