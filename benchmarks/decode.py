@@ -16,7 +16,6 @@ import argparse
 import json
 import platform
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -54,7 +53,7 @@ WAYS: dict[str, dict[str, bool]] = {
     "static_cache": {"static_cache": True},
     "compile": {"compile": True},
 }
-TOKENS, PROMPT, END = 96, 256, 2
+TOKENS, PROMPT, END = 64, 256, 2
 WORD = "w{:06d}"
 TEXT = """The mill stood where the river left the hills. In spring the wheel turned day and night,
 and flour lay on the window sills like snow. The miller counted the sacks, wrote the colour of
@@ -171,11 +170,10 @@ def ratios(rates: dict[str, float]) -> dict[str, float]:
 
 def talker(kind: str, rounds: int) -> dict[str, Any]:
     """A model that has learnt to talk, on the CPU."""
-    with tempfile.TemporaryDirectory() as data:
-        program = build(read_settings(data=Path(data), profile="embedded"))
-        card = program.catalog.card(TALKER)
-        files = program.weights.ensure(card)
-        program.close()
+    program = build(read_settings(profile="embedded"))
+    card = program.catalog.card(TALKER)
+    files = program.weights.ensure(card)
+    program.close()
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[kind]
     tokenizer = AutoTokenizer.from_pretrained(files, gguf_file="model.gguf")
     model = AutoModelForCausalLM.from_pretrained(files, gguf_file="model.gguf", dtype=dtype)

@@ -100,6 +100,21 @@ def test_the_second_turn_looks_no_second_time_and_answers_alike(
     assert second.cached_tokens > first.prompt_tokens - 8
 
 
+@pytest.mark.parametrize("way", ["static_cache", "prompt_lookup"])
+@pytest.mark.parametrize("name", TALKING)
+def test_both_turns_are_the_same_whichever_way_they_are_decoded(
+    folders: Folders, name: str, way: str
+) -> None:
+    model = loaded(folders, name, engine={way: True})
+    picture = ((0, RED),)
+    answer, _ = ask(model, QUESTION, pictures=picture)
+    assert answer == reference(model, QUESTION, pictures=picture)
+    turns = (QUESTION, ("assistant", answer), ("user", "Is it red?"))
+    again, second = ask(model, *turns, pictures=picture)
+    assert again == reference(model, *turns, pictures=picture)
+    assert second.cached_tokens
+
+
 @pytest.mark.parametrize("name", TALKING)
 def test_a_new_picture_in_the_second_turn_is_seen(folders: Folders, name: str) -> None:
     model = loaded(folders, name)
