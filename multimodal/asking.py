@@ -6,12 +6,20 @@ pictures sees those that the step names where they were shown.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from multimodal.backends.base import ImageRequest, Request, SpeechRequest, TextRequest
+from multimodal.backends.base import (
+    ImageRequest,
+    Request,
+    SpeakRequest,
+    SpeechRequest,
+    TextRequest,
+)
 from multimodal.drawing import draw_request
 from multimodal.errors import MediaError
+from multimodal.meaning import spoken_and_typed, wants_only_translation
 from multimodal.media import MediaFolder
 from multimodal.messages import (
     AudioPart,
@@ -23,7 +31,6 @@ from multimodal.messages import (
     Task,
     TextPart,
 )
-from multimodal.router import spoken_and_typed
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,27 @@ class Asking:
             return draw_request(step, conversation, words, self.media)
         part = _part(conversation, step.sha256)
         if isinstance(part, AudioPart):
-            return SpeechRequest(part, self.media.waveform(part), None, self.languages)
+            return self._hear(part, conversation)
         question = spoken_and_typed(conversation.messages[-1])
         return ImageRequest(part, self.media.image(part), step.focus, question)
+
+    def aloud(self, answer: str, conversation: Conversation) -> SpeakRequest | None:
+        """How `answer` is spoken; None where it has no words. It is taken to be in the language
+        that is spoken, unless it is known to be in another one."""
+        words = re.sub(r"[*_`#|~]+", "", answer).strip()  # Markdown's signs are for the eye
+        controls = conversation.controls
+        known = controls.hearing.translate_to if wants_only_translation(conversation) else None
+        return SpeakRequest(words, controls.speak_in, known) if words else None
+
+    def _hear(self, part: AudioPart, conversation: Conversation) -> SpeechRequest:
+        asked = conversation.controls.hearing
+        return SpeechRequest(
+            replace(part, asked=asked),
+            self.media.waveform(part),
+            asked.language,
+            () if wants_only_translation(conversation) else self.languages,
+            translate_to=asked.translate_to,
+        )
 
     def _talk(self, step: Step, conversation: Conversation) -> TextRequest:
         controls, said = conversation.controls, turns(conversation, step.pictures)

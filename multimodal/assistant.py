@@ -19,7 +19,7 @@ from multimodal.backends.base import (
 )
 from multimodal.cards import Catalog, Profile
 from multimodal.drawing import kept
-from multimodal.errors import DeviceFullError, TurnStoppedError
+from multimodal.errors import DeviceFullError, MultimodalError, TurnStoppedError
 from multimodal.events import (
     Description,
     Done,
@@ -28,6 +28,8 @@ from multimodal.events import (
     Preview,
     Progress,
     RouteChosen,
+    SpeechMade,
+    Spoken,
     TextDelta,
     Transcript,
     Usage,
@@ -120,19 +122,41 @@ class Assistant:
         if route.answer is not None:
             yield turn.saw(TextDelta(route.answer))
         for step in route.steps:
-            card = self.catalog.card(step.card)
-            with self.memory.lease(card, stop) as lease:
-                for event in self._granted(lease):
-                    yield turn.saw(event)
-                started = time.monotonic()
-                request = self._asking.request(step, turn.conversation)
-                yield from turn.translated(request, step, self.catalog)
-                with closing(self._tried(lease, request, stop)) as events:
-                    for event in events:
-                        yield turn.saw(event)
-                turn.took(lease, step, time.monotonic() - started)
+            yield from self._take(step, turn, stop)
             if step is route.steps[-1] and not route.again:
                 yield from turn.answer_from_pictures(step)
+        if route.aloud is not None and not stop.is_set():
+            yield from self._say(route.aloud, turn, stop)
+
+    def _take(
+        self, step: Step, turn: _Turn, stop: threading.Event, asked: Request | None = None
+    ) -> Generator[Event, None, None]:
+        """One step under one lease; what it asks is made from the conversation unless given."""
+        with self.memory.lease(self.catalog.card(step.card), stop) as lease:
+            for event in self._granted(lease):
+                yield turn.saw(event)
+            started = time.monotonic()
+            request = asked or self._asking.request(step, turn.conversation)
+            yield from turn.translated(request, step, self.catalog)
+            with closing(self._tried(lease, request, stop)) as events:
+                for event in events:
+                    yield turn.saw(event)
+            turn.took(lease, step, time.monotonic() - started)
+
+    def _say(self, step: Step, turn: _Turn, stop: threading.Event) -> Iterator[Event]:
+        """Speak the answer; where that cannot be done it stands as it is, and why is told."""
+        if (request := self._asking.aloud("".join(turn.words), turn.conversation)) is None:
+            return
+        try:
+            with closing(self._take(step, turn, stop, request)) as events:
+                for event in events:
+                    if isinstance(event, SpeechMade):
+                        event = Spoken(self.media.add_audio(event.wav, "answer.wav"))
+                    yield event
+        except TurnStoppedError:
+            raise
+        except MultimodalError as error:
+            yield turn.saw(Notice(f"The answer was not spoken. {error}"))
 
     def _granted(self, lease: Lease[Backend]) -> Iterator[Event]:
         """Wait for the model; where the device had no room for it whatever was done, on the CPU."""
@@ -195,6 +219,7 @@ class _Turn:
     timings: list[Timing] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
     usage: Usage | None = None
     finish: Finish = "stop"
 
@@ -213,8 +238,10 @@ class _Turn:
                 self.notices.append(text)
             case Usage():
                 self.usage, self.finish = event, event.finish
-            case TextDelta() if self.first_token_s is None:
-                self.first_token_s = time.monotonic() - self.started_s
+            case TextDelta(text):
+                self.words.append(text)
+                if self.first_token_s is None:
+                    self.first_token_s = time.monotonic() - self.started_s
         return event
 
     def took(self, lease: Lease[Backend], step: Step, run_s: float) -> None:

@@ -89,8 +89,11 @@ class ModelCard(Facts):
     languages: tuple[str, ...] = ()
     converses: bool = False
     """For a model that sees: it answers any question itself, in a conversation."""
-    speaks: bool = False
-    """For a model that hears: it also says a text aloud."""
+    translates: tuple[str, ...] = ("en",)
+    """For a model that hears: the languages in which it writes what is said in others; "*" stands
+    for all of `languages`."""
+    speaks: tuple[str, ...] = ()
+    """For a model that hears: the languages in which it also says a text aloud."""
     system_prompt: str = ""
     chat_template: str = ""
     """Jinja, where the checkpoint's tokenizer brings none, or a wrong one."""
@@ -104,6 +107,10 @@ class ModelCard(Facts):
     def base(self) -> str:
         """The name of the card that this one is a quantization of, or its own."""
         return self.name.partition(":")[0]
+
+    @property
+    def translates_to(self) -> tuple[str, ...]:
+        return self.languages if "*" in self.translates else self.translates
 
     def quantized(self, kind: str) -> ModelCard:
         """The same model in another of the card's quantizations. Raises UnknownModelError."""

@@ -25,6 +25,7 @@ from multimodal.events import (
     Preview,
     Progress,
     RouteChosen,
+    Spoken,
     TextDelta,
     Transcript,
 )
@@ -59,9 +60,10 @@ class Draft:
                 return replace(self, conversation=self.conversation.with_part(part), progress=None)
             case TextDelta(text):
                 words = TextPart(self.reply.text + text)
-                reply = replace(self.reply, parts=(words, *self.reply.images))
+                media: tuple[Part, ...] = (*self.reply.images, *self.reply.recordings)
+                reply = replace(self.reply, parts=(words, *media))
                 return replace(self, reply=reply, progress=None)
-            case ImageMade(part):
+            case ImageMade(part) | Spoken(part):
                 reply = replace(self.reply, parts=(*self.reply.parts, part))
                 return replace(self, reply=reply, progress=None, preview=None)
             case Progress():

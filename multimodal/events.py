@@ -49,6 +49,13 @@ class SpeechMade:
 
 
 @dataclass(frozen=True, slots=True)
+class Spoken:
+    """The reply was spoken and kept."""
+
+    part: AudioPart
+
+
+@dataclass(frozen=True, slots=True)
 class Description:
     """A picture was looked at. `part` carries what was seen; `answer` replies to the focus."""
 
@@ -111,6 +118,6 @@ class Done:
     outcome: Outcome
 
 
-Making = Preview | Drawn | ImageMade | SpeechMade
+Making = Preview | Drawn | ImageMade | SpeechMade | Spoken
 Telling = RouteChosen | Progress | Notice | Usage | Done
 Event = Telling | Transcript | Description | TextDelta | Making

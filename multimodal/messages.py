@@ -51,9 +51,19 @@ class ImagePart:
 
 
 @dataclass(frozen=True, slots=True)
+class Hearing:
+    """How recordings are heard; languages by their ISO 639 codes. `language`: the one spoken, for
+    the model to find out unless given. `translate_to`: the one wanted, none unless given."""
+
+    language: str | None = None
+    translate_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AudioPart:
     """A normalised recording (mono, 16 kHz). `transcript` is in the language spoken;
-    `english` is its translation, made only where the text model does not read that language."""
+    `english` is its translation, made only where the text model does not read that language.
+    `translation` is what the person wanted it translated to; `asked` is how it was heard."""
 
     sha256: str
     media_type: str
@@ -62,6 +72,8 @@ class AudioPart:
     transcript: str | None = None
     english: str | None = None
     language: str | None = None
+    translation: str | None = None
+    asked: Hearing = Hearing()
     kind: Literal["audio"] = "audio"
 
 
@@ -90,8 +102,10 @@ class Route:
     reason: str
     answer: str | None = None
     again: bool = False
+    aloud: Step | None = None
     """`answer`: the whole reply where no model is needed. `again`: decide once more after the
-    steps, because their result (a transcript) is what the decision depends on."""
+    steps, because their result (a transcript) is what the decision depends on. `aloud`: says the
+    reply once it is whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +200,15 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True)
 class Controls:
-    """What the person set for a conversation. `model` is "auto" or the name of a card."""
+    """What the person set for a conversation. `model` is "auto" or the name of a card; `speak_in`
+    is the language in which answers are also spoken."""
 
     model: str = "auto"
     system_prompt: str = ""
     sampling: Sampling = Sampling()
     drawing: Drawing = Drawing()
+    hearing: Hearing = Hearing()
+    speak_in: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

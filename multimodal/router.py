@@ -2,7 +2,8 @@
 
 The rules, in their order (the first that fits decides):
 
-1. A recording that was not heard yet is transcribed; then the words decide ("again").
+1. A recording that was not heard yet, or not in the way now asked for, is transcribed; then the
+   words decide ("again"). One that comes alone and is to be translated is answered with that.
 2. "Draw ..." goes to a model that makes pictures, or says what is missing. "Draw this as ..." and
    "turn it into a painting" begin with the picture that was just sent or made.
 3. A picture in the message is looked at. A model that converses about pictures answers whatever
@@ -12,24 +13,32 @@ The rules, in their order (the first that fits decides):
 4. A question about an earlier picture goes back to that picture, in the same way.
 5. Everything else is a matter for the text model.
 
-A model the person chose replaces the profile's own for its task, and is the last step.
+A model the person chose replaces the profile's own for its task, and is the last step. Where
+answers are to be spoken, a model that speaks says the words of any route.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from multimodal.cards import AUTO, Catalog, ModelCard, Profile
 from multimodal.errors import PromptError, RequestError
 from multimodal.intents import (
     focus_of,
-    means_many_pictures,
     names_a_picture,
     ordinal_of,
     points_at_something,
     wants_drawing,
     wants_transcript,
+)
+from multimodal.meaning import (
+    all_pictures,
+    is_about_pictures,
+    named_by_file,
+    pictures_meant,
+    spoken_and_typed,
+    wants_only_translation,
 )
 from multimodal.messages import Conversation, ImagePart, Message, Route, Step, Task
 from multimodal.prompts import wish_of
@@ -77,13 +86,16 @@ class Router:
         scene = _Scene(conversation, last, words, self._chosen(conversation))
         for rule in (self._hear, self._draw, self._look, self._look_again):
             if (route := rule(scene)) is not None:
-                return route
-        return self._talk(scene)
+                return self._aloud(route, scene)
+        return self._aloud(self._talk(scene), scene)
 
     # ------------------------------------------------------------ the rules
 
     def _hear(self, scene: _Scene) -> Route | None:
-        unheard = [part for part in scene.last.recordings if part.transcript is None]
+        asked = scene.conversation.controls.hearing
+        unheard = [
+            part for part in scene.last.recordings if part.transcript is None or part.asked != asked
+        ]
         if not unheard:
             return self._written_down(scene)
         card = self._for(Task.SPEECH, scene)
@@ -96,11 +108,12 @@ class Router:
         return Route(steps, "voice", reason, again=True)
 
     def _written_down(self, scene: _Scene) -> Route | None:
-        """After the hearing: was the transcript all that was wanted, or was nothing said?"""
+        """After the hearing: were those words all that was wanted, or was nothing said?"""
         recordings = scene.last.recordings
         if not recordings:
             return None
-        heard = "\n\n".join(part.transcript or "" for part in recordings).strip()
+        said = (part.translation or part.transcript or "" for part in recordings)
+        heard = "\n\n".join(said).strip()
         typed = scene.last.text.strip()
         if not heard and not typed and not scene.last.images:
             names = " or ".join(f"“{part.name}”" for part in recordings)
@@ -111,6 +124,8 @@ class Router:
             return Route((), "no-speech", "The recording holds no speech.", answer)
         if scene.chosen is not None and scene.chosen.task is Task.SPEECH:
             return Route((), "write-down", f"You chose {scene.chosen.title}.", heard)
+        if wants_only_translation(scene.conversation):
+            return Route((), "translate", "You asked for what is said in another language.", heard)
         if typed and wants_transcript(typed):
             return Route((), "write-down", "You asked for what is said.", heard or "No speech.")
         if not typed and sum(part.seconds for part in recordings) > LONG_RECORDING_S:
@@ -141,7 +156,7 @@ class Router:
         return self._at(scene, scene.last.images, "picture", "The message has a picture")
 
     def _look_again(self, scene: _Scene) -> Route | None:
-        earlier = _pictures(scene.conversation)
+        earlier = all_pictures(scene.conversation)
         only_looking = scene.chosen is not None and scene.chosen.task is Task.IMAGE
         if scene.chosen is not None and only_looking and not earlier:
             raise RequestError(
@@ -150,7 +165,7 @@ class Router:
             )
         if not earlier or not (only_looking or self._means_a_picture(scene, earlier)):
             return None
-        meant = _which(scene.words, earlier)
+        meant = pictures_meant(scene.words, earlier)
         if not meant:
             count = "one picture" if len(earlier) == 1 else f"{len(earlier)} pictures"
             answer = f"This conversation has {count} so far. Which one do you mean?"
@@ -160,9 +175,9 @@ class Router:
 
     def _means_a_picture(self, scene: _Scene, earlier: Sequence[ImagePart]) -> bool:
         """Naming a picture always counts; a mere “it” only while the talk is about one."""
-        if names_a_picture(scene.words) or _named_by_file(scene.words, earlier):
+        if names_a_picture(scene.words) or named_by_file(scene.words, earlier):
             return True
-        if not _about_pictures(scene.conversation.messages[:-1]):
+        if not is_about_pictures(scene.conversation.messages[:-1]):
             return False
         return points_at_something(scene.words) or ordinal_of(scene.words) is not None
 
@@ -205,6 +220,17 @@ class Router:
             reason = f"The message is text, so {card.title} answers."
         return Route(_talking(card), "text", reason)
 
+    def _aloud(self, route: Route, scene: _Scene) -> Route:
+        """The same with its answer spoken, where that is wanted and there is a model for it."""
+        draws = any(step.task is Task.DRAW for step in route.steps)
+        if scene.conversation.controls.speak_in is None or route.again or draws:
+            return route
+        listed = (scene.chosen, *map(self._catalog.card, self._profile.names))
+        speakers = (card.name for card in listed if card is not None and card.speaks)
+        if (name := next(speakers, None)) is None:
+            return route
+        return replace(route, aloud=Step(Task.SPEECH, name, "speak the answer"))
+
     # ------------------------------------------------------------ models
 
     def _chosen(self, conversation: Conversation) -> ModelCard | None:
@@ -227,12 +253,6 @@ class Router:
         return Route((), f"no-{task}", f"No model of this profile can {ability}.", answer)
 
 
-def spoken_and_typed(message: Message) -> str:
-    """The words of a message: what was typed, then what was said (in English if translated)."""
-    said = (part.english or part.transcript or "" for part in message.recordings)
-    return "\n".join(filter(None, (message.text.strip(), *(text.strip() for text in said))))
-
-
 def _to_redraw(scene: _Scene, chosen: bool) -> ImagePart | None:
     """The picture to begin with: one of this message, or of the exchange just before it."""
     if not chosen and wish_of(scene.words) is None:
@@ -245,40 +265,3 @@ def _to_redraw(scene: _Scene, chosen: bool) -> ImagePart | None:
 
 def _talking(card: ModelCard) -> tuple[Step, ...]:
     return (Step(Task.TEXT, card.name, "answer"),)
-
-
-def _pictures(conversation: Conversation) -> list[ImagePart]:
-    return [part for message in conversation.messages for part in message.images]
-
-
-def _about_pictures(messages: Sequence[Message]) -> bool:
-    """Whether the talk, as the person led it, is still about a picture. Read from the words alone,
-    so that a history sent by another program is understood as one kept here."""
-    shown = about = False
-    for message in messages:
-        if message.role != "user":
-            continue
-        words = spoken_and_typed(message)
-        shown = shown or bool(message.images)
-        about = bool(message.images) or (
-            shown and (names_a_picture(words) or (about and points_at_something(words)))
-        )
-    return about
-
-
-def _which(words: str, pictures: Sequence[ImagePart]) -> tuple[ImagePart, ...]:
-    """The pictures meant: by file name, all of them, by order, else the newest; () if there is
-    no such picture."""
-    if named := _named_by_file(words, pictures):
-        return named
-    if means_many_pictures(words):
-        return tuple(dict.fromkeys(pictures))
-    index = ordinal_of(words)
-    if index is None:
-        return (pictures[-1],)
-    return (pictures[index],) if -len(pictures) <= index < len(pictures) else ()
-
-
-def _named_by_file(words: str, pictures: Sequence[ImagePart]) -> tuple[ImagePart, ...]:
-    """Those pictures whose whole file name the words hold, as in “What is in cat.jpg?”"""
-    return tuple(p for p in pictures if "." in p.name and p.name.casefold() in words.casefold())

@@ -273,7 +273,12 @@ def url(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """A data folder with two speech models and a profile of them, on a card that holds one."""
     data = tmp_path_factory.mktemp("data")
     models, (folder, config) = data / "models", checkpoint
-    more = {"quantization": ["bf16"], "context_tokens": 64, "speaks": True, "family": "seamless"}
+    more = {
+        "quantization": ["bf16"],
+        "context_tokens": 64,
+        "speaks": ["en", "fr"],
+        "family": "seamless",
+    }
     add_model(
         models, "tiny-seamless", TASK, folder, model="SeamlessM4Tv2Model", config=config, **more
     )

@@ -222,7 +222,7 @@ def test_a_language_that_is_none_is_refused(
 def test_a_model_that_was_not_trained_to_translate_leaves_the_words_as_they_are(
     openai_card: ModelCard, media: MediaFolder, examples: Path
 ) -> None:
-    card = openai_card.model_copy(update={"engine": {"translates": False, "beam_size": 1}})
+    card = openai_card.model_copy(update={"translates": (), "engine": {"beam_size": 1}})
     assert isinstance(card.source, FolderSource)
     turbo = load(card, card.source.path, "cpu")
     events, part = hear(turbo, media, examples / "question-fr.wav", english_unless=("en",))

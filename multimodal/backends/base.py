@@ -61,7 +61,8 @@ class SpeechRequest:
     """`waveform`: float32, mono, 16 kHz, in [-1, 1], shape (samples,).
 
     `english_unless`: languages (ISO 639-1) that need no English translation; empty asks for none.
-    `beams`: guesses followed at once; the card's own number unless given.
+    `beams`: guesses followed at once; the card's own number unless given. `translate_to`: a
+    language that a translation is wanted in besides.
     """
 
     part: AudioPart
@@ -69,6 +70,7 @@ class SpeechRequest:
     language: str | None = None
     english_unless: tuple[str, ...] = ()
     beams: int | None = None
+    translate_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,12 @@ from multimodal.backends.base import SpeechRequest, stream
 from multimodal.cards import ModelCard
 from multimodal.errors import RequestError
 from multimodal.events import Event, Notice, Progress, Segment, Transcript
+from multimodal.languages import language_name
 from multimodal.sound import SAMPLE_RATE
 
 PIECE_S = 120
 SEARCH_S = 5
+ENGLISH = "en"
 TEMPERATURES = (0.0, 0.4)
 """A window that repeats itself is heard once more at the second; more tries would delay a stop."""
 
@@ -31,13 +33,15 @@ Stopped = Callable[[], bool]
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How to hear: `task` is transcribe or translate, `beams` are the guesses followed at once,
-    the card's number unless given. `stopped` tells an engine that can look between two words."""
+    """How to hear: `task` is transcribe or translate, then `into` another language; `beams` are the
+    guesses followed at once, the card's number unless given. `stopped` tells an engine that can
+    look between two words."""
 
     task: str
     language: str | None
     beams: int | None
     stopped: Stopped = lambda: False
+    into: str = ENGLISH
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +87,9 @@ class Hearer(ABC):
         """Those that may be asked for (ISO 639-1); () for any."""
         return self._card.languages
 
-    def translates(self) -> bool:
-        """Whether it can write in English what is said in another language."""
-        return bool(self._card.engine.get("translates", True))
+    def translates(self, into: str = ENGLISH) -> bool:
+        """Whether it can write in that language what is said in another one."""
+        return into in self._card.translates_to
 
     def as_written(self, text: str) -> str:
         """The whole of what was heard, as a person would write it down."""
@@ -100,20 +104,21 @@ class Hearer(ABC):
     def _hear(self, request: SpeechRequest, emit: Emit, stopped: Stopped) -> None:
         manner = Manner("transcribe", request.language, request.beams, stopped)
         heard = self._pass(request, manner, emit)
-        english: Heard | None = None
-        foreign = bool(request.english_unless) and heard.language not in request.english_unless
-        if heard.text and foreign and not self.translates():
-            emit(Notice(f"{self._card.title} does not translate; what it heard was left as it is."))
-        elif heard.text and foreign and not stopped():
-            english = self._pass(
-                request, replace(manner, task="translate", language=heard.language), emit
-            )
+        made: dict[str, Heard] = {}
+        for into in _foreign(request, heard):
+            if not self.translates(into):
+                emit(Notice(_untranslated(self._card, into)))
+            elif not stopped():
+                told = replace(manner, task="translate", language=heard.language, into=into)
+                made[into] = self._pass(request, told, emit)
         if not stopped():
+            english, wanted = made.get(ENGLISH), made.get(request.translate_to or "")
             part = replace(
                 request.part,
                 transcript=heard.text,
                 language=heard.language if heard.text else None,
                 english=english.text if english else None,
+                translation=wanted.text if wanted else None,
             )
             emit(Transcript(part, heard.segments, english.segments if english else ()))
 
@@ -136,6 +141,21 @@ class Hearer(ABC):
             if not heard(len(piece)):
                 break
         return Heard(self.as_written(" ".join(words)), manner.language, tuple(segments))
+
+
+def _foreign(request: SpeechRequest, heard: Heard) -> list[str]:
+    """The languages in which what was heard is wanted, and which it is not in."""
+    wanted = []
+    if request.english_unless and heard.language not in request.english_unless:
+        wanted.append(ENGLISH)
+    if request.translate_to and heard.language != request.translate_to:
+        wanted.append(request.translate_to)
+    return list(dict.fromkeys(wanted)) if heard.text else []
+
+
+def _untranslated(card: ModelCard, into: str) -> str:
+    other = "" if into == ENGLISH else f" into {language_name(into)}"
+    return f"{card.title} does not translate{other}; what it heard was left as it is."
 
 
 def unknown_language(card: ModelCard, language: str, known: Sequence[str]) -> RequestError:

@@ -38,7 +38,6 @@ from multimodal.errors import BackendError, CardError, PromptError, RequestError
 from multimodal.events import Event, Progress, Segment, SpeechMade
 from multimodal.sound import SAMPLE_RATE, wav
 
-ENGLISH = "eng"
 NEAR = 3
 """A dialect is this near to its language at most; a neighbour that most of its speakers know is
 farther away."""
@@ -100,7 +99,7 @@ class Seamless(Hearer):
         heard: Callable[[int], bool],
     ) -> Heard:
         language = manner.language or self._default
-        target = ENGLISH if manner.task == "translate" else self._code(language, WRITES)
+        target = self._code(manner.into if manner.task == "translate" else language, WRITES)
         segments: list[Segment] = []
         for window in windows(piece):
             if text := self._written(window.samples, target, manner):

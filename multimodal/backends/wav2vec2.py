@@ -19,7 +19,7 @@ from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
 from multimodal.backends.base import Backend
 from multimodal.backends.checkpoints import check_folder, from_folder
-from multimodal.backends.hearing import Heard, Hearer, Manner
+from multimodal.backends.hearing import ENGLISH, Heard, Hearer, Manner
 from multimodal.backends.voice_activity import Window, windows
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
@@ -64,7 +64,7 @@ class Wav2Vec2(Hearer):
         """What may be moved off the device and back while nobody listens."""
         return [self._model] if self._model is not None else []
 
-    def translates(self) -> bool:
+    def translates(self, into: str = ENGLISH) -> bool:
         return False
 
     def words(

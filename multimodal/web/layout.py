@@ -12,6 +12,8 @@ from multimodal.cards import AUTO, SamplingDefaults
 from multimodal.messages import Task
 from multimodal.web.desk import Visitor
 from multimodal.web.fitting import FittingPanel
+from multimodal.web.quantization import QuantizationPanel
+from multimodal.web.voice import VoicePanel
 
 TITLE = "Multimodal chat"
 POLL_S = 2.0
@@ -38,12 +40,14 @@ class Layout:
         """The inputs that make a `Controls`, in the order of `controls_of`."""
         return [
             self.model,
+            self.quantization.choice,
             self.system,
             self.temperature,
             self.top_p,
             self.penalty,
             self.tokens,
             self.seed,
+            *self.voice.inputs,
             *self.drawing,
         ]
 
@@ -77,8 +81,10 @@ class Layout:
                 label="Model",
                 elem_id="model",
             )
+            self.quantization = QuantizationPanel(self.program)
             with gr.Accordion("Instructions and sampling", open=False, elem_id="controls"):
                 self._sampling()
+            self.voice = VoicePanel(self.program)
             self.drawing = self._drawing() if self.program.profile.default(Task.DRAW) else []
             self.gauge = gr.HTML(elem_id="gauge")
             self.fit = FittingPanel(self.program)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any, cast
 
 import gradio as gr
 
 from multimodal.build import Program
-from multimodal.cards import AUTO
 from multimodal.errors import MultimodalError
-from multimodal.messages import Controls, Drawing, Sampling, new_id
+from multimodal.messages import Controls, new_id
 from multimodal.web import gauge, render
+from multimodal.web.controls import controls_of, filled
 from multimodal.web.desk import Desk, Visitor
 from multimodal.web.layout import TITLE, Layout
+from multimodal.web.voice import hearing_of
 
 UPLOADS_S = (600, 3600)
 """How often Gradio looks, and how old an upload may become; a message keeps its own copy. Gradio
@@ -48,16 +48,21 @@ class Page:
             "concurrency_limit": None,
         }
         opened = [ui.chat, ui.list, ui.browser, ui.box, *ui.controls]
-        self.blocks.load(self._enter, [ui.browser, *state], opened, **quiet)
         self.blocks.unload(self._leave)
         ui.timer.tick(self._tick, None, [ui.gauge, ui.fetching], **quiet)
         self._wire_talk(state, quiet)
-        ui.new.click(self._open_new, state, opened, **quiet)
-        ui.list.input(self._open, [ui.list, *state], opened, **quiet)
         choice = [ui.delete, ui.sure, ui.keep]
         ui.delete.click(_ask, None, choice, **quiet)
         ui.keep.click(_unask, None, choice, **quiet)
-        ui.sure.click(self._delete, state, opened, **quiet).then(_unask, None, choice, **quiet)
+        kind, voice = ui.quantization.choice, ui.voice.inputs
+        for changed in (
+            self.blocks.load(self._enter, [ui.browser, *state], opened, **quiet),
+            ui.new.click(self._open_new, state, opened, **quiet),
+            ui.list.input(self._open, [ui.list, *state], opened, **quiet),
+            ui.sure.click(self._delete, state, opened, **quiet).then(_unask, None, choice, **quiet),
+            ui.model.input(self._choose, [ui.model, *voice], [kind, *voice], **quiet),
+        ):
+            changed.then(ui.quantization.sized, [ui.model], [kind], **quiet)
         fit = ui.fit
         for asked in (fit.ask.click, fit.budget.submit):
             asked(
@@ -66,7 +71,7 @@ class Page:
                 fit.told,
                 **(quiet | {"show_progress": "full"}),
             )
-        ui.reset.click(self._reset, None, ui.controls[1:], **quiet)
+        ui.reset.click(self._reset, None, ui.controls[2:], **quiet)
 
     def _wire_talk(self, state: list[Any], quiet: dict[str, Any]) -> None:
         ui, asked = self.ui, [*state, *self.ui.controls]
@@ -120,7 +125,7 @@ class Page:
             self._list(visitor),
             self._browser(visitor),
             gr.MultimodalTextbox(submit_btn=not busy, stop_btn=busy),
-            *self._filled(controls),
+            *filled(self.ui, controls),
         ]
 
     def _open(self, conversation: str | None, visitor: Visitor) -> list[Any]:
@@ -147,7 +152,9 @@ class Page:
     ) -> tuple[gr.MultimodalTextbox, list[render.Bubble]]:
         with _told():
             files = [Path(path) for path in box.get("files") or []]
-            shown = self.desk.say(visitor, box.get("text") or "", files, controls_of(*controls))
+            shown = self.desk.say(
+                visitor, box.get("text") or "", files, controls_of(self.ui, *controls)
+            )
         return _answering(value=None), shown.bubbles
 
     def _say_example(
@@ -155,7 +162,7 @@ class Page:
     ) -> tuple[gr.MultimodalTextbox, list[render.Bubble]]:
         text, files = self.ui.examples[_row(event.index)]
         with _told():
-            shown = self.desk.say(visitor, text, files, controls_of(*controls))
+            shown = self.desk.say(visitor, text, files, controls_of(self.ui, *controls))
         return _answering(value=None), shown.bubbles
 
     def _answer(self, redo_model: str, visitor: Visitor) -> Iterator[tuple[Any, str]]:
@@ -170,7 +177,7 @@ class Page:
 
     def _retry(self, event: gr.RetryData, visitor: Visitor, *controls: Any) -> gr.MultimodalTextbox:
         with _told():
-            self.desk.retry(visitor, _row(event.index), controls_of(*controls))
+            self.desk.retry(visitor, _row(event.index), controls_of(self.ui, *controls))
         return _answering()
 
     def _edit(self, event: gr.EditData, visitor: Visitor) -> gr.MultimodalTextbox:
@@ -195,22 +202,12 @@ class Page:
 
     # ------------------------------------------------------------ controls
 
-    def _filled(self, controls: Controls) -> list[Any]:
-        default, given = self.ui.defaults(), controls.sampling
-        known = {card.name for card in self.program.cards}
-        return [
-            controls.model if controls.model in known else AUTO,
-            controls.system_prompt,
-            default.temperature if given.temperature is None else given.temperature,
-            default.top_p if given.top_p is None else given.top_p,
-            default.repeat_penalty if given.repeat_penalty is None else given.repeat_penalty,
-            default.max_tokens if given.max_tokens is None else given.max_tokens,
-            given.seed,
-            *(astuple(controls.drawing) if self.ui.drawing else ()),
-        ]
+    def _choose(self, model: str, language: str, translate_to: str, speak_in: str) -> list[Any]:
+        asked = hearing_of(language, translate_to)
+        return [self.ui.quantization.shown(model), *self.ui.voice.shown(model, asked, speak_in)]
 
     def _reset(self) -> list[Any]:
-        return self._filled(Controls())[1:]
+        return filled(self.ui, Controls())[2:]
 
 
 @contextmanager
@@ -220,31 +217,6 @@ def _told() -> Iterator[None]:
         yield
     except MultimodalError as error:
         raise gr.Error(str(error), duration=15, print_exception=False) from error
-
-
-def controls_of(
-    model: str,
-    system: str,
-    temperature: float,
-    top_p: float,
-    penalty: float,
-    tokens: float,
-    seed: float | None,
-    negative: str = "",
-    steps: float | None = None,
-    guidance: float | None = None,
-    width: float | None = None,
-    height: float | None = None,
-) -> Controls:
-    sampling = Sampling(temperature, top_p, penalty, int(tokens), _whole(seed))
-    drawing = Drawing(
-        (negative or "").strip(), _whole(steps), guidance, _whole(width), _whole(height)
-    )
-    return Controls(model or AUTO, (system or "").strip(), sampling, drawing)
-
-
-def _whole(number: float | None) -> int | None:
-    return None if number is None else int(number)
 
 
 def _answering(**more: Any) -> gr.MultimodalTextbox:

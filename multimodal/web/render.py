@@ -12,13 +12,12 @@ from typing import Any
 from multimodal.cards import Catalog
 from multimodal.chats import Draft
 from multimodal.events import Preview, Progress
+from multimodal.languages import language_name
 from multimodal.messages import AudioPart, Conversation, ImagePart, Message, Outcome, Step, TextPart
 
 Bubble = dict[str, Any]
 PathOf = Callable[[ImagePart | AudioPart], Path]
 REDO = "redo:"
-
-LANGUAGES = {"en": "English", "fr": "French", "de": "German", "es": "Spanish", "it": "Italian"}
 
 
 @dataclass(frozen=True)
@@ -87,16 +86,18 @@ class Renderer:
             "metadata": self._headline(outcome, pending, progress),
         }
         words = self._words(message, pending)
-        pictures: list[Any] = [self._shown(part) for part in message.images]
+        kept: tuple[ImagePart | AudioPart, ...] = (*message.images, *message.recordings)
+        media: list[Any] = [self._shown(part) for part in kept]
         if draft is not None and draft.preview is not None:
-            pictures.append(_preview(draft.preview))
-        content = [*([words] if words else []), *pictures]
+            media.append(_preview(draft.preview))
+        content = [*([words] if words else []), *media]
         if len(content) == 1 and words:
             return [card, {"role": "assistant", "content": words}]
         return [card, {"role": "assistant", "content": content}] if content else [card]
 
-    def _shown(self, part: ImagePart) -> dict[str, str]:
-        return {"path": str(self.path_of(part)), "alt_text": part.description or part.name}
+    def _shown(self, part: ImagePart | AudioPart) -> dict[str, str]:
+        told = part.description if isinstance(part, ImagePart) else "The answer, spoken"
+        return {"path": str(self.path_of(part)), "alt_text": told or part.name}
 
     def _words(self, message: Message, pending: bool) -> str:
         text = message.text
@@ -170,7 +171,8 @@ class Renderer:
 
 
 def _steps(outcome: Outcome | None) -> list[Step]:
-    return [step for route in (outcome.routes if outcome else ()) for step in route.steps]
+    routes = outcome.routes if outcome else ()
+    return [step for route in routes for step in (*route.steps, route.aloud) if step is not None]
 
 
 def _progress(progress: Progress) -> str:
@@ -179,9 +181,11 @@ def _progress(progress: Progress) -> str:
 
 
 def _heard(part: AudioPart) -> str:
-    language = LANGUAGES.get(part.language or "", part.language or "unknown language")
-    heard = f"**Heard** ({language}): “{_plain(part.transcript or '')}”"
-    return f"{heard}  \n**In English:** “{_plain(part.english)}”" if part.english else heard
+    language = language_name(part.language) if part.language else "unknown language"
+    lines = [f"**Heard** ({language}): “{_plain(part.transcript or '')}”"]
+    others = {"en": part.english, part.asked.translate_to or "": part.translation}
+    lines += [f"**In {language_name(code)}:** “{_plain(s)}”" for code, s in others.items() if s]
+    return "  \n".join(lines)
 
 
 def _tokens(outcome: Outcome) -> str:

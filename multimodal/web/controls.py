@@ -1,0 +1,62 @@
+"""What a person sets on the side of the page, between its components and `Controls`."""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+from typing import Any
+
+from multimodal.messages import Controls, Drawing, Sampling
+from multimodal.web.layout import Layout
+from multimodal.web.voice import hearing_of
+
+
+def controls_of(
+    ui: Layout,
+    model: str | None,
+    kind: str | None,
+    system: str | None,
+    temperature: float,
+    top_p: float,
+    penalty: float,
+    tokens: float,
+    seed: float | None,
+    language: str | None = None,
+    translate_to: str | None = None,
+    speak_in: str | None = None,
+    negative: str | None = None,
+    steps: float | None = None,
+    guidance: float | None = None,
+    width: float | None = None,
+    height: float | None = None,
+) -> Controls:
+    """The values of `ui.controls`, in that order."""
+    return Controls(
+        ui.quantization.asked_for(model, kind),
+        (system or "").strip(),
+        Sampling(temperature, top_p, penalty, int(tokens), _whole(seed)),
+        Drawing((negative or "").strip(), _whole(steps), guidance, _whole(width), _whole(height)),
+        hearing_of(language, translate_to),
+        speak_in or None,
+    )
+
+
+def filled(ui: Layout, controls: Controls) -> list[Any]:
+    """What `ui.controls` show for a conversation that has these."""
+    default, given = ui.defaults(), controls.sampling
+    model = ui.quantization.listed(controls.model)
+    return [
+        model,
+        ui.quantization.shown(controls.model),
+        controls.system_prompt,
+        default.temperature if given.temperature is None else given.temperature,
+        default.top_p if given.top_p is None else given.top_p,
+        default.repeat_penalty if given.repeat_penalty is None else given.repeat_penalty,
+        default.max_tokens if given.max_tokens is None else given.max_tokens,
+        given.seed,
+        *ui.voice.shown(model, controls.hearing, controls.speak_in),
+        *(astuple(controls.drawing) if ui.drawing else ()),
+    ]
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(number)

@@ -1,0 +1,91 @@
+"""“Quantization” on the page: how the weights of the chosen model are kept, and what that takes."""
+
+from __future__ import annotations
+
+import re
+
+import gradio as gr
+
+from multimodal.architectures import Measured
+from multimodal.build import Program
+from multimodal.cards import AUTO, ModelCard
+from multimodal.errors import CardError
+from multimodal.memory.footprint import footprint
+from multimodal.sizes import gigabytes
+
+
+class QuantizationPanel:
+    """Builds its component inside the Blocks that is open; shown where there is a choice."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self.choice = gr.Dropdown(
+            [],
+            label="Quantization",
+            info="Fewer bits for each weight take less memory and are less exact.",
+            visible=False,
+            elem_id="quantization",
+        )
+
+    def listed(self, model: str) -> str:
+        """The model menu's entry for a model that may be asked for in any quantization."""
+        names = self._program.profile.names
+        base = model.partition(":")[0]
+        same = (name for name in names if name.partition(":")[0] == base)
+        return model if model in names else next(same, AUTO)
+
+    def asked_for(self, model: str | None, kind: str | None) -> str:
+        """The name that asks for the menu's `model` in that quantization; "name:int8"."""
+        if not model or model == AUTO:
+            return AUTO
+        kinds = self._kinds(model)
+        if kind not in kinds or kind == kinds[0]:
+            return model
+        return f"{self._program.catalog.card(model).base}:{kind}"
+
+    def shown(self, model: str) -> gr.Dropdown:
+        """The choice as it is for `model`, with nothing that takes time to work out."""
+        kinds = self._kinds(self.listed(model))
+        asked = model.partition(":")[2]
+        value = asked if asked in kinds else next(iter(kinds), None)
+        choices = [(_label(kind, kind == kinds[0]), kind) for kind in kinds]
+        return gr.Dropdown(choices, value=value, visible=len(kinds) > 1)
+
+    def sized(self, model: str) -> gr.Dropdown:
+        """The same with what each quantization takes; the first time this takes seconds."""
+        kinds = self._kinds(model)
+        if len(kinds) < 2:
+            return gr.Dropdown()
+        card = self._program.catalog.card(self._program.catalog.card(model).base)
+        return gr.Dropdown(
+            [(_label(kind, kind == kinds[0], self._size(card, kind)), kind) for kind in kinds]
+        )
+
+    def _kinds(self, model: str) -> tuple[str, ...]:
+        """The quantizations of a model of the menu, its own first; () for the router's choice."""
+        if model == AUTO:
+            return ()
+        catalog = self._program.catalog
+        card = catalog.card(model)
+        return tuple(dict.fromkeys((*card.quantization[:1], *catalog.card(card.base).quantization)))
+
+    def _size(self, card: ModelCard, kind: str) -> str:
+        """What stays on the device between two turns, by the estimate that admits the model; ""
+        where only one quantization was ever measured."""
+        if isinstance(card.architecture, Measured):
+            return ""
+        try:
+            size = footprint(card, kind)
+        except CardError:
+            return ""
+        memory = self._program.memory
+        place = "in memory" if memory.device.name == "cpu" else "on the card"
+        over = ", over the budget" if size.total > memory.budget_bytes else ""
+        return f", {gigabytes(size.resident)} {place}{over}"
+
+
+def _label(kind: str, default: bool, size: str = "") -> str:
+    """“nf4-double: 4 bits, 2.26 GB on the card (default)”."""
+    bits = re.search(r"\d+", kind)
+    words = f"{kind}: {bits[0]} bits" if bits else kind
+    return f"{words}{size}{' (default)' if default else ''}"
