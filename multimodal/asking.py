@@ -49,7 +49,7 @@ class Asking:
             return draw_request(step, conversation, words, self.media)
         part = _part(conversation, step.sha256)
         if isinstance(part, AudioPart):
-            return self._hear(part, conversation)
+            return self._hear(replace(part, heard_by=step.card), conversation)
         question = spoken_and_typed(conversation.messages[-1])
         return ImageRequest(part, self.media.image(part), step.focus, question)
 

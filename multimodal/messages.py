@@ -63,7 +63,8 @@ class Hearing:
 class AudioPart:
     """A normalised recording (mono, 16 kHz). `transcript` is in the language spoken;
     `english` is its translation, made only where the text model does not read that language.
-    `translation` is what the person wanted it translated to; `asked` is how it was heard."""
+    `translation` is the one that the person wanted; `asked` is how it was to be heard, `heard_by`
+    the card that did."""
 
     sha256: str
     media_type: str
@@ -74,6 +75,7 @@ class AudioPart:
     language: str | None = None
     translation: str | None = None
     asked: Hearing = Hearing()
+    heard_by: str | None = None
     kind: Literal["audio"] = "audio"
 
 

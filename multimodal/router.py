@@ -40,7 +40,7 @@ from multimodal.meaning import (
     spoken_and_typed,
     wants_only_translation,
 )
-from multimodal.messages import Conversation, ImagePart, Message, Route, Step, Task
+from multimodal.messages import AudioPart, Conversation, ImagePart, Message, Route, Step, Task
 from multimodal.prompts import wish_of
 
 LONG_RECORDING_S = 90
@@ -92,10 +92,7 @@ class Router:
     # ------------------------------------------------------------ the rules
 
     def _hear(self, scene: _Scene) -> Route | None:
-        asked = scene.conversation.controls.hearing
-        unheard = [
-            part for part in scene.last.recordings if part.transcript is None or part.asked != asked
-        ]
+        unheard = [part for part in scene.last.recordings if _is_unheard(part, scene)]
         if not unheard:
             return self._written_down(scene)
         card = self._for(Task.SPEECH, scene)
@@ -251,6 +248,15 @@ class Router:
             f"“{self._profile.title}” lists no model for it. {way}"
         )
         return Route((), f"no-{task}", f"No model of this profile can {ability}.", answer)
+
+
+def _is_unheard(part: AudioPart, scene: _Scene) -> bool:
+    """Whether it was not heard yet in the way that is now asked for, by the model now chosen."""
+    if part.transcript is None or part.asked != scene.conversation.controls.hearing:
+        return True
+    if scene.chosen is None or scene.chosen.task is not Task.SPEECH:
+        return False
+    return part.heard_by not in {None, scene.chosen.name}
 
 
 def _to_redraw(scene: _Scene, chosen: bool) -> ImagePart | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import uvicorn
 from PIL import Image
 from starlette.applications import Starlette
@@ -19,16 +20,24 @@ from starlette.applications import Starlette
 from multimodal.api import routes
 from multimodal.architectures import Measured
 from multimodal.assistant import Assistant
-from multimodal.backends.base import Backend, DrawRequest, ImageRequest, SpeechRequest, TextRequest
+from multimodal.backends.base import (
+    Backend,
+    DrawRequest,
+    ImageRequest,
+    SpeakRequest,
+    SpeechRequest,
+    TextRequest,
+)
 from multimodal.build import EMBEDDED, Fetching, Program, read_catalog
 from multimodal.cards import AUTO, ModelCard
-from multimodal.errors import DeviceFullError, MultimodalError
+from multimodal.errors import DeviceFullError, MultimodalError, RequestError
 from multimodal.events import (
     Description,
     Drawn,
     Event,
     Preview,
     Progress,
+    SpeechMade,
     TextDelta,
     Transcript,
     Usage,
@@ -39,6 +48,7 @@ from multimodal.memory.simulated import Simulated
 from multimodal.memory.transfers import Report, Source
 from multimodal.messages import Task
 from multimodal.settings import read_settings
+from multimodal.sound import wav
 from multimodal.sources import FolderSource
 from multimodal.store import Store
 from multimodal.weights import Weights
@@ -79,8 +89,15 @@ class FakeBackend:
             if self.source.full:
                 self.source.full -= 1
                 raise DeviceFullError("full")
-            heard = replace(request.part, transcript=self.source.transcript, language="en")
-            yield Transcript(heard)
+            language, other = request.language or "en", request.translate_to
+            words = self.source.transcript
+            heard = replace(request.part, transcript=words, language=language)
+            yield Transcript(replace(heard, translation=f"{words} in {other}" if other else None))
+        elif isinstance(request, SpeakRequest):
+            if self.source.mute:
+                raise RequestError("The voice is hoarse.")
+            yield Progress("Speaking", 1.0)
+            yield SpeechMade(wav(np.full(8000, 0.1, np.float32)), 0.5)
         elif isinstance(request, DrawRequest):
             yield from self._drawn(request, stop)
         elif isinstance(request, ImageRequest):
@@ -142,6 +159,7 @@ class FakeSource:
     gate: threading.Event = field(default_factory=threading.Event)
     step_s: float = 0.0
     active: int = 0
+    mute: bool = False
     full: int = 0
     """How many of the next requests for speech find the device full."""
 

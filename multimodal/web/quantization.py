@@ -22,7 +22,7 @@ class QuantizationPanel:
         self.choice = gr.Dropdown(
             [],
             label="Quantization",
-            info="Fewer bits for each weight take less memory and are less exact.",
+            info="Fewer bits a weight take less memory and are less exact.",
             visible=False,
             elem_id="quantization",
         )
@@ -81,11 +81,12 @@ class QuantizationPanel:
         memory = self._program.memory
         place = "in memory" if memory.device.name == "cpu" else "on the card"
         over = ", over the budget" if size.total > memory.budget_bytes else ""
-        return f", {gigabytes(size.resident)} {place}{over}"
+        return f"{gigabytes(size.resident)} {place}{over}"
 
 
 def _label(kind: str, default: bool, size: str = "") -> str:
-    """“nf4-double: 4 bits, 2.26 GB on the card (default)”."""
+    """“4 bits, 2.26 GB on the card: nf4-double (default)”."""
     bits = re.search(r"\d+", kind)
-    words = f"{kind}: {bits[0]} bits" if bits else kind
-    return f"{words}{size}{' (default)' if default else ''}"
+    words = ", ".join(filter(None, (f"{bits[0]} bits" if bits else "", size)))
+    name = f"{kind} (default)" if default else kind
+    return f"{words}: {name}" if words else name

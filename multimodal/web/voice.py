@@ -38,7 +38,7 @@ class VoicePanel:
                 aloud,
                 value="",
                 label="Speak the answer",
-                info="In the language that answers are in.",
+                info="Choose the language of the answers.",
                 visible=len(aloud) > 1,
                 elem_id="speak-in",
             )
