@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Playwright, TimeoutError, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    Locator,
+    Page,
+    Playwright,
+    TimeoutError,
+    expect,
+    sync_playwright,
+)
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -73,6 +81,36 @@ class Person:
             if self.page.locator(field).input_value() == text:
                 return
         raise AssertionError(f"{field} does not keep what is typed")
+
+    def unfold(self, accordion: str, field: str) -> None:
+        """Open an accordion of the side, and wait until its fields stay."""
+        self.page.get_by_role("button", name=accordion).click()
+        self.settle(field)
+
+    def settle(self, label: str) -> None:
+        """Wait until the field is the same one for half a second; see `write`."""
+        field = self.page.get_by_label(label, exact=True)
+        field.wait_for()
+        for _ in range(20):
+            before = field.element_handle()
+            self.page.wait_for_timeout(500)
+            if before is not None and before.evaluate("element => element.isConnected"):
+                return
+        raise AssertionError(f"{label} is made anew again and again")
+
+    def choose(self, label: str, option: str) -> None:
+        """Take the first option of a dropdown that begins so, by its words."""
+        field = self.page.get_by_label(label, exact=True)
+        field.click()
+        self.page.get_by_role("option").filter(has_text=option).first.click()
+        expect(field).to_have_value(re.compile(re.escape(option)))
+
+    def search(self, label: str, words: str) -> None:
+        """Take an option of a dropdown by typing; no mouse."""
+        self.page.get_by_label(label, exact=True).focus()
+        self.page.keyboard.press("Control+A")
+        self.page.keyboard.type(words)
+        self.page.keyboard.press("Enter")
 
     def attach(self, path: Path) -> None:
         before = self.page.locator(".thumbnail-item").count()

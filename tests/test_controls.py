@@ -1,0 +1,196 @@
+"""What the page offers to set, and what it makes of what was set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+from fakes import FakeSource, program
+
+from multimodal.build import Program
+from multimodal.cards import AUTO, Catalog
+from multimodal.languages import language_name
+from multimodal.memory.footprint import footprint
+from multimodal.messages import Controls, Drawing, Hearing, Sampling, Task
+from multimodal.sizes import gigabytes
+from multimodal.web.controls import controls_of, filled
+from multimodal.web.layout import Layout
+from multimodal.web.page import Page
+
+SEAMLESS = "seamless-m4t-v2-large"
+ANYTHING = Hearing("en", "fr")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    made = program(tmp_path_factory.mktemp("data"), FakeSource(), profile="gpu-12gb")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def ui(made: Program) -> Layout:
+    return Page(made, "secret").ui
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Any]:
+    """A function that makes the page of another profile."""
+    opened: list[Program] = []
+
+    def page(profile: str) -> Layout:
+        opened.append(program(tmp_path, FakeSource(), profile=profile))
+        return Page(opened[-1], "secret").ui
+
+    yield page
+    for one in opened:
+        one.close()
+
+
+def labels(choice: gr.Dropdown) -> list[str]:
+    return [str(label) for label, _ in choice.choices]
+
+
+def values(choice: gr.Dropdown) -> list[str]:
+    return [str(value) for _, value in choice.choices]
+
+
+# ------------------------------------------------------------ quantization
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "name"),
+    [
+        (AUTO, None, AUTO),
+        (None, None, AUTO),
+        ("phi-2", None, "phi-2"),
+        ("phi-2", "nf4-double", "phi-2"),
+        ("phi-2", "int8", "phi-2:int8"),
+        ("gpt2", "nf4-double", "gpt2"),
+        (AUTO, "int8", AUTO),
+    ],
+)
+def test_a_chosen_quantization_is_asked_for_with_the_name(
+    ui: Layout, model: str | None, kind: str | None, name: str
+) -> None:
+    assert ui.quantization.asked_for(model, kind) == name
+
+
+def test_it_is_offered_only_where_there_is_a_choice(ui: Layout) -> None:
+    assert not ui.quantization.shown(AUTO).visible
+    assert not ui.quantization.shown("whisper-small").visible
+    shown = ui.quantization.shown("phi-2")
+    assert shown.visible
+    assert (shown.value, labels(shown)[0]) == ("nf4-double", "4 bits: nf4-double (default)")
+    assert ui.quantization.shown("phi-2:int8").value == "int8"
+    assert ui.quantization.shown("phi-2:gone").value == "nf4-double"
+
+
+def test_what_each_takes_is_the_programs_own_estimate(
+    made: Program, ui: Layout, catalog: Catalog
+) -> None:
+    sized = ui.quantization.sized("llama-3-8b-instruct")
+    card = catalog.card("llama-3-8b-instruct")
+    for label, kind in sized.choices:
+        size = footprint(card, str(kind))
+        assert f"{gigabytes(size.resident)} on the card" in label
+        assert ("over the budget" in label) == (size.total > made.memory.budget_bytes)
+    assert labels(sized)[0].endswith("GB on the card: nf4-double (default)")
+    assert labels(sized)[-1].endswith("GB on the card, over the budget: bf16")
+
+
+def test_a_profiles_own_quantization_is_its_default(other: Any) -> None:
+    ui = other("gpu-24gb")
+    assert ui.quantization.listed("phi-3-mini:nf4") == "phi-3-mini:int8"
+    shown = ui.quantization.shown("phi-3-mini:int8")
+    assert labels(shown)[0] == "8 bits: int8 (default)"
+    assert ui.quantization.asked_for("phi-3-mini:int8", "int8") == "phi-3-mini:int8"
+    assert ui.quantization.asked_for("phi-3-mini:int8", "nf4-double") == "phi-3-mini:nf4-double"
+
+
+# ------------------------------------------------------------ voice
+
+
+def test_a_voice_is_offered_what_the_model_that_hears_can(ui: Layout) -> None:
+    language, translate_to, speak_in = ui.voice.shown(AUTO, Hearing(), None)
+    assert labels(language)[0] == "Auto-detect"
+    assert labels(language)[1:] == sorted(labels(language)[1:])
+    assert len(language.choices) == 100
+    assert translate_to.choices == [("No", ""), ("English", "en")]
+    assert len(speak_in.choices) == 37
+    language, translate_to, _ = ui.voice.shown(SEAMLESS, Hearing(), None)
+    assert labels(language)[0] == "Any (written in English)"
+    assert {"fr", "zh", "sw"} < set(values(translate_to))
+    language, translate_to, speak_in = ui.voice.shown("wav2vec2-base-960h", ANYTHING, "fr")
+    assert (language.choices, language.value) == ([("English", "")], "")
+    assert (translate_to.visible, translate_to.value) == (False, "")
+    assert (speak_in.visible, speak_in.value) == (True, "fr")
+
+
+def test_what_another_model_cannot_do_is_left_to_it(ui: Layout) -> None:
+    _, translate_to, _ = ui.voice.shown(SEAMLESS, ANYTHING, None)
+    assert translate_to.value == "fr"
+    language, translate_to, _ = ui.voice.shown("whisper-small", ANYTHING, None)
+    assert (language.value, translate_to.value) == ("en", "")
+
+
+def test_where_no_model_speaks_nothing_is_said_of_it(other: Any) -> None:
+    embedded = other("embedded").voice
+    assert embedded.language.visible
+    assert embedded.translate_to.visible
+    assert not embedded.speak_in.visible
+
+
+def test_whisper_knows_the_languages_of_its_cards(catalog: Catalog) -> None:
+    from faster_whisper.tokenizer import _LANGUAGE_CODES
+    from whisper.tokenizer import LANGUAGES
+
+    assert set(_LANGUAGE_CODES) == set(LANGUAGES)
+    cards = [card for card in catalog.cards if "whisper" in card.family]
+    assert len(cards) == 7
+    for card in cards:
+        newest = "large-v3" in card.name
+        assert set(card.languages) == set(LANGUAGES) - (set() if newest else {"yue"})
+        assert card.translates_to == (() if "turbo" in card.name else ("en",))
+
+
+def test_every_language_of_a_card_has_a_name(catalog: Catalog) -> None:
+    hearing = [card for card in catalog.cards if card.task is Task.SPEECH]
+    for card in hearing:
+        for code in (*card.languages, *card.translates_to, *card.speaks):
+            assert not language_name(code).startswith(("Unknown", code)), code
+    assert language_name("fr") == "French"
+    assert language_name("!") == "!"
+
+
+# ------------------------------------------------------------ both ways
+
+
+SET = Controls(
+    "phi-2:int8",
+    "Be brief.",
+    Sampling(0.5, 0.9, 1.2, 128, 7),
+    Drawing("dogs", 5, 3.0, 96, 64),
+    Hearing("de", "en"),
+    "fr",
+)
+
+
+@pytest.mark.parametrize(
+    "controls",
+    [SET, replace(SET, model=SEAMLESS, hearing=ANYTHING), replace(SET, model=AUTO, speak_in=None)],
+)
+def test_what_was_set_is_shown_again_and_means_the_same(ui: Layout, controls: Controls) -> None:
+    shown = [part.value if isinstance(part, gr.Dropdown) else part for part in filled(ui, controls)]
+    assert len(shown) == len(ui.controls)
+    assert controls_of(ui, *shown) == controls
+
+
+def test_a_model_that_is_gone_is_left_to_the_router(ui: Layout) -> None:
+    shown = filled(ui, Controls("gone:int8"))
+    assert shown[0] == AUTO
+    assert not shown[1].visible

@@ -1,0 +1,130 @@
+"""Voices and quantizations on the page: a real browser, the real app, tiny random models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import Person
+from conftest import Server, running_app, wait_until
+from playwright.sync_api import Browser
+from tiny_voices import save_voices
+
+
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    data = tmp_path_factory.mktemp("voices")
+    save_voices(data)
+    with running_app(data, "--profile", "voices", "--device", "sim:400MB") as app:
+        yield app
+
+
+@pytest.fixture
+def person(browser: Browser, voices: Server) -> Iterator[Person]:
+    person = Person(browser, voices.url)
+    yield person
+    assert person.faults == []
+    person.close()
+
+
+def test_a_quantization_is_chosen_shown_and_kept(person: Person) -> None:
+    page = person.page
+    assert page.get_by_label("Quantization").count() == 0, "the router chooses"
+    person.choose("Model", "Tiny-mistral")
+    kind = page.get_by_label("Quantization")
+    kind.wait_for()
+    wait_until(lambda: "GB on the card" in kind.input_value(), 60)
+    assert kind.input_value().endswith("nf4-double (default)")
+    person.choose("Quantization", "bf16")
+    assert person.ask("Tell me about rivers.")
+    assert "Tiny-mistral (bf16)" in person.routes.last.inner_text()
+    assert page.get_by_text("Redo with Tiny-mistral").count() == 1, "in its usual quantization"
+    person.open()
+    person.said.last.wait_for()
+    wait_until(lambda: kind.input_value().endswith("bf16"), 10)
+    person.choose("Model", "Tiny-seamless")
+    kind.wait_for(state="hidden")
+    person.choose("Model", "Auto")
+    assert person.ask("Tell me about the sea.")
+    wait_until(lambda: "(bf16)" not in person.routes.last.inner_text(), 10)
+
+
+def test_a_recording_is_answered_with_its_translation_spoken(
+    person: Person, voices: Server, examples: Path
+) -> None:
+    page = person.page
+    person.unfold("Voice", "Spoken language")
+    person.choose("Spoken language", "French")
+    person.choose("Translate to", "English")
+    person.choose("Speak the answer", "In English")
+    person.ask("", examples / "question-en.wav")
+    players = page.locator("#chat .bot-row [data-testid=waveform-Audio]")
+    players.last.wait_for()
+    person.routes.last.locator(".title").click()
+    told = person.routes.last.inner_text()
+    assert "Heard (French):" in told
+    assert "In English:" in told
+    assert page.get_by_label("Play").count() == 2, "what was sent and what was said, both waiting"
+    address = page.locator("#chat .bot-row ~ .message-buttons a.download-link").last
+    assert (voices.data / "media").as_posix() in (address.get_attribute("href") or "")
+    person.open()
+    players.last.wait_for()
+    person.unfold("Voice", "Spoken language")
+    for label, value in (
+        ("Spoken language", "French"),
+        ("Translate to", "English"),
+        ("Speak the answer", "In English"),
+    ):
+        field = page.get_by_label(label, exact=True)
+        wait_until(lambda f=field, v=value: f.input_value() == v, 10)
+
+
+def test_the_voice_offers_what_the_chosen_model_can(person: Person) -> None:
+    page = person.page
+    person.unfold("Voice", "Spoken language")
+    language = page.get_by_label("Spoken language", exact=True)
+    assert language.input_value() == "Any (written in English)"
+    person.choose("Translate to", "Chinese")
+    person.choose("Model", "Tiny-wav2vec2")
+    wait_until(lambda: language.input_value() == "French", 10)
+    page.get_by_label("Translate to", exact=True).wait_for(state="hidden")
+
+
+def test_voice_and_quantization_are_set_with_the_keyboard_alone(person: Person) -> None:
+    page = person.page
+    person.search("Model", "Tiny-mis")
+    kind = page.get_by_label("Quantization")
+    kind.wait_for()
+    wait_until(lambda: "GB on the card" in kind.input_value(), 60)
+    person.search("Quantization", "bf16")
+    wait_until(lambda: kind.input_value().endswith("bf16"), 10)
+    page.get_by_role("button", name="Voice").focus()
+    page.keyboard.press("Enter")
+    person.settle("Speak the answer")
+    person.search("Speak the answer", "In Fr")
+    aloud = page.get_by_label("Speak the answer", exact=True)
+    wait_until(lambda: aloud.input_value() == "In French", 10)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_of_the_side_is_cut_off_at_any_size(
+    browser: Browser, voices: Server, width: int, scheme: str
+) -> None:
+    size = {"width": width, "height": 800}
+    person = Person(browser, voices.url, viewport=size, color_scheme=scheme)
+    page = person.page
+    if width < 768:
+        page.locator("#sidebar .toggle-button").click()
+    person.choose("Model", "Tiny-mistral")
+    person.unfold("Voice", "Spoken language")
+    for label in ("Quantization", "Spoken language", "Translate to", "Speak the answer"):
+        field = page.get_by_label(label, exact=True)
+        field.scroll_into_view_if_needed()
+        box = field.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= min(width, 390)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    person.close()
