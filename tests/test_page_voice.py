@@ -35,14 +35,14 @@ def test_a_quantization_is_chosen_shown_and_kept(person: Person) -> None:
     kind = page.get_by_label("Quantization")
     kind.wait_for()
     wait_until(lambda: "GB on the card" in kind.input_value(), 60)
-    assert kind.input_value().endswith("nf4-double (default)")
+    assert kind.input_value().startswith("nf4-double: 4 bits, ")
     person.choose("Quantization", "bf16")
     assert person.ask("Tell me about rivers.")
     assert "Tiny-mistral (bf16)" in person.routes.last.inner_text()
     assert page.get_by_text("Redo with Tiny-mistral").count() == 1, "in its usual quantization"
     person.open()
     person.said.last.wait_for()
-    wait_until(lambda: kind.input_value().endswith("bf16"), 10)
+    wait_until(lambda: kind.input_value().startswith("bf16: 16 bits"), 10)
     person.choose("Model", "Tiny-seamless")
     kind.wait_for(state="hidden")
     person.choose("Model", "Auto")
@@ -84,7 +84,7 @@ def test_the_voice_offers_what_the_chosen_model_can(person: Person) -> None:
     page = person.page
     person.unfold("Voice", "Spoken language")
     language = page.get_by_label("Spoken language", exact=True)
-    assert language.input_value() == "Any (written in English)"
+    assert language.input_value() == "Any (as English)"
     person.choose("Translate to", "Chinese")
     person.choose("Model", "Tiny-wav2vec2")
     wait_until(lambda: language.input_value() == "French", 10)
@@ -98,13 +98,30 @@ def test_voice_and_quantization_are_set_with_the_keyboard_alone(person: Person) 
     kind.wait_for()
     wait_until(lambda: "GB on the card" in kind.input_value(), 60)
     person.search("Quantization", "bf16")
-    wait_until(lambda: kind.input_value().endswith("bf16"), 10)
+    wait_until(lambda: kind.input_value().startswith("bf16: 16 bits"), 10)
     page.get_by_role("button", name="Voice").focus()
     page.keyboard.press("Enter")
     person.settle("Speak the answer")
     person.search("Speak the answer", "In Fr")
     aloud = page.get_by_label("Speak the answer", exact=True)
     wait_until(lambda: aloud.input_value() == "In French", 10)
+
+
+def test_whisper_is_offered_as_what_it_can(browser: Browser, app: Server, examples: Path) -> None:
+    person = Person(browser, app.url)
+    page = person.page
+    person.unfold("Voice", "Spoken language")
+    assert page.get_by_label("Spoken language", exact=True).input_value() == "Auto-detect"
+    assert page.get_by_label("Speak the answer").count() == 0
+    person.choose("Translate to", "English")
+    assert "music" in person.ask("", examples / "question-fr.wav").lower()
+    person.routes.last.locator(".title").click()
+    told = person.routes.last.inner_text()
+    assert "Heard (French)" in told
+    assert "In English" in told
+    assert "SmolLM2" not in told, "the translation is the whole answer"
+    assert person.faults == []
+    person.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -85,8 +85,8 @@ class QuantizationPanel:
 
 
 def _label(kind: str, default: bool, size: str = "") -> str:
-    """“4 bits, 2.26 GB on the card: nf4-double (default)”."""
+    """“nf4-double: 4 bits, 2.26 GB on the card (default)”."""
     bits = re.search(r"\d+", kind)
     words = ", ".join(filter(None, (f"{bits[0]} bits" if bits else "", size)))
-    name = f"{kind} (default)" if default else kind
-    return f"{words}: {name}" if words else name
+    label = f"{kind}: {words}" if words else kind
+    return f"{label} (default)" if default else label

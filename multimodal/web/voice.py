@@ -85,7 +85,7 @@ def _spoken(card: ModelCard | None) -> Choices:
     if len(card.languages) == 1:
         return [(language_name(card.languages[0]), "")]
     told = str(card.engine.get("language", ""))
-    first = f"Any (written in {language_name(told)})" if told else "Auto-detect"
+    first = f"Any (as {language_name(told)})" if told else "Auto-detect"
     return [(first, ""), *_named(card.languages)]
 
 
