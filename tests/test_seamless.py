@@ -28,7 +28,7 @@ from multimodal.backends.seamless import PAUSE_S, Seamless, sentences
 from multimodal.backends.voice_activity import windows
 from multimodal.build import build
 from multimodal.errors import BackendError, CardError, PromptError, RequestError
-from multimodal.events import Progress, SpeechMade, Transcript
+from multimodal.events import Notice, Progress, SpeechMade, Transcript
 from multimodal.memory.footprint import footprint
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.storages import true_bytes
@@ -115,6 +115,32 @@ def test_the_language_is_the_one_asked_for_else_the_cards_else_english(
     assert heard(french, speech).part.transcript == written(folder, speech, "fra")
     assert heard(french, speech, language="zh").part.transcript == written(folder, speech, "cmn")
     assert heard(model, speech, language="fra").part.transcript == written(folder, speech, "fra")
+
+
+def test_it_translates_into_the_language_that_is_wanted(
+    checkpoint: Checkpoint, speech: Any
+) -> None:
+    model = loaded(checkpoint, languages=["en", "fr", "zh"], translates=["*"])
+    told = heard(model, speech, translate_to="zh")
+    assert told.part.transcript == written(checkpoint[0], speech, "eng")
+    assert told.part.translation == written(checkpoint[0], speech, "cmn")
+    assert (told.part.language, told.part.english) == ("en", None)
+    same = heard(model, speech, language="fr", translate_to="fr").part
+    assert (same.transcript, same.translation) == (written(checkpoint[0], speech, "fra"), None)
+    both = heard(model, speech, language="fr", translate_to="zh", english_unless=("en",)).part
+    assert both.english == written(checkpoint[0], speech, "eng")
+    assert both.translation == told.part.translation
+
+
+def test_a_language_that_its_card_does_not_name_is_not_translated_to(
+    checkpoint: Checkpoint, speech: Any
+) -> None:
+    model = loaded(checkpoint)
+    events = list(model.run(SpeechRequest(PART, speech, translate_to="fr"), threading.Event()))
+    (notice,) = (event for event in events if isinstance(event, Notice))
+    assert "does not translate into French" in notice.text
+    assert isinstance(events[-1], Transcript)
+    assert events[-1].part.translation is None
 
 
 @pytest.mark.parametrize("language", ["de", "gsw", "xx", "lb"])

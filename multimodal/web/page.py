@@ -55,14 +55,18 @@ class Page:
         ui.delete.click(_ask, None, choice, **quiet)
         ui.keep.click(_unask, None, choice, **quiet)
         kind, voice = ui.quantization.choice, ui.voice.inputs
-        for changed in (
+        changes = (
             self.blocks.load(self._enter, [ui.browser, *state], opened, **quiet),
             ui.new.click(self._open_new, state, opened, **quiet),
             ui.list.input(self._open, [ui.list, *state], opened, **quiet),
             ui.sure.click(self._delete, state, opened, **quiet).then(_unask, None, choice, **quiet),
             ui.model.input(self._choose, [ui.model, *voice], [kind, *voice], **quiet),
-        ):
-            changed.then(ui.quantization.sized, [ui.model], [kind], **quiet)
+        )
+        sizes = [
+            change.then(ui.quantization.sized, [ui.model], [kind], **quiet) for change in changes
+        ]
+        # What is still being worked out is of another model by then.
+        gr.on([ui.model.input, ui.new.click, ui.list.input], None, cancels=sizes)
         fit = ui.fit
         for asked in (fit.ask.click, fit.budget.submit):
             asked(
