@@ -74,7 +74,7 @@ def reference(model: Backend, *turns: tuple[Role, str], tokens: int = 24) -> str
     said = [{"role": role, "content": text} for role, text in turns]
     prompt = model._tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
     given = model._tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
-    made = model._model.generate(  # type: ignore[union-attr]
+    made = model._model.generate(
         given["input_ids"],
         attention_mask=given["attention_mask"],
         max_new_tokens=tokens,
@@ -116,7 +116,7 @@ def test_a_checkpoint_quantized_when_saved_is_taken_as_it_is(folders: Any, tmp_p
     folder, config = folders["llama"]
     quantized = load(card_of(config, quantization=["nf4"]), folder, "cpu")
     assert isinstance(quantized, CausalLM)
-    quantized._model.save_pretrained(tmp_path)  # type: ignore[union-attr]
+    quantized._model.save_pretrained(tmp_path)
     quantized._tokenizer.save_pretrained(tmp_path)
     again = load(card_of(config, quantization=["nf4"]), tmp_path, "cpu")
     assert ask(again, QUESTION)[0] == ask(quantized, QUESTION)[0]

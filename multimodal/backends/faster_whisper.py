@@ -38,19 +38,11 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     return FasterWhisper(card, model)
 
 
-class FasterWhisper(Hearer):
+class FasterWhisper(Hearer[WhisperModel]):
     """One loaded Whisper model."""
 
-    def __init__(self, card: ModelCard, model: WhisperModel) -> None:
-        super().__init__(card)
-        self._model: WhisperModel | None = model
-
-    def close(self) -> None:
-        self._model = None
-
     def languages(self) -> tuple[str, ...]:
-        known = self._model.supported_languages if self._model is not None else ()
-        return self._card.languages or tuple(known)
+        return self._card.languages or tuple(self._model.supported_languages)
 
     def words(
         self,
@@ -58,8 +50,6 @@ class FasterWhisper(Hearer):
         manner: Manner,
         heard: Callable[[int], bool],
     ) -> Heard:
-        if self._model is None:
-            raise BackendError(f"{self._card.title} was unloaded before it could listen")
         if (speech := speech_of(piece)) is None:
             return Heard("", manner.language)
         segments, info = self._model.transcribe(

@@ -10,11 +10,13 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from multimodal.backends.base import SpeechRequest, stream
+from multimodal.backends.loaded import Loaded
 from multimodal.cards import ModelCard
 from multimodal.errors import RequestError
 from multimodal.events import Event, Notice, Progress, Segment, Transcript
@@ -27,6 +29,7 @@ ENGLISH = "en"
 TEMPERATURES = (0.0, 0.4)
 """A window that repeats itself is heard once more at the second; more tries would delay a stop."""
 
+Model = TypeVar("Model")
 Emit = Callable[[Event], None]
 Stopped = Callable[[], bool]
 
@@ -53,11 +56,10 @@ class Heard:
     segments: tuple[Segment, ...] = ()
 
 
-class Hearer(ABC):
+class Hearer(Loaded[Model], ABC):
     """One loaded speech model."""
 
-    def __init__(self, card: ModelCard) -> None:
-        self._card = card
+    _does = "listen"
 
     def run(self, request: SpeechRequest, stop: threading.Event) -> Generator[Event, None, None]:
         """Yield Progress as it goes, then one Transcript; its text is "" where nobody speaks.
@@ -66,10 +68,6 @@ class Hearer(ABC):
         """
         self.check_language(request.language)
         return stream(lambda emit, stopped: self._hear(request, emit, stopped), stop)
-
-    @abstractmethod
-    def close(self) -> None:
-        """Free the model."""
 
     @abstractmethod
     def words(

@@ -44,23 +44,12 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     return OpenAIWhisper(card, model.half() if device == "cuda" else model)
 
 
-class OpenAIWhisper(Hearer):
+class OpenAIWhisper(Hearer[Whisper]):
     """One loaded Whisper model."""
 
-    def __init__(self, card: ModelCard, model: Whisper) -> None:
-        super().__init__(card)
-        self._model: Whisper | None = model
-
-    def close(self) -> None:
-        self._model = None
-
-    def modules(self) -> list[torch.nn.Module]:
-        """What may be moved off the device and back while nobody listens."""
-        return [self._model] if self._model is not None else []
-
     def languages(self) -> tuple[str, ...]:
-        english_only = self._model is not None and not self._model.is_multilingual
-        return self._card.languages or (("en",) if english_only else tuple(LANGUAGES))
+        known = tuple(LANGUAGES) if self._model.is_multilingual else ("en",)
+        return self._card.languages or known
 
     def words(
         self,
@@ -87,8 +76,6 @@ class OpenAIWhisper(Hearer):
     def _told(
         self, samples: NDArray[np.float32], manner: Manner, language: str | None
     ) -> dict[str, Any]:
-        if self._model is None:
-            raise BackendError(f"{self._card.title} was unloaded before it could listen")
         told: dict[str, Any] = self._model.transcribe(
             samples,
             task=manner.task,

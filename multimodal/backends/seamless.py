@@ -58,25 +58,17 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     return Seamless(card, model, extractor, tokenizer)
 
 
-class Seamless(Hearer):
+class Seamless(Hearer[Any]):
     """One loaded model."""
 
     def __init__(self, card: ModelCard, model: Any, extractor: Any, tokenizer: Any) -> None:
-        super().__init__(card)
-        self._loaded: Any | None = model
+        super().__init__(card, model)
         self._extractor = extractor
         self._tokenizer = tokenizer
         try:
             self._code(self._default, WRITES)
         except RequestError as error:
             raise CardError(f"{card.name}: engine.language: {error}") from error
-
-    def close(self) -> None:
-        self._loaded = None
-
-    def modules(self) -> list[torch.nn.Module]:
-        """What may be moved off the device and back while nobody listens."""
-        return [self._loaded] if self._loaded is not None else []
 
     def run(
         self, request: SpeechRequest | SpeakRequest, stop: threading.Event
@@ -179,12 +171,6 @@ class Seamless(Hearer):
         return samples
 
     # ------------------------------------------------------------ languages
-
-    @property
-    def _model(self) -> Any:
-        if self._loaded is None:
-            raise BackendError(f"{self._card.title} was unloaded before it could listen")
-        return self._loaded
 
     @property
     def _default(self) -> str:

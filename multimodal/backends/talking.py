@@ -26,11 +26,11 @@ from multimodal.backends.generation import (
     generation_config,
     processors,
 )
+from multimodal.backends.loaded import Loaded
 from multimodal.backends.prefix_cache import PrefixCaches, can_be_kept
 from multimodal.backends.sampling import Settled, settled
 from multimodal.backends.trimming import left_out, surplus_turns, too_long
 from multimodal.cards import ModelCard
-from multimodal.errors import BackendError
 from multimodal.events import Event, Progress
 from multimodal.memory.footprint import DEFAULT_TOKENS
 
@@ -49,12 +49,11 @@ class Prompt:
     seen_until: int = 0
 
 
-class Talker(ABC):
+class Talker(Loaded[Any], ABC):
     """One loaded model; it answers one conversation at a time."""
 
     def __init__(self, card: ModelCard, model: Any, tokenizer: Any, template: ChatTemplate) -> None:
-        self._card = card
-        self._model: Any | None = model
+        super().__init__(card, model)
         self._tokenizer = tokenizer
         self._template = template
         mib = int(card.engine.get("prompt_cache_mib", PROMPT_CACHE_MIB))
@@ -70,12 +69,8 @@ class Talker(ABC):
         return stream(lambda emit, stopped: self._answer(request, emit, stopped), stop)
 
     def close(self) -> None:
-        self._model = None
+        super().close()
         self._caches.clear()
-
-    def modules(self) -> list[torch.nn.Module]:
-        """What may be moved off the device and back while nobody asks."""
-        return [self._model] if self._model is not None else []
 
     @abstractmethod
     def _prompt(self, request: TextRequest, system: str) -> Prompt:
@@ -89,8 +84,6 @@ class Talker(ABC):
 
     @torch.no_grad()
     def _answer(self, request: TextRequest, emit: Emit, stopped: Callable[[], bool]) -> None:
-        if self._model is None:
-            raise BackendError(f"{self._card.title} was unloaded before it could answer")
         reads = self._card.context_tokens or DEFAULT_TOKENS
         context = min(reads, request.context_tokens or reads)
         chosen = settled(request.sampling, self._card, context)

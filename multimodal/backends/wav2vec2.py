@@ -22,7 +22,6 @@ from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.hearing import ENGLISH, Heard, Hearer, Manner
 from multimodal.backends.voice_activity import Window, windows
 from multimodal.cards import ModelCard
-from multimodal.errors import BackendError
 from multimodal.events import Segment
 from multimodal.sound import SAMPLE_RATE
 
@@ -45,24 +44,16 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     return Wav2Vec2(card, model, extractor, tokenizer)
 
 
-class Wav2Vec2(Hearer):
+class Wav2Vec2(Hearer[Any]):
     """One loaded model."""
 
     def __init__(self, card: ModelCard, model: Any, extractor: Any, tokenizer: Any) -> None:
-        super().__init__(card)
-        self._model: Any | None = model
+        super().__init__(card, model)
         self._extractor = extractor
         self._tokenizer = tokenizer
         special = set(tokenizer.all_special_tokens)
         letters = set(tokenizer.get_vocab()) - special
         self._capitals_only = not any(letter.islower() for letter in letters)
-
-    def close(self) -> None:
-        self._model = None
-
-    def modules(self) -> list[torch.nn.Module]:
-        """What may be moved off the device and back while nobody listens."""
-        return [self._model] if self._model is not None else []
 
     def translates(self, into: str = ENGLISH) -> bool:
         return False
@@ -103,17 +94,15 @@ class Wav2Vec2(Hearer):
     @torch.inference_mode()
     def _letters(self, samples: NDArray[np.float32]) -> torch.Tensor:
         """The likeliest letter of each frame."""
-        if self._model is None:
-            raise BackendError(f"{self._card.title} was unloaded before it could listen")
+        model = self._model
         encoded = self._extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt")
-        inputs = {name: tensor.to(self._model.device) for name, tensor in encoded.items()}
-        inputs["input_values"] = inputs["input_values"].to(self._model.dtype)
-        letters: torch.Tensor = self._model(**inputs).logits[0].argmax(dim=-1).cpu()
+        inputs = {name: tensor.to(model.device) for name, tensor in encoded.items()}
+        inputs["input_values"] = inputs["input_values"].to(model.dtype)
+        letters: torch.Tensor = model(**inputs).logits[0].argmax(dim=-1).cpu()
         return letters
 
     def _frame_s(self) -> float:
-        config: Any = getattr(self._model, "config", None)
-        return float(config.inputs_to_logits_ratio) / SAMPLE_RATE
+        return float(self._model.config.inputs_to_logits_ratio) / SAMPLE_RATE
 
 
 def _grouped(words: list[Word]) -> Iterator[list[Word]]:
