@@ -139,7 +139,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _let_go(error: BaseException | None) -> None:
-    """Drop what the frames that failed still hold, such as half of a model on a full device."""
+    """Drop what the frames that failed still hold, such as half of a model."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
@@ -168,14 +168,11 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
         ) from error
     try:
         backend: Backend = module.load(card, files, device)
-    except DeviceFullError as error:
-        _let_go(error)
-        raise
-    except MultimodalError:
-        raise
     except Exception as error:
+        _let_go(error)
+        if isinstance(error, MultimodalError):
+            raise
         if _is_out_of_memory(error):
-            _let_go(error)
             raise DeviceFullError(f"{card.title}: the device is out of memory") from error
         raise BackendError(f"{card.title} could not be loaded: {error}") from error
     return backend
