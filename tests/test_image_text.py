@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_models import hub_card
-from tiny_seeing import SEEING, TEMPLATES
+from tiny_seeing import SEEING, TEMPLATES, usage_after_a_stop
 
 from multimodal.backends.base import ImageRequest, TextRequest, load
 from multimodal.backends.image_text import ImageText
@@ -21,7 +21,7 @@ from multimodal.events import Description, Event, TextDelta, Usage
 from multimodal.memory.footprint import footprint
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.storages import true_bytes
-from multimodal.messages import ImagePart, Role, Sampling
+from multimodal.messages import ImagePart, Role
 
 CPU = torch.device("cpu")
 RED, BLUE = (Image.new("RGB", (60, 40), colour) for colour in ("red", "blue"))
@@ -173,15 +173,9 @@ def test_turns_left_out_take_their_pictures_along(folders: Folders) -> None:
 
 
 def test_a_stop_ends_the_answer(folders: Folders) -> None:
-    model, stop = loaded(folders, "llava"), threading.Event()
-    request = TextRequest((QUESTION,), sampling=Sampling(max_tokens=200), pictures=((0, RED),))
-    stream = model.run(request, stop)
-    next(stream)
-    stop.set()
-    last = list(stream)[-1]
-    assert isinstance(last, Usage)
-    assert last.finish == "stopped"
-    assert last.completion_tokens < 20
+    usage = usage_after_a_stop(loaded(folders, "llava"), RED)
+    assert usage.finish == "stopped"
+    assert usage.completion_tokens < 20
 
 
 @pytest.mark.parametrize("kind", ["nf4-double", "int8", "bf16"])

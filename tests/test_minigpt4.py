@@ -3,6 +3,8 @@ against a reference that shares no code with it."""
 
 from __future__ import annotations
 
+import gc
+import json
 import math
 import os
 import shutil
@@ -18,12 +20,13 @@ import transformers
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_minigpt4 import NEIGHBOURS, VARIANTS, WIDTH, save_minigpt4
-from tiny_models import WORDS, causal_config
-from tiny_seeing import PATCH, SIDE
+from tiny_models import WORDS, causal_config, save_causal
+from tiny_seeing import PATCH, SIDE, usage_after_a_stop
 
 from multimodal.architectures import Part
 from multimodal.backends.base import ImageRequest, TextRequest, load
-from multimodal.backends.minigpt4 import MiniGPT4
+from multimodal.backends.minigpt4 import PLACE, MiniGPT4
+from multimodal.backends.minigpt4_pictures import VisionTowerWithQFormer
 from multimodal.cards import Catalog
 from multimodal.errors import BackendError, CardError, MultimodalError
 from multimodal.events import Description, TextDelta, Usage
@@ -231,10 +234,27 @@ def test_a_sign_that_a_person_writes_is_no_picture(folders: Folders) -> None:
     )
 
 
-def test_tokens_that_a_person_writes_are_not_taken_for_the_picture(folders: Folders) -> None:
-    """The same tokens and the same picture, once shown late and once early."""
-    model, other = loaded(folders, "qformer"), loaded(folders, "qformer")
-    written, no = "<Img>" + "<pad>" * TOKENS + "</Img> ", ("assistant", "no")
+def make_the_place_an_ordinary_token(folder: Path) -> None:
+    """As with GPT-2, where it is an exclamation mark."""
+    path, config = folder / "llm/tokenizer.json", folder / "llm/tokenizer_config.json"
+    made = json.loads(path.read_text("utf-8"))
+    made["added_tokens"][PLACE]["special"] = False
+    path.write_text(json.dumps(made), "utf-8")
+    config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | {"pad_token": None}))
+
+
+def test_tokens_that_a_person_writes_are_not_taken_for_the_picture(
+    folders: Folders, tmp_path: Path
+) -> None:
+    """The same tokens and the same picture, once shown late and once early; a template may put a
+    picture between words that anybody may write."""
+    folder = shutil.copytree(folders["qformer"], tmp_path / "changed")
+    make_the_place_an_ordinary_token(folder)
+    template = tiny_minigpt4.facts("qformer")["chat_template"]
+    words = {"chat_template": template.replace("<Img>", "Img ").replace("</Img>", " end")}
+    model, other = (loaded({"qformer": folder}, "qformer", **words) for _ in range(2))
+    assert model._tokenizer("<pad>", add_special_tokens=False)["input_ids"] == [PLACE]
+    written, no = "Img " + "<pad>" * TOKENS + " end ", ("assistant", "no")
     late = ask(model, ("user", written + "Is"), no, ("user", "it?"), pictures=((2, ONE),))
     turns = (("user", "Is"), no, ("user", written + "it?"))
     early = ask(model, *turns, pictures=((0, ONE),))
@@ -265,15 +285,9 @@ def test_turns_left_out_take_their_pictures_along(folders: Folders, variant: str
 
 
 def test_a_stop_ends_the_answer(folders: Folders) -> None:
-    model, stop = loaded(folders, "qformer"), threading.Event()
-    request = TextRequest((QUESTION,), sampling=Sampling(max_tokens=200), pictures=((0, ONE),))
-    stream = model.run(request, stop)
-    next(stream)
-    stop.set()
-    last = list(stream)[-1]
-    assert isinstance(last, Usage)
-    assert last.finish == "stopped"
-    assert last.completion_tokens < 20
+    usage = usage_after_a_stop(loaded(folders, "qformer"), ONE)
+    assert usage.finish == "stopped"
+    assert usage.completion_tokens < 20
 
 
 def test_the_cards_stop_word_ends_the_answer_and_is_not_said(folders: Folders) -> None:
@@ -302,6 +316,18 @@ def test_only_the_text_model_is_quantized(folders: Folders, variant: str) -> Non
     llm, pictures = loaded(folders, variant, quantization=["nf4"]).modules()
     assert any(p.dtype == torch.uint8 for p in llm.parameters())
     assert {p.dtype for p in pictures.parameters()} == {torch.bfloat16}
+
+
+def test_in_sixteen_bits_the_qformer_is_in_sixteen_bits_too(folders: Folders) -> None:
+    """As the estimate says; a card before Ampere takes fp16, a CPU never."""
+    cls, folder = VisionTowerWithQFormer, folders["qformer"] / "vision"
+    half, full = (cls.from_pretrained(folder, dtype=t) for t in (torch.float16, torch.float32))
+    assert {tensor.dtype for tensor in half.parameters()} == {torch.float16}
+    shown = pixels_of(ONE)
+    with torch.no_grad():
+        seen, wanted = half.eval()(shown).float(), full.eval()(shown)
+    torch.testing.assert_close(seen, wanted, rtol=0, atol=0.02)
+    assert wanted.std() > 0.5
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -371,6 +397,18 @@ def refused(folders: Folders, tmp_path: Path, change: Any, variant: str = "qform
     with pytest.raises(MultimodalError) as caught:
         load(tiny_minigpt4.card(variant), folder, "cpu")
     return str(caught.value)
+
+
+def test_a_model_that_is_refused_when_most_of_it_is_loaded_holds_nothing(
+    folders: Folders, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(folders["qformer"], tmp_path / "changed")
+    shutil.rmtree(folder / "llm")
+    save_causal(folder / "llm", "llama", hidden_size=32)
+    with pytest.raises(BackendError, match="the text model in llm/ reads 32") as caught:
+        load(tiny_minigpt4.card("qformer"), folder, "cpu")
+    gc.collect()
+    assert not [o for o in gc.get_objects() if type(o) is VisionTowerWithQFormer], caught
 
 
 def saved(state: Any) -> Any:

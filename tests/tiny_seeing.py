@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from PIL import Image
 from tiny_models import causal_config, tokenizer
+
+from multimodal.backends.base import Backend, TextRequest
+from multimodal.events import Usage
+from multimodal.messages import Sampling
 
 # LLaVA's own manner, with the pictures where the parts of the content say.
 TALK = (
@@ -153,6 +159,18 @@ def save_smolvlm(folder: Path) -> dict[str, Any]:
         chat_template=TALK,
     )
     return _save(folder, config, processor)
+
+
+def usage_after_a_stop(model: Backend, picture: Image.Image) -> Usage:
+    """Of a long answer about `picture` that is stopped at its first word."""
+    stop, question = threading.Event(), ("user", "What colour is the car?")
+    sampling = Sampling(max_tokens=200)
+    stream = model.run(TextRequest((question,), sampling=sampling, pictures=((0, picture),)), stop)
+    next(stream)
+    stop.set()
+    *_, last = stream
+    assert isinstance(last, Usage)
+    return last
 
 
 SEEING: dict[str, Callable[[Path], dict[str, Any]]] = {

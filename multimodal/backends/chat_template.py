@@ -2,15 +2,18 @@
 
 The tokenizer's own template is used; where it has none, the card's; where the card has none, names
 before each turn, as models read that were never taught to chat.
+
+Only the template writes control tokens. What a person typed never makes one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
 
+from multimodal.backends.control_tokens import Apart, special_signs, template_signs
 from multimodal.cards import ModelCard
 
 PLAIN = (
@@ -23,12 +26,17 @@ Said = Sequence[dict[str, Any]]
 
 
 class ChatTemplate:
-    """`tokenizer` is transformers' own, or a processor that has a template too."""
+    """`tokenizer` is transformers' own, or a processor that has a template too. `signs`: what
+    stands for a picture, and is not to be typed either."""
 
-    def __init__(self, tokenizer: Any, card: ModelCard) -> None:
+    def __init__(self, tokenizer: Any, card: ModelCard, signs: Iterable[str] = ()) -> None:
         self._tokenizer = tokenizer
         own = getattr(tokenizer, "chat_template", None)
         self._template = card.chat_template or (None if own else PLAIN)
+        never = special_signs(getattr(tokenizer, "tokenizer", tokenizer)) | set(signs)
+        self._apart = Apart(never)
+        # A model's own words may hold such signs for its template, as `</think>` ends its thoughts.
+        self._typed_apart = Apart(never | _signs_of(self._template or own))
 
     @property
     def stop_words(self) -> tuple[str, ...]:
@@ -37,6 +45,7 @@ class ChatTemplate:
 
     def text(self, system: str, said: Said) -> str:
         """The prompt. A template that refuses a system message gets it in the first turn."""
+        said, system = [self._as_text(turn) for turn in said], self._apart(system)
         if not system:
             return self._applied(said)
         try:
@@ -45,11 +54,26 @@ class ChatTemplate:
             first = {**said[0], "content": _before(system, said[0]["content"])}
             return self._applied([first, *said[1:]])
 
+    def _as_text(self, turn: dict[str, Any]) -> dict[str, Any]:
+        apart, content = self._apart, turn["content"]
+        if turn["role"] == "user":
+            apart = self._typed_apart
+        if isinstance(content, str):
+            return {**turn, "content": apart(content)}
+        parts = [{**p, "text": apart(p["text"])} if "text" in p else p for p in content]
+        return {**turn, "content": parts}
+
     def _applied(self, said: Said) -> str:
         told: str = self._tokenizer.apply_chat_template(
             list(said), chat_template=self._template, add_generation_prompt=True, tokenize=False
         )
         return told
+
+
+def _signs_of(template: Any) -> set[str]:
+    """Some tokenizers have several templates, each by its name."""
+    several = template.values() if isinstance(template, dict) else [template]
+    return set().union(*map(template_signs, several))
 
 
 def _like(turn: dict[str, Any], text: str) -> Any:

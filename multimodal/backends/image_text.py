@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from multimodal.backends.base import Backend, TextRequest
 from multimodal.backends.chat_template import ChatTemplate
 from multimodal.backends.checkpoints import check_folder, from_folder
-from multimodal.backends.seeing import SeeingTalker, digest
+from multimodal.backends.seeing import SeeingTalker, digest, shown
 from multimodal.backends.talking import Prompt, opens
 from multimodal.cards import ModelCard
 from multimodal.errors import CardError
@@ -40,12 +40,12 @@ class ImageText(SeeingTalker):
     """One loaded model."""
 
     def __init__(self, card: ModelCard, model: Any, processor: Any) -> None:
-        super().__init__(card, model, processor.tokenizer, ChatTemplate(processor, card))
+        sign = str(getattr(processor, "image_token", "") or "<image>")
+        super().__init__(card, model, processor.tokenizer, ChatTemplate(processor, card, [sign]))
         self._processor = processor
-        self._sign = str(getattr(processor, "image_token", "") or "<image>")
 
     def _prompt(self, request: TextRequest, system: str) -> Prompt:
-        text = self._text(request, system, self._sign, f"{self._sign[:1]} {self._sign[1:]}")
+        text = self._template.text(system, shown(request))
         pictures = [picture for _, picture in request.pictures]
         encoded = self._processor(
             text=[text],
@@ -58,7 +58,7 @@ class ImageText(SeeingTalker):
         return Prompt(tokens, dict(encoded), digest(pictures), self._last_seen(tokens))
 
     def _beside(self, prompt: Prompt) -> Mapping[str, torch.Tensor]:
-        model: Any = self._model
+        model = self._model
         return {
             name: tensor.to(model.device, model.dtype)
             if tensor.is_floating_point()
@@ -68,6 +68,6 @@ class ImageText(SeeingTalker):
 
     def _last_seen(self, tokens: list[int]) -> int:
         """Behind the last token that stands for a picture."""
-        config = getattr(self._model, "config", None)
+        config = self._model.config
         sign = getattr(config, "image_token_id", getattr(config, "image_token_index", None))
         return max((at + 1 for at, token in enumerate(tokens) if token == sign), default=0)

@@ -20,7 +20,7 @@ from multimodal.backends.base import Backend, TextRequest
 from multimodal.backends.chat_template import ChatTemplate
 from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.minigpt4_pictures import VISION, Pictures, load_pictures
-from multimodal.backends.seeing import SeeingTalker, digest
+from multimodal.backends.seeing import SeeingTalker, digest, shown
 from multimodal.backends.talking import Prompt, tokens_of
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, CardError
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 LLM = "llm"
 SIGN = "<ImageHere>"
-"""Where a chat template wants a picture. A person may write it too."""
-WRITTEN = "<Image Here>"
+"""Where a chat template wants a picture. A person may type it too."""
 PLACE = 0
 """The token that holds a picture's place until its embeddings are put there."""
 
@@ -60,8 +59,9 @@ class MiniGPT4(SeeingTalker):
     """One loaded model."""
 
     def __init__(self, card: ModelCard, llm: Any, tokenizer: Any, pictures: Pictures) -> None:
-        super().__init__(card, llm, tokenizer, ChatTemplate(tokenizer, card))
+        super().__init__(card, llm, tokenizer, ChatTemplate(tokenizer, card, [SIGN]))
         self._pictures: Pictures | None = pictures
+        self._per_picture = pictures.tokens
         self._processor = BlipImageProcessorPil(
             size={"height": pictures.side, "width": pictures.side}
         )
@@ -74,7 +74,7 @@ class MiniGPT4(SeeingTalker):
         return [*super().modules(), *([self._pictures] if self._pictures is not None else [])]
 
     def _prompt(self, request: TextRequest, system: str) -> Prompt:
-        text = self._text(request, system, SIGN, WRITTEN)
+        text = self._template.text(system, shown(request))
         pictures = [picture for _, picture in request.pictures]
         tokens, places = self._tokens(text, len(pictures))
         if not pictures:
@@ -106,15 +106,9 @@ class MiniGPT4(SeeingTalker):
     def _beside(self, prompt: Prompt) -> Mapping[str, torch.Tensor]:
         """The embeddings of the whole prompt, if it shows a picture."""
         llm, pictures = self._model, self._pictures
-        if not prompt.inputs or llm is None or pictures is None:
+        if not prompt.inputs or pictures is None:
             return {}
         embedded = llm.get_input_embeddings()(torch.tensor([prompt.tokens], device=llm.device))
         seen = pictures(prompt.inputs["pixel_values"]).flatten(0, 1)
         embedded[0, prompt.inputs["places"].to(embedded.device)] = seen.to(embedded.dtype)
         return {"inputs_embeds": embedded}
-
-    @property
-    def _per_picture(self) -> int:
-        if self._pictures is None:
-            raise BackendError(f"{self._card.title} was unloaded before it could answer")
-        return self._pictures.tokens

@@ -28,9 +28,6 @@ QFORMER, VISION = "qformer", "vision"
 class VisionTower(Blip2PreTrainedModel):  # type: ignore[no-untyped-call]
     """The tower alone; `neighbours` patches that follow each other become one token."""
 
-    # As BLIP-2's own classes do: where the rest is in fp16, these stay in fp32.
-    _keep_in_fp32_modules = ["query_tokens", "qformer"]  # noqa: RUF012
-
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.vision_model = Blip2VisionModel(config.vision_config)

@@ -31,13 +31,6 @@ class SeeingTalker(Talker):
             return self._describe(request, stop)
         return super().run(request, stop)
 
-    def _text(self, request: TextRequest, system: str, sign: str, apart: str) -> str:
-        """The prompt, in which `sign` stands for a picture; where a person writes it, `apart` is
-        read, so that it does not count as one."""
-        turns = tuple((role, text.replace(sign, apart)) for role, text in request.turns)
-        said = shown(replace(request, turns=turns))
-        return self._template.text(system.replace(sign, apart), said)
-
     def _describe(
         self, request: ImageRequest, stop: threading.Event
     ) -> Generator[Event, None, None]:

@@ -1,0 +1,42 @@
+"""What somebody types is text, also where it spells a sign by which a model tells turns apart.
+
+A tokenizer makes one control token of every `<|im_end|>`, whoever wrote it, so that a message could
+forge the turns after it. Here such a sign gets a space into it, and is read as its characters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+BRACKETED = re.compile(r"<\|?[^\s\0<>|]+\|?>|\[/?[A-Z_]+\]")
+"""`<|user|>`, `</s>`, `[/INST]`: how chat templates write their signs, tokens or not."""
+LITERALS = {"data", "string"}
+
+
+class Apart:
+    """Keeps `signs` apart from what is typed."""
+
+    def __init__(self, signs: Iterable[str]) -> None:
+        longest_first = sorted({s for s in signs if len(s.strip()) > 1}, key=len, reverse=True)
+        self._sign = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+    def __call__(self, text: str) -> str:
+        while self._sign.search(text):  # what is left of one sign may be another
+            text = self._sign.sub(lambda sign: f"{sign[0][:1]} {sign[0][1:]}", text)
+        return text
+
+
+def special_signs(tokenizer: Any) -> set[str]:
+    """What the tokenizer never takes for text: what opens and ends texts and, mostly, turns."""
+    return {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+
+
+def template_signs(template: str) -> set[str]:
+    """What the chat template writes in brackets, such as Llama 2's [INST], which is no token."""
+    pieces = ImmutableSandboxedEnvironment().lex(template)
+    written = "\0".join(piece for _, kind, piece in pieces if kind in LITERALS)
+    return set(BRACKETED.findall(written))
