@@ -387,7 +387,7 @@ def test_a_decoder_that_overflows_in_half_precision_draws_without_a_copy_of_it()
     """diffusers would turn it to fp32 and back, which leaves the weights in new storages."""
     made = tiny.pipeline("sdxl")
     side = made.unet.config.sample_size
-    # PyTorch 2.10 draws other noise in fp16 than in fp32.
+    # Before 2.12, PyTorch draws other noise in fp16 than in fp32.
     seven = torch.Generator().manual_seed(7)
     noise = torch.randn(1, made.unet.config.in_channels, side, side, generator=seven)
     exact = plain(made, latents=noise)

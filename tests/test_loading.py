@@ -1,4 +1,4 @@
-"""A model that cannot be loaded: what is said, and what is left of it."""
+"""A model that was loaded, or could not be: what it holds, and what is said once it is gone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from multimodal.backends.base import load
+from multimodal.backends.loaded import Loaded
 from multimodal.cards import Catalog, ModelCard
 from multimodal.errors import BackendError, CardError, DeviceFullError, MultimodalError
 
@@ -67,3 +68,19 @@ def test_an_unknown_family_is_named(catalog: Catalog, tmp_path: Path) -> None:
     card = catalog.card("whisper-base").model_copy(update={"family": "unheard_of"})
     with pytest.raises(CardError, match="there is no backend for the family 'unheard_of'"):
         load(card, tmp_path, "cpu")
+
+
+def test_an_unloaded_model_is_gone_and_says_so(catalog: Catalog) -> None:
+    model = torch.nn.Linear(2, 2)
+    there, loaded = weakref.ref(model), Loaded(catalog.card("whisper-base"), model)
+    del model
+    assert loaded.modules() == [there()]
+    loaded.close()
+    assert there() is None
+    assert loaded.modules() == []
+    with pytest.raises(BackendError, match="Whisper base was unloaded before it could answer"):
+        _ = loaded._model
+
+
+def test_a_model_of_another_engine_has_nothing_that_could_be_moved(catalog: Catalog) -> None:
+    assert Loaded(catalog.card("whisper-base"), object()).modules() == []
