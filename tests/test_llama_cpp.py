@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from multimodal.backends.base import Backend, TextRequest, load
+from multimodal.backends.gguf_files import GgufFiles
 from multimodal.backends.llama_cpp import parameters
 from multimodal.backends.trimming import surplus_turns
 from multimodal.cards import Catalog
@@ -227,7 +228,7 @@ def test_layers_go_to_the_card_as_the_model_card_says(catalog: Catalog) -> None:
     card = catalog.card(NAME)
     some = card.model_copy(update={"engine": {**card.engine, "gpu_layers": 12}})
     given = [
-        parameters(model, 512, Path("model.gguf"), device).n_gpu_layers
+        parameters(model, 512, GgufFiles(Path("model.gguf")), device).n_gpu_layers
         for model, device in ((card, "cpu"), (card, "cuda"), (some, "cuda"), (some, "cpu"))
     ]
     assert given[0] == given[3] == 0

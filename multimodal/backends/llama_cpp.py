@@ -1,4 +1,5 @@
-"""GGUF text models on llama.cpp, in process, through xllamacpp.
+"""GGUF models on llama.cpp, in process, through xllamacpp: text models, and with a projector
+(mmproj) models that see and talk.
 
 The engine keeps `concurrency` slots over one key-value cache of `context_tokens` x `concurrency`
 tokens, so every conversation has its full context whatever the others do. A slot that still holds
@@ -6,8 +7,11 @@ the beginning of a conversation computes only what is new; a prompt cache in hos
 conversations whose slot went to somebody else.
 
 The engine counts the prompt before it reads it. A conversation that is too long loses its oldest
-turns, a quarter of a context at a time so that the cached beginning stays the same for many turns,
-and the person is told. A single message that is too long is refused.
+turns with their pictures, a quarter of a context at a time so that the cached beginning stays the
+same for many turns, and the person is told. A single message that is too long is refused.
+
+A stop takes effect between two batches of a prompt; a picture, or a tile of one, is looked at to
+its end.
 """
 
 from __future__ import annotations
@@ -22,12 +26,15 @@ from typing import Any
 
 import xllamacpp
 
-from multimodal.backends.base import Backend, TextRequest, cores, stream
+from multimodal.backends.base import Backend, ImageRequest, TextRequest, cores, stream
+from multimodal.backends.describing import described
+from multimodal.backends.gguf_files import GgufFiles, gguf_files, refusal
+from multimodal.backends.llama_cpp_pictures import as_messages, length, pictures_in
 from multimodal.backends.sampling import settled
 from multimodal.backends.trimming import left_out, surplus_turns, too_long
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
-from multimodal.events import Event, Progress, TextDelta, Usage
+from multimodal.events import Event, Notice, Progress, TextDelta, Usage
 from multimodal.messages import Finish
 
 SILENT = -1
@@ -35,24 +42,31 @@ ALL = 999
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
-    """Load the one GGUF file in `files`. Raises BackendError where llama.cpp refuses it."""
-    found = sorted(files.glob("*.gguf"))
-    if not found:
-        raise BackendError(f"{card.title}: there is no .gguf file in {files}")
+    """Load the GGUF file in `files`, and its projector where the card is of a model that sees.
+    Raises BackendError where they are not there, or llama.cpp refuses them."""
     if card.context_tokens is None:
         raise BackendError(f"{card.title}: its card does not say how many tokens it reads")
-    params = parameters(card, card.context_tokens, found[0], device)
-    return LlamaCpp(card, card.context_tokens, params)
+    found = gguf_files(card, files)
+    try:
+        server = xllamacpp.Server(parameters(card, card.context_tokens, found, device))
+    except RuntimeError as error:
+        reason = refusal(found)
+        raise BackendError(f"{card.title} could not be loaded: {reason}.") from error
+    return LlamaCpp(card, card.context_tokens, server)
 
 
 def parameters(
-    card: ModelCard, context_tokens: int, path: Path, device: str
+    card: ModelCard, context_tokens: int, files: GgufFiles, device: str
 ) -> xllamacpp.CommonParams:
     """On a card, `engine.gpu_layers` of the model's layers lie there, all unless the card says; it
     takes an xllamacpp that was built for CUDA, which the one on PyPI is not."""
     threads = int(card.engine.get("threads", 0)) or cores()
     params = xllamacpp.CommonParams()
-    params.model.path = str(path)
+    params.model.path = str(files.language)
+    params.chat_template = card.chat_template
+    if files.projector is not None:
+        params.mmproj.path = str(files.projector)
+    params.mmproj_use_gpu = device == "cuda"
     params.n_ctx = context_tokens * card.concurrency
     params.n_parallel = card.concurrency
     params.kv_unified = True
@@ -71,18 +85,21 @@ def parameters(
 class LlamaCpp:
     """One loaded GGUF model; thread-safe up to the card's `concurrency`."""
 
-    def __init__(
-        self, card: ModelCard, context_tokens: int, params: xllamacpp.CommonParams
-    ) -> None:
+    def __init__(self, card: ModelCard, context_tokens: int, server: xllamacpp.Server) -> None:
         self._card = card
         self._context_tokens = context_tokens
-        self._server: xllamacpp.Server | None = xllamacpp.Server(params)
+        self._server: xllamacpp.Server | None = server
 
-    def run(self, request: TextRequest, stop: threading.Event) -> Generator[Event, None, None]:
-        """Yield Progress while the prompt is read, TextDelta per token, then one Usage.
+    def run(
+        self, request: TextRequest | ImageRequest, stop: threading.Event
+    ) -> Generator[Event, None, None]:
+        """Yield Progress while the prompt is read, TextDelta per token, then one Usage; of one
+        picture that is described for another model, the Description at the end.
 
         Raises PromptError when the newest message alone exceeds the context.
         """
+        if isinstance(request, ImageRequest):
+            return described(request, lambda asked: self.run(asked, stop))
         return stream(lambda emit, stopped: self._answer(request, emit, stopped), stop)
 
     def close(self) -> None:
@@ -99,12 +116,14 @@ class LlamaCpp:
         context = min(self._context_tokens, request.context_tokens or self._context_tokens)
         body = self._body(request, context)
         room = context - body["max_tokens"]
+        dropped, notice = 0, None
         while True:
-            attempt = _Attempt(emit, stopped, room)
+            attempt = _Attempt(emit, stopped, room, notice)
             self._server.handle_chat_completions(body, attempt.receive)
             if not attempt.too_long:
                 break
-            self._drop_oldest(body, attempt.prompt_tokens, context, emit)
+            dropped += self._drop_oldest(body, attempt.prompt_tokens, context)
+            notice = left_out(self._card, dropped, context)
         if attempt.error:
             raise BackendError(f"{self._card.title} failed: {attempt.error}")
         emit(attempt.usage(stopped(), body["seed"]))
@@ -112,10 +131,9 @@ class LlamaCpp:
     def _body(self, request: TextRequest, context_tokens: int) -> dict[str, Any]:
         chosen = settled(request.sampling, self._card, context_tokens)
         system = request.system_prompt or self._card.system_prompt
-        messages = [{"role": "system", "content": system}] if system else []
-        messages += [{"role": role, "content": text} for role, text in request.turns]
+        opening = [{"role": "system", "content": system}] if system else []
         return {
-            "messages": messages,
+            "messages": [*opening, *as_messages(request, self._card)],
             "stream": True,
             "cache_prompt": True,
             "return_progress": True,
@@ -127,32 +145,30 @@ class LlamaCpp:
             "stop": list(chosen.stop),
         }
 
-    def _drop_oldest(
-        self,
-        body: dict[str, Any],
-        prompt_tokens: int,
-        context_tokens: int,
-        emit: Callable[[Event], None],
-    ) -> None:
-        messages: list[dict[str, str]] = body["messages"]
+    def _drop_oldest(self, body: dict[str, Any], prompt_tokens: int, context_tokens: int) -> int:
+        """Leave out the oldest turns; how many."""
+        messages: list[dict[str, Any]] = body["messages"]
         system = 1 if messages[0]["role"] == "system" else 0
         turns = messages[system:]
         if len(turns) <= 2:
-            raise too_long(self._card, prompt_tokens, context_tokens)
-        lengths = [len(turn["content"]) for turn in turns]
+            shown = sum(pictures_in(turn["content"]) for turn in turns)
+            raise too_long(self._card, prompt_tokens, context_tokens, shown)
+        lengths = [length(turn["content"], self._card) for turn in turns]
         room = context_tokens - body["max_tokens"]
         dropped = surplus_turns(lengths, prompt_tokens, room, context_tokens // 4)
         body["messages"] = messages[:system] + turns[dropped:]
-        emit(left_out(self._card, dropped, context_tokens))
+        return dropped
 
 
 @dataclass
 class _Attempt:
-    """One request as its chunks arrive; `receive` returns True to make the engine stop."""
+    """One request as its chunks arrive; `receive` returns True to make the engine stop. `notice`
+    is told once the prompt is known to fit."""
 
     emit: Callable[[Event], None]
     stopped: Callable[[], bool]
     room: int
+    notice: Notice | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0
     pieces: int = 0
@@ -202,6 +218,9 @@ class _Attempt:
     def _counted(self, progress: dict[str, int]) -> bool:
         self.prompt_tokens, self.cached_tokens = progress["total"], progress["cache"]
         self.too_long = self.prompt_tokens > self.room
+        if self.notice is not None and not self.too_long:
+            self.emit(self.notice)
+            self.notice = None
         return self.too_long
 
     def _report(self, progress: dict[str, Any]) -> None:

@@ -6,18 +6,16 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Generator
-from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from multimodal.backends.base import ImageRequest, TextRequest
+from multimodal.backends.describing import DESCRIBE, described
 from multimodal.backends.talking import Talker
-from multimodal.events import Description, Event, TextDelta
+from multimodal.events import Event
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-DESCRIBE = "Describe this picture."
 
 
 class SeeingTalker(Talker):
@@ -27,24 +25,10 @@ class SeeingTalker(Talker):
         self, request: TextRequest | ImageRequest, stop: threading.Event
     ) -> Generator[Event, None, None]:
         """Answer a conversation with pictures, or describe one picture for another model."""
+        talk = super().run
         if isinstance(request, ImageRequest):
-            return self._describe(request, stop)
-        return super().run(request, stop)
-
-    def _describe(
-        self, request: ImageRequest, stop: threading.Event
-    ) -> Generator[Event, None, None]:
-        question = request.question or DESCRIBE
-        asked = TextRequest((("user", question),), pictures=((0, request.image),))
-        words: list[str] = []
-        with closing(super().run(asked, stop)) as events:
-            for event in events:
-                if isinstance(event, TextDelta):
-                    words.append(event.text)
-                else:
-                    yield event
-        seen = "".join(words).strip()
-        yield Description(replace(request.part, description=seen), seen)
+            return described(request, lambda asked: talk(asked, stop))
+        return talk(request, stop)
 
 
 def shown(request: TextRequest) -> list[dict[str, Any]]:

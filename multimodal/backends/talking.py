@@ -97,7 +97,7 @@ class Talker(Loaded[Any], ABC):
         total = 0
         while (count := len((prompt := self._prompt(request, system)).tokens)) > room:
             if len(request.turns) <= 2:
-                raise too_long(self._card, count, context)
+                raise too_long(self._card, count, context, len(request.pictures))
             lengths = [len(text) for _, text in request.turns]
             dropped = surplus_turns(lengths, count, room, context // 4)
             kept = tuple((at - dropped, seen) for at, seen in request.pictures if at >= dropped)

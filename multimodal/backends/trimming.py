@@ -30,11 +30,14 @@ def surplus_turns(lengths: Sequence[int], prompt_tokens: int, room: int, block: 
     return dropped
 
 
-def too_long(card: ModelCard, prompt_tokens: int, context_tokens: int) -> PromptError:
-    """For a single message that exceeds the context."""
+def too_long(
+    card: ModelCard, prompt_tokens: int, context_tokens: int, pictures: int = 0
+) -> PromptError:
+    """For a single message that exceeds the context, the `pictures` it shows counted in."""
+    fewer = ", show fewer pictures at once" if pictures > 1 else ""
     return PromptError(
         f"This message is {prompt_tokens:,} tokens long and {card.title} reads "
-        f"{context_tokens:,}. Shorten it, or send it in parts."
+        f"{context_tokens:,}. Shorten it{fewer}, or send it in parts."
     )
 
 
