@@ -1,0 +1,70 @@
+"""A conversation with pictures as llama.cpp reads it.
+
+Pictures go in as data: URIs that are made here from pixels, and what a person types goes in as
+text alone, so nothing anybody writes can make the engine fetch an address or open a file. The
+engine's sign for a picture is drawn by chance at its start; text cannot stand for one either.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING, Any
+
+from multimodal.backends.base import TextRequest
+from multimodal.backends.describing import DESCRIBE
+from multimodal.cards import ModelCard
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PICTURE_TOKENS = 576
+"""Of LLaVA 1.5; a card says otherwise with `engine.picture_tokens`."""
+CHARACTERS_PER_TOKEN = 4
+
+Content = str | list[dict[str, Any]]
+
+
+def as_messages(request: TextRequest, card: ModelCard) -> list[dict[str, Any]]:
+    """The turns, each with the pictures it shows before its words. `engine.after_picture` of the
+    card stands behind each picture, where the model was trained so."""
+    after = str(card.engine.get("after_picture", ""))
+    return [
+        {"role": role, "content": _content(text, _shown(request, turn), after)}
+        for turn, (role, text) in enumerate(request.turns)
+    ]
+
+
+def length(content: Content, card: ModelCard) -> int:
+    """In characters, a picture as many as would take its tokens."""
+    if isinstance(content, str):
+        return len(content)
+    picture = int(card.engine.get("picture_tokens", PICTURE_TOKENS)) * CHARACTERS_PER_TOKEN
+    return sum(len(part["text"]) if "text" in part else picture for part in content)
+
+
+def pictures_in(content: Content) -> int:
+    return 0 if isinstance(content, str) else sum("image_url" in part for part in content)
+
+
+def _shown(request: TextRequest, turn: int) -> list[Image]:
+    return [picture for at, picture in request.pictures if at == turn]
+
+
+def _content(text: str, pictures: list[Image], after: str) -> Content:
+    """The engine puts a new line between two texts, but none beside a picture: so what is between
+    two pictures is a text of its own, and what is behind the last one begins the words."""
+    if not pictures:
+        return text
+    parts: list[dict[str, Any]] = []
+    for picture in pictures:
+        if parts and after:
+            parts.append({"type": "text", "text": after})
+        parts.append({"type": "image_url", "image_url": {"url": _data_uri(picture)}})
+    return [*parts, {"type": "text", "text": after + (text or DESCRIBE)}]
+
+
+def _data_uri(picture: Image) -> str:
+    png = io.BytesIO()
+    picture.convert("RGB").save(png, "PNG", compress_level=1)
+    return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
