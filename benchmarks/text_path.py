@@ -21,6 +21,7 @@ from pathlib import Path
 
 import xllamacpp
 
+from multimodal.backends.gguf_files import GgufFiles
 from multimodal.backends.llama_cpp import parameters
 from multimodal.build import build
 from multimodal.events import Done, TextDelta
@@ -77,7 +78,8 @@ class Bench:
         self.card = self.program.catalog.card(CARD)
         files = self.program.weights.ensure(self.card)
         assert self.card.context_tokens is not None
-        params = parameters(self.card, self.card.context_tokens, files / "model.gguf", "cpu")
+        found = GgufFiles(files / "model.gguf")
+        params = parameters(self.card, self.card.context_tokens, found, "cpu")
         self.server = xllamacpp.Server(params)
         self.bare(0)
         self.whole(asked(0))

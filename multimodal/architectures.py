@@ -56,10 +56,15 @@ class Modules(Facts):
 
 
 class Gguf(Facts):
-    """A text model in a GGUF file: `config` as transformers knows it, bytes as llama.cpp packs."""
+    """A model in a GGUF file: `config` as transformers knows it, bytes as llama.cpp packs.
+
+    `projector`: for a model that sees, how the second file (mmproj) is packed, which holds its
+    vision tower and what leads from there to the text model.
+    """
 
     kind: Literal["gguf"]
     config: Mapping[str, Any]
+    projector: str | None = None
     runtime_bytes: NonNegativeInt = 0
 
 

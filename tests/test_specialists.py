@@ -21,6 +21,7 @@ from tiny_specialists import BUDGET, save_specialists
 
 from multimodal.build import Program, build
 from multimodal.chats import Chats, Draft
+from multimodal.memory.footprint import footprint
 from multimodal.messages import Controls, Outcome, Sampling
 from multimodal.settings import read_settings
 from multimodal.web.desk import Desk
@@ -107,6 +108,22 @@ def test_minigpt4_is_chosen_talks_about_the_picture_and_takes_its_turn(
     assert same.reply.text == last.reply.text != ""
 
 
+def test_a_gguf_model_with_its_projector_is_chosen_talks_about_the_picture_and_takes_its_turn(
+    program: Program, red: Path
+) -> None:
+    answers(program, "What is this?", red)
+    last, outcome = answers(program, "What is this?", red, model="tiny-gguf")
+    assert models_of(outcome) == ["tiny-gguf"]
+    assert outcome.timings[0].evicted == ("tiny-llava",)
+    assert outcome.prompt_tokens > 16
+    answers(program, "What is this?", red)
+    same, again = answers(program, "What is this?", red, model="tiny-gguf")
+    assert again.timings[0].evicted == ("tiny-llava",)
+    assert same.reply.text == last.reply.text != ""
+    held = {entry.card: entry.size_bytes for entry in program.memory.snapshot().held}
+    assert held["tiny-gguf"] == footprint(program.catalog.card("tiny-gguf")).resident
+
+
 def test_a_text_model_that_was_chosen_is_told_what_the_seeing_one_saw(
     program: Program, red: Path
 ) -> None:
@@ -149,12 +166,12 @@ def test_openai_clients_reach_every_specialist(checkpoints: Path, red: Path) -> 
             model="auto", messages=[{"role": "user", "content": asked}]
         )
         assert seen.choices[0].message.content
-        name = "tiny-minigpt4-qformer"
-        again = client.chat.completions.create(
-            model=name, messages=[{"role": "user", "content": asked}]
-        )
-        assert again.model == name
-        assert again.choices[0].message.content
+        for name in ("tiny-minigpt4-qformer", "tiny-gguf"):
+            again = client.chat.completions.create(
+                model=name, messages=[{"role": "user", "content": asked}]
+            )
+            assert again.model == name
+            assert again.choices[0].message.content
         streamed = client.chat.completions.create(
             model="tiny-gpt2",
             messages=[{"role": "user", "content": "Is it red?"}],

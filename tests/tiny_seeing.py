@@ -56,10 +56,11 @@ def _save(folder: Path, config: dict[str, Any], processor: Any) -> dict[str, Any
     return config
 
 
-def save_llava(folder: Path) -> dict[str, Any]:
+def save_llava(folder: Path, **text: Any) -> dict[str, Any]:
+    """`text`: what its text model has otherwise."""
     config = {
         "model_type": "llava",
-        "text_config": causal_config("llama"),
+        "text_config": causal_config("llama", **text),
         "vision_config": {"model_type": "clip_vision_model", "projection_dim": 64, **VISION},
         "image_token_id": IMAGE,
         "image_seq_length": (SIDE // PATCH) ** 2,
@@ -139,17 +140,19 @@ def save_instruct_blip(folder: Path) -> dict[str, Any]:
     return _save(folder, config, processor)
 
 
+SMOLVLM = {
+    "model_type": "idefics3",
+    "text_config": causal_config("llama"),
+    "vision_config": VISION,
+    "image_token_id": IMAGE,
+    "scale_factor": 2,
+    "pad_token_id": 0,
+}
+
+
 def save_smolvlm(folder: Path) -> dict[str, Any]:
     """SmolVLM's first models are Idefics3 by their config.json."""
     signs = ("<fake_token_around_image>", "<end_of_utterance>", "<global-img>", "<row_1_col_1>")
-    config = {
-        "model_type": "idefics3",
-        "text_config": causal_config("llama"),
-        "vision_config": VISION,
-        "image_token_id": IMAGE,
-        "scale_factor": 2,
-        "pad_token_id": 0,
-    }
     processor = transformers.Idefics3Processor(
         transformers.Idefics3ImageProcessor(
             size={"longest_edge": SIDE}, max_image_size={"longest_edge": SIDE}
@@ -158,7 +161,22 @@ def save_smolvlm(folder: Path) -> dict[str, Any]:
         image_seq_len=(SIDE // PATCH // 2) ** 2,
         chat_template=TALK,
     )
-    return _save(folder, config, processor)
+    return _save(folder, SMOLVLM, processor)
+
+
+def save_smolvlm_of_tiles(folder: Path) -> dict[str, Any]:
+    """The same as llama.cpp always reads it: four tiles of a picture, and the whole."""
+    rows = [f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)]
+    signs = ("<fake_token_around_image>", "<end_of_utterance>", "<global-img>", "\n\n", *rows)
+    processor = transformers.Idefics3Processor(
+        transformers.Idefics3ImageProcessor(
+            size={"longest_edge": 2 * SIDE}, max_image_size={"longest_edge": SIDE}
+        ),
+        tokenizer(None, ("<image>", *signs)),
+        image_seq_len=(SIDE // PATCH // 2) ** 2,
+        chat_template=TALK,
+    )
+    return _save(folder, SMOLVLM, processor)
 
 
 def usage_after_a_stop(model: Backend, picture: Image.Image) -> Usage:

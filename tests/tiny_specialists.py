@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import tomlkit
+from tiny_gguf import save_gguf
 from tiny_minigpt4 import VARIANTS, facts, save_minigpt4
 from tiny_models import CHATML, add_model, save_causal
 from tiny_seeing import save_llava
@@ -14,7 +15,7 @@ BUDGET = "1.5MB"
 
 
 def save_specialists(data: Path) -> None:
-    """Two text models and three that see; the profile is called "tiny"."""
+    """Two text models and four that see; the profile is called "tiny"."""
     models = data / "models"
     text = {"family": "causal_lm", "model": "AutoModelForCausalLM"}
     for family, kind in (("mistral", "nf4-double"), ("gpt2", "int8")):
@@ -41,6 +42,25 @@ def save_specialists(data: Path) -> None:
         quantization=["nf4"],
         converses=True,
     )
+    save_gguf(data / "llava", data / "gguf")
+    add_model(
+        models,
+        "tiny-gguf",
+        "image-to-text",
+        data / "gguf",
+        family="llama_cpp",
+        model="",
+        config={},
+        architecture={
+            "kind": "gguf",
+            "config": config,
+            "projector": "f32",
+            "runtime_bytes": 300_000,  # no room for another model
+        },
+        quantization=["f32"],
+        engine={"threads": 1, "after_picture": "\n", "picture_tokens": 16},
+        converses=True,
+    )
     for variant in VARIANTS:
         save_minigpt4(data / variant, variant)
         add_model(
@@ -62,7 +82,7 @@ def save_specialists(data: Path) -> None:
         "budget": BUDGET,
         "models": {
             "text-generation": ["tiny-mistral", "tiny-gpt2"],
-            "image-to-text": ["tiny-llava", *(f"tiny-minigpt4-{v}" for v in VARIANTS)],
+            "image-to-text": ["tiny-llava", "tiny-gguf", *(f"tiny-minigpt4-{v}" for v in VARIANTS)],
         },
     }
     (models / "profiles").mkdir(parents=True)

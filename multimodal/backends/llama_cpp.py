@@ -52,7 +52,14 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     except RuntimeError as error:
         reason = refusal(found)
         raise BackendError(f"{card.title} could not be loaded: {reason}.") from error
+    _begin(server)
     return LlamaCpp(card, card.context_tokens, server)
+
+
+def _begin(server: xllamacpp.Server) -> None:
+    """Have the engine read one token. One that is closed before its loop has begun waits for that
+    loop for ever, with Python's lock in its hands (seen in xllamacpp 2026.10)."""
+    server.handle_completions({"prompt": "a", "n_predict": 0}, lambda _: False)
 
 
 def parameters(

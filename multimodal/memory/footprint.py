@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,6 +14,8 @@ from multimodal.memory.quantization import ELEMENT_BYTES, GGUF, TORCH, gguf_byte
 
 DEFAULT_TOKENS = 4096
 WHISPER_BEAMS = 5
+LANGUAGE = re.compile(r"\.(language_model|text_model|lm_head)\.")
+"""What the text model of a model that sees is called in transformers; the rest sees."""
 CACHE_BYTES = 2
 """An element of the attention cache: 16 bits on every engine we use."""
 
@@ -62,10 +65,12 @@ def footprint(
         return _measured(shape, (tokens if card.context_tokens else 0) * card.concurrency)
     kind = quantization or usual_quantization(card)
     known = GGUF if isinstance(shape, Gguf) else TORCH
-    if kind not in known:
-        raise CardError(
-            f"{card.name}: there is no quantization '{kind}'. Known: {', '.join(known)}."
-        )
+    second = shape.projector if isinstance(shape, Gguf) else None
+    for wanted in filter(None, (kind, second)):
+        if wanted not in known:
+            raise CardError(
+                f"{card.name}: there is no quantization '{wanted}'. Known: {', '.join(known)}."
+            )
     return _computed(shape.model_dump_json(), isinstance(shape, Gguf), kind, tokens)
 
 
@@ -83,14 +88,18 @@ def _computed(shape_json: str, is_gguf: bool, kind: str, tokens: int) -> Footpri
 
 
 def _gguf(shape: Gguf, kind: str, tokens: int) -> Footprint:
-    """llama.cpp keeps the weights as the file packs them, and a cache of all its tokens."""
+    """llama.cpp keeps the weights as the files pack them, and a cache of all its tokens."""
     from multimodal.memory.modules import parts_of, tensors, text_config
 
     found = [tensor for tensor in tensors(shape) if tensor.parameter]
     config: Any = text_config(parts_of(shape)["text"])
     layers = int(config.num_hidden_layers)
     tied = not any("lm_head" in tensor.name for tensor in found)
-    weights = sum(gguf_bytes(t.name, t.shape, kind, layers, tied) for t in found)
+    weights = 0
+    for tensor in found:
+        seeing = shape.projector is not None and not LANGUAGE.search(tensor.name)
+        packed = shape.projector if seeing and shape.projector else kind
+        weights += gguf_bytes(tensor.name, tensor.shape, packed, layers, tied)
     return Footprint(weights, kv_bytes(config, tokens), shape.runtime_bytes)
 
 

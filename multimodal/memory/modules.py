@@ -47,8 +47,8 @@ def tensors(architecture: Modules | Gguf) -> tuple[Tensor, ...]:
 def parts_of(architecture: Modules | Gguf) -> Mapping[str, Part]:
     if isinstance(architecture, Modules):
         return architecture.parts
-    model = Part(library="transformers", model="AutoModelForCausalLM", config=architecture.config)
-    return {"text": model}
+    kind = "AutoModelForImageTextToText" if architecture.projector else "AutoModelForCausalLM"
+    return {"text": Part(library="transformers", model=kind, config=architecture.config)}
 
 
 def text_config(part: Part) -> Any | None:
