@@ -20,7 +20,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ import xllamacpp
 from multimodal.backends.base import Backend, ImageRequest, TextRequest, cores, stream
 from multimodal.backends.describing import described
 from multimodal.backends.gguf_files import GgufFiles, gguf_files, refusal
+from multimodal.backends.gguf_signs import Signs
 from multimodal.backends.llama_cpp_pictures import as_messages, length, pictures_in
 from multimodal.backends.sampling import settled
 from multimodal.backends.trimming import left_out, surplus_turns, too_long
@@ -53,7 +54,8 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
         reason = refusal(found)
         raise BackendError(f"{card.title} could not be loaded: {reason}.") from error
     _begin(server)
-    return LlamaCpp(card, card.context_tokens, server)
+    signs = Signs(found.language, card.chat_template)
+    return LlamaCpp(card, card.context_tokens, server, signs)
 
 
 def _begin(server: xllamacpp.Server) -> None:
@@ -92,8 +94,11 @@ def parameters(
 class LlamaCpp:
     """One loaded GGUF model; thread-safe up to the card's `concurrency`."""
 
-    def __init__(self, card: ModelCard, context_tokens: int, server: xllamacpp.Server) -> None:
+    def __init__(
+        self, card: ModelCard, context_tokens: int, server: xllamacpp.Server, signs: Signs
+    ) -> None:
         self._card = card
+        self._signs = signs
         self._context_tokens = context_tokens
         self._server: xllamacpp.Server | None = server
 
@@ -138,9 +143,12 @@ class LlamaCpp:
     def _body(self, request: TextRequest, context_tokens: int) -> dict[str, Any]:
         chosen = settled(request.sampling, self._card, context_tokens)
         system = request.system_prompt or self._card.system_prompt
-        opening = [{"role": "system", "content": system}] if system else []
+        apart = self._signs.apart
+        opening = [{"role": "system", "content": apart(system, False)}] if system else []
+        turns = tuple((role, apart(text, role == "user")) for role, text in request.turns)
+        said = as_messages(replace(request, turns=turns), self._card)
         return {
-            "messages": [*opening, *as_messages(request, self._card)],
+            "messages": [*opening, *said],
             "stream": True,
             "cache_prompt": True,
             "return_progress": True,

@@ -1,0 +1,51 @@
+"""Control tokens of a GGUF model, and keeping them apart from what somebody writes.
+
+llama.cpp makes a control token of every `<|im_end|>`, whoever wrote it. The signs stand in the
+file's header; reading that takes a second or two, so it is read when a text first holds anything
+that looks like one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+from gguf import GGUFReader, TokenType
+
+from multimodal.backends.control_tokens import BRACKETED, Apart, template_signs
+
+TYPES, TOKENS, TEMPLATE = (
+    f"tokenizer.{name}" for name in ("ggml.token_type", "ggml.tokens", "chat_template")
+)
+
+
+class Signs:
+    """Of the model in the file `path`; `chat_template`: the card's own, if it has one."""
+
+    def __init__(self, path: Path, chat_template: str = "") -> None:
+        self._path = path
+        self._chat_template = chat_template
+        self._reading = threading.Lock()
+
+    def apart(self, text: str, typed: bool) -> str:
+        """`text`, in which no sign is read as more than its characters. What was `typed` makes none
+        of those either that the template writes; a model's own words may, as `</think>` ends
+        thoughts."""
+        if not BRACKETED.search(text):
+            return text
+        with self._reading:
+            anybody, person = self._read
+        return person(text) if typed else anybody(text)
+
+    @cached_property
+    def _read(self) -> tuple[Callable[[str], str], Callable[[str], str]]:
+        reader = GGUFReader(self._path)
+        types, tokens, own = (reader.get_field(name) for name in (TYPES, TOKENS, TEMPLATE))
+        control: set[str] = set()
+        if types is not None and tokens is not None:
+            places = (at for at, kind in enumerate(types.contents()) if kind == TokenType.CONTROL)
+            control = {str(tokens.contents(place)) for place in places}
+        template = self._chat_template or (str(own.contents()) if own is not None else "")
+        return Apart(control), Apart(control | template_signs(template))
