@@ -48,7 +48,7 @@ from multimodal.settings import read_settings
 TALKER = "smollm2-135m-instruct"
 LARGE = ("mistral-7b-instruct", "llava-1.5-7b")
 WAYS: dict[str, dict[str, bool]] = {
-    "plain": {},
+    "plain": {"prompt_lookup": False},
     "prompt_lookup": {"prompt_lookup": True},
     "static_cache": {"static_cache": True},
     "compile": {"compile": True},

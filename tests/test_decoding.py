@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,9 @@ from transformers import DynamicCache
 
 from multimodal.backends.base import TextRequest, load
 from multimodal.backends.causal_lm import CausalLM
-from multimodal.backends.lookup import FEWEST, MOST, SHORTEST, Lookup
+from multimodal.backends.decoder import Decoder
+from multimodal.backends.generation import Reply
+from multimodal.backends.lookup import MOST, SHORTEST, Lookup
 from multimodal.backends.static_step import (
     StaticStep,
     can_be_static,
@@ -146,6 +147,21 @@ def test_a_model_with_a_sliding_window_is_decoded_the_plain_way(
     assert not can_be_static(model._model)
 
 
+def test_guesses_are_made_on_a_cpu_unless_the_card_says_otherwise(folders: Any) -> None:
+    inside: Any = model_of(folders["llama"])._model
+    card = hub_card("causal_lm", "AutoModelForCausalLM", folders["llama"][1])
+    for engine, expected in (
+        ({}, True),
+        ({"prompt_lookup": False}, False),
+        ({"compile": True}, False),
+    ):
+        decoder = Decoder(card.model_copy(update={"engine": engine}), inside)
+        cache = decoder.cache(inside, None, 8, 64)
+        reply = Reply(model_of(folders["llama"])._tokenizer, (), lambda _: None, lambda: False)
+        made = decoder.decoding(inside, cache, reply, [1, 2, 3], lambda _: None)
+        assert (made.lookup is not None) == expected
+
+
 def test_ways_that_exclude_each_other_are_named(folders: Any) -> None:
     with pytest.raises(CardError, match="'prompt_lookup' needs a cache that can be cut"):
         model_of(folders["llama"], prompt_lookup=True, compile=True)
@@ -223,16 +239,3 @@ def test_guesses_are_what_followed_the_same_tokens(said: list[int], room: int) -
         ends = [*said[-SHORTEST:], *guesses]
         runs = [said[at : at + len(ends)] for at in range(len(said))]
         assert ends in runs
-
-
-def test_guesses_grow_while_they_hold_and_shrink_when_not() -> None:
-    lookup = Lookup([1, 2, 3, *range(10, 60), 1, 2, 3])
-    sizes = [len(lookup.guesses(99))]
-    for _ in range(4):
-        lookup.held(sizes[-1], sizes[-1])
-        sizes.append(len(lookup.guesses(99)))
-    assert sizes[0] == FEWEST
-    assert sizes[-1] == MOST
-    assert all(one <= other for one, other in pairwise(sizes))
-    lookup.held(MOST, 1)
-    assert len(lookup.guesses(99)) == FEWEST

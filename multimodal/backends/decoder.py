@@ -1,6 +1,7 @@
 """How one loaded model decodes, as its card says under `engine`.
 
-- `prompt_lookup`: guess what the reply repeats of the conversation, and check guesses together
+- `prompt_lookup`: guess what the reply repeats of the conversation, and check guesses together; on
+  a CPU unless the card says otherwise
 - `static_cache`: an attention cache of a fixed size; on a card a step is recorded and repeated
 - `compile`: compile that step with torch.compile; implies `static_cache`
 
@@ -38,8 +39,9 @@ class Decoder:
 
     def __init__(self, card: ModelCard, model: Any) -> None:
         self._compiles = bool(card.engine.get("compile", False))
-        self._looks_up = bool(card.engine.get("prompt_lookup", False))
         wanted = self._compiles or bool(card.engine.get("static_cache", False))
+        on_cpu = model.device.type == "cpu" and not wanted
+        self._looks_up = bool(card.engine.get("prompt_lookup", on_cpu))
         if wanted and self._looks_up:
             raise CardError(
                 f"{card.name}: 'prompt_lookup' needs a cache that can be cut, and 'static_cache' "

@@ -52,7 +52,6 @@ class Decoding:
             kwargs = model._update_model_kwargs_for_generation(outputs, kwargs, num_new_tokens=said)
             if self.lookup is not None:
                 kwargs["past_key_values"].crop(-(len(guessed) + 1 - said))
-                self.lookup.held(len(guessed), said - 1)
                 self.lookup.said(input_ids[0, known:].tolist())
             if over:
                 return input_ids

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-SHORTEST = 3
+SHORTEST = 2
 """So many tokens must be the same before what followed them is guessed again."""
-FEWEST, MOST = 4, 16
+MOST = 10
+"""Guesses at a time. More cost little on a CPU, and win little."""
 
 
 class Lookup:
-    """The conversation and the reply so far. Guesses grow while they hold and shrink when not."""
+    """The conversation and the reply so far."""
 
     def __init__(self, tokens: Iterable[int]) -> None:
         self._tokens: list[int] = []
         self._follows: dict[tuple[int, ...], int] = {}
-        self._most = FEWEST
         self.said(tokens)
 
     def said(self, tokens: Iterable[int]) -> None:
@@ -32,9 +32,4 @@ class Lookup:
     def guesses(self, room: int) -> Sequence[int]:
         """What may come next, at most `room` tokens; nothing where nothing was repeated."""
         at = self._follows.get(tuple(self._tokens[-SHORTEST:]))
-        return [] if at is None else self._tokens[at : at + min(self._most, max(room, 0))]
-
-    def held(self, guessed: int, right: int) -> None:
-        """So many of the last guesses were what the model said."""
-        if guessed:
-            self._most = min(2 * self._most, MOST) if right == guessed else max(right, FEWEST)
+        return [] if at is None else self._tokens[at : at + min(MOST, max(room, 0))]
