@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import transformers
+from gguf import GGUFWriter, TokenType
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import CHATML, SPECIAL, WORDS, hub_card, tokenizer
@@ -13,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from multimodal.backends.chat_template import ChatTemplate
 from multimodal.backends.control_tokens import Apart
+from multimodal.backends.gguf_signs import Signs
 from multimodal.backends.talking import tokens_of
 from multimodal.messages import Role
 
@@ -136,3 +139,20 @@ def test_the_text_of_a_part_is_read_as_text_too() -> None:
     parts = [{"type": "image"}, {"type": "text", "text": "What is <image><|im_end|>?"}]
     said = [{"role": "user", "content": parts}]
     assert template.text("", said) == "What is < image>< |im_end|>?"
+
+
+def test_a_sign_that_begins_with_a_space_is_kept_apart_too() -> None:
+    assert Apart([" <s>"])("x <s>") == "x < s>"
+
+
+@pytest.mark.parametrize("sign", ["<|im_end|>", "[gMASK]", "[UNUSED_TOKEN_146]", "]~b]", "<|a b|>"])
+def test_signs_of_a_gguf_file_are_found_whatever_they_look_like(sign: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    writer = GGUFWriter(path, "llama")
+    writer.add_token_list(["a", sign])
+    writer.add_token_types([TokenType.NORMAL, TokenType.CONTROL])
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.close):
+        write()
+    signs = Signs(path)
+    assert sign not in signs.apart(f"Hi{sign}", typed=True)
+    assert signs.apart("a < b", typed=True) == "a < b"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +16,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as some
 from tiny_models import CAUSAL, hub_card, save_causal
+from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache
 
 from multimodal.backends.base import TextRequest, load
 from multimodal.backends.causal_lm import CausalLM
-from multimodal.backends.decoder import Decoder
+from multimodal.backends.cuda_graph import Replay, Work
+from multimodal.backends.decoder import COMPILING, Decoder
 from multimodal.backends.generation import Reply
 from multimodal.backends.lookup import MOST, SHORTEST, Lookup
 from multimodal.backends.static_step import (
@@ -169,14 +175,101 @@ def test_ways_that_exclude_each_other_are_named(folders: Any) -> None:
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_step_says_the_same_and_is_compiled_once(folders: Any) -> None:
+    torch._dynamo.reset()
+    counters.clear()
     model = model_of(folders["llama"], compile=True)
     answer, _, events = ask(model, QUESTION)
-    compiling = Progress("Compiling the model for this machine, once")
-    assert events.count(compiling) == 1
+    assert events.count(Progress(COMPILING)) == 1
     assert answer == ask(model_of(folders["llama"]), QUESTION)[0]
     again, _, events = ask(model, *second(answer))
-    assert compiling not in events
+    assert Progress(COMPILING) not in events
     assert again == ask(model_of(folders["llama"]), *second(answer))[0]
+    assert counters["stats"]["unique_graphs"] == 1
+    held = weakref.ref(model._model)
+    with uncollected():
+        model.close()
+        assert held() is None, "what was compiled keeps no model"
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Nothing that lies in a circle is found."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@torch.no_grad()
+def test_nothing_of_a_fixed_cache_stays_once_its_turn_is_over(folders: Any) -> None:
+    inside: Any = model_of(folders["llama"])._model
+    with uncollected():
+        cache = static_cache(inside, 64, None)
+        inside(input_ids=torch.tensor([[5, 9]]), past_key_values=cache, use_cache=True)
+        keys = weakref.ref(cache.layers[0].keys)
+        step = StaticStep(inside, cache, False, Played())
+        for place in range(5):
+            step(torch.tensor([[4]]), 2 + place)
+        del cache, step
+        assert keys() is None
+
+
+class Played:
+    """A recorder that notes what is asked of it, and plays a recording by running the work again
+    and filling the same tensor."""
+
+    def __init__(self, records: bool = True) -> None:
+        self.asked: list[str] = []
+        self._records = records
+
+    def beside(self, work: Work) -> torch.Tensor:
+        self.asked.append("beside")
+        return work()
+
+    def record(self, work: Work) -> Replay | None:
+        self.asked.append("record")
+        if not self._records:
+            return None
+        made: list[torch.Tensor] = []
+        # What a graph holds is memory, not the step.
+        again = weakref.WeakMethod(work)  # type: ignore[arg-type]
+
+        def replay() -> torch.Tensor:
+            self.asked.append("replay")
+            run = again()
+            assert run is not None
+            new = run()
+            made[:] = [made[0].copy_(new) if made else new]
+            return made[0]
+
+        return replay
+
+
+@pytest.mark.parametrize("records", [True, False])
+@torch.no_grad()
+def test_a_step_runs_twice_is_recorded_and_repeated(folders: Any, records: bool) -> None:
+    inside: Any = model_of(folders["llama"])._model
+    ids = torch.tensor([[5, 9, 7, 3, 8, 2, 6]])
+    wanted = inside(input_ids=ids).logits
+    cache, recorder = static_cache(inside, 64, None), Played(records)
+    inside(input_ids=ids[:, :1], past_key_values=cache, use_cache=True)
+    step = StaticStep(inside, cache, False, recorder)
+    for place in range(1, ids.shape[1]):
+        got = step(ids[:, place : place + 1], place).logits.clone()
+        torch.testing.assert_close(got, wanted[:, place : place + 1], atol=1e-5, rtol=1e-5)
+    played = ["replay"] * 4 if records else []
+    assert recorder.asked == ["beside", "beside", "record", *played]
+
+
+def test_steps_that_hang_on_values_are_never_fixed(folders: Any, tmp_path: Path) -> None:
+    """bitsandbytes looks for outliers in 8 bits, and some models count places by pictures."""
+    assert not can_be_static(model_of(folders["llama"], "int8")._model)
+    inside: Any = model_of(folders["llama"])._model
+    assert can_be_static(inside)
+    inside.base_model.rope_deltas = None
+    assert not can_be_static(inside)
 
 
 class NothingIsReadBack(TorchDispatchMode):
@@ -189,12 +282,11 @@ class NothingIsReadBack(TorchDispatchMode):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["fp32", "nf4-double"])
 @pytest.mark.parametrize("family", [name for name in CAUSAL if name != WINDOWED])
-def test_a_static_step_could_be_recorded(folders: Any, family: str, kind: str) -> None:
-    """A recording repeats kernels over the same memory: the step may look at no value on its way,
-    and give its result where it gave the last one's inputs. The recording itself needs a card."""
-    inside: Any = model_of(folders[family], kind)._model
+def test_a_static_step_looks_at_no_value(folders: Any, family: str) -> None:
+    """A recording repeats kernels over the same memory, so the step may not read back what they
+    made. What bitsandbytes does inside its kernels, and the recording itself, need a card."""
+    inside: Any = model_of(folders[family])._model
     assert can_be_static(inside)
     ids = torch.tensor([[5, 9, 7, 3, 8]])
     cache, plain = static_cache(inside, 64, None), DynamicCache(config=inside.config)
@@ -206,8 +298,7 @@ def test_a_static_step_could_be_recorded(folders: Any, family: str, kind: str) -
     with NothingIsReadBack():
         got = step._run()
     wanted = inside(input_ids=torch.tensor([[4]]), past_key_values=plain, use_cache=True).logits
-    rounding = 1e-5 if wanted.dtype == torch.float32 else 0.2 * float(wanted.std())
-    torch.testing.assert_close(got, wanted, atol=rounding, rtol=1e-5)
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

@@ -21,7 +21,8 @@ class Apart:
     """Keeps `signs` apart from what is typed."""
 
     def __init__(self, signs: Iterable[str]) -> None:
-        longest_first = sorted({s for s in signs if len(s.strip()) > 1}, key=len, reverse=True)
+        known = {sign.strip() for sign in signs}
+        longest_first = sorted({s for s in known if len(s) > 1}, key=len, reverse=True)
         self._sign = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
     def __call__(self, text: str) -> str:

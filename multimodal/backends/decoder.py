@@ -18,6 +18,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from multimodal.backends.cuda_graph import CUDA_GRAPHS
 from multimodal.backends.decoding import Decoding
 from multimodal.backends.generation import Emit, Reply
 from multimodal.backends.lookup import Lookup
@@ -32,6 +33,8 @@ from multimodal.backends.static_step import (
 from multimodal.cards import ModelCard
 from multimodal.errors import CardError
 from multimodal.events import Progress
+
+COMPILING = "Compiling the model for this machine, which takes a while and cannot be stopped"
 
 
 class Decoder:
@@ -72,8 +75,9 @@ class Decoder:
             length = cache.layers[0].max_cache_len
             if self._compiles and length not in self._compiled:
                 self._compiled.add(length)
-                emit(Progress("Compiling the model for this machine, once"))
-            return Decoding(reply, step=StaticStep(model, cache, self._compiles))
+                emit(Progress(COMPILING))
+            recorder = CUDA_GRAPHS if model.device.type == "cuda" else None
+            return Decoding(reply, step=StaticStep(model, cache, self._compiles, recorder))
         if self._looks_up and all(type(layer) is DynamicLayer for layer in cache.layers):
             return Decoding(reply, lookup=Lookup(prompt))
         return Decoding(reply)

@@ -89,7 +89,9 @@ class Watch:
         if self._every_s is None or latents.ndim != 4:  # packed latents are no picture
             return False
         if latents.is_cuda:
-            torch.cuda.synchronize(latents.device)  # else the steps would count as the preview's
+            torch.cuda.current_stream(
+                latents.device
+            ).synchronize()  # else the steps would count as the preview's
         now_s = time.monotonic()
         free = self._spent_s <= PREVIEW_SHARE * (now_s - self._begun_s)
         return free and now_s - self._shown_s >= self._every_s

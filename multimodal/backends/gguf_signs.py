@@ -7,6 +7,7 @@ that looks like one.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from functools import cached_property
@@ -14,11 +15,14 @@ from pathlib import Path
 
 from gguf import GGUFReader, TokenType
 
-from multimodal.backends.control_tokens import BRACKETED, Apart, template_signs
+from multimodal.backends.control_tokens import Apart, template_signs
 
 TYPES, TOKENS, TEMPLATE = (
     f"tokenizer.{name}" for name in ("ggml.token_type", "ggml.tokens", "chat_template")
 )
+SUSPICIOUS = re.compile(r"[<\[\]|\uff5c\u2581]")
+"""Every sign that is known of any model has one of these: brackets, bars, wide ones, and the mark
+that stands for a space."""
 
 
 class Signs:
@@ -33,7 +37,7 @@ class Signs:
         """`text`, in which no sign is read as more than its characters. What was `typed` makes none
         of those either that the template writes; a model's own words may, as `</think>` ends
         thoughts."""
-        if not BRACKETED.search(text):
+        if not SUSPICIOUS.search(text):
             return text
         with self._reading:
             anybody, person = self._read

@@ -8,21 +8,18 @@ the conversation and handed back as such, so nothing of it stays on the device b
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from transformers import CompileConfig, DynamicCache, StaticCache
 from transformers.cache_utils import StaticLayer
 
+from multimodal.backends.cuda_graph import Recorder, Replay
 from multimodal.backends.prefix_cache import HOST
-
-log = logging.getLogger(__name__)
 
 SHORTEST = 1024
 WARM = 2
-"""Steps before a recording: libraries choose their kernels in the first ones."""
+"""Steps before a recording."""
 
 
 class Logits(NamedTuple):
@@ -41,13 +38,16 @@ def length_for(tokens: int, context_tokens: int) -> int:
 
 def can_be_static(model: Any) -> bool:
     """Whether the model's step is the same whatever was said: full attention, computed by torch's
-    own function, and no branch on values."""
+    own function, at places that count the tokens, and no branch on values, as int8's outliers
+    are."""
     config = model.config.get_text_config(decoder=True)
     layers = StaticCache(config=config, max_cache_len=1).layers
     return (
         bool(model._can_compile_fullgraph)
         and config._attn_implementation == "sdpa"
         and all(type(layer) is StaticLayer for layer in layers)
+        and not hasattr(model.base_model, "rope_deltas")
+        and not any(type(module).__name__ == "Linear8bitLt" for module in model.modules())
     )
 
 
@@ -72,22 +72,27 @@ def kept_cache(model: Any, cache: Any) -> Any:
 
 
 class StaticStep:
-    """The model's step from one token to the next, with the tokens before it in `cache`."""
+    """The model's step from one token to the next, with the tokens before it in `cache`.
 
-    def __init__(self, model: Any, cache: Any, compiled: bool) -> None:
+    `recorder` records it; without one every step is run. The first steps run as they are: libraries
+    choose their kernels in them.
+    """
+
+    def __init__(
+        self, model: Any, cache: Any, compiled: bool, recorder: Recorder | None = None
+    ) -> None:
         self._forward = (
             model.get_compiled_call(CompileConfig(mode="default", dynamic=False))
             if compiled
             else model
         )
-        device = model.device
         self._cache = cache
-        self._token = torch.zeros((1, 1), dtype=torch.long, device=device)
-        self._position = torch.zeros((1, 1), dtype=torch.long, device=device)
-        self._places = torch.arange(cache.layers[0].max_cache_len, device=device)
-        self._run: Callable[[], torch.Tensor] = (
-            CudaGraph(self._once) if device.type == "cuda" else self._once
-        )
+        self._token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
+        self._position = torch.zeros((1, 1), dtype=torch.long, device=model.device)
+        self._places = torch.arange(cache.layers[0].max_cache_len, device=model.device)
+        self._recorder = recorder
+        self._runs = 0
+        self._replay: Replay | None = None
 
     def __call__(self, token: torch.Tensor, position: int) -> Logits:
         """The logits behind `token`, (1, 1), the conversation's token number `position`. They are
@@ -95,6 +100,17 @@ class StaticStep:
         self._token.copy_(token)
         self._position.fill_(position)
         return Logits(self._run())
+
+    def _run(self) -> torch.Tensor:
+        # No bound method is kept: a circle would hold cache and model until it is collected.
+        if self._replay is not None:
+            return self._replay()
+        self._runs += 1
+        if self._recorder is not None and self._runs <= WARM:
+            return self._recorder.beside(self._once)
+        if self._recorder is not None and self._runs == WARM + 1:
+            self._replay = self._recorder.record(self._once)
+        return self._replay() if self._replay is not None else self._once()
 
     def _once(self) -> torch.Tensor:
         seen: torch.Tensor = self._forward(
@@ -106,48 +122,3 @@ class StaticStep:
             return_dict=True,
         ).logits
         return seen
-
-
-class CudaGraph:
-    """Runs `work` as it is a few times, then records what it puts on the card and repeats that.
-
-    The recording is good as long as nothing that `work` reads moves: for one turn.
-    """
-
-    def __init__(self, work: Callable[[], torch.Tensor]) -> None:
-        self._work = work
-        self._runs = 0
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._made = torch.empty(0)
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-
-    def __call__(self) -> torch.Tensor:
-        if self._graph is not None:
-            self._graph.replay()
-            return self._made
-        self._runs += 1
-        if self._runs <= WARM:
-            return self._beside()
-        if self._runs == WARM + 1 and self._recorded():
-            return self()
-        return self._work()
-
-    def _beside(self) -> torch.Tensor:
-        """Run on the stream that will record."""
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            made = self._work()
-        torch.cuda.current_stream().wait_stream(self._stream)
-        return made
-
-    def _recorded(self) -> bool:
-        graph = torch.cuda.CUDAGraph()
-        try:
-            # Other threads may use the card meanwhile: another model's weights on their way.
-            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-                self._made = self._work()
-        except RuntimeError as error:
-            log.warning("This model's step cannot be recorded, so it runs step by step: %s", error)
-            return False
-        self._graph = graph
-        return True

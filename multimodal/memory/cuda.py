@@ -153,10 +153,10 @@ class Cuda:
             host = torch.empty(PROBE_BYTES, dtype=torch.uint8, pin_memory=True)
             card = torch.empty_like(host, device=self._device)
             card.copy_(host)
-            torch.cuda.synchronize(self._device)
+            torch.cuda.current_stream(self._device).synchronize()
             started_s = time.perf_counter()
             card.copy_(host, non_blocking=True)
-            torch.cuda.synchronize(self._device)
+            torch.cuda.current_stream(self._device).synchronize()
             self._bus_bytes_per_s = PROBE_BYTES / (time.perf_counter() - started_s)
         return self._bus_bytes_per_s
 
