@@ -263,5 +263,5 @@ def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _no_such(kind: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
+    hint = f"; did you mean '{near[0]}'?" if near else "."
     return f"there is no {kind} '{name}'{hint} Known: {', '.join(sorted(known)) or 'none'}."

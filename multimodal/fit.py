@@ -28,6 +28,8 @@ class Answer:
     title: str
     plan: Plan
     training: dict[str, tuple[Training, ...]]
+    budget_of: str = ""
+    """The profile whose budget was taken for models that are not its own, since none was named."""
 
     def as_json(self) -> str:
         certificate, change = self.plan.certificate, self.plan.change
@@ -102,7 +104,9 @@ def answer_for(
     )
     training = _training(cards, budget - asked.reserve_bytes)
     title = "Models of your choice" if models else profile.title
-    return Answer(profile, title, plan(asked), {card.title: ways for card, ways in training})
+    ways = {card.title: ways for card, ways in training}
+    unnamed = models and budget_bytes is None
+    return Answer(profile, title, plan(asked), ways, profile.title if unnamed else "")
 
 
 def _training(
@@ -162,6 +166,11 @@ def _ledger_table(found: Answer) -> Table:
         )
     elif certificate.verdict != "together":
         foot.append("No three changes that its cards allow make all of them fit together.")
+    if found.budget_of:
+        foot.append(
+            f"The budget is that of the profile “{found.budget_of}”; name another, as in "
+            "--budget 12GB."
+        )
     heads = ["model", "weights as", "context", "weights", "cache", "runtime", "on the device"]
     return f"{found.title}, {gigabytes(certificate.budget_bytes)}", heads, rows, foot
 

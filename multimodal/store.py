@@ -174,7 +174,7 @@ class Store:
             row.parts = _parts.dump_python(message.parts, mode="json")
             row.outcome = _outcome.dump_python(message.outcome, mode="json")
             heading.updated_at = datetime.now(UTC)
-            if heading.title == NEW:
+            if heading.title == NEW and message.role == "user":
                 heading.title = title_of(message)
 
     def cut(self, owner: str, conversation: str, message: str) -> None:
@@ -251,7 +251,7 @@ class Store:
 
 
 def title_of(message: Message) -> str:
-    """What a conversation is called by its first message."""
+    """What a conversation is called by the first thing that a person says."""
     said = (p.transcript for p in message.recordings if p.transcript)
     words = message.text or next(said, "") or next((p.name for p in message.images), "")
     line = " ".join(words.split())

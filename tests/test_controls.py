@@ -85,7 +85,7 @@ def test_it_is_offered_only_where_there_is_a_choice(ui: Layout) -> None:
     assert not ui.quantization.shown("whisper-small").visible
     shown = ui.quantization.shown("phi-2")
     assert shown.visible
-    assert (shown.value, labels(shown)[0]) == ("nf4-double", "nf4-double: 4 bits (default)")
+    assert (shown.value, labels(shown)[0]) == ("nf4-double", "4 bits: nf4-double (default)")
     assert ui.quantization.shown("phi-2:int8").value == "int8"
     assert ui.quantization.shown("phi-2:gone").value == "nf4-double"
 
@@ -99,16 +99,16 @@ def test_what_each_takes_is_the_programs_own_estimate(
         size = footprint(card, str(kind))
         assert f"{gigabytes(size.resident)} on the card" in label
         assert ("over the budget" in label) == (size.total > made.memory.budget_bytes)
-    assert labels(sized)[0].startswith("nf4-double: 4 bits, ")
-    assert labels(sized)[0].endswith(" GB on the card (default)")
-    assert labels(sized)[-1].endswith(" GB on the card, over the budget")
+    assert labels(sized)[0].startswith("4 bits, ")
+    assert labels(sized)[0].endswith(" GB on the card: nf4-double (default)")
+    assert ", over the budget: " in labels(sized)[-1]
 
 
 def test_a_profiles_own_quantization_is_its_default(other: Any) -> None:
     ui = other("gpu-24gb")
     assert ui.quantization.listed("phi-3-mini:nf4") == "phi-3-mini:int8"
     shown = ui.quantization.shown("phi-3-mini:int8")
-    assert labels(shown)[0] == "int8: 8 bits (default)"
+    assert labels(shown)[0] == "8 bits: int8 (default)"
     assert ui.quantization.asked_for("phi-3-mini:int8", "int8") == "phi-3-mini:int8"
     assert ui.quantization.asked_for("phi-3-mini:int8", "nf4-double") == "phi-3-mini:nf4-double"
 

@@ -212,10 +212,16 @@ def test_two_people_never_see_each_others_conversations(browser: Browser, app: S
     second.close()
 
 
-def test_an_empty_message_is_refused_in_words(person: Person) -> None:
+def test_an_empty_message_is_refused_in_words_and_hides_nothing(person: Person) -> None:
+    person.ask("What is photosynthesis?")
     person.type("   ")
     person.send()
     assert "The message is empty" in person.toast()
+    spot = person.replies.first.bounding_box()  # the toast lies over the other side
+    assert spot is not None
+    on_top = "([x, y]) => !!document.elementFromPoint(x, y).closest('#chat .message')"
+    beginning = [spot["x"] + 20, spot["y"] + spot["height"] / 2]
+    assert person.page.evaluate(on_top, beginning), "something lies over the conversation"
 
 
 def test_a_bad_file_is_refused_and_the_message_kept(person: Person, tmp_path: Path) -> None:

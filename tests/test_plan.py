@@ -18,7 +18,7 @@ from benchmarks.memory.__main__ import FOUR
 from multimodal.architectures import Measured
 from multimodal.cards import Catalog
 from multimodal.errors import SettingsError, UnknownModelError
-from multimodal.fit import answer, answer_for
+from multimodal.fit import answer, answer_for, tables
 from multimodal.memory.certificate import CUDA_CONTEXT_BYTES, Member, certify, together
 from multimodal.memory.footprint import Footprint, footprint
 from multimodal.memory.plan import Request, plan
@@ -249,6 +249,9 @@ def test_a_set_of_ones_own_is_certified(catalog: Catalog) -> None:
     names = [line.member.card for line in found.plan.certificate.lines]
     assert names == ["llama-3-8b-instruct", "llava-next-mistral-7b"]
     assert found.plan.certificate.reserve_bytes, "a budget alone is taken for a card"
+    assert not any("--budget" in line for line in tables(found)[0][3])
+    unnamed = answer(read_settings(profile="embedded"), models=("llama-3-8b-instruct",))
+    assert any("--budget 12GB" in line for line in tables(unnamed)[0][3])
     with pytest.raises(UnknownModelError, match="did you mean 'phi-2'"):
         answer(read_settings(), models=("phi2",))
 

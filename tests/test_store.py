@@ -135,6 +135,18 @@ def test_headings_are_newest_first_and_named_after_the_first_words(url: str) -> 
     assert [h.title for h in store.headings("ann")] == ["New question"]
 
 
+def test_no_conversation_is_named_after_an_answer(url: str) -> None:
+    """What is said in a recording is known only once it was heard."""
+    store = Store(url)
+    talk, spoken = store.create("ann"), AudioPart("0" * 64, "audio/flac", 1.0)
+    store.put("ann", talk, Message("user", (spoken,), "1"))
+    store.put("ann", talk, REPLY)
+    assert [h.title for h in store.headings("ann")] == ["New chat"]
+    heard = replace(spoken, transcript="When does the sun rise?")
+    store.put("ann", talk, Message("user", (heard,), "1"))
+    assert [h.title for h in store.headings("ann")] == ["When does the sun rise?"]
+
+
 def test_a_title_is_cut_at_a_word() -> None:
     title = title_of(Message("user", (TextPart("word " * 40),)))
     assert len(title) <= 60

@@ -85,8 +85,9 @@ class QuantizationPanel:
 
 
 def _label(kind: str, default: bool, size: str = "") -> str:
-    """“nf4-double: 4 bits, 2.26 GB on the card (default)”."""
+    """“4 bits, 2.26 GB on the card: nf4-double (default)”: what matters most comes first, since a
+    narrow page cuts the end."""
     bits = re.search(r"\d+", kind)
     words = ", ".join(filter(None, (f"{bits[0]} bits" if bits else "", size)))
-    label = f"{kind}: {words}" if words else kind
+    label = f"{words}: {kind}" if words else kind
     return f"{label} (default)" if default else label

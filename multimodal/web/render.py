@@ -124,7 +124,7 @@ class Renderer:
         self, outcome: Outcome | None, pending: bool, progress: Progress | None
     ) -> dict[str, Any]:
         names = [self._title(step.card) for step in _steps(outcome)]
-        title = "→ " + (" → ".join(dict.fromkeys(names)) or "No model needed")
+        title = "→ " + (" → ".join(dict.fromkeys(names)) or "No model")
         if pending:
             doing = _progress(progress) if progress else "answering…"
             title = f"{title} · {doing}" if names else doing[:1].upper() + doing[1:]
@@ -182,6 +182,8 @@ def _progress(progress: Progress) -> str:
 
 def _heard(part: AudioPart) -> str:
     language = language_name(part.language) if part.language else "unknown language"
+    if part.asked.language:
+        language += ", as you set"
     lines = [f"**Heard** ({language}): “{_plain(part.transcript or '')}”"]
     others = {"en": part.english, part.asked.translate_to or "": part.translation}
     lines += [f"**In {language_name(code)}:** “{_plain(s)}”" for code, s in others.items() if s]
