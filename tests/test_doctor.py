@@ -422,7 +422,7 @@ def test_weights_that_do_not_fit_the_disk_fail() -> None:
     assert disk_room(folder, 40 * GB, 30 * GB).verdict == "ok"
     assert disk_room(folder, 30 * GB + 1, 30 * GB).verdict == "warn"
     assert disk_room(folder, 20 * GB, 30 * GB).verdict == "fail"
-    assert "30.00 GB to be fetched" in disk_room(folder, 20 * GB, 30 * GB).found
+    assert "30.00 GB needed to fetch weights" in disk_room(folder, 20 * GB, 30 * GB).found
 
 
 @pytest.mark.parametrize("ask", [package_index, lambda offline: hub(offline, needed=False)])

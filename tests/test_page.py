@@ -255,6 +255,13 @@ def test_the_page_works_with_the_keyboard_alone(person: Person) -> None:
     page.locator("#new").focus()
     page.keyboard.press("Enter")
     wait_until(lambda: person.said.count() == 0, 5)
+    page.get_by_label("Model", exact=True).focus()
+    menu = page.get_by_role("listbox")
+    menu.wait_for()
+    page.keyboard.press("Tab")
+    wait_until(lambda: not menu.is_visible(), 5)
+    page.keyboard.press("Tab")
+    assert not menu.is_visible(), "a menu that was left stays closed"
 
 
 def test_instructions_and_sampling_are_kept_with_the_conversation(person: Person) -> None:

@@ -84,7 +84,7 @@ def disk(settings: Settings, needed_bytes: int) -> Finding:
 def disk_room(folder: Path, free_bytes: int, needed_bytes: int) -> Finding:
     told = f"{folder}, {gigabytes(free_bytes)} free"
     if needed_bytes:
-        told += f", {gigabytes(needed_bytes)} to be fetched"
+        told += f", {gigabytes(needed_bytes)} needed to fetch weights"
     way = "free some space, or choose another disk with --data DIR"
     if free_bytes < needed_bytes:
         return Finding("fail", "data folder", told, way)
