@@ -13,7 +13,6 @@ All ways take turns within a round, so that whatever else the machine does hits 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
 import threading
@@ -34,6 +33,7 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
+from benchmarks.figures import tell
 from benchmarks.memory.models import random_module
 from multimodal.architectures import Modules
 from multimodal.backends.base import TextRequest
@@ -246,10 +246,7 @@ def main() -> None:
         found["card"] = torch.cuda.get_device_name()
         for name in LARGE:
             found[name] = large(catalog.card(name), given.rounds)
-    text = json.dumps(found, indent=2)
-    print(text)
-    if given.out:
-        given.out.write_text(text + "\n", "utf-8")
+    tell(found, given.out)
 
 
 if __name__ == "__main__":

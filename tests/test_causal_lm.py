@@ -16,7 +16,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tiny_models import CAUSAL, hub_card, save_causal, tokenizer
+from tiny_models import CAUSAL, every_causal, hub_card, save_causal, tokenizer
 from tokenizers import Tokenizer, decoders, models
 
 from multimodal.backends.base import Backend, TextRequest, load
@@ -46,11 +46,7 @@ def card_of(config: dict[str, Any], **more: Any) -> ModelCard:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dict[str, Any]]]:
     """Every family's checkpoint and configuration."""
-    found = {}
-    for family in CAUSAL:
-        folder = tmp_path_factory.mktemp(family)
-        found[family] = (folder, save_causal(folder, family))
-    return found
+    return every_causal(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

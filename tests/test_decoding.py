@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as some
-from tiny_models import CAUSAL, hub_card, save_causal
+from tiny_models import CAUSAL, every_causal, hub_card, save_causal
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache
@@ -26,6 +26,7 @@ from multimodal.backends.cuda_graph import Replay, Work
 from multimodal.backends.decoder import COMPILING, Decoder
 from multimodal.backends.generation import Reply
 from multimodal.backends.lookup import MOST, SHORTEST, Lookup
+from multimodal.backends.prefix_cache import empty_cache
 from multimodal.backends.static_step import (
     StaticStep,
     can_be_static,
@@ -45,11 +46,7 @@ WINDOWED = "mistral"
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dict[str, Any]]]:
-    found = {}
-    for family in CAUSAL:
-        folder = tmp_path_factory.mktemp(family)
-        found[family] = (folder, save_causal(folder, family))
-    return found
+    return every_causal(tmp_path_factory)
 
 
 def model_of(found: tuple[Path, dict[str, Any]], kind: str = "fp32", **engine: Any) -> CausalLM:
@@ -162,7 +159,7 @@ def test_guesses_are_made_on_a_cpu_unless_the_card_says_otherwise(folders: Any) 
         ({"compile": True}, False),
     ):
         decoder = Decoder(card.model_copy(update={"engine": engine}), inside)
-        cache = decoder.cache(inside, None, 8, 64)
+        cache = decoder.cache(inside, empty_cache(inside), 8, 64)
         reply = Reply(model_of(folders["llama"])._tokenizer, (), lambda _: None, lambda: False)
         made = decoder.decoding(inside, cache, reply, [1, 2, 3], lambda _: None)
         assert (made.lookup is not None) == expected
@@ -206,7 +203,7 @@ def uncollected() -> Iterator[None]:
 def test_nothing_of_a_fixed_cache_stays_once_its_turn_is_over(folders: Any) -> None:
     inside: Any = model_of(folders["llama"])._model
     with uncollected():
-        cache = static_cache(inside, 64, None)
+        cache = static_cache(inside, 64, empty_cache(inside))
         inside(input_ids=torch.tensor([[5, 9]]), past_key_values=cache, use_cache=True)
         keys = weakref.ref(cache.layers[0].keys)
         step = StaticStep(inside, cache, False, Played())
@@ -253,7 +250,7 @@ def test_a_step_runs_twice_is_recorded_and_repeated(folders: Any, records: bool)
     inside: Any = model_of(folders["llama"])._model
     ids = torch.tensor([[5, 9, 7, 3, 8, 2, 6]])
     wanted = inside(input_ids=ids).logits
-    cache, recorder = static_cache(inside, 64, None), Played(records)
+    cache, recorder = static_cache(inside, 64, empty_cache(inside)), Played(records)
     inside(input_ids=ids[:, :1], past_key_values=cache, use_cache=True)
     step = StaticStep(inside, cache, False, recorder)
     for place in range(1, ids.shape[1]):
@@ -289,7 +286,7 @@ def test_a_static_step_looks_at_no_value(folders: Any, family: str) -> None:
     inside: Any = model_of(folders[family])._model
     assert can_be_static(inside)
     ids = torch.tensor([[5, 9, 7, 3, 8]])
-    cache, plain = static_cache(inside, 64, None), DynamicCache(config=inside.config)
+    cache, plain = static_cache(inside, 64, empty_cache(inside)), DynamicCache(config=inside.config)
     for each in (cache, plain):
         inside(input_ids=ids, past_key_values=each, use_cache=True)
     step = StaticStep(inside, cache, compiled=False)

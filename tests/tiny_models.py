@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tomlkit
 import torch
 import transformers
@@ -67,6 +68,15 @@ def causal_config(family: str, **changes: Any) -> dict[str, Any]:
     """As a card states it."""
     special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 3, "vocab_size": 400}
     return {"model_type": family, **CAUSAL[family], **special, **changes}
+
+
+def every_causal(factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """A checkpoint and its configuration of every family."""
+    found = {}
+    for family in CAUSAL:
+        folder = factory.mktemp(family)
+        found[family] = (folder, save_causal(folder, family))
+    return found
 
 
 def save_causal(

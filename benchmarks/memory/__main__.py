@@ -11,12 +11,12 @@ measured everywhere.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 from pathlib import Path
 
 import torch
 
+from benchmarks.figures import tell
 from benchmarks.memory import card, host, simulated
 from multimodal.build import read_catalog
 from multimodal.settings import byte_size, read_settings
@@ -43,10 +43,7 @@ def main() -> None:
         found["card"] = card.measure(catalog, profile, budget, given.turns)
     else:
         found["card"] = "none: nothing here was measured on a GPU"
-    text = json.dumps(found, indent=2)
-    print(text)
-    if given.out:
-        given.out.write_text(text + "\n", "utf-8")
+    tell(found, given.out)
 
 
 if __name__ == "__main__":

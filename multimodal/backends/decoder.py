@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from multimodal.backends.cuda_graph import CUDA_GRAPHS
@@ -57,11 +56,11 @@ class Decoder:
         """Where a cache that goes on is to be brought first."""
         return HOST if self._static else model.device
 
-    def cache(self, model: Any, known: Any | None, tokens: int, context_tokens: int) -> Any:
-        """A cache for `tokens` of a conversation, with what is `known` of it."""
+    def cache(self, model: Any, begun: Any, tokens: int, context_tokens: int) -> Any:
+        """A cache for `tokens` of a conversation, with what the cache `begun` holds of it."""
         if self._static:
-            return static_cache(model, length_for(tokens, context_tokens), known)
-        return known or DynamicCache(config=model.config.get_text_config(decoder=True))
+            return static_cache(model, length_for(tokens, context_tokens), begun)
+        return begun
 
     def kept(self, model: Any, cache: Any) -> Any:
         """`cache` as it is kept between two turns."""

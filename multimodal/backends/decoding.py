@@ -6,7 +6,7 @@ what comes next are checked several at a time, and a step of fixed shapes is com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,46 +37,48 @@ class Decoding:
     ) -> torch.Tensor:
         """Return `input_ids`, (1, tokens), with the reply behind them."""
 
-        def choose(ids: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, bool]:
-            token = logits_processor(ids, logits).argmax(dim=-1, keepdim=True)
-            ids = torch.cat([ids, token], dim=-1)
-            self.reply.say(int(token))
-            return ids, bool(stopping_criteria(ids, None).all())
-
         outputs = model._prefill(input_ids, generation_config, kwargs)
         guessed: Sequence[int] = ()
         while True:
             known = input_ids.shape[1]
-            input_ids, over = _checked(choose, input_ids, outputs.logits, guessed)
+            input_ids, over = self._say(
+                input_ids, outputs.logits, guessed, logits_processor, stopping_criteria
+            )
             said = input_ids.shape[1] - known
-            kwargs = model._update_model_kwargs_for_generation(outputs, kwargs, num_new_tokens=said)
             if self.lookup is not None:
                 kwargs["past_key_values"].crop(-(len(guessed) + 1 - said))
-                self.lookup.said(input_ids[0, known:].tolist())
+                self.lookup.said(self.reply.tokens[-said:])
             if over:
                 return input_ids
             if self.step is not None:
                 outputs = self.step(input_ids[:, -1:], input_ids.shape[1] - 1)
                 continue
+            kwargs = model._update_model_kwargs_for_generation(outputs, kwargs, num_new_tokens=said)
             if self.lookup is not None:
                 guessed = self.lookup.guesses(generation_config.max_length - known - said - 1)
             outputs = _forward(model, outputs, input_ids, guessed, kwargs)
 
-
-def _checked(
-    choose: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, bool]],
-    input_ids: torch.Tensor,
-    logits: torch.Tensor,
-    guessed: Sequence[int],
-) -> tuple[torch.Tensor, bool]:
-    """The tokens with those that the model says next: as many guesses as it would have said itself,
-    and the one after them. Also whether the reply is over."""
-    kept = logits[:, -len(guessed) - 1 :].to(torch.float32, copy=True)
-    for place in range(len(guessed) + 1):
-        input_ids, over = choose(input_ids, kept[:, place])
-        if over or place == len(guessed) or int(input_ids[0, -1]) != guessed[place]:
-            return input_ids, over
-    raise AssertionError("the last place always returns")
+    def _say(
+        self,
+        input_ids: torch.Tensor,
+        logits: torch.Tensor,
+        guessed: Sequence[int],
+        logits_processor: Any,
+        stopping_criteria: Any,
+    ) -> tuple[torch.Tensor, bool]:
+        """The tokens with those that the model says next: as many guesses as it would have said
+        itself, and the one after them. Also whether the reply is over."""
+        kept = logits[:, -len(guessed) - 1 :].to(torch.float32, copy=True)
+        over = False
+        for place, guess in enumerate((*guessed, None)):
+            token = logits_processor(input_ids, kept[:, place]).argmax(dim=-1, keepdim=True)
+            input_ids = torch.cat([input_ids, token], dim=-1)
+            said = int(token)
+            self.reply.say(said)
+            over = bool(stopping_criteria(input_ids, None).all())
+            if over or said != guess:
+                break
+        return input_ids, over
 
 
 def _forward(

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 Model = TypeVar("Model")
-COMPILED = "_compiled_call"
-"""Where transformers keeps what it compiled of a model."""
 
 
 class Loaded(Generic[Model]):
@@ -35,8 +33,6 @@ class Loaded(Generic[Model]):
 
     def close(self) -> None:
         """Give back every byte."""
-        if (held := self._held) is not None and hasattr(held, "__dict__"):
-            vars(held).pop(COMPILED, None)  # it refers to the model, which would stay
         self._held = None
 
     def modules(self) -> list[nn.Module]:

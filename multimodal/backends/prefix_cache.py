@@ -15,6 +15,7 @@ from itertools import takewhile
 from typing import Any
 
 import torch
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 HOST = torch.device("cpu")
@@ -85,6 +86,11 @@ class PrefixCaches:
     def clear(self) -> None:
         with self._lock:
             self._kept.clear()
+
+
+def empty_cache(model: Any) -> Any:
+    """A dynamic cache for `model`, as its text part wants it."""
+    return DynamicCache(config=model.config.get_text_config(decoder=True))
 
 
 def can_be_kept(cache: Any) -> bool:

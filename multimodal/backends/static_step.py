@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from transformers import CompileConfig, DynamicCache, StaticCache
+from transformers import CompileConfig, StaticCache
 from transformers.cache_utils import StaticLayer
 
 from multimodal.backends.cuda_graph import Recorder, Replay
-from multimodal.backends.prefix_cache import HOST
+from multimodal.backends.prefix_cache import HOST, empty_cache
 
 SHORTEST = 1024
 WARM = 2
@@ -51,24 +51,29 @@ def can_be_static(model: Any) -> bool:
     )
 
 
-def static_cache(model: Any, length: int, known: Any | None) -> Any:
-    """An empty cache of `length` tokens on the model's device, or one that holds `known`."""
+def static_cache(model: Any, length: int, begun: Any) -> Any:
+    """A cache of `length` tokens on the model's device, with what `begun` holds."""
     cache = StaticCache(config=model.config.get_text_config(decoder=True), max_cache_len=length)
-    if known is not None and known.get_seq_length():
-        for place, layer in enumerate(known.layers):
-            keys, values = (t.to(model.device) for t in (layer.keys, layer.values))
-            cache.update(keys, values, place)
+    for place, layer in enumerate(begun.layers if begun.get_seq_length() else ()):
+        keys, values = (t.to(model.device) for t in (layer.keys, layer.values))
+        cache.update(keys, values, place)
     return cache
 
 
 def kept_cache(model: Any, cache: Any) -> Any:
     """A copy in host memory of what a static cache holds, one that can be cut."""
     held = int(cache.get_seq_length())
-    made = DynamicCache(config=model.config.get_text_config(decoder=True))
+    made = empty_cache(model)
     for place, layer in enumerate(cache.layers if held else ()):
         keys, values = (t[:, :, :held].to(HOST, copy=True) for t in (layer.keys, layer.values))
         made.update(keys, values, place)
     return made
+
+
+def forget_compiled(model: Any) -> None:
+    """Drop what `get_compiled_call` keeps on the model: it refers to the model, which would stay
+    until circles are looked for."""
+    vars(model).pop("_compiled_call", None)
 
 
 class StaticStep:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from transformers import DynamicCache, GenerationMixin, StoppingCriteriaList
+from transformers import GenerationMixin, StoppingCriteriaList
 
 from multimodal.backends.base import TextRequest, stream
 from multimodal.backends.chat_template import ChatTemplate
@@ -27,8 +27,9 @@ from multimodal.backends.generation import (
     processors,
 )
 from multimodal.backends.loaded import Loaded
-from multimodal.backends.prefix_cache import PrefixCaches, can_be_kept
+from multimodal.backends.prefix_cache import PrefixCaches, can_be_kept, empty_cache
 from multimodal.backends.sampling import Settled, settled
+from multimodal.backends.static_step import forget_compiled
 from multimodal.backends.trimming import left_out, surplus_turns, too_long
 from multimodal.cards import ModelCard
 from multimodal.events import Event, Progress
@@ -69,6 +70,8 @@ class Talker(Loaded[Any], ABC):
         return stream(lambda emit, stopped: self._answer(request, emit, stopped), stop)
 
     def close(self) -> None:
+        if self._held is not None:
+            forget_compiled(self._held)
         super().close()
         self._caches.clear()
 
@@ -155,11 +158,13 @@ class Talker(Loaded[Any], ABC):
         model: Any = self._model
         if type(model).generate is not GenerationMixin.generate:
             return None
-        if not can_be_kept(DynamicCache(config=model.config.get_text_config(decoder=True))):
+        begun = empty_cache(model)
+        if not can_be_kept(begun):
             return None
         device = self._decoder.keeps_on(model)
         known = self._caches.take(prompt.tokens, device, prompt.about, prompt.seen_until)
-        return self._decoder.cache(model, known, len(prompt.tokens) + reply_tokens, context)
+        tokens = len(prompt.tokens) + reply_tokens
+        return self._decoder.cache(model, known or begun, tokens, context)
 
     def _read(self, ids: torch.Tensor, cache: Any, emit: Emit, stopped: Callable[[], bool]) -> None:
         """Compute the prompt but for its last piece, which `generate` reads."""
