@@ -6,7 +6,9 @@ Each option of the command line is also read from MULTIMODAL_<NAME>; the command
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +20,7 @@ from multimodal.errors import SettingsError
 
 APP = "multimodal-chat"
 SIMULATED = "sim:"
+LOGIN_VARIABLES = {"MULTIMODAL_AUTH": "auth", "MULTIMODAL_AUTH_FILE": "auth_file"}
 
 _byte_size = TypeAdapter(ByteSize)
 
@@ -84,19 +87,49 @@ class Settings(BaseSettings):
         return int(_byte_size.validate_python(self.device.removeprefix(SIMULATED)))
 
     def logins(self) -> dict[str, str]:
-        """User names and passwords; empty when the page is open to everyone who reaches it."""
-        lines = [self.auth] if self.auth else []
-        if self.auth_file:
-            try:
-                lines += self.auth_file.read_text("utf-8").splitlines()
-            except OSError as error:
-                raise SettingsError(f"--auth-file {self.auth_file}: {error.strerror}.") from error
-            except UnicodeDecodeError as error:
-                raise SettingsError(f"--auth-file {self.auth_file}: not UTF-8 text.") from error
-        pairs = [line.strip().partition(":") for line in lines if line.strip()]
-        if any(not (user and password) for user, _, password in pairs):
-            raise SettingsError("--auth and each line of --auth-file read USER:PASSWORD.")
-        return {user: password for user, _, password in pairs}
+        """User names and passwords; empty when the page is open to everyone who reaches it.
+
+        A password may hold colons. Lines of --auth-file that are blank or begin with # say nothing.
+        Raises SettingsError where an option was given and nobody could log in by it.
+        """
+        pairs = [_login("--auth", self.auth)] if self.auth is not None else []
+        if self.auth_file is not None:
+            pairs += _logins_in(self.auth_file)
+        logins: dict[str, str] = {}
+        for user, password in pairs:
+            if user in logins:
+                raise SettingsError(
+                    f"The logins name “{user}” twice. Leave the one whose password counts."
+                )
+            logins[user] = password
+        return logins
+
+
+def _login(place: str, line: str) -> tuple[str, str]:
+    """The user and the password of one line; `place` names it, since a password is never shown."""
+    user, _, password = line.strip().partition(":")
+    if not (user.strip() and password):
+        raise SettingsError(f"{place} must read USER:PASSWORD, neither of them empty.")
+    return user.strip(), password
+
+
+def _logins_in(path: Path) -> list[tuple[str, str]]:
+    try:
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise SettingsError(f"--auth-file {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"--auth-file {path}: not UTF-8 text.") from error
+    if "\0" in text:  # UTF-16 without its mark decodes, with a zero beside every letter
+        raise SettingsError(f"--auth-file {path}: not UTF-8 text.")
+    lines = enumerate(text.split("\n"), start=1)
+    said = [(n, line) for n, line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not said:
+        raise SettingsError(
+            f"--auth-file {path} names nobody, so the page would be open to everybody. Write one "
+            "USER:PASSWORD a line into it, or leave the option out."
+        )
+    return [_login(f"Line {n} of --auth-file {path}", line) for n, line in said]
 
 
 def read_settings(**given: Any) -> Settings:
@@ -104,6 +137,7 @@ def read_settings(**given: Any) -> Settings:
 
     Raises SettingsError naming the option and the way out.
     """
+    _refuse_empty_logins(given)
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
@@ -113,6 +147,17 @@ def read_settings(**given: Any) -> Settings:
         if fault["type"].startswith("byte_size"):
             reason = "write a size such as 12GB"
         raise SettingsError(f"--{option} {fault['input']}: {reason}.") from error
+
+
+def _refuse_empty_logins(given: Mapping[str, Any]) -> None:
+    """Any other variable that is empty counts as unset; one of these would open the page."""
+    for name, value in os.environ.items():
+        option = LOGIN_VARIABLES.get(name.upper(), "")
+        if option and not value.strip() and given.get(option) is None:
+            raise SettingsError(
+                f"{name} is set and empty, so the page would be open to everybody. Give it a "
+                "value, or unset it."
+            )
 
 
 def prepare_data_folder(settings: Settings) -> None:

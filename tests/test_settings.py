@@ -101,27 +101,69 @@ def test_settings_cannot_change_after_the_start() -> None:
         read_settings().port = 1
 
 
+def logins_of(tmp_path: Path, content: bytes) -> dict[str, str]:
+    (tmp_path / "logins").write_bytes(content)
+    return read_settings(auth_file=tmp_path / "logins").logins()
+
+
 def test_logins_come_from_the_option_and_the_file(tmp_path: Path) -> None:
     file = tmp_path / "logins"
-    file.write_text("ann:a:b\n\n  bob:secret  \n", "utf-8")
+    file.write_text("# who may come in\nann:a:b\n\n  bob:secret  \n", "utf-8")
     settings = read_settings(auth="eve:apple", auth_file=file)
     assert settings.logins() == {"eve": "apple", "ann": "a:b", "bob": "secret"}
     assert read_settings().logins() == {}
 
 
-@pytest.mark.parametrize("line", ["ann", "ann:", ":secret", "ann secret"])
-def test_a_login_without_user_or_password_is_refused(line: str) -> None:
+def test_what_an_editor_leaves_in_a_file_of_logins_locks_nobody_out(tmp_path: Path) -> None:
+    for content in (b"\xef\xbb\xbfann:x\nbob:y\n", b"ann:x\r\nbob:y\r\n", b"ann :x\nbob:y"):
+        assert logins_of(tmp_path, content) == {"ann": "x", "bob": "y"}
+    strange = "ann:a\u2028b\x1cc\u0085d"  # some programs end a line at these; an editor does not
+    assert logins_of(tmp_path, strange.encode()) == {"ann": "a\u2028b\x1cc\u0085d"}
+
+
+@pytest.mark.parametrize("content", [b"", b" \n\t\r\n", b"\xef\xbb\xbf", b"# nobody yet\n"])
+def test_a_file_of_logins_that_names_nobody_opens_nothing(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(SettingsError, match=r"logins names nobody.*open to everybody") as caught:
+        logins_of(tmp_path, content)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["", "  ", ":", "ann", "ann:", "ann:  ", ":secret", "ann secret"])
+def test_a_login_without_user_or_password_is_refused(tmp_path: Path, line: str) -> None:
     with pytest.raises(SettingsError, match="USER:PASSWORD") as caught:
         read_settings(auth=line).logins()
     assert "secret" not in str(caught.value)
+    with pytest.raises(SettingsError, match=r"names nobody|Line 2 .*USER:PASSWORD") as caught:
+        logins_of(tmp_path, f"\n{line}\n".encode())
+    assert "secret" not in str(caught.value)
+
+
+def test_a_user_who_is_named_twice_is_told_which(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="“ann” twice") as caught:
+        logins_of(tmp_path, b"ann:pear\nbob:plum\nann:fig")
+    assert "pear" not in str(caught.value)
+    with pytest.raises(SettingsError, match="“ann” twice"):
+        read_settings(auth="ann:other", auth_file=tmp_path / "logins").logins()
+
+
+@pytest.mark.parametrize("name", ["MULTIMODAL_AUTH", "MULTIMODAL_AUTH_FILE", "multimodal_auth"])
+def test_a_login_from_an_empty_variable_is_refused_and_not_dropped(name: str) -> None:
+    """`MULTIMODAL_AUTH=$PASSWORDS` where that is unset would open the page to everybody."""
+    told = started(**{name: ""})
+    assert "SettingsError: " in told
+    assert f"{name} is set and empty" in told
+    assert started(AUTH="") == "7860 None False auto", "that variable is another program's"
 
 
 def test_an_unreadable_file_of_logins_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"absent: No such file"):
         read_settings(auth_file=tmp_path / "absent").logins()
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SettingsError, match=r"binary: not UTF-8"):
-        read_settings(auth_file=tmp_path / "binary").logins()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SettingsError, match=r"folder: Is a directory"):
+        read_settings(auth_file=tmp_path / "folder").logins()
+    for content in (b"\xff\xfe\x00", "ann:x".encode("utf-16-le"), "é:x".encode("latin-1")):
+        with pytest.raises(SettingsError, match=r"logins: not UTF-8"):
+            logins_of(tmp_path, content)
 
 
 def test_the_data_folder_is_made_and_left_clean(tmp_path: Path) -> None:

@@ -84,6 +84,8 @@ def test_a_corrupt_database_is_told_and_kept(tmp_path: Path) -> None:
         (["--budget", "lots"], "--budget lots"),
         (["--port", "99999"], "--port 99999"),
         (["--auth", "ann"], "USER:PASSWORD"),
+        (["--auth", ""], "USER:PASSWORD"),
+        (["--auth-file", os.devnull], "names nobody"),
     ],
 )
 def test_wrong_options_are_told(tmp_path: Path, options: list[str], sentence: str) -> None:
