@@ -12,6 +12,7 @@ MultimodalError
 ├── CapacityError           models do not fit the budget, or no place came free in time (503)
 ├── BackendError            an engine failed while it loaded or ran (HTTP 500)
 ├── StoreError              the conversations cannot be read or written (HTTP 500)
+│   └── ConversationNotFoundError   it was deleted, or belongs to somebody else
 └── TurnStoppedError        the person stopped the turn; never shown as a failure
 
 Foreign exceptions are translated at the one border where they arise: the module that calls
@@ -69,6 +70,10 @@ class BackendError(MultimodalError):
 
 class StoreError(MultimodalError):
     """The conversations cannot be read or written."""
+
+
+class ConversationNotFoundError(StoreError):
+    """No conversation of this owner has that id."""
 
 
 class TurnStoppedError(MultimodalError):

@@ -87,7 +87,11 @@ class MediaFolder:
         """Where the part's bytes are. Raises MediaError if they were deleted."""
         path = self._place(part.sha256, part.media_type)
         if not path.is_file():
-            raise MediaError(f"“{part.name}” is no longer in {self._root}. Add it again.")
+            kind = "picture" if isinstance(part, ImagePart) else "recording"
+            raise MediaError(
+                f"The {kind} “{part.name}” is gone: its file is no longer in the data folder. "
+                "Send it again to ask about it."
+            )
         return path
 
     def image(self, part: ImagePart) -> Image.Image:

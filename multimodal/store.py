@@ -32,7 +32,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from multimodal.errors import SettingsError, StoreError
+from multimodal.errors import ConversationNotFoundError, SettingsError, StoreError
 from multimodal.messages import Controls, Conversation, Message, Outcome, Part, new_id
 
 TITLE_CHARACTERS = 60
@@ -201,7 +201,9 @@ class Store:
     def _owned(self, session: Session, owner: str, conversation: str) -> _Conversation:
         row = session.get(_Conversation, conversation)
         if row is None or row.owner != owner:
-            raise StoreError("That conversation does not exist, or it is somebody else's.")
+            raise ConversationNotFoundError(
+                "That conversation does not exist, or it is somebody else's."
+            )
         return row
 
     def _rows(self, session: Session, conversation: str) -> Iterator[_Message]:

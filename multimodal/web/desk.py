@@ -10,12 +10,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from multimodal.build import Program
 from multimodal.chats import Chats, Draft
-from multimodal.errors import MultimodalError, RequestError
+from multimodal.errors import ConversationNotFoundError, MediaError, RequestError
 from multimodal.messages import Controls, Conversation, Task, TextPart
 from multimodal.web.render import Renderer, Transcript
 
@@ -54,13 +55,19 @@ class Desk:
         return self._shown(visitor, self.renderer.conversation(conversation, names))
 
     def open(self, visitor: Visitor, conversation: str) -> Transcript:
-        """Look at another conversation; "" is a new one. One that is gone counts as new."""
-        visitor.conversation = conversation
+        """Look at another conversation; "" is a new one. One that was deleted counts as new.
+
+        Raises StoreError where it cannot be read; the visitor then looks at what it did before.
+        """
+        before, visitor.conversation = visitor.conversation, conversation
         try:
             return self.show(visitor, redo=not self.chats.is_busy(conversation))
-        except MultimodalError:
+        except ConversationNotFoundError:
             visitor.conversation = ""
             return self.show(visitor)
+        except BaseException:
+            visitor.conversation = before
+            raise
 
     def controls(self, visitor: Visitor) -> Controls:
         if not visitor.conversation:
@@ -133,12 +140,17 @@ class Desk:
         self.chats.edit(visitor.owner, visitor.conversation, visitor.ids[row], text)
 
     def undo(self, visitor: Visitor) -> tuple[str, list[str]]:
-        """Take the newest turn back; return its words and files for the message box."""
+        """Take the newest turn back; return its words, and those of its files that are still
+        there, for the message box."""
         message = self.chats.take_back(visitor.owner, visitor.conversation)
         if message is None:
             return "", []
-        media = [part for part in message.parts if not isinstance(part, TextPart)]
-        return message.text, [str(self.program.media.path(part)) for part in media]
+        files = []
+        for part in message.parts:
+            with suppress(MediaError):
+                if not isinstance(part, TextPart):
+                    files.append(str(self.program.media.path(part)))
+        return message.text, files
 
     def delete(self, visitor: Visitor) -> None:
         if visitor.conversation:

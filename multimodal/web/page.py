@@ -121,8 +121,9 @@ class Page:
         return gauge.fetching(progress, dict(state.errors), titles)
 
     def _opened(self, visitor: Visitor, conversation: str) -> list[Any]:
-        shown = self.desk.open(visitor, conversation)
-        controls = self.desk.controls(visitor)
+        with _told():
+            shown = self.desk.open(visitor, conversation)
+            controls = self.desk.controls(visitor)
         busy = self.desk.chats.is_busy(visitor.conversation)
         return [
             gr.Chatbot(cast(Any, shown.bubbles)),

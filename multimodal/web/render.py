@@ -11,6 +11,7 @@ from typing import Any
 
 from multimodal.cards import Catalog
 from multimodal.chats import Draft
+from multimodal.errors import MediaError
 from multimodal.events import Preview, Progress
 from multimodal.languages import language_name
 from multimodal.messages import AudioPart, Conversation, ImagePart, Message, Outcome, Step, TextPart
@@ -71,7 +72,7 @@ class Renderer:
             if isinstance(part, TextPart):
                 content.append(part.text)
                 continue
-            content.append({"path": str(self.path_of(part)), "alt_text": part.name})
+            content.append(self._media(part, part.name))
             if isinstance(part, AudioPart) and part.transcript:
                 content.append(f"*“{_plain(part.transcript)}”*")
         return {"role": "user", "content": content}
@@ -95,9 +96,16 @@ class Renderer:
             return [card, {"role": "assistant", "content": words}]
         return [card, {"role": "assistant", "content": content}] if content else [card]
 
-    def _shown(self, part: ImagePart | AudioPart) -> dict[str, str]:
+    def _shown(self, part: ImagePart | AudioPart) -> dict[str, str] | str:
         told = part.description if isinstance(part, ImagePart) else "The answer, spoken"
-        return {"path": str(self.path_of(part)), "alt_text": told or part.name}
+        return self._media(part, told or part.name)
+
+    def _media(self, part: ImagePart | AudioPart, alt_text: str) -> dict[str, str] | str:
+        """The picture or recording; where its file is gone, the sentence that says so."""
+        try:
+            return {"path": str(self.path_of(part)), "alt_text": alt_text}
+        except MediaError as error:
+            return f"*{_plain(str(error))}*"
 
     def _words(self, message: Message, pending: bool) -> str:
         text = message.text
