@@ -1,13 +1,16 @@
-"""Tokens a second of the ways to decode, against transformers' own `generate`:
+"""Tokens a second of what a card may ask of transformers' `generate`, against `generate` alone:
 
     python -m benchmarks.decode [--quantization fp32] [--rounds 3] [--out FILE]
+
+"plain" is what every reply takes unless a card says otherwise: what it costs beside `generate` is
+streaming words and stopping. The others are a card's engine options.
 
 Everywhere: a small model that has learnt to talk (the embedded SmolLM2, its GGUF weights taken
 apart by transformers), asked to chat, to sum up, and to repeat a text with changes. With an NVIDIA
 card also Mistral 7B and LLaVA 7B in nf4, of full size with random weights, against the ceiling that
 the card's memory sets: measured bandwidth over the bytes that one token reads.
 
-All ways take turns within a round, so that whatever else the machine does hits all of them.
+All take turns within a round, so that whatever else the machine does hits all of them.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ import platform
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +39,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from benchmarks.figures import tell
 from benchmarks.memory.models import random_module
-from multimodal.architectures import Modules
+from multimodal.architectures import Modules, Part
 from multimodal.backends.base import TextRequest
 from multimodal.backends.causal_lm import CausalLM
 from multimodal.build import build, read_catalog
@@ -47,12 +51,12 @@ from multimodal.settings import read_settings
 
 TALKER = "smollm2-135m-instruct"
 LARGE = ("mistral-7b-instruct", "llava-1.5-7b")
-WAYS: dict[str, dict[str, bool]] = {
-    "plain": {"prompt_lookup": False},
-    "prompt_lookup": {"prompt_lookup": True},
-    "static_cache": {"static_cache": True},
-    "compile": {"compile": True},
+OPTIONS: dict[str, dict[str, bool | int | float | str]] = {
+    "plain": {"prompt_cache_mib": 0},
+    "prompt lookup": {"prompt_lookup_num_tokens": 10, "prompt_cache_mib": 0},
+    "static cache": {"cache_implementation": "static", "prompt_cache_mib": 0},
 }
+"""Nothing is kept between turns, so that every round begins alike."""
 TOKENS, PROMPT, END = 64, 256, 2
 WORD = "w{:06d}"
 TEXT = """The mill stood where the river left the hills. In spring the wheel turned day and night,
@@ -96,37 +100,26 @@ class Clock(BaseStreamer):
 
 
 class Bench:
-    """One model, asked by `generate` and by ours in every way."""
+    """One model, asked by `generate` alone and by ours with every option."""
 
-    def __init__(
-        self, card: ModelCard, model: Any, tokenizer: Any, ways: Sequence[str] = tuple(WAYS)
-    ) -> None:
+    def __init__(self, card: ModelCard, model: Any, tokenizer: Any) -> None:
         self._model, self._tokenizer = model, tokenizer
         self._ours = {
-            way: CausalLM(card.model_copy(update={"engine": engine}), model, tokenizer)
-            for way, engine in WAYS.items()
-            if way in ways
+            option: CausalLM(card.model_copy(update={"engine": engine}), model, tokenizer)
+            for option, engine in OPTIONS.items()
         }
 
-    def peers(self) -> dict[str, Callable[[str], float]]:
-        guessing = {"prompt_lookup_num_tokens": 10}
-        return {
-            "generate": lambda asked: self._generate(asked),
-            "generate, 10 tokens looked up": lambda asked: self._generate(asked, **guessing),
-        }
-
-    def ours(self, way: str, asked: str) -> float:
-        """Tokens a second, nothing known of the conversation."""
-        backend = self._ours[way]
+    def ours(self, option: str, asked: str) -> float:
+        """Tokens a second."""
         sampling = Sampling(temperature=0.0, max_tokens=TOKENS, repeat_penalty=1.0)
         request = TextRequest((("user", asked),), sampling=sampling)
-        backend._caches.clear()
-        *_, usage = backend.run(request, threading.Event())
+        *_, usage = self._ours[option].run(request, threading.Event())
         assert isinstance(usage, Usage)
         return (usage.completion_tokens - 1) / usage.decode_s
 
     @torch.no_grad()
-    def _generate(self, asked: str, **more: Any) -> float:
+    def alone(self, asked: str) -> float:
+        """Tokens a second of `generate` itself."""
         prompt = self._tokenizer.apply_chat_template(
             [{"role": "user", "content": asked}], add_generation_prompt=True, tokenize=False
         )
@@ -141,30 +134,29 @@ class Bench:
                 do_sample=False,
                 pad_token_id=0,
                 eos_token_id=self._model.generation_config.eos_token_id,
-                **more,
             ),
             streamer=clock,
         )
         return clock.rate(ids.shape[1])
 
     def measure(self, asked: str, rounds: int) -> dict[str, float]:
-        """The median rate of every way; a first round of each is not counted."""
-        ways: dict[str, Callable[[str], float]] = dict(self.peers())
-        for way in self._ours:
-            ways[way] = lambda text, way=way: self.ours(way, text)  # type: ignore[misc]
-        found: dict[str, list[float]] = {way: [] for way in ways}
+        """The median rate of each; a first round is not counted."""
+        runs: dict[str, Callable[[str], float]] = {"generate": self.alone}
+        for option in self._ours:
+            runs[option] = partial(self.ours, option)
+        found: dict[str, list[float]] = {name: [] for name in runs}
         for counted in range(rounds + 1):
-            for way, run in ways.items():
+            for name, run in runs.items():
                 rate = run(asked)
                 if counted:
-                    found[way].append(rate)
-        return {way: statistics.median(rates) for way, rates in found.items()}
+                    found[name].append(rate)
+        return {name: statistics.median(rates) for name, rates in found.items()}
 
 
 def ratios(rates: dict[str, float]) -> dict[str, float]:
-    """The tokens a second of `generate`, and every other way's as a multiple of it."""
+    """The tokens a second of `generate`, and all others' as a multiple of it."""
     base = rates["generate"]
-    others = {way: round(rate / base, 2) for way, rate in rates.items() if way != "generate"}
+    others = {name: round(rate / base, 2) for name, rate in rates.items() if name != "generate"}
     return {"generate_tokens_per_s": round(base, 1), **others}
 
 
@@ -181,18 +173,16 @@ def talker(kind: str, rounds: int) -> dict[str, Any]:
     return {task: ratios(bench.measure(asked, rounds)) for task, asked in TASKS.items()}
 
 
-def large(
-    card: ModelCard, rounds: int, device: str = "cuda", ways: Sequence[str] = tuple(WAYS)
-) -> dict[str, Any]:
+def large(card: ModelCard, rounds: int, device: str = "cuda") -> dict[str, Any]:
     """A model of the card's size with random weights, on `device`."""
     assert isinstance(card.architecture, Modules)
     (part,) = card.architecture.parts.values()
-    model: Any = random_module(part, card.quantization[0], device)
+    model: Any = random_module(unlimited(part), card.quantization[0], device)
     text = model.config.get_text_config(decoder=True)
     model.generation_config.eos_token_id = END
     facts = {"chat_template": "", "system_prompt": "", "context_tokens": 4 * PROMPT}
     plain = card.model_copy(update=facts)
-    bench = Bench(plain, model, numbered(text.vocab_size), ways)
+    bench = Bench(plain, model, numbered(text.vocab_size))
     asked = " ".join(WORD.format(3 + number % (text.vocab_size - 3)) for number in range(PROMPT))
     found = bench.measure(asked, rounds)
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -200,8 +190,17 @@ def large(
     read = true_bytes(model.get_decoder()) + true_bytes(model.get_output_embeddings())
     read -= true_bytes(model.get_input_embeddings())
     ceiling = bandwidth(device) / (read + (PROMPT + TOKENS // 2) * a_token)
-    share = {way: round(rate / ceiling, 3) for way, rate in found.items()}
+    share = {name: round(rate / ceiling, 3) for name, rate in found.items()}
     return {**ratios(found), "ceiling_tokens_per_s": round(ceiling, 1), "of_ceiling": share}
+
+
+def unlimited(part: Part) -> Part:
+    """A part whose attention has no window where the card states one as long as its context: the
+    published file has none, and a window would be another kind of cache."""
+    config = dict(part.config)
+    if config.get("sliding_window") == config.get("max_position_embeddings"):
+        config["sliding_window"] = None
+    return part.model_copy(update={"config": config})
 
 
 def numbered(vocabulary: int) -> PreTrainedTokenizerFast:

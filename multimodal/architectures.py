@@ -43,6 +43,9 @@ class Part(Facts):
     config: Mapping[str, Any] = Field(default_factory=dict)
     quantized: bool = True
     """Whether the card's quantization touches this part; what it leaves stays in 16 bits."""
+    keeps_fp32: tuple[str, ...] = ()
+    """Names of modules or parameters that the library never quantizes, and keeps in 32 bits where
+    the rest is in fp16: what its class lists as `_keep_in_fp32_modules`."""
 
 
 class Modules(Facts):

@@ -36,9 +36,14 @@ KINDS = {"measured", "modules", "gguf", "wheels", "folder", "package", "hub", "f
 
 
 class SamplingDefaults(Facts):
-    temperature: float = Field(0.7, ge=0, le=2)
-    top_p: float = Field(0.95, gt=0, le=1)
-    repeat_penalty: float = Field(1.1, ge=0.5, le=2)
+    """How a model that writes is sampled unless the person says otherwise. What is left out is the
+    model's own: what its authors published with it, or else plain sampling."""
+
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: PositiveInt | None = None
+    min_p: float | None = Field(None, ge=0, le=1)
+    repeat_penalty: float | None = Field(None, ge=0.5, le=2)
     max_tokens: PositiveInt = 512
     stop: tuple[str, ...] = ()
 

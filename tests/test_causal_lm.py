@@ -23,7 +23,7 @@ from multimodal.backends.base import Backend, TextRequest, load
 from multimodal.backends.causal_lm import CausalLM
 from multimodal.backends.generation import Reply, processors
 from multimodal.backends.prefix_cache import can_be_kept
-from multimodal.backends.sampling import Settled
+from multimodal.backends.sampling import ResolvedSampling
 from multimodal.backends.talking import PIECE_TOKENS
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, CardError, PromptError
@@ -224,7 +224,7 @@ def test_a_stop_word_that_never_comes_loses_nothing(llama: Backend) -> None:
 
 
 def test_a_penalty_is_for_repeating_the_reply_not_the_prompt(llama: Backend) -> None:
-    chosen = Settled(0, 1, 2.0, 9, 1, ())
+    chosen = ResolvedSampling(0, 1, 2.0, 9, 1, ())
     lowered = processors(chosen, 2, CPU)(torch.tensor([[5, 6, 7]]), torch.ones(1, 9))
     assert lowered.tolist() == [[1, 1, 1, 1, 1, 1, 1, 0.5, 1]]
     plain, wary = (
@@ -387,7 +387,7 @@ def test_a_temperature_next_to_nothing_is_the_most_likely_word(llama: Backend) -
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_numbers_that_overflowed_are_told_and_never_drawn_from(bad: float) -> None:
-    drawn = processors(Settled(1.0, 1, 1, 9, 1, ()), 0, CPU)
+    drawn = processors(ResolvedSampling(1.0, 1, 1, 9, 1, ()), 0, CPU)
     with pytest.raises(BackendError, match="numbers overflowed"):
         drawn(torch.tensor([[1]]), torch.tensor([[0.0, bad, 1.0]]))
 

@@ -24,8 +24,8 @@ from multimodal.memory.storages import true_bytes
 CAUSAL, SEEING = "AutoModelForCausalLM", "AutoModelForImageTextToText"
 
 
-def hf(model: str, **config: Any) -> Part:
-    return Part(library="transformers", model=model, config=config)
+def hf(model: str, *keeps_fp32: str, **config: Any) -> Part:
+    return Part(library="transformers", model=model, config=config, keeps_fp32=keeps_fp32)
 
 
 def card(shape: Architecture, *kinds: str, tokens: int | None = 256) -> ModelCard:
@@ -276,6 +276,8 @@ QUANTIZED = SMALL | {
     ),
     "blip-2": hf(
         SEEING,
+        "query_tokens",
+        "qformer",
         model_type="blip-2",
         num_query_tokens=4,
         vision_config=VISION | {"model_type": "blip_2_vision_model"},
@@ -395,6 +397,23 @@ def test_a_longer_context_takes_more_cache_and_a_sliding_window_bounds_it() -> N
     assert footprint(full, None, 512).kv_cache == 2 * footprint(full, None, 256).kv_cache
     sliding = text_config(hf(CAUSAL, model_type="mistral", **TEXT, sliding_window=128))
     assert kv_bytes(sliding, 512) == kv_bytes(sliding, 128)
+
+
+def test_cards_say_what_transformers_keeps_in_32_bits(catalog: Catalog) -> None:
+    """A class tells that to transformers alone, so a card must repeat it."""
+    stated = 0
+    for found in catalog.cards:
+        shape = found.architecture
+        for part in shape.parts.values() if isinstance(shape, Modules) else ():
+            if not part.quantized:
+                continue
+            module = built(part)
+            names = [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
+            told = getattr(module, "_keep_in_fp32_modules", None) or ()
+            kept = {one for one in told if any(one in name.split(".") for name in names)}
+            assert set(part.keeps_fp32) == kept, found.name
+            stated += bool(kept)
+    assert stated == 2
 
 
 def test_a_measured_card_needs_no_torch_and_owns_its_buffers(catalog: Any) -> None:

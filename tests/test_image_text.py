@@ -29,6 +29,11 @@ QUESTION: tuple[Role, str] = ("user", "What colour is the car?")
 TALKING = ["llava", "llava-next", "smolvlm"]
 """Those that hold a conversation; the BLIPs answer one question about one picture."""
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "prompt lookup": {"prompt_lookup_num_tokens": 10, "prompt_cache_mib": 0},
+    "static": {"cache_implementation": "static"},
+}
+
 Folders = dict[str, tuple[Path, dict[str, Any]]]
 
 
@@ -100,19 +105,29 @@ def test_the_second_turn_looks_no_second_time_and_answers_alike(
     assert second.cached_tokens > first.prompt_tokens - 8
 
 
-@pytest.mark.parametrize("way", ["static_cache", "prompt_lookup"])
+@pytest.mark.parametrize("way", OPTIONS)
 @pytest.mark.parametrize("name", TALKING)
 def test_both_turns_are_the_same_whichever_way_they_are_decoded(
     folders: Folders, name: str, way: str
 ) -> None:
-    model = loaded(folders, name, engine={way: True})
+    model = loaded(folders, name, engine=OPTIONS[way])
     picture = ((0, RED),)
     answer, _ = ask(model, QUESTION, pictures=picture)
     assert answer == reference(model, QUESTION, pictures=picture)
     turns = (QUESTION, ("assistant", answer), ("user", "Is it red?"))
     again, second = ask(model, *turns, pictures=picture)
     assert again == reference(model, *turns, pictures=picture)
-    assert second.cached_tokens
+    assert bool(second.cached_tokens) == (way == "static")
+    assert ask(model, QUESTION, pictures=())[0] == reference(model, QUESTION, pictures=())
+
+
+@pytest.mark.parametrize("way", OPTIONS)
+@pytest.mark.parametrize("name", ["blip-2", "instructblip"])
+def test_a_model_that_makes_its_cache_itself_takes_no_option_for_it(
+    folders: Folders, name: str, way: str
+) -> None:
+    with pytest.raises(CardError, match="makes its cache itself"):
+        loaded(folders, name, engine=OPTIONS[way])
 
 
 @pytest.mark.parametrize("name", TALKING)

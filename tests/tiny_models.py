@@ -96,9 +96,13 @@ def save_causal(
     return config
 
 
+KEEPS_FP32 = {"blip-2": ["query_tokens", "qformer"], "instructblip": ["query_tokens"]}
+
+
 def hub_card(family: str, model: str, config: dict[str, Any], **more: Any) -> ModelCard:
     """A card of one transformers module in that configuration."""
     part = {"library": "transformers", "model": model, "config": config}
+    part["keeps_fp32"] = KEEPS_FP32.get(config.get("model_type", ""), [])
     facts = {
         "name": "tiny",
         "title": "Tiny",

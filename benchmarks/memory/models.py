@@ -81,7 +81,7 @@ def random_module(part: Part, kind: str, device: str) -> nn.Module:
         module = nn.Module.to(unbuilt(part), dtype).eval().requires_grad_(False)
     if hasattr(module, "tie_weights"):
         module.tie_weights()  # which the missing initialisation would have done
-    packed = set(quantizable(module)) if part.quantized and "4" in kind else set()
+    packed = set(quantizable(module, part.keeps_fp32)) if part.quantized and "4" in kind else set()
     filled: set[int] = set()
     for name, layer in list(module.named_modules()):
         if name in packed:

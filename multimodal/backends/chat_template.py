@@ -15,6 +15,7 @@ from jinja2 import TemplateError
 
 from multimodal.backends.control_tokens import Apart, special_signs, template_signs
 from multimodal.cards import ModelCard
+from multimodal.events import Notice
 
 PLAIN = (
     "{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] }}\n\n"
@@ -39,9 +40,14 @@ class ChatTemplate:
         self._typed_apart = Apart(never | _signs_of(self._template or own))
 
     @property
+    def is_plain(self) -> bool:
+        """Whether there was no template, so that turns are told apart by names alone."""
+        return self._template == PLAIN
+
+    @property
     def stop_words(self) -> tuple[str, ...]:
         """What shows that the model goes on with the person's part."""
-        return PLAIN_STOPS if self._template == PLAIN else ()
+        return PLAIN_STOPS if self.is_plain else ()
 
     def text(self, system: str, said: Said) -> str:
         """The prompt. A template that refuses a system message gets it in the first turn."""
@@ -68,6 +74,15 @@ class ChatTemplate:
             list(said), chat_template=self._template, add_generation_prompt=True, tokenize=False
         )
         return told
+
+
+def untaught(card: ModelCard) -> Notice:
+    """For a reply of a model that has no template."""
+    return Notice(
+        f"{card.title} has no chat template, so it read this conversation as lines that begin with "
+        "“User:” and “Assistant:”. A model that was not taught to chat often answers beside the "
+        "point; if it was, write its template into its card as 'chat_template'."
+    )
 
 
 def _signs_of(template: Any) -> set[str]:

@@ -1,99 +1,86 @@
-"""The loop that writes one reply, as `generate` runs it when everything is prepared.
+"""What a card may ask of transformers' `generate` under `engine`, by the library's own names.
 
-It chooses the tokens that transformers' own loop chooses. What it adds changes no word: guesses of
-what comes next are checked several at a time, and a step of fixed shapes is compiled or recorded.
+- `prompt_lookup_num_tokens`: where the reply repeats two tokens of the conversation, guess so many
+  of those that followed there and check them in one pass (prompt lookup decoding, A. Saxena, 2023).
+  Used for replies at temperature 0 that look at no picture. The library starts it on an empty
+  cache only, so nothing is kept between turns, and a stop takes effect once the prompt was read.
+- `cache_implementation`: "dynamic", which grows with the conversation, or "static", of a fixed
+  size, for which the library compiles the model's step where it can: on a card, without
+  quantization.
+
+Neither is on unless the card asks for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
-import torch
+from transformers import GenerationMixin
 
-from multimodal.backends.generation import Reply
-from multimodal.backends.lookup import Lookup
-from multimodal.backends.static_step import StaticStep
+from multimodal.backends.prefix_cache import PROMPT_CACHE_MIB, can_be_kept, empty_cache
+from multimodal.cards import ModelCard
+from multimodal.errors import CardError
+
+CacheImplementation = Literal["dynamic", "static"]
+LOOKUP, CACHE = "prompt_lookup_num_tokens", "cache_implementation"
+REPLACED = {"prompt_lookup": LOOKUP, "static_cache": CACHE, "compile": CACHE}
 
 
-@dataclass(frozen=True)
-class Decoding:
-    """Given to `generate` as `custom_generate`. `lookup` needs a cache that can be cut, `step` one
-    of a fixed size."""
+@dataclass(frozen=True, slots=True)
+class DecodingOptions:
+    """`prompt_lookup_num_tokens`: 0 for none."""
 
-    reply: Reply
-    lookup: Lookup | None = None
-    step: StaticStep | None = None
+    prompt_lookup_num_tokens: int = 0
+    cache_implementation: CacheImplementation = "dynamic"
 
-    def __call__(
-        self,
-        model: Any,
-        input_ids: torch.Tensor,
-        logits_processor: Any,
-        stopping_criteria: Any,
-        generation_config: Any,
-        **kwargs: Any,
-    ) -> torch.Tensor:
-        """Return `input_ids`, (1, tokens), with the reply behind them."""
+    @property
+    def is_static(self) -> bool:
+        return self.cache_implementation == "static"
 
-        outputs = model._prefill(input_ids, generation_config, kwargs)
-        guessed: Sequence[int] = ()
-        while True:
-            known = input_ids.shape[1]
-            input_ids, over = self._say(
-                input_ids, outputs.logits, guessed, logits_processor, stopping_criteria
+
+def decoding_options(card: ModelCard, model: Any) -> DecodingOptions:
+    """What `card` asks for. Raises CardError for what transformers does not do with `model`."""
+    engine = card.engine
+    for old, new in REPLACED.items():
+        if old in engine:
+            raise CardError(
+                f"{card.name}: there is no engine option '{old}'; did you mean '{new}'?"
             )
-            said = input_ids.shape[1] - known
-            if self.lookup is not None:
-                kwargs["past_key_values"].crop(-(len(guessed) + 1 - said))
-                self.lookup.said(self.reply.tokens[-said:])
-            if over:
-                return input_ids
-            if self.step is not None:
-                outputs = self.step(input_ids[:, -1:], input_ids.shape[1] - 1)
-                continue
-            kwargs = model._update_model_kwargs_for_generation(outputs, kwargs, num_new_tokens=said)
-            if self.lookup is not None:
-                guessed = self.lookup.guesses(generation_config.max_length - known - said - 1)
-            outputs = _forward(model, outputs, input_ids, guessed, kwargs)
-
-    def _say(
-        self,
-        input_ids: torch.Tensor,
-        logits: torch.Tensor,
-        guessed: Sequence[int],
-        logits_processor: Any,
-        stopping_criteria: Any,
-    ) -> tuple[torch.Tensor, bool]:
-        """The tokens with those that the model says next: as many guesses as it would have said
-        itself, and the one after them. Also whether the reply is over."""
-        kept = logits[:, -len(guessed) - 1 :].to(torch.float32, copy=True)
-        over = False
-        for place, guess in enumerate((*guessed, None)):
-            token = logits_processor(input_ids, kept[:, place]).argmax(dim=-1, keepdim=True)
-            input_ids = torch.cat([input_ids, token], dim=-1)
-            said = int(token)
-            self.reply.say(said)
-            over = bool(stopping_criteria(input_ids, None).all())
-            if over or said != guess:
-                break
-        return input_ids, over
-
-
-def _forward(
-    model: Any, outputs: Any, input_ids: torch.Tensor, guessed: Sequence[int], kwargs: Any
-) -> Any:
-    """Run the model on the newest token and the guesses behind it."""
-    if guessed:
-        behind = torch.tensor([guessed], dtype=input_ids.dtype, device=input_ids.device)
-        input_ids = torch.cat([input_ids, behind], dim=-1)
-        kwargs = model._update_model_kwargs_for_generation(
-            outputs, dict(kwargs), num_new_tokens=len(guessed)
+    lookup, cache = engine.get(LOOKUP, 0), str(engine.get(CACHE, "dynamic"))
+    if isinstance(lookup, bool) or not isinstance(lookup, int) or lookup < 0:
+        raise CardError(f"{card.name}: '{LOOKUP}' is a number of tokens, such as 10, or 0 for none")
+    if cache not in get_args(CacheImplementation):
+        known = ", ".join(get_args(CacheImplementation))
+        raise CardError(f"{card.name}: there is no {CACHE} '{cache}' here. Known: {known}.")
+    options = DecodingOptions(lookup, cast(CacheImplementation, cache))
+    if (lookup or options.is_static) and not takes_cache(model):
+        raise CardError(
+            f"{card.name}: leave '{LOOKUP}' and '{CACHE}' out of 'engine': "
+            f"{type(model).__name__} makes its cache itself"
         )
-    inputs = model.prepare_inputs_for_generation(
-        input_ids, next_sequence_length=len(guessed) + 1, **kwargs
-    )
-    if "logits_to_keep" in inputs:
-        inputs["logits_to_keep"] = len(guessed) + 1
-    return model(**inputs, return_dict=True)
+    if lookup:
+        _check_lookup(card, options, engine)
+    return options
+
+
+def takes_cache(model: Any) -> bool:
+    """Whether `generate` continues a cache that it is given, of a kind that can be cut."""
+    own = type(model).generate is not GenerationMixin.generate
+    return not own and can_be_kept(empty_cache(model))
+
+
+def _check_lookup(
+    card: ModelCard, options: DecodingOptions, engine: Mapping[str, str | int | float | bool]
+) -> None:
+    if options.is_static:
+        raise CardError(
+            f"{card.name}: '{LOOKUP}' needs a cache that can be cut, and a static one cannot be; "
+            "leave one of the two out of 'engine'"
+        )
+    if int(engine.get("prompt_cache_mib", PROMPT_CACHE_MIB)):
+        raise CardError(
+            f"{card.name}: with '{LOOKUP}' nothing can be kept between turns; "
+            "write 'prompt_cache_mib = 0' beside it, or leave it out of 'engine'"
+        )

@@ -70,7 +70,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
         if isinstance(module, torch.nn.Module):
             module.requires_grad_(False)
             if _is_packed(card, name):
-                pack(module, kind, device)
+                pack(module, kind, device, _keeps_fp32(card, name))
     keep_decoder_in_range(pipeline)
     if card.drawing.scheduler is not None:
         name, more = SCHEDULERS[card.drawing.scheduler]
@@ -118,6 +118,12 @@ def _is_packed(card: ModelCard, name: str) -> bool:
     if isinstance(shape, Modules):
         return name in shape.parts and shape.parts[name].quantized
     return name in {"unet", "transformer"}
+
+
+def _keeps_fp32(card: ModelCard, name: str) -> tuple[str, ...]:
+    shape = card.architecture
+    part = shape.parts.get(name) if isinstance(shape, Modules) else None
+    return part.keeps_fp32 if part is not None else ()
 
 
 def keep_decoder_in_range(pipeline: Any) -> None:

@@ -1,8 +1,8 @@
 """One reply, token by token, with transformers' own `generate`.
 
 The random numbers come from the reply's seed and the place of the token alone, so that a seed gives
-the same answer whatever else runs and however many tokens are computed at a time. Text is told as
-soon as its bytes are whole; what may be the start of a stop word is held back until it is known.
+the same answer whatever else runs. Text is told as soon as its bytes are whole; what may be the
+start of a stop word is held back until it is known.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ from typing import Any
 import torch
 from tokenizers.decoders import DecodeStream
 from transformers import (
+    CompileConfig,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
+    MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
     StoppingCriteria,
     TemperatureLogitsWarper,
+    TopKLogitsWarper,
     TopPLogitsWarper,
 )
 from transformers.generation.streamers import BaseStreamer
 
-from multimodal.backends.sampling import Settled
+from multimodal.backends.sampling import PublishedSampling, ResolvedSampling
 from multimodal.errors import BackendError
 from multimodal.events import Event, TextDelta, Usage
 from multimodal.messages import Finish
@@ -56,10 +59,9 @@ class Reply(BaseStreamer):
             self._is_prompt = False
             return
         for token in value.flatten().tolist():
-            self.say(token)
+            self._say(token)
 
-    def say(self, token: int) -> None:
-        """`token` comes next."""
+    def _say(self, token: int) -> None:
         self._last_s = time.perf_counter()
         self._first_s = self._first_s or self._last_s
         self.tokens.append(token)
@@ -76,7 +78,9 @@ class Reply(BaseStreamer):
         """Whether no further token is wanted."""
         return self.met_stop_word or self._stopped()
 
-    def usage(self, prompt_tokens: int, cached_tokens: int, chosen: Settled, ends: bool) -> Usage:
+    def usage(
+        self, prompt_tokens: int, cached_tokens: int, chosen: ResolvedSampling, ends: bool
+    ) -> Usage:
         """`ends`: the model itself ended its reply."""
         finish: Finish = "stop" if ends or self.met_stop_word else "length"
         decode_s = self._last_s - self._first_s
@@ -148,7 +152,9 @@ def _mixed(seed: int, place: int) -> int:
     return int.from_bytes(found.digest(), "big")
 
 
-def processors(chosen: Settled, prompt_tokens: int, device: torch.device) -> LogitsProcessorList:
+def processors(
+    chosen: ResolvedSampling, prompt_tokens: int, device: torch.device
+) -> LogitsProcessorList:
     """How the next token is chosen, in the order it is applied; the penalty is for repeating the
     reply itself, not the prompt."""
     made = LogitsProcessorList()
@@ -156,21 +162,37 @@ def processors(chosen: Settled, prompt_tokens: int, device: torch.device) -> Log
         made.append(RepetitionPenaltyLogitsProcessor(chosen.repeat_penalty, prompt_tokens))
     if chosen.temperature > 0:
         made.append(TemperatureLogitsWarper(float(chosen.temperature)))
+        if chosen.top_k:
+            made.append(TopKLogitsWarper(chosen.top_k))
         if chosen.top_p < 1:
             made.append(TopPLogitsWarper(chosen.top_p))
+        if chosen.min_p:
+            made.append(MinPLogitsWarper(chosen.min_p))
         made.append(_Drawn(chosen.seed, prompt_tokens, device))
     return made
 
 
-def generation_config(model: Any, tokenizer: Any, chosen: Settled) -> GenerationConfig:
-    """Greedy as far as `generate` knows: what is drawn is drawn by `processors`."""
+def generation_config(
+    model: Any,
+    tokenizer: Any,
+    chosen: ResolvedSampling,
+    lookup_tokens: int = 0,
+    is_static: bool = False,
+) -> GenerationConfig:
+    """Greedy as far as `generate` knows: what is drawn is drawn by `processors`. `lookup_tokens`:
+    how many are guessed at a time, 0 for none. `is_static`: whether the cache is, so that the
+    library compiles the model's step where it can; into no CUDA graph, which would belong to one
+    thread."""
     ends = end_tokens(model, tokenizer)
     given = (model.generation_config.pad_token_id, tokenizer.pad_token_id, ends[0])
     return GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=chosen.max_tokens,
         do_sample=False,
         num_beams=1,
+        num_return_sequences=1,
         repetition_penalty=1.0,
+        prompt_lookup_num_tokens=lookup_tokens or None,
+        compile_config=CompileConfig(mode="default") if is_static else None,
         eos_token_id=ends,
         pad_token_id=next(token for token in given if token is not None),
     )
@@ -181,3 +203,17 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     told = model.generation_config.eos_token_id
     known = list(told) if isinstance(told, list | tuple) else [told]
     return [t for t in dict.fromkeys([*known, tokenizer.eos_token_id]) if t is not None]
+
+
+def published_sampling(model: Any) -> PublishedSampling:
+    """What the checkpoint's generation_config says of sampling; `do_sample = false` is greedy, and
+    sampling without a temperature is at 1."""
+    config = model.generation_config
+    penalty = config.repetition_penalty
+    shape = config.temperature, config.top_p, config.top_k, config.min_p
+    if config.do_sample is False:
+        return PublishedSampling(temperature=0.0, repeat_penalty=penalty)
+    if not config.do_sample and all(value is None for value in shape):
+        return PublishedSampling(repeat_penalty=penalty)
+    temperature = 1.0 if config.temperature is None else config.temperature
+    return PublishedSampling(temperature, *shape[1:], penalty)

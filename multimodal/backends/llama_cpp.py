@@ -31,7 +31,7 @@ from multimodal.backends.describing import described
 from multimodal.backends.gguf_files import GgufFiles, gguf_files, refusal
 from multimodal.backends.gguf_signs import Signs
 from multimodal.backends.llama_cpp_pictures import as_messages, length, pictures_in
-from multimodal.backends.sampling import settled
+from multimodal.backends.sampling import resolve_sampling
 from multimodal.backends.trimming import left_out, surplus_turns, too_long
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
@@ -141,7 +141,7 @@ class LlamaCpp:
         emit(attempt.usage(stopped(), body["seed"]))
 
     def _body(self, request: TextRequest, context_tokens: int) -> dict[str, Any]:
-        chosen = settled(request.sampling, self._card, context_tokens)
+        chosen = resolve_sampling(request.sampling, self._card, context_tokens)
         system = request.system_prompt or self._card.system_prompt
         apart = self._signs.apart
         opening = [{"role": "system", "content": apart(system, False)}] if system else []
@@ -158,6 +158,8 @@ class LlamaCpp:
             "max_tokens": chosen.max_tokens,
             "seed": chosen.seed,
             "stop": list(chosen.stop),
+            **({} if chosen.top_k is None else {"top_k": chosen.top_k}),
+            **({} if chosen.min_p is None else {"min_p": chosen.min_p}),
         }
 
     def _drop_oldest(self, body: dict[str, Any], prompt_tokens: int, context_tokens: int) -> int:

@@ -5,6 +5,7 @@ is what the footprint counts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -15,12 +16,13 @@ from multimodal.memory.modules import quantizable
 from multimodal.memory.quantization import BLOCK, EIGHT_BIT, FOUR_BIT
 
 
-def pack(module: nn.Module, quantization: str, device: str) -> None:
-    """Replace the linear layers of `module` by packed ones on `device`, one after another, so that
-    host memory never holds two copies. Other quantizations change nothing."""
+def pack(module: nn.Module, quantization: str, device: str, keeps_fp32: Sequence[str] = ()) -> None:
+    """Replace the linear layers of `module`, but for those within `keeps_fp32`, by packed ones on
+    `device`, one after another, so that host memory never holds two copies. Other quantizations
+    change nothing."""
     if quantization not in (*FOUR_BIT, *EIGHT_BIT):
         return
-    for name in list(quantizable(module)):
+    for name in list(quantizable(module, keeps_fp32)):
         layer = module.get_submodule(name)
         if isinstance(layer, nn.Linear) and not _is_odd(layer, quantization, device):
             module.set_submodule(name, _packed(layer, quantization).to(torch.device(device)))

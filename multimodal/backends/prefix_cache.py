@@ -15,10 +15,19 @@ from itertools import takewhile
 from typing import Any
 
 import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+import transformers
+from packaging.version import Version
+from transformers import DynamicCache, StaticCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
 
 HOST = torch.device("cpu")
+PROMPT_CACHE_MIB = 2048
+"""Of host memory for one model's conversations, unless its card says otherwise."""
+SHORTEST = 1024
+CACHE_ARGUMENT = (
+    "cache" if Version(transformers.__version__) >= Version("5.24") else "past_key_values"
+)
+"""What models and `generate` call the cache they are given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,38 @@ def can_be_kept(cache: Any) -> bool:
     """Whether keys and values are all that the cache holds: layers of other kinds have states that
     are neither cut nor moved here."""
     return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
+
+
+def static_length(tokens: int, context_tokens: int) -> int:
+    """Of a static cache: doubled until `tokens` fit, so that few shapes are ever compiled."""
+    length = SHORTEST
+    while length < tokens:
+        length *= 2
+    return min(length, context_tokens)
+
+
+def static_cache(model: Any, length: int, begun: Any | None = None) -> Any:
+    """A cache of `length` tokens on the model's device, with what the dynamic cache `begun`
+    holds."""
+    cache = StaticCache(config=model.config.get_text_config(decoder=True), max_cache_len=length)
+    if begun is not None and begun.get_seq_length():
+        for place, layer in enumerate(begun.layers):
+            keys, values = (t.to(model.device) for t in (layer.keys, layer.values))
+            cache.update(keys, values, place)
+    return cache
+
+
+def dynamic_copy(model: Any, cache: Any) -> Any | None:
+    """A dynamic cache in host memory with what the static `cache` holds; None where a layer holds
+    its newest tokens only."""
+    if not all(type(layer) is StaticLayer for layer in cache.layers):
+        return None
+    held = int(cache.get_seq_length())
+    made = empty_cache(model)
+    for place, layer in enumerate(cache.layers if held else ()):
+        keys, values = (t[:, :, :held].to(HOST, copy=True) for t in (layer.keys, layer.values))
+        made.update(keys, values, place)
+    return made
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:

@@ -1,4 +1,5 @@
-"""How the next token is drawn: what the person set, over what the card says."""
+"""How the next token is drawn: what the person set, over what the card says, over what the model's
+authors published with it."""
 
 from __future__ import annotations
 
@@ -11,11 +12,25 @@ from multimodal.messages import Sampling
 MAX_SEED = 2**31
 COLDEST = 1e-3
 """Below this a temperature is taken for 0: dividing by it would overflow."""
+TEMPERATURE = 0.7
+"""Where neither the card nor the checkpoint states one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """Every value known; a seed was drawn if none was given."""
+class PublishedSampling:
+    """What a checkpoint says of itself; None where it says nothing."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSampling:
+    """Every value known; a seed was drawn if none was given. `top_k` and `min_p` are None where
+    nobody asked for them."""
 
     temperature: float
     top_p: float
@@ -23,18 +38,33 @@ class Settled:
     max_tokens: int
     seed: int
     stop: tuple[str, ...]
+    top_k: int | None = None
+    min_p: float | None = None
 
 
-def settled(given: Sampling, card: ModelCard, context_tokens: int) -> Settled:
-    """An answer gets at most half of the context."""
+def resolve_sampling(
+    given: Sampling,
+    card: ModelCard,
+    context_tokens: int,
+    published: PublishedSampling = PublishedSampling(),
+) -> ResolvedSampling:
+    """An answer gets at most half of the context. What nobody states changes nothing: all tokens
+    stay possible, and none is penalized."""
     default = card.sampling
     longest = default.max_tokens if given.max_tokens is None else given.max_tokens
-    temperature = default.temperature if given.temperature is None else given.temperature
-    return Settled(
+    temperature = _first(given.temperature, default.temperature, published.temperature, TEMPERATURE)
+    return ResolvedSampling(
         temperature if temperature >= COLDEST else 0.0,
-        default.top_p if given.top_p is None else given.top_p,
-        default.repeat_penalty if given.repeat_penalty is None else given.repeat_penalty,
+        _first(given.top_p, default.top_p, published.top_p, 1.0),
+        _first(given.repeat_penalty, default.repeat_penalty, published.repeat_penalty, 1.0),
         min(longest, context_tokens // 2),
         secrets.randbelow(MAX_SEED) if given.seed is None else given.seed,
         (*given.stop, *default.stop),
+        published.top_k if default.top_k is None else default.top_k,
+        published.min_p if default.min_p is None else default.min_p,
     )
+
+
+def _first(*values: float | None) -> float:
+    """The first that is stated; the last one always is."""
+    return next(value for value in values if value is not None)

@@ -6,6 +6,7 @@ A long prompt is read in pieces, so that a stop takes effect soon and little mem
 
 from __future__ import annotations
 
+import gc
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -13,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from transformers import GenerationMixin, StoppingCriteriaList
+from transformers import StoppingCriteriaList
 
 from multimodal.backends.base import TextRequest, stream
-from multimodal.backends.chat_template import ChatTemplate
-from multimodal.backends.decoder import Decoder
+from multimodal.backends.chat_template import ChatTemplate, untaught
+from multimodal.backends.decoding import decoding_options, takes_cache
 from multimodal.backends.generation import (
     Emit,
     Over,
@@ -25,18 +26,26 @@ from multimodal.backends.generation import (
     end_tokens,
     generation_config,
     processors,
+    published_sampling,
 )
 from multimodal.backends.loaded import Loaded
-from multimodal.backends.prefix_cache import PrefixCaches, can_be_kept, empty_cache
-from multimodal.backends.sampling import Settled, settled
-from multimodal.backends.static_step import forget_compiled
+from multimodal.backends.prefix_cache import (
+    CACHE_ARGUMENT,
+    HOST,
+    PROMPT_CACHE_MIB,
+    PrefixCaches,
+    dynamic_copy,
+    empty_cache,
+    static_cache,
+    static_length,
+)
+from multimodal.backends.sampling import ResolvedSampling, resolve_sampling
 from multimodal.backends.trimming import left_out, surplus_turns, too_long
 from multimodal.cards import ModelCard
 from multimodal.events import Event, Progress
 from multimodal.memory.footprint import DEFAULT_TOKENS
 
 PIECE_TOKENS = 512
-PROMPT_CACHE_MIB = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +68,11 @@ class Talker(Loaded[Any], ABC):
         self._template = template
         mib = int(card.engine.get("prompt_cache_mib", PROMPT_CACHE_MIB))
         self._caches = PrefixCaches(mib << 20)
-        self._decoder = Decoder(card, model)
+        self._options = decoding_options(card, model)
+        self._takes_cache = takes_cache(model)
+        self._published = published_sampling(model)
+        # The cache is ours; what a checkpoint asks for would be a second one.
+        model.generation_config.cache_implementation = None
         self._turn = threading.Lock()
 
     def run(self, request: TextRequest, stop: threading.Event) -> Generator[Event, None, None]:
@@ -70,10 +83,10 @@ class Talker(Loaded[Any], ABC):
         return stream(lambda emit, stopped: self._answer(request, emit, stopped), stop)
 
     def close(self) -> None:
-        if self._held is not None:
-            forget_compiled(self._held)
         super().close()
         self._caches.clear()
+        if self._options.is_static:
+            gc.collect()  # a compiled model and its compiled step refer to each other
 
     @abstractmethod
     def _prompt(self, request: TextRequest, system: str) -> Prompt:
@@ -89,7 +102,7 @@ class Talker(Loaded[Any], ABC):
     def _answer(self, request: TextRequest, emit: Emit, stopped: Callable[[], bool]) -> None:
         reads = self._card.context_tokens or DEFAULT_TOKENS
         context = min(reads, request.context_tokens or reads)
-        chosen = settled(request.sampling, self._card, context)
+        chosen = resolve_sampling(request.sampling, self._card, context, self._published)
         with self._turn:
             prompt = self._fitting(request, context, context - chosen.max_tokens, emit)
             self._write(prompt, chosen, context, emit, stopped)
@@ -113,13 +126,14 @@ class Talker(Loaded[Any], ABC):
     def _write(
         self,
         prompt: Prompt,
-        chosen: Settled,
+        chosen: ResolvedSampling,
         context: int,
         emit: Emit,
         stopped: Callable[[], bool],
     ) -> None:
         model: Any = self._model
-        cache = self._cache_for(prompt, chosen.max_tokens, context)
+        guesses = self._guesses(prompt, chosen)
+        cache = None if guesses else self._cache_for(prompt, chosen.max_tokens, context)
         cached = int(cache.get_seq_length()) if cache is not None else 0
         inputs = {} if cached else self._beside(prompt)
         ids = torch.tensor([prompt.tokens], device=model.device)
@@ -130,41 +144,49 @@ class Talker(Loaded[Any], ABC):
             model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
-                generation_config=generation_config(model, self._tokenizer, chosen),
+                generation_config=generation_config(
+                    model, self._tokenizer, chosen, guesses, self._options.is_static
+                ),
                 logits_processor=processors(chosen, ids.shape[1], model.device),
                 stopping_criteria=StoppingCriteriaList([Over(reply)]),
+                streamer=reply,
                 **inputs,
-                **self._manner(prompt, cache, reply, emit),
+                **({} if cache is None else {CACHE_ARGUMENT: cache}),
             )
             reply.end()
         if cache is not None:
-            kept = self._decoder.kept(model, cache)
-            self._caches.keep([*prompt.tokens, *reply.tokens], kept, prompt.about)
+            self._keep([*prompt.tokens, *reply.tokens], cache, prompt.about)
+        if self._template.is_plain:
+            emit(untaught(self._card))
         ends = set(end_tokens(model, self._tokenizer)) & set(reply.tokens[-1:])
         emit(reply.usage(ids.shape[1], cached, chosen, bool(ends)))
 
-    def _manner(
-        self, prompt: Prompt, cache: Any | None, reply: Reply, emit: Emit
-    ) -> dict[str, Any]:
-        """How `generate` is to write: by the decoder's loop, if the cache is ours."""
-        if cache is None:
-            return {"streamer": reply}
-        loop = self._decoder.decoding(self._model, cache, reply, prompt.tokens, emit)
-        return {"past_key_values": cache, "custom_generate": loop}
+    def _guesses(self, prompt: Prompt, chosen: ResolvedSampling) -> int:
+        """How many tokens are guessed at a time. Where tokens are drawn, `generate` would try each
+        guess on a draw of its own and drop nearly all; and a guess may not stand for a picture
+        while pictures are read."""
+        if chosen.temperature > 0 or prompt.inputs:
+            return 0
+        return self._options.prompt_lookup_num_tokens
 
     def _cache_for(self, prompt: Prompt, reply_tokens: int, context: int) -> Any | None:
         """What is known of this conversation, or an empty cache; None for a model that makes its
         cache itself, or one that cannot be kept."""
         model: Any = self._model
-        if type(model).generate is not GenerationMixin.generate:
+        if not self._takes_cache:
             return None
-        begun = empty_cache(model)
-        if not can_be_kept(begun):
-            return None
-        device = self._decoder.keeps_on(model)
+        device = HOST if self._options.is_static else model.device
         known = self._caches.take(prompt.tokens, device, prompt.about, prompt.seen_until)
-        tokens = len(prompt.tokens) + reply_tokens
-        return self._decoder.cache(model, known or begun, tokens, context)
+        if self._options.is_static:
+            tokens = len(prompt.tokens) + reply_tokens
+            return static_cache(model, static_length(tokens, context), known)
+        return empty_cache(model) if known is None else known
+
+    def _keep(self, tokens: Sequence[int], cache: Any, about: str) -> None:
+        """Remember what was computed of `tokens` for the next turn."""
+        kept = dynamic_copy(self._model, cache) if self._options.is_static else cache
+        if kept is not None:
+            self._caches.keep(tokens, kept, about)
 
     def _read(self, ids: torch.Tensor, cache: Any, emit: Emit, stopped: Callable[[], bool]) -> None:
         """Compute the prompt but for its last piece, which `generate` reads."""
@@ -172,7 +194,7 @@ class Talker(Loaded[Any], ABC):
         start = int(cache.get_seq_length())
         while ids.shape[1] - start > PIECE_TOKENS and not stopped():
             piece = ids[:, start : start + PIECE_TOKENS]
-            model.base_model(input_ids=piece, past_key_values=cache, use_cache=True)
+            model.base_model(input_ids=piece, use_cache=True, **{CACHE_ARGUMENT: cache})
             start += PIECE_TOKENS
             emit(Progress("Reading the conversation", start / ids.shape[1]))
 

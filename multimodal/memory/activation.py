@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -19,8 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._python_dispatch import TorchDispatchMode  # its only name, in PyTorch's own docs
 
 Make = Callable[..., torch.Tensor]
 PACKED = (torch.uint8, torch.int8)
@@ -41,10 +40,10 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        given = {id(t.untyped_storage()) for t in tree_leaves(args) if isinstance(t, torch.Tensor)}
+        given = {id(tensor.untyped_storage()) for tensor in _tensors_in(args)}
         made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, torch.Tensor) and id(tensor.untyped_storage()) not in given:
+        for tensor in _tensors_in(made):
+            if id(tensor.untyped_storage()) not in given:
                 self._count(tensor.untyped_storage())
         return made
 
@@ -58,6 +57,15 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _gone(self, size_bytes: int) -> None:
         self.now -= size_bytes
+
+
+def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """Those that an operator takes or gives, also in lists and tuples of them."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors_in(item)
 
 
 class _Fused(TorchFunctionMode):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -159,7 +159,8 @@ def _tensors(part_json: str) -> tuple[Tensor, ...]:
 
 def _listed(part: Part) -> Iterator[Tensor]:
     module = built(part)
-    packed = {f"{name}.weight" for name in quantizable(module)} if part.quantized else set()
+    layers = quantizable(module, part.keeps_fp32) if part.quantized else ()
+    packed = {f"{name}.weight" for name in layers}
     seen: set[int] = set()
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if id(tensor) in seen:
@@ -169,17 +170,14 @@ def _listed(part: Part) -> Iterator[Tensor]:
         shape = tuple(tensor.shape)
         if linear and type(module.get_submodule(name.removesuffix(".weight"))) is not nn.Linear:
             shape = shape[::-1]  # GPT-2's Conv1D stores what a Linear would, turned round
-        yield Tensor(name, shape, linear, isinstance(tensor, nn.Parameter), _is_wide(module, name))
+        wide = any(re.search(rf"(^|\.){kept}(\.|$)", name) for kept in part.keeps_fp32)
+        yield Tensor(name, shape, linear, isinstance(tensor, nn.Parameter), wide)
 
 
-def _is_wide(module: nn.Module, name: str) -> bool:
-    kept = getattr(module, "_keep_in_fp32_modules", None) or ()
-    return any(re.search(rf"(^|\.){part}(\.|$)", name) for part in kept)
-
-
-def quantizable(module: nn.Module) -> Iterator[str]:
+def quantizable(module: nn.Module, keeps_fp32: Sequence[str] = ()) -> Iterator[str]:
     """Names of the layers that bitsandbytes replaces: for a transformers model, those that its own
-    quantizer picks (all but the output layer and what is tied); else every linear layer."""
+    quantizer picks (all but the output layer, what is tied and `keeps_fp32`); else every linear
+    layer."""
     from transformers import PreTrainedModel
     from transformers.pytorch_utils import Conv1D
     from transformers.quantizers.base import HfQuantizer
@@ -187,9 +185,7 @@ def quantizable(module: nn.Module) -> Iterator[str]:
 
     skipped = None
     if isinstance(module, PreTrainedModel):
-        skipped = HfQuantizer.get_modules_to_not_convert(
-            module, None, getattr(module, "_keep_in_fp32_modules", None)
-        )
+        skipped = HfQuantizer.get_modules_to_not_convert(module, None, list(keeps_fp32))
     for name, layer in module.named_modules():
         if type(layer) in (nn.Linear, Conv1D) and should_convert_module(name, skipped):
             yield name

@@ -52,7 +52,7 @@ class Layout:
         ]
 
     def defaults(self) -> SamplingDefaults:
-        """How the profile's text model is sampled unless the person says otherwise."""
+        """What the card of the profile's text model says of sampling."""
         name = self.program.profile.default(Task.TEXT)
         return self.program.catalog.card(name).sampling if name else SamplingDefaults()
 
@@ -101,12 +101,18 @@ class Layout:
             lines=3,
             max_length=4000,
         )
-        self.temperature = gr.Slider(
-            0, 2, default.temperature, step=0.05, label="Temperature", info="0 is the most likely"
+        own = "Empty: the model's own"
+        self.temperature = gr.Number(
+            None,
+            minimum=0,
+            maximum=2,
+            step=0.05,
+            label="Temperature",
+            info=f"0 is the most likely. {own}",
         )
-        self.top_p = gr.Slider(0.05, 1, default.top_p, step=0.05, label="Top p")
-        self.penalty = gr.Slider(
-            1, 2, default.repeat_penalty, step=0.05, label="Repetition penalty"
+        self.top_p = gr.Number(None, minimum=0.05, maximum=1, step=0.05, label="Top p", info=own)
+        self.penalty = gr.Number(
+            None, minimum=1, maximum=2, step=0.05, label="Repetition penalty", info=own
         )
         self.tokens = gr.Slider(
             16, 2048, default.max_tokens, step=16, label="Longest answer (tokens)"

@@ -1,0 +1,62 @@
+"""No name that another library keeps to itself is used: the next release may drop it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from public_names import foreign_names
+
+PACKAGE = Path(__file__).parent.parent / "multimodal"
+
+
+def test_the_package_uses_no_name_that_another_library_keeps_to_itself() -> None:
+    sources = {str(p.relative_to(PACKAGE)): p.read_text("utf-8") for p in PACKAGE.rglob("*.py")}
+    assert len(sources) > 100
+    assert foreign_names(sources) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(model): model._prefill(1)",
+        "def f(model): return model.config._attn_implementation",
+        "class A:\n    def f(self): return self.model._kept",
+        "class A(Base):\n    def f(self): return self._of_the_base",
+        "from torch.utils._pytree import tree_leaves",
+        "from transformers.generation.utils import _speculative_sampling",
+        "import torch._dynamo",
+        "import torch\ntorch._dynamo.reset()",
+        "def f(x): return getattr(x, '_hidden', None)",
+        "def f(x): return hasattr(x, '_hidden')",
+        "def f(x): x.__dict__['_hidden'] = 1",
+        "def f(x): return vars(x).pop('_hidden')",
+        "from operator import attrgetter\nread = attrgetter('config._attn_implementation')",
+        "def f(make): make(_from_pipeline=1)",
+    ],
+)
+def test_a_private_name_is_found(source: str) -> None:
+    assert len(foreign_names({"a.py": source})) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "class A:\n    def __init__(self): self._a = 1\n    def f(self, other): return other._a",
+        "class A:\n    _a: int = 1\n    def f(self): return self._a + self.__class__.__name__",
+        "import os\nos._exit(0)",
+        "_x = 1\nprint(_x)",
+        "from __future__ import annotations\ndef f(x): return x.__len__()",
+        "def f(words): return words.get('_word')",
+        "from multimodal.memory import _anything",
+    ],
+)
+def test_our_own_names_and_python_s_are_not_taken_for_it(source: str) -> None:
+    assert foreign_names({"a.py": source}) == []
+
+
+def test_a_name_of_a_base_class_of_ours_may_be_used() -> None:
+    base = "class A:\n    def __init__(self): self._a = 1"
+    derived = "class B(A):\n    def f(self): return self._a"
+    assert foreign_names({"a.py": base, "b.py": derived}) == []
+    assert len(foreign_names({"b.py": derived})) == 1
