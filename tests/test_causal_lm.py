@@ -319,7 +319,14 @@ def test_a_model_without_a_template_is_given_names_and_stops_at_the_next(tmp_pat
     prompt = model._template.text("Be kind.", [{"role": "user", "content": "Hello."}])
     assert prompt == "Be kind.\n\nUser: Hello.\nAssistant:"
     assert "\nUser:" in model._template.stop_words
-    assert ask(model, QUESTION)[1].completion_tokens
+    _, usage, events = ask(model, QUESTION)
+    assert usage.completion_tokens
+    (told,) = [event.text for event in events if isinstance(event, Notice)]
+    assert "Tiny has no chat template" in told
+
+
+def test_a_model_with_a_template_says_nothing_of_it(llama: Backend) -> None:
+    assert not any(isinstance(event, Notice) for event in ask(llama, QUESTION)[2])
 
 
 def test_a_template_of_the_card_replaces_a_missing_one(tmp_path: Path) -> None:
@@ -329,6 +336,7 @@ def test_a_template_of_the_card_replaces_a_missing_one(tmp_path: Path) -> None:
     assert isinstance(model, CausalLM)
     assert model._template.text("", [{"role": "user", "content": "Hi"}]) == "Instruct: Hi\nOutput:"
     assert not model._template.stop_words
+    assert not any(isinstance(event, Notice) for event in ask(model, QUESTION)[2])
 
 
 def test_a_template_that_refuses_a_system_message_gets_it_in_the_first_turn(tmp_path: Path) -> None:

@@ -191,6 +191,16 @@ def test_what_was_set_is_shown_again_and_means_the_same(ui: Layout, controls: Co
     assert controls_of(ui, *shown) == controls
 
 
+def test_an_untouched_page_leaves_sampling_to_the_model(ui: Layout) -> None:
+    """Whichever answers: one model's values, shown and sent, would be forced on all others."""
+    shown = [
+        part.value if isinstance(part, gr.Dropdown) else part for part in filled(ui, Controls())
+    ]
+    sampling = controls_of(ui, *shown).sampling
+    assert (sampling.temperature, sampling.top_p, sampling.repeat_penalty) == (None, None, None)
+    assert [part.value for part in (ui.temperature, ui.top_p, ui.penalty)] == [None] * 3
+
+
 def test_a_model_that_is_gone_is_left_to_the_router(ui: Layout) -> None:
     shown = filled(ui, Controls("gone:int8"))
     assert shown[0] == AUTO

@@ -17,7 +17,7 @@ import transformers
 from gguf import GGUFReader, GGUFWriter
 from PIL import Image
 from test_image_text import reference
-from tiny_gguf import LANGUAGE_FILE, PROJECTOR_FILE, SAVED, save_gguf
+from tiny_gguf import LANGUAGE_FILE, PROJECTOR_FILE, SAVED, TALK, save_gguf
 from tiny_models import hub_card
 from tiny_seeing import save_llava
 
@@ -441,3 +441,21 @@ def test_llavas_card_writes_the_conversation_it_was_trained_on(
     wanted, same, _ = answer(plain, ("user", expected))
     said, usage, _ = answer(model, *turns, system_prompt="A chat.")
     assert (said, usage.prompt_tokens) == (wanted, same.prompt_tokens)
+
+
+def test_a_file_without_a_chat_template_is_told_of_once_in_a_reply(
+    llava: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(llava, tmp_path / "bare")
+    file = tmp_path / "bare" / LANGUAGE_FILE
+    named = b"tokenizer.chat_template"
+    file.write_bytes(file.read_bytes().replace(named, b"tokenizer.no_such_thing"))
+    for made, expected in (
+        (load(card("llava"), tmp_path / "bare", "cpu"), 1),
+        (load(card("llava", chat_template=TALK), tmp_path / "bare", "cpu"), 0),
+        (load(card("llava"), llava, "cpu"), 0),
+    ):
+        _, _, events = answer(made, QUESTION)
+        told = [event.text for event in events if isinstance(event, Notice)]
+        assert sum("has no chat template" in text for text in told) == len(told) == expected
+        made.close()

@@ -190,6 +190,7 @@ def generation_config(
         do_sample=False,
         num_beams=1,
         num_return_sequences=1,
+        use_cache=True,
         repetition_penalty=1.0,
         prompt_lookup_num_tokens=lookup_tokens or None,
         compile_config=CompileConfig(mode="default") if is_static else None,

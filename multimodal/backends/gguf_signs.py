@@ -7,6 +7,7 @@ that looks like one.
 
 from __future__ import annotations
 
+import mmap
 import re
 import threading
 from collections.abc import Callable
@@ -23,6 +24,10 @@ TYPES, TOKENS, TEMPLATE = (
 SUSPICIOUS = re.compile(r"[<\[\]|\uff5c\u2581]")
 """Every sign that is known of any model has one of these: brackets, bars, wide ones, and the mark
 that stands for a space."""
+
+
+HEADER_BYTES = 1 << 26
+"""More than the header of any model has, whose largest piece is the vocabulary."""
 
 
 class Signs:
@@ -42,6 +47,18 @@ class Signs:
         with self._reading:
             anybody, person = self._read
         return person(text) if typed else anybody(text)
+
+    @cached_property
+    def has_template(self) -> bool:
+        """Whether the card or the file says how a conversation is written. The name is looked for
+        as it is: reading the header would take a second or two."""
+        if self._chat_template:
+            return True
+        with (
+            self._path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            return data.find(TEMPLATE.encode(), 0, HEADER_BYTES) >= 0
 
     @cached_property
     def _read(self) -> tuple[Callable[[str], str], Callable[[str], str]]:

@@ -138,6 +138,14 @@ class LlamaCpp:
             notice = left_out(self._card, dropped, context)
         if attempt.error:
             raise BackendError(f"{self._card.title} failed: {attempt.error}")
+        if not self._signs.has_template:
+            emit(
+                Notice(
+                    f"{self._card.title} has no chat template, so it read this conversation in "
+                    "llama.cpp's usual form (ChatML), which it may not have been taught. Write its "
+                    "own into its card as 'chat_template'."
+                )
+            )
         emit(attempt.usage(stopped(), body["seed"]))
 
     def _body(self, request: TextRequest, context_tokens: int) -> dict[str, Any]:
