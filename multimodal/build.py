@@ -12,8 +12,8 @@ import psutil
 
 from multimodal.assistant import Assistant
 from multimodal.backends.base import Backend, has_family, load
-from multimodal.cards import AUTO, Catalog, ModelCard, Profile
-from multimodal.errors import MultimodalError, SettingsError
+from multimodal.cards import AUTO, Catalog, ModelCard, Profile, clipped
+from multimodal.errors import MultimodalError, SettingsError, UnknownModelError
 from multimodal.events import Progress
 from multimodal.media import MediaFolder
 from multimodal.memory.devices import Cpu, Device, nvidia_driver_is_here
@@ -47,6 +47,20 @@ class Program:
     def cards(self) -> tuple[ModelCard, ...]:
         """The cards of the profile, in the order it offers them."""
         return tuple(self.catalog.card(name) for name in self.profile.names)
+
+    def card(self, name: str) -> ModelCard:
+        """A card that the profile offers, in any of its quantizations.
+
+        Whoever asks over the network chooses among these alone: another one would be fetched for
+        them. Raises UnknownModelError.
+        """
+        offered = {known.base: known.name for known in self.cards}
+        if name.partition(":")[0] in offered:
+            return self.catalog.card(name)
+        raise UnknownModelError(
+            f"The profile {self.profile.name} offers no model {clipped(name)!r}. It offers: "
+            f"{', '.join(offered.values())}."
+        )
 
     def sweep(self) -> None:
         """Remove the pictures and recordings that no conversation holds any longer."""

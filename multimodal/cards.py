@@ -30,6 +30,7 @@ from multimodal.sources import FileSource, Source, comes_from
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 Choice = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*(:[a-z0-9_-]+)?$")]
 """A card's name, or one of its quantizations: "mistral-7b-instruct:int8"."""
+SHOWN_CHARACTERS = 80
 AUTO = "auto"
 KINDS = {"measured", "modules", "gguf", "wheels", "folder", "package", "hub", "file"}
 """Which of several tables a card has; pydantic names it beside the field, TOML does not."""
@@ -121,7 +122,8 @@ class ModelCard(Facts):
         """The same model in another of the card's quantizations. Raises UnknownModelError."""
         if kind not in self.quantization:
             raise UnknownModelError(
-                f"{self.title} is not offered in '{kind}'. Known: {', '.join(self.quantization)}."
+                f"{self.title} is not offered in '{clipped(kind)}'. Known: "
+                f"{', '.join(self.quantization)}."
             )
         changed = {"name": f"{self.base}:{kind}", "title": f"{self.title} ({kind})"}
         return self.model_copy(update={**changed, "quantization": (kind,)})
@@ -266,7 +268,13 @@ def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
     return f"{place}: {fault['msg']} (it says {fault['input']!r})"
 
 
+def clipped(name: str) -> str:
+    """A name that somebody else chose, short enough to be said back."""
+    return name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}…"
+
+
 def _no_such(kind: str, name: str, known: Iterable[str]) -> str:
+    name = clipped(name)
     near = difflib.get_close_matches(name, list(known), n=1)
     hint = f"; did you mean '{near[0]}'?" if near else "."
     return f"there is no {kind} '{name}'{hint} Known: {', '.join(sorted(known)) or 'none'}."

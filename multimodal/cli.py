@@ -49,6 +49,10 @@ SERVING: dict[str, Any] = {
     "share": Annotated[bool | None, Option("--share", help="Make a public Gradio link.")],
     "auth": Annotated[str | None, Option(help="USER:PASSWORD that visitors must give.")],
     "auth_file": Annotated[Path | None, Option(help="File with one USER:PASSWORD a line.")],
+    "allow_origin": Annotated[
+        list[str] | None,
+        Option(help="An address such as https://chat.example that this is reached by, too."),
+    ],
     "database": Annotated[str | None, Option(help="SQLAlchemy URL for the conversations.")],
 }
 
@@ -68,7 +72,7 @@ def _configured(options: dict[str, Any]) -> Callable[[Callable[..., None]], Call
         ]
 
         def run(**given: Any) -> None:
-            chosen = {name: given.pop(name) for name in options}
+            chosen = {name: value if (value := given.pop(name)) != [] else None for name in options}
             try:
                 command(settings=read_settings(**chosen), **given)
             except MultimodalError as error:

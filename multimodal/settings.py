@@ -10,11 +10,11 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import ByteSize, Field, TypeAdapter, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from multimodal.errors import SettingsError
 
@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     models: Path | None = None
     database: str | None = None
     offline: bool = False
+    allow_origin: Annotated[tuple[str, ...], NoDecode] = ()
+    """Addresses such as https://chat.example by which the server is reached, too, and whose pages
+    may call it."""
 
     @field_validator("device")
     @classmethod
@@ -54,6 +57,12 @@ class Settings(BaseSettings):
         if value.startswith(SIMULATED) and _bytes(value.removeprefix(SIMULATED)) > 0:
             return value
         raise ValueError("choose auto, cpu, cuda, or a simulated card such as sim:12GB")
+
+    @field_validator("allow_origin", mode="before")
+    @classmethod
+    def _separated(cls, value: Any) -> Any:
+        """In the environment, several are separated by spaces."""
+        return value.split() if isinstance(value, str) else value
 
     @field_validator("data", "weights", "models", "auth_file")
     @classmethod

@@ -15,6 +15,7 @@ FLOORS = {
     "events": 1,
     "sources": 1,
     "settings": 1,
+    "access": 1,
     "sound": 1,
     "intents": 1,
     "downloads": 1,

@@ -11,25 +11,23 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from multimodal.api import chat, images, speech
-from multimodal.api.guard import INVALID, failure, guarded, names_of
+from multimodal.api.guard import INVALID, failure, guarded
 from multimodal.api.metrics import metrics
 from multimodal.build import Program
 from multimodal.cards import AUTO
 
 Endpoint = Callable[[Request, Program], Awaitable[Response]]
 
+SHOWN_CHARACTERS = 100
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def routes(program: Program) -> list[BaseRoute]:
-    """All routes, for Gradio's `launch(app_kwargs={"routes": ...})`."""
-    settings = program.settings
-    logins = settings.logins()
-    names = None if settings.share else names_of(settings.host)
+    """All routes, for Gradio's `launch(app_kwargs={"routes": ...})`. They ask nobody who they are:
+    whatever serves them stands behind `web.border`."""
 
     def route(path: str, endpoint: Endpoint, *methods: str) -> Route:
-        handler = guarded(partial(_call, endpoint, program), logins, names)
-        return Route(path, handler, methods=list(methods))
+        return Route(path, guarded(partial(_call, endpoint, program)), methods=list(methods))
 
     return [
         Route("/health", partial(_call, health, program), methods=["GET"]),
@@ -91,5 +89,6 @@ async def unknown(request: Request, program: Program) -> Response:
         "/v1/models, /v1/chat/completions, /v1/images/generations, /v1/audio/transcriptions, "
         "/v1/audio/translations, /v1/audio/speech"
     )
-    sentence = f"There is no {request.method} {request.url.path} here. Known: {known}."
+    asked = f"{request.method} {request.url.path}"[:SHOWN_CHARACTERS]
+    sentence = f"There is no {asked} here. Known: {known}."
     return failure(404, sentence, INVALID)

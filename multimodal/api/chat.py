@@ -22,6 +22,7 @@ from multimodal.api.guard import described
 from multimodal.api.images import encoded
 from multimodal.api.schemas import ChatRequest
 from multimodal.build import Program
+from multimodal.cards import AUTO
 from multimodal.events import (
     Description,
     Done,
@@ -39,6 +40,8 @@ _outcome = TypeAdapter(Outcome)
 async def completions(request: Request, program: Program) -> Response:
     body = await request.body()
     asked = await in_thread(lambda: ChatRequest.model_validate_json(body))
+    if asked.model != AUTO:
+        program.card(asked.model)  # refused before anything is read
     conversation = await in_thread(lambda: asked.conversation(program.media))
     reply = _Reply(conversation.controls.model, program)
     stream = events(lambda stop: program.assistant.reply(conversation, stop), request)

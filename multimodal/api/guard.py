@@ -1,15 +1,11 @@
-"""Who may call the HTTP interface, how much may be sent, and how errors are worded.
+"""How much may be sent to the HTTP interface, and how its errors are worded.
 
-Gradio's login does not cover these routes, so they check themselves: with logins set, every call
-brings one; without, a page of another site that the person has open in a browser is refused.
+Who may call it was asked before (`web/border.py`).
 """
 
 from __future__ import annotations
 
-import base64
-import ipaddress
 import logging
-import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -30,35 +26,16 @@ from multimodal.errors import (
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 80_000_000
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 INVALID = "invalid_request_error"
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def names_of(host: str) -> frozenset[str] | None:
-    """The names that a server listening on `host` answers to; None for any.
-
-    A server for this machine alone has few. A page of another site could otherwise have its own
-    name resolve to 127.0.0.1 and pass for ours (DNS rebinding).
-    """
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return LOOPBACK if host.lower() == "localhost" else None
-    return LOOPBACK | {host} if address.is_loopback else None
-
-
-def guarded(handler: Handler, logins: dict[str, str], names: frozenset[str] | None) -> Handler:
-    """`handler` behind login, origin and size checks; its errors become JSON.
-
-    `names`: the host names that are answered to, without port; None for any.
-    """
+def guarded(handler: Handler) -> Handler:
+    """`handler` behind a size check; its errors become JSON."""
 
     async def call(request: Request) -> Response:
-        if (refusal := _refusal(request, logins, names)) is not None:
-            return refusal
         try:
             return await handler(Request(request.scope, _limited(request.receive)))
         except ClientDisconnect:
@@ -126,41 +103,6 @@ def _limited(receive: Receive) -> Receive:
         return message
 
     return limited
-
-
-def _refusal(
-    request: Request, logins: dict[str, str], names: frozenset[str] | None
-) -> Response | None:
-    if logins:
-        if _logged_in(request.headers.get("authorization", ""), logins):
-            return None
-        sentence = "Send a login: Authorization: Bearer USER:PASSWORD."
-        challenge = {"WWW-Authenticate": "Bearer"}
-        return failure(401, sentence, "authentication_error", **challenge)
-    host = request.headers.get("host", "").lower()
-    name = host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host
-    origin = request.headers.get("origin")
-    if origin is not None and origin.lower().partition("://")[2] != host:
-        return failure(403, "Pages of other sites may not use this.", "permission_error")
-    if names is not None and name not in names:
-        return failure(403, f"This server does not answer to {name!r}.", "permission_error")
-    return None
-
-
-def _logged_in(header: str, logins: dict[str, str]) -> bool:
-    scheme, _, credentials = header.partition(" ")
-    try:
-        if scheme.lower() == "basic":
-            credentials = base64.b64decode(credentials, validate=True).decode()
-        elif scheme.lower() == "bearer":
-            credentials = credentials.encode("latin-1").decode()  # header bytes, UTF-8 in fact
-        else:
-            return False
-    except ValueError:
-        return False
-    user, _, password = credentials.partition(":")
-    known = logins.get(user, secrets.token_hex())
-    return secrets.compare_digest(known.encode(), password.encode()) and user in logins
 
 
 def _fault(error: ValidationError) -> tuple[str | None, str]:

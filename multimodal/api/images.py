@@ -51,7 +51,7 @@ def encoded(program: Program, part: ImagePart) -> str:
 
 def _card(program: Program, name: str) -> str:
     if name not in ALIASES:
-        card = program.catalog.card(name)
+        card = program.card(name)
         if card.task is not Task.DRAW:
             raise RequestError(f"{card.title} does not draw; choose a model for {Task.DRAW}.")
         return card.name

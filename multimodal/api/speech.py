@@ -48,9 +48,9 @@ async def spoken(request: Request, program: Program) -> Response:
     """A text said aloud, as WAV."""
     body = await request.body()
     text = await in_thread(lambda: SpokenText.model_validate_json(body))
-    asked, card = text.request(), program.catalog.card(text.model)
+    asked, card = text.request(), program.card(text.model)
     if not card.speaks:
-        able = ", ".join(card.name for card in program.catalog.cards if card.speaks) or "none"
+        able = ", ".join(card.name for card in program.cards if card.speaks) or "none"
         raise RequestError(f"{card.title} does not speak. Models that do: {able}.")
     stream = events(lambda stop: program.assistant.speak(asked, card.name, stop), request)
     made = None
@@ -99,7 +99,7 @@ def _asked(form: FormData, program: Program, english: bool) -> _Asked:
 
 def _card(program: Program, name: str) -> ModelCard:
     if name not in ALIASES:
-        card = program.catalog.card(name)
+        card = program.card(name)
         if card.task is not Task.SPEECH:
             raise RequestError(f"{card.title} does not hear; choose a model for {Task.SPEECH}.")
         return card

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from multimodal.build import Program
+from multimodal.cards import AUTO
 from multimodal.chats import Chats, Draft
 from multimodal.errors import ConversationNotFoundError, MediaError, RequestError
 from multimodal.messages import Controls, Conversation, Task, TextPart
@@ -114,10 +115,12 @@ class Desk:
     def answer(self, visitor: Visitor, model: str | None = None) -> Iterator[Transcript | None]:
         """Answer the open conversation; None while the visitor looks at another one."""
         conversation, owner = visitor.conversation, visitor.owner
-        stop = visitor.stops[conversation] = threading.Event()
         controls = self.controls(visitor)
         if model is not None:
             controls = replace(controls, model=model)
+        if controls.model != AUTO:
+            self.program.card(controls.model)  # one of another profile would be fetched
+        stop = visitor.stops[conversation] = threading.Event()
         shown_s = 0.0
         try:
             for draft in self.chats.answer(owner, conversation, stop, controls):

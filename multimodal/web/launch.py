@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from starlette.middleware import Middleware
+
+from multimodal.access import Hosts, Logins
 from multimodal.build import Program, build, fetch_missing
 from multimodal.errors import MultimodalError, SettingsError
 from multimodal.settings import Settings, page_secret
@@ -29,10 +32,10 @@ SWEEP_EVERY_S = 3600.0
 
 def serve(settings: Settings) -> None:
     """Serve until interrupted. Raises the start's errors, each one sentence."""
-    port = _free_port(settings)
+    port, hosts = _free_port(settings), _hosts(settings)
     program = build(settings)
     try:
-        with _stopped_by_signals(program) as stopped, _page(program, port):
+        with _stopped_by_signals(program) as stopped, _page(program, port, hosts):
             with console_progress() as show:
                 fetch_missing(program, show, _announce)
             for sentence in program.fetching.errors.values():
@@ -56,7 +59,7 @@ def _sweep(program: Program) -> None:
 
 
 @contextmanager
-def _page(program: Program, port: int) -> Iterator[None]:
+def _page(program: Program, port: int, hosts: Hosts) -> Iterator[None]:
     """The running server."""
     settings = program.settings
     shutil.rmtree(settings.page_cache, ignore_errors=True)  # what a crash left
@@ -64,37 +67,49 @@ def _page(program: Program, port: int) -> Iterator[None]:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(settings.page_cache)
     from multimodal.api import routes
+    from multimodal.web.border import Border
+    from multimodal.web.content_policy import ContentPolicy, inline_scripts
     from multimodal.web.page import Page
     from multimodal.web.theme import theme
 
-    logins = settings.logins()
-    page = Page(program, page_secret(settings), _examples())
+    logins, examples = settings.logins(), _examples()
+    head = (HERE / "head.html").read_text("utf-8")
+    page = Page(program, page_secret(settings), examples)
+    shown = [settings.media_folder, settings.page_cache, *([examples] if examples else [])]
+    border = Border(hosts, Logins(logins), shown)
     page.blocks.queue(default_concurrency_limit=None, api_open=False)
     page.blocks.launch(
         server_name=settings.host,
         server_port=port,
         share=settings.share,
         auth=list(logins.items()) or None,
+        auth_message="After five wrong passwords, wait half a minute before the next one.",
         prevent_thread_lock=True,
         quiet=True,
         theme=theme(),
         css_paths=[HERE / "page.css"],
-        head=(HERE / "head.html").read_text("utf-8"),
+        head=head,
         footer_links=[],
         run_history=False,
         enable_monitoring=False,
         max_file_size=MAX_FILE,
         max_threads=THREADS,
         allowed_paths=[],
-        app_kwargs={"routes": routes(program)},
+        app_kwargs={
+            "routes": routes(program),
+            "middleware": [Middleware(ContentPolicy, scripts=inline_scripts(head))],
+            "lifespan": border.lifespan,
+        },
         ssr_mode=False,
         pwa=False,
     )
-    print(f"Multimodal chat is at {page.blocks.local_url}", flush=True)
+    if page.blocks.app.middleware_stack is not border:
+        page.blocks.close(verbose=False)
+        raise RuntimeError("the server does not stand behind its border")
+    page.blocks.share = False  # of a shared page Gradio loads its script from another server
     if page.blocks.share_url:
-        print(f"Anyone with this link can use it: {page.blocks.share_url}", flush=True)
-    elif settings.share:
-        print("No public link could be made; the page is served on this machine.", flush=True)
+        hosts.add(page.blocks.share_url)
+    _print_addresses(page.blocks.local_url, page.blocks.share_url, settings)
     try:
         yield
     finally:
@@ -116,6 +131,22 @@ def _stopped_by_signals(program: Program) -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _print_addresses(local: str | None, shared: str | None, settings: Settings) -> None:
+    print(f"Multimodal chat is at {local}", flush=True)
+    if shared:
+        print(f"Anyone with this link can use it: {shared}", flush=True)
+    elif settings.share:
+        print("No public link could be made; the page is served on this machine.", flush=True)
+
+
+def _hosts(settings: Settings) -> Hosts:
+    """The names that are answered to. Raises SettingsError for an origin that is none."""
+    try:
+        return Hosts(settings.host, settings.allow_origin)
+    except ValueError as error:
+        raise SettingsError(f"--allow-origin: {error}.") from error
 
 
 def _free_port(settings: Settings) -> int:

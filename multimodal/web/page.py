@@ -9,9 +9,10 @@ from typing import Any, cast
 
 import gradio as gr
 
+from multimodal.access import owner_of
 from multimodal.build import Program
 from multimodal.errors import MultimodalError
-from multimodal.messages import Controls, new_id
+from multimodal.messages import Controls
 from multimodal.web import gauge, render
 from multimodal.web.controls import controls_of, filled
 from multimodal.web.desk import Desk, Visitor
@@ -99,9 +100,8 @@ class Page:
         self, browser: dict[str, str] | None, visitor: Visitor, request: gr.Request
     ) -> list[Any]:
         known = browser or {}
-        login = getattr(request, "username", None)
         self._visitors[request.session_hash or ""] = visitor
-        visitor.owner = f"login:{login}" if login else known.get("owner") or new_id()
+        visitor.owner = owner_of(getattr(request, "username", None), known.get("owner"))
         return self._opened(visitor, known.get("conversation", ""))
 
     def _leave(self, request: gr.Request) -> None:

@@ -1,0 +1,302 @@
+"""The border around the whole application: what passes here is all that Gradio and /v1 ever see.
+
+`Border` is an ASGI application around another one. In this order it asks of every request:
+
+1. Host and origin: does it name this server, and does it come from a page of this server, or from
+   no page at all? (DNS rebinding, requests forged by other sites)
+2. Route: is it one that is used (`route_table`)? Is a file one of the folders that are shown?
+3. Login: with logins set, is there one; a wrong one is counted and slowed down.
+4. Session: does the session of the page that it names belong to who asks?
+
+What goes out loses every header that would let pages of other origins read it, and its cookies are
+closed to scripts and to requests from elsewhere. A refusal is one sentence that names the way out,
+under /v1 in the form that OpenAI's clients read.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from anyio import to_thread
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from multimodal.access import Hosts, LoginCheck, Logins, Sessions
+from multimodal.api.guard import INVALID, failure
+from multimodal.web.incoming import (
+    BodyError,
+    address_of,
+    browser_of,
+    credentials,
+    login_form,
+    login_of,
+    replayed,
+    session_in,
+    whole_body,
+)
+from multimodal.web.outgoing import BROWSER_COOKIE, Outgoing, new_cookie
+from multimodal.web.route_table import (
+    FILE,
+    LOGIN,
+    LOGOUT,
+    Access,
+    AllowedRoute,
+    RouteTable,
+    Session,
+)
+
+MAX_EVENT_BYTES = 16_000_000
+"""Of an event of the page: a message of two million characters, each escaped."""
+MAX_LOGIN_BYTES = 16_384
+SHOWN_CHARACTERS = 100
+FOREIGN_SITES = frozenset({"cross-site", "same-site"})
+
+
+class _RefusedError(Exception):
+    """Why a request goes no further. Never leaves this module."""
+
+    def __init__(
+        self, status: int, sentence: str, kind: str = "permission_error", **headers: str
+    ) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.kind = kind
+        self.headers = headers
+
+
+class Border:
+    """Stands around an application once `lifespan` has run.
+
+    hosts: the names that are answered to; may be added to while it runs (a share link).
+    logins: user names and passwords; none: everybody who reaches the server may use it.
+    folders: what the page shows files from; no others are served.
+    """
+
+    def __init__(self, hosts: Hosts, logins: Logins, folders: Sequence[Path]) -> None:
+        self.hosts = hosts
+        self._logins = logins
+        self._folders = [folder.resolve() for folder in folders]
+        self._routes = RouteTable()
+        self._sessions = Sessions()
+        self._app: ASGIApp | None = None
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """Step around everything that `app` has, for `launch(app_kwargs={"lifespan": ...})`.
+
+        Middleware handed to Gradio would stand inside its own, which answers preflights of every
+        origin; the stack is built before the first request, and this runs after that.
+        """
+        self._app, app.middleware_stack = app.middleware_stack, self
+        yield
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._app is None or scope["type"] not in {"http", "lifespan"}:
+            return await _closed(scope, send)
+        if scope["type"] == "lifespan":
+            return await self._app(scope, receive, send)
+        request = Request(scope, receive)
+        outgoing = Outgoing(send, self._is_https(request))
+        try:
+            listed = self._check_origin(request)
+            if listed and _is_api(scope["path"]):
+                outgoing.allow(listed)
+                if request.method == "OPTIONS":
+                    return await Response(status_code=204)(scope, receive, outgoing)
+            inner = await self._admit(request, outgoing)
+        except ClientDisconnect:
+            return
+        except (BodyError, _RefusedError) as refusal:
+            response = _response(refusal, scope["path"])
+            return await response(scope, receive, outgoing)
+        await self._app(scope, inner, outgoing)
+
+    async def _admit(self, request: Request, outgoing: Outgoing) -> Receive:
+        """What the application may receive of `request`. Raises _RefusedError."""
+        path = request.scope["path"]
+        found = self._routes.find(request.method, path)
+        if found is None:
+            shown = f"{request.method} {path}"[:SHOWN_CHARACTERS]
+            raise _RefusedError(404, f"There is no {shown} here.", INVALID)
+        row, match = found
+        if row.path == FILE:
+            self._check_file(match["path"])
+        if row.path == LOGOUT:
+            _check_logout(request)
+        person = self._person(row, request, outgoing)
+        if row.path == LOGIN:
+            return await self._check_login_form(request)
+        if row.session is Session.NONE:
+            return request.receive
+        return await self._check_session(row, match, request, person)
+
+    # ------------------------------------------------------------ 1. host and origin
+
+    def _check_origin(self, request: Request) -> str | None:
+        """The origin if it is another site's that was listed. Raises _RefusedError."""
+        headers = request.headers
+        host = headers.get("host", "")
+        for name in (host, headers.get("x-forwarded-host", "").split(",")[0].strip()):
+            if (name or name is host) and not self.hosts.answers_to(name):
+                raise _RefusedError(
+                    403,
+                    f"This server does not answer to {name[:SHOWN_CHARACTERS]!r}. Use its own "
+                    "address, or start it with --allow-origin and the address that you use, such "
+                    "as --allow-origin https://chat.example.",
+                )
+        origin = headers.get("origin")
+        if origin is not None:
+            if self.hosts.is_own(origin, host):
+                return None
+            if self.hosts.is_listed(origin):
+                return origin
+            raise _foreign(origin)
+        if headers.get("sec-fetch-site") in FOREIGN_SITES and not _is_visit(request):
+            raise _foreign("another site")
+        return None
+
+    def _is_https(self, request: Request) -> bool:
+        host = request.headers.get("host", "")
+        return request.scope.get("scheme") == "https" or self.hosts.is_https(host)
+
+    # ------------------------------------------------------------ 2. files
+
+    def _check_file(self, path: str) -> None:
+        """Raises _RefusedError unless `path` is plain, absolute and in a folder that is shown.
+
+        An address in its place would be fetched by Gradio and passed on as if it were ours.
+        """
+        named = Path(path)
+        is_plain = (
+            named.is_absolute()
+            and ".." not in named.parts
+            and not path.startswith(("//", "\\\\"))
+            and path.isprintable()
+        )
+        real = named.resolve() if is_plain else named
+        if not (is_plain and any(real.is_relative_to(folder) for folder in self._folders)):
+            raise _RefusedError(404, "There is no such file here.", INVALID)
+
+    # ------------------------------------------------------------ 3. logins
+
+    def _person(self, row: AllowedRoute, request: Request, outgoing: Outgoing) -> str:
+        """Who asks, as `Sessions` tells people apart. Raises _RefusedError for a missing login."""
+        if self._logins and row.access is Access.PROGRAM:
+            self._check_authorization(request)
+        if row.access is not Access.PAGE:
+            if not self._logins and row.path == "/" and browser_of(request) is None:
+                outgoing.cookies.append(new_cookie(BROWSER_COOKIE, secrets.token_hex(16)))
+            return ""
+        if self._logins:
+            if (login := login_of(request)) is None:
+                raise _RefusedError(
+                    401, "Log in first; open the page again.", "authentication_error"
+                )
+            return f"login:{login}"
+        return f"browser:{browser_of(request) or ''}"
+
+    def _check_authorization(self, request: Request) -> None:
+        found = credentials(request.headers.get("authorization", ""))
+        way = "Send a login: Authorization: Bearer USER:PASSWORD."
+        challenge = {"WWW-Authenticate": "Bearer"}
+        if found is None:
+            raise _RefusedError(401, way, "authentication_error", **challenge)
+        check = self._logins.check(*found, address_of(request))
+        _raise_if_waiting(check)
+        if not check.is_right:
+            raise _RefusedError(401, way, "authentication_error", **challenge)
+
+    async def _check_login_form(self, request: Request) -> Receive:
+        body = await whole_body(request.receive, MAX_LOGIN_BYTES, "The login form")
+        if self._logins:
+            user, password = await login_form(request, body)
+            check = self._logins.check(user, password, address_of(request))
+            _raise_if_waiting(check)
+            if not check.is_right:
+                raise _RefusedError(400, "Incorrect credentials.", "authentication_error")
+        return replayed(body, request.receive)
+
+    # ------------------------------------------------------------ 4. sessions
+
+    async def _check_session(
+        self, row: AllowedRoute, match: re.Match[str], request: Request, person: str
+    ) -> Receive:
+        receive = request.receive
+        if row.session is Session.PATH:
+            session: object = match["session_hash"]
+        elif row.session is Session.QUERY:
+            session = request.query_params.get("session_hash")
+        else:
+            body = await whole_body(receive, MAX_EVENT_BYTES, "The message")
+            session, receive = await to_thread.run_sync(session_in, body), replayed(body, receive)
+        if person == "browser:":
+            raise _RefusedError(403, "Allow this site its cookie, and open the page again.")
+        if not isinstance(session, str) or not self._sessions.admit(session, person):
+            raise _RefusedError(403, "This page was opened by somebody else. Open it again.")
+        return receive
+
+
+def _response(refusal: BodyError | _RefusedError, path: str) -> Response:
+    """A refusal in the words of whoever asks: OpenAI's clients, Gradio's page, or a person."""
+    sentence, status, kind, headers = str(refusal), refusal.status, INVALID, {}
+    if isinstance(refusal, _RefusedError):
+        kind, headers = refusal.kind, refusal.headers
+    if _is_api(path) or path == "/metrics":
+        return failure(status, sentence, kind, **headers)
+    if path.startswith("/gradio_api/") or path == LOGIN:
+        return JSONResponse({"detail": sentence}, status, headers)
+    return PlainTextResponse(sentence, status, headers)
+
+
+def _is_api(path: str) -> bool:
+    return path == "/v1" or path.startswith("/v1/")
+
+
+def _foreign(origin: str) -> _RefusedError:
+    return _RefusedError(
+        403,
+        f"Pages of other sites ({origin[:SHOWN_CHARACTERS]}) may not use this. Call it from a "
+        "program, or start the server with --allow-origin and the address of the page, such as "
+        "--allow-origin https://chat.example.",
+    )
+
+
+def _is_visit(request: Request) -> bool:
+    """Whether a person followed a link of another site to the page itself."""
+    return (
+        request.method == "GET"
+        and request.scope["path"] in {"/", "/health"}
+        and request.headers.get("sec-fetch-mode") == "navigate"
+        and request.headers.get("sec-fetch-dest") == "document"
+    )
+
+
+def _check_logout(request: Request) -> None:
+    """Raise _RefusedError unless a person opened it: a picture must not log anybody out."""
+    headers = request.headers
+    kind = headers.get("sec-fetch-dest")  # sent over TLS, and to this machine
+    if kind == "document" or (kind is None and "text/html" in headers.get("accept", "")):
+        return
+    raise _RefusedError(403, "Open /logout in the address bar of the browser to log out.")
+
+
+def _raise_if_waiting(check: LoginCheck) -> None:
+    if check.wait_s:
+        raise _RefusedError(
+            429,
+            f"Too many wrong passwords. Wait {check.wait_s} seconds, then try again.",
+            "rate_limit_error",
+            **{"Retry-After": str(check.wait_s)},
+        )
+
+
+async def _closed(scope: Scope, send: Send) -> None:
+    """Refuse what is no HTTP: nothing here speaks over web sockets."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})

@@ -1,0 +1,175 @@
+"""Which routes of the server anybody may reach, and why each of the others is closed.
+
+`ALLOWED` is the whole of what the page and the HTTP interface use; everything else answers 404
+before Gradio sees it. A path is written as Starlette writes it in its routes. To open another one,
+add a row: the methods, what it is used for, who may use it and, where a request names a session of
+the page, where it does (`Session`). `CLOSED` holds the judgement of each other route of Gradio. A
+test compares both with the routes of the installed version, so a new route is judged by a person.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from starlette.routing import compile_path
+
+READ = frozenset({"GET", "HEAD"})
+SEND = frozenset({"POST"})
+ANY = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Access(StrEnum):
+    """Who may use a route of a server with logins. Without logins, everybody may."""
+
+    EVERYBODY = "everybody"
+    PAGE = "page"
+    """Who logged in on the page: Gradio's cookie."""
+    PROGRAM = "program"
+    """Who sends a login in the Authorization header."""
+
+
+class Session(StrEnum):
+    """Where a request says which session of the page it belongs to."""
+
+    NONE = "none"
+    PATH = "path"
+    QUERY = "query"
+    BODY = "body"
+    """As `session_hash` of a JSON object."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedRoute:
+    path: str
+    methods: frozenset[str]
+    use: str
+    access: Access = Access.PAGE
+    session: Session = Session.NONE
+
+
+GRADIO = "/gradio_api"
+FILE = f"{GRADIO}/file={{path:path}}"
+LOGIN = "/login"
+LOGOUT = "/logout"
+
+ALLOWED: tuple[AllowedRoute, ...] = (
+    AllowedRoute("/", READ, "the page, and its login form", Access.EVERYBODY),
+    AllowedRoute(LOGIN, SEND, "the login form", Access.EVERYBODY),
+    AllowedRoute(LOGOUT, READ, "logging out", Access.EVERYBODY),
+    AllowedRoute("/assets/{path:path}", READ, "the page's scripts and styles", Access.EVERYBODY),
+    AllowedRoute("/static/{path:path}", READ, "the page's icons and fonts", Access.EVERYBODY),
+    AllowedRoute("/theme.css", READ, "the page's colours", Access.EVERYBODY),
+    AllowedRoute(f"{GRADIO}/theme.css", READ, "the page's colours", Access.EVERYBODY),
+    AllowedRoute("/manifest.json", READ, "the page's name and icon", Access.EVERYBODY),
+    AllowedRoute("/favicon.ico", READ, "the page's icon", Access.EVERYBODY),
+    AllowedRoute("/robots.txt", READ, "search engines", Access.EVERYBODY),
+    AllowedRoute(f"{GRADIO}/startup-events", READ, "Gradio's own start", Access.EVERYBODY),
+    AllowedRoute(f"{GRADIO}/app_id", READ, "the page after the connection broke"),
+    AllowedRoute(f"{GRADIO}/queue/join", SEND, "every event of the page", session=Session.BODY),
+    AllowedRoute(f"{GRADIO}/queue/data", READ, "what events answer", session=Session.QUERY),
+    AllowedRoute(f"{GRADIO}/cancel", SEND, "ending an event", session=Session.BODY),
+    AllowedRoute(f"{GRADIO}/reset", SEND, "ending an event", session=Session.BODY),
+    AllowedRoute(
+        f"{GRADIO}/heartbeat/{{session_hash}}", READ, "an open page", session=Session.PATH
+    ),
+    AllowedRoute(f"{GRADIO}/upload", SEND, "attaching files"),
+    AllowedRoute(f"{GRADIO}/upload_progress", READ, "attaching files"),
+    AllowedRoute(FILE, READ, "pictures, recordings and the examples"),
+    AllowedRoute("/health", READ, "watching the server", Access.EVERYBODY),
+    AllowedRoute("/metrics", READ, "Prometheus", Access.PROGRAM),
+    AllowedRoute("/v1", ANY, "the HTTP interface", Access.PROGRAM),
+    AllowedRoute("/v1/{path:path}", ANY, "the HTTP interface", Access.PROGRAM),
+)
+
+_API = "the page sends its events through the queue, and programs use /v1"
+_DEVELOPERS = "a tool for who writes Gradio apps"
+_ELSEWHERE = "tells nothing that the page does not have already"
+CLOSED: dict[str, str] = {
+    "/openapi.json": "describes routes that are closed",
+    "/login/": "the same as /login",
+    "/config": _ELSEWHERE,
+    "/config/": _ELSEWHERE,
+    "/svelte/{path:path}": "scripts of components that this page does not have",
+    "/pwa_icon": "this page is not installed as an app",
+    "/pwa_icon/{size}": "this page is not installed as an app",
+    "/monitoring": "statistics of every visitor",
+    "/monitoring/summary": "statistics of every visitor",
+    "/monitoring/{key}": "statistics of every visitor",
+    f"{GRADIO}/deep_link": "copies a session, known by its name alone, to an address",
+    f"{GRADIO}/user": _ELSEWHERE,
+    f"{GRADIO}/user/": _ELSEWHERE,
+    f"{GRADIO}/login_check": _ELSEWHERE,
+    f"{GRADIO}/login_check/": _ELSEWHERE,
+    f"{GRADIO}/token": "reads the login cookie out to scripts",
+    f"{GRADIO}/token/": "reads the login cookie out to scripts",
+    f"{GRADIO}/app_id/": "the same as without the stroke",
+    f"{GRADIO}/dev/reload": _DEVELOPERS,
+    f"{GRADIO}/runs": "a history that is off",
+    f"{GRADIO}/runs/": "a history that is off",
+    f"{GRADIO}/run-history/connect": "a history that is off",
+    f"{GRADIO}/run-history/buckets": "a history that is off",
+    f"{GRADIO}/run-history/records": "a history that is off",
+    f"{GRADIO}/run-history/records/{{endpoint}}/{{record_id}}/assets/{{asset_id}}": (
+        "a history that is off"
+    ),
+    f"{GRADIO}/info": _API,
+    f"{GRADIO}/info/": _API,
+    f"{GRADIO}/openapi.json": _API,
+    f"{GRADIO}/api/{{api_name}}": _API,
+    f"{GRADIO}/api/{{api_name}}/": _API,
+    f"{GRADIO}/run/{{api_name}}": _API,
+    f"{GRADIO}/run/{{api_name}}/": _API,
+    f"{GRADIO}/call/{{api_name}}": _API,
+    f"{GRADIO}/call/{{api_name}}/": _API,
+    f"{GRADIO}/call/{{api_name}}/{{event_id}}": _API,
+    f"{GRADIO}/call/v2/{{api_name}}": _API,
+    f"{GRADIO}/call/v2/{{api_name}}/": _API,
+    f"{GRADIO}/call/v2/{{api_name}}/{{event_id}}": _API,
+    f"{GRADIO}/queue/status": _ELSEWHERE,
+    f"{GRADIO}/reset/": "the same as without the stroke",
+    f"{GRADIO}/component_server": "no component of this page has functions on the server",
+    f"{GRADIO}/component_server/": "no component of this page has functions on the server",
+    f"{GRADIO}/custom_component/{{id}}/{{environment}}/{{type}}/{{file_name}}": (
+        "this page has no custom components"
+    ),
+    f"{GRADIO}/proxy={{url_path}}": "fetches from other servers",
+    f"{GRADIO}/file/{{path}}": "an old name of file=",
+    f"{GRADIO}/stream/{{event_id}}": "this page has no streaming inputs",
+    f"{GRADIO}/stream/{{event_id}}/close": "this page has no streaming inputs",
+    f"{GRADIO}/stream/{{session_hash}}/{{run}}/{{component_id}}/playlist.m3u8": (
+        "this page has no streaming outputs"
+    ),
+    f"{GRADIO}/stream/{{session_hash}}/{{run}}/{{component_id}}/{{segment_id}}.{{ext}}": (
+        "this page has no streaming outputs"
+    ),
+    f"{GRADIO}/stream/{{session_hash}}/{{run}}/{{component_id}}/playlist-file": (
+        "this page has no streaming outputs"
+    ),
+    f"{GRADIO}/process_recording": "runs ffmpeg on what it is sent",
+    f"{GRADIO}/vibe-edit": _DEVELOPERS,
+    f"{GRADIO}/vibe-edit/": _DEVELOPERS,
+    f"{GRADIO}/undo-vibe-edit": _DEVELOPERS,
+    f"{GRADIO}/undo-vibe-edit/": _DEVELOPERS,
+    f"{GRADIO}/vibe-code": _DEVELOPERS,
+    f"{GRADIO}/vibe-code/": _DEVELOPERS,
+    f"{GRADIO}/vibe-starter-queries": _DEVELOPERS,
+    f"{GRADIO}/vibe-starter-queries/": _DEVELOPERS,
+}
+
+
+class RouteTable:
+    """Finds the row of a request."""
+
+    def __init__(self, rows: Iterable[AllowedRoute] = ALLOWED) -> None:
+        self._rows = [(compile_path(row.path)[0], row) for row in rows]
+
+    def find(self, method: str, path: str) -> tuple[AllowedRoute, re.Match[str]] | None:
+        """The row for `path`, decoded as an ASGI server hands it on, and what its parameters
+        match; None where the route is closed to this method or altogether."""
+        for pattern, row in self._rows:
+            if method in row.methods and (match := pattern.fullmatch(path)):
+                return row, match
+        return None

@@ -1,0 +1,201 @@
+"""Who is asking: owners that cannot be forged, logins that cannot be guessed, sessions, names."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multimodal.access import Hosts, Logins, Sessions, network_of, owner_of, parsed_origin
+from multimodal.messages import new_id
+
+# ------------------------------------------------------------ owners
+
+
+def test_a_login_is_the_owner_whatever_the_browser_says() -> None:
+    for claim in (None, "", "login:bob", new_id(), {"owner": "login:bob"}):
+        assert owner_of("alice", claim) == "login:alice"
+
+
+def test_a_browser_keeps_the_id_that_it_was_given() -> None:
+    given_before = owner_of(None, None)
+    assert owner_of(None, given_before) == given_before
+    assert owner_of(None, None) != owner_of(None, None)
+
+
+@given(
+    st.text()
+    | st.builds("login:{}".format, st.text())
+    | st.builds("{}\n".format, st.just("0" * 32))
+    | st.none()
+    | st.lists(st.text())
+    | st.dictionaries(st.text(), st.text())
+)
+def test_a_browser_never_names_what_belongs_to_a_login(claim: object) -> None:
+    owner = owner_of(None, claim)
+    assert not owner.startswith("login:")
+    assert len(owner) == 32
+    assert set(owner) <= set("0123456789abcdef")
+
+
+# ------------------------------------------------------------ logins
+
+HERE, THERE = "192.0.2.1", "192.0.2.2"
+
+
+@pytest.fixture
+def logins() -> Logins:
+    return Logins({"ann": "right", "böb": "réght"})
+
+
+def test_right_passwords_are_right(logins: Logins) -> None:
+    assert logins
+    assert not Logins({})
+    assert logins.check("ann", "right", HERE).is_right
+    assert logins.check("böb", "réght", HERE).is_right
+    for user, password in (("ann", "réght"), ("ann", ""), ("", ""), ("eve", "right")):
+        assert not logins.check(user, password, HERE).is_right
+
+
+def test_wrong_passwords_make_the_next_one_wait(logins: Logins) -> None:
+    for _ in range(5):
+        assert logins.check("ann", "wrong", HERE).wait_s == 0
+    refused = logins.check("ann", "right", HERE)
+    assert not refused.is_right
+    assert 0 < refused.wait_s <= 30
+    assert logins.check("ann", "right", THERE).is_right
+
+
+def test_an_address_that_tries_many_names_waits(logins: Logins) -> None:
+    results = [logins.check(f"user{number}", "wrong", HERE) for number in range(100)]
+    assert sum(not result.wait_s for result in results) <= 20
+    assert logins.check("ann", "right", HERE).wait_s > 0
+
+
+def test_many_addresses_lock_nobody_out_who_is_known(logins: Logins) -> None:
+    assert logins.check("ann", "right", HERE).is_right
+    results = [logins.check("ann", "wrong", f"198.51.100.{number}") for number in range(200)]
+    assert sum(not result.wait_s for result in results) <= 60
+    assert 0 < logins.check("ann", "right", THERE).wait_s <= 300
+    assert logins.check("ann", "right", HERE).is_right
+    assert logins.check("böb", "réght", THERE).is_right
+
+
+def test_the_right_password_ends_the_count_of_slips(logins: Logins) -> None:
+    for _ in range(10):
+        assert not logins.check("ann", "slip", HERE).wait_s
+        assert logins.check("ann", "right", HERE).is_right
+
+
+def test_an_own_account_gives_no_more_tries_at_another(logins: Logins) -> None:
+    tries = 0
+    for _ in range(40):
+        tries += not logins.check("ann", "wrong", HERE).wait_s
+        logins.check("böb", "réght", HERE)
+    assert tries == 5
+
+
+def test_wrong_logins_are_logged_without_their_password(
+    logins: Logins, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        logins.check("eve\n" + "x" * 10_000, "the-wrong-one", HERE)
+    assert len(caplog.records) == 1
+    told = caplog.records[0].getMessage()
+    assert HERE in told
+    assert "eve" in told
+    assert "\n" not in told
+    assert "the-wrong-one" not in told
+    assert len(told) < 200
+
+
+def test_one_machine_counts_once_however_many_addresses_it_has() -> None:
+    assert network_of("2001:db8::1") == network_of("2001:db8::ffff:1")
+    assert network_of("2001:db8::1") != network_of("2001:db8:0:1::1")
+    assert network_of("::ffff:192.0.2.1") == network_of(HERE)
+    assert len(network_of("x" * 1000)) < 100
+
+
+# ------------------------------------------------------------ sessions
+
+
+def test_a_session_belongs_to_who_used_it_first() -> None:
+    sessions = Sessions()
+    assert sessions.admit("abc", "login:ann")
+    assert sessions.admit("abc", "login:ann")
+    assert not sessions.admit("abc", "login:bob")
+    assert sessions.admit("abd", "login:bob")
+    assert not sessions.admit("", "login:bob")
+    assert not sessions.admit("x" * 1000, "login:bob")
+
+
+def test_a_flood_of_sessions_sets_none_free_that_is_in_use() -> None:
+    sessions = Sessions(capacity=10, idle_s=3600)
+    assert all(sessions.admit(str(number), "ann") for number in range(10))
+    assert not sessions.admit("one more", "eve")
+    assert not sessions.admit("0", "eve")
+    assert sessions.admit("0", "ann")
+
+
+def test_idle_sessions_make_room() -> None:
+    sessions = Sessions(capacity=2, idle_s=0)
+    assert all(sessions.admit(str(number), "ann") for number in range(10))
+
+
+# ------------------------------------------------------------ names and origins
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.0.0.9"])
+def test_a_server_for_this_machine_answers_to_few_names(host: str) -> None:
+    hosts = Hosts(host)
+    shown = f"[{host}]" if ":" in host else host
+    for name in ("localhost", "LOCALHOST:7860", "127.0.0.1:7860", "[::1]:7860", shown):
+        assert hosts.answers_to(name)
+    for name in ("evil.example", "evil.example:7860", "192.0.2.1", "localhost.evil.example", ""):
+        assert not hosts.answers_to(name)
+
+
+def test_a_server_for_everybody_answers_to_addresses_and_to_no_strange_name() -> None:
+    for host in ("0.0.0.0", "::", "192.0.2.1", "chat.example"):  # noqa: S104
+        hosts = Hosts(host)
+        for name in ("192.0.2.1:7860", "[2001:db8::1]:7860", "localhost:7860"):
+            assert hosts.answers_to(name)
+        for name in ("evil.example:7860", "1.evil.example", "evil.example:7860:1", "[evil]"):
+            assert not hosts.answers_to(name)
+    assert Hosts("chat.example").answers_to("chat.example:7860")
+
+
+def test_a_share_link_is_answered_to_once_it_is_there() -> None:
+    hosts = Hosts("127.0.0.1")
+    link = "https://0123456789abcdef.gradio.live"
+    assert not hosts.answers_to(link.removeprefix("https://"))
+    hosts.add(link)
+    assert hosts.answers_to("0123456789abcdef.gradio.live")
+    assert hosts.is_listed(link)
+    assert hosts.is_https("0123456789abcdef.gradio.live")
+    for other in ("fedcba9876543210.gradio.live", "gradio.live", "x.0123456789abcdef.gradio.live"):
+        assert not hosts.answers_to(other)
+        assert not hosts.is_listed(f"https://{other}")
+    assert not hosts.is_listed(link.replace("https", "http"))
+
+
+def test_an_origin_is_our_own_by_name_and_port() -> None:
+    hosts = Hosts("127.0.0.1")
+    assert hosts.is_own("http://127.0.0.1:7860", "127.0.0.1:7860")
+    assert hosts.is_own("http://localhost", "localhost:80")
+    assert hosts.is_own("https://localhost:443", "localhost")
+    assert hosts.is_own("HTTP://[::1]:7860", "[::1]:7860")
+    for origin in ("null", "", "http://127.0.0.1:7861", "http://127.0.0.1", "ftp://127.0.0.1:7860"):
+        assert not hosts.is_own(origin, "127.0.0.1:7860")
+    assert not hosts.is_own("https://localhost", "localhost:80")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "chat.example", "ftp://x", "https://", "https://x/path", "https://a@b", "http://[::1"],
+)
+def test_what_is_no_origin_is_refused_by_its_name(text: str) -> None:
+    with pytest.raises(ValueError, match=r"no origin such as|Invalid IPv6"):
+        parsed_origin(text)
