@@ -59,8 +59,14 @@ class Person:
         self.page: Page = self.context.new_page()
         self.faults: list[str] = []
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("console", lambda message: self._hear(message.text))
         self.url = url
         self.open()
+
+    def _hear(self, told: str) -> None:
+        """What the page's policy refused is a fault, too."""
+        if "Content Security Policy" in told:
+            self.faults.append(told)
 
     def open(self) -> None:
         self.page.goto(self.url)

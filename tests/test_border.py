@@ -106,6 +106,7 @@ def test_only_what_the_page_shows_is_served(app: Server, examples: Path) -> None
 
 def test_a_link_out_of_a_shown_folder_is_not_followed(app: Server) -> None:
     link = app.data / "media" / "link.png"
+    link.parent.mkdir(exist_ok=True)
     link.symlink_to(app.data / "secret")
     assert get_raw(app, f"{GRADIO}/file={link}")[0] in {403, 404}
 
@@ -306,6 +307,7 @@ def test_what_was_uploaded_never_runs(app: Server, name: str, content: str) -> N
         return  # refused for what it is
     # Media lies in a folder that Gradio serves as what its name says.
     kept = app.data / "media" / name
+    kept.parent.mkdir(exist_ok=True)
     kept.write_text(content, "utf-8")
     for path in (sent.json()[0], kept):
         reply = httpx.get(f"{app.url}{GRADIO}/file={path}")

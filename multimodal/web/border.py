@@ -195,21 +195,19 @@ class Border:
             return ""
         if self._logins:
             if (login := login_of(request)) is None:
-                raise _RefusedError(
-                    401, "Log in first; open the page again.", "authentication_error"
-                )
+                sentence = "Log in first; open the page again."
+                raise _RefusedError(401, sentence, "authentication_error")
             return f"login:{login}"
         return f"browser:{browser_of(request) or ''}"
 
     def _check_authorization(self, request: Request) -> None:
         found = credentials(request.headers.get("authorization", ""))
-        way = "Send a login: Authorization: Bearer USER:PASSWORD."
-        challenge = {"WWW-Authenticate": "Bearer"}
-        if found is None:
-            raise _RefusedError(401, way, "authentication_error", **challenge)
-        check = self._logins.check(*found, address_of(request))
-        _raise_if_waiting(check)
-        if not check.is_right:
+        if found is not None:
+            check = self._logins.check(*found, address_of(request))
+            _raise_if_waiting(check)
+        if found is None or not check.is_right:
+            way = "Send a login: Authorization: Bearer USER:PASSWORD."
+            challenge = {"WWW-Authenticate": "Bearer"}
             raise _RefusedError(401, way, "authentication_error", **challenge)
 
     async def _check_login_form(self, request: Request) -> Receive:

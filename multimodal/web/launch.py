@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from starlette.middleware import Middleware
 
@@ -21,6 +22,9 @@ from multimodal.build import Program, build, fetch_missing
 from multimodal.errors import MultimodalError, SettingsError
 from multimodal.settings import Settings, page_secret
 from multimodal.weights import console_progress
+
+if TYPE_CHECKING:
+    from multimodal.web.border import Border
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +70,7 @@ def _page(program: Program, port: int, hosts: Hosts) -> Iterator[None]:
     # Gradio reads these when it is imported: no outside calls, and its cache in our data folder.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(settings.page_cache)
-    from multimodal.api import routes
     from multimodal.web.border import Border
-    from multimodal.web.content_policy import ContentPolicy, inline_scripts
     from multimodal.web.page import Page
     from multimodal.web.theme import theme
 
@@ -95,22 +97,17 @@ def _page(program: Program, port: int, hosts: Hosts) -> Iterator[None]:
         max_file_size=MAX_FILE,
         max_threads=THREADS,
         allowed_paths=[],
-        app_kwargs={
-            "routes": routes(program),
-            "middleware": [Middleware(ContentPolicy, scripts=inline_scripts(head))],
-            "lifespan": border.lifespan,
-        },
+        app_kwargs=_served(program, border, head),
         ssr_mode=False,
         pwa=False,
     )
-    if page.blocks.app.middleware_stack is not border:
-        page.blocks.close(verbose=False)
-        raise RuntimeError("the server does not stand behind its border")
-    page.blocks.share = False  # of a shared page Gradio loads its script from another server
-    if page.blocks.share_url:
-        hosts.add(page.blocks.share_url)
-    _print_addresses(page.blocks.local_url, page.blocks.share_url, settings)
     try:
+        if page.blocks.app.middleware_stack is not border:
+            raise RuntimeError("the server does not stand behind its border")
+        page.blocks.share = False  # a shared page would load its script from Gradio's server
+        if page.blocks.share_url:
+            hosts.add(page.blocks.share_url)
+        _print_addresses(page.blocks.local_url, page.blocks.share_url, settings)
         yield
     finally:
         page.blocks.close(verbose=False)
@@ -131,6 +128,18 @@ def _stopped_by_signals(program: Program) -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _served(program: Program, border: Border, head: str) -> dict[str, Any]:
+    """What Gradio's application has beside its own routes; `head` is the page's."""
+    from multimodal.api import routes
+    from multimodal.web.content_policy import ContentPolicy, inline_scripts
+
+    return {
+        "routes": routes(program),
+        "middleware": [Middleware(ContentPolicy, scripts=inline_scripts(head))],
+        "lifespan": border.lifespan,
+    }
 
 
 def _print_addresses(local: str | None, shared: str | None, settings: Settings) -> None:
