@@ -66,10 +66,7 @@ def _sweep(program: Program) -> None:
 def _page(program: Program, port: int, hosts: Hosts) -> Iterator[None]:
     """The running server."""
     settings = program.settings
-    shutil.rmtree(settings.page_cache, ignore_errors=True)  # what a crash left
-    # Gradio reads these when it is imported: no outside calls, and its cache in our data folder.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_TEMP_DIR"] = str(settings.page_cache)
+    _prepare_gradio(settings)
     from multimodal.web.border import Border
     from multimodal.web.page import Page
     from multimodal.web.theme import theme
@@ -128,6 +125,13 @@ def _stopped_by_signals(program: Program) -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _prepare_gradio(settings: Settings) -> None:
+    """What Gradio reads when it is imported: no outside calls, its cache in our data folder."""
+    shutil.rmtree(settings.page_cache, ignore_errors=True)  # what a crash left
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = str(settings.page_cache)
 
 
 def _served(program: Program, border: Border, head: str) -> dict[str, Any]:
