@@ -541,6 +541,14 @@ def test_a_session_is_of_the_browser_that_began_it(app: Server) -> None:
         assert "cookie" in nobody.post(f"{GRADIO}/queue/join", json=event("new")).json()["detail"]
 
 
+def test_events_are_ended_by_who_began_them(app: Server) -> None:
+    session = secrets.token_hex(5)
+    with stranger(app) as ann:
+        ann.get("/")
+        assert ann.post(f"{GRADIO}/cancel", json=event(session)).json() == {"success": True}
+        assert ann.post(f"{GRADIO}/reset", json={"event_id": "x"}).json() == {"success": True}
+
+
 def assert_session_is_closed_to(client: httpx.Client, session: str) -> None:
     for reply in (
         client.post(f"{GRADIO}/queue/join", json=event(session)),

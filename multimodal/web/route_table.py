@@ -71,13 +71,15 @@ ALLOWED: tuple[AllowedRoute, ...] = (
     AllowedRoute(f"{GRADIO}/queue/join", SEND, "every event of the page", session=Session.BODY),
     AllowedRoute(f"{GRADIO}/queue/data", READ, "what events answer", session=Session.QUERY),
     AllowedRoute(f"{GRADIO}/cancel", SEND, "ending an event", session=Session.BODY),
-    AllowedRoute(f"{GRADIO}/reset", SEND, "ending an event", session=Session.BODY),
+    AllowedRoute(f"{GRADIO}/reset", SEND, "ending an event; does nothing by now"),
     AllowedRoute(
         f"{GRADIO}/heartbeat/{{session_hash}}", READ, "an open page", session=Session.PATH
     ),
     AllowedRoute(f"{GRADIO}/upload", SEND, "attaching files"),
     AllowedRoute(f"{GRADIO}/upload_progress", READ, "attaching files"),
     AllowedRoute(FILE, READ, "pictures, recordings and the examples"),
+    AllowedRoute("/media/{key}/{file}", READ, "stored pictures and recordings"),
+    AllowedRoute("/media/{key}/small/{file}", READ, "stored pictures, made smaller"),
     AllowedRoute("/health", READ, "watching the server", Access.EVERYBODY),
     AllowedRoute("/metrics", READ, "Prometheus", Access.PROGRAM),
     AllowedRoute("/v1", ANY, "the HTTP interface", Access.PROGRAM),
