@@ -13,6 +13,7 @@ import psutil
 from multimodal.assistant import Assistant
 from multimodal.backends.base import Backend, has_family, load
 from multimodal.cards import AUTO, Catalog, ModelCard, Profile, clipped
+from multimodal.data_folder import prepare_data_folder
 from multimodal.errors import MultimodalError, SettingsError, UnknownModelError
 from multimodal.events import Progress
 from multimodal.media import MediaFolder
@@ -21,7 +22,7 @@ from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
 from multimodal.memory.simulated import Simulated
 from multimodal.memory.transfers import Report
-from multimodal.settings import Settings, prepare_data_folder
+from multimodal.settings import Settings
 from multimodal.store import Store
 from multimodal.weights import FetchProgress, Weights
 
@@ -63,8 +64,8 @@ class Program:
         )
 
     def sweep(self) -> None:
-        """Remove the pictures and recordings that no conversation holds any longer."""
-        self.media.sweep(self.store.media_in_use(), KEEP_UNUSED_S)
+        """Remove the pictures and recordings that this database added and no longer holds."""
+        self.media.sweep(KEEP_UNUSED_S)
 
     def close(self) -> None:
         self.fetching.stop.set()
@@ -109,18 +110,26 @@ def build(settings: Settings) -> Program:
     weights = Weights(settings.weights_folder, settings.offline)
     budget = int(settings.budget or profile.budget)
     memory = MemoryManager(device, budget, _Models(weights), Peaks(settings.data / "peaks.json"))
-    media = MediaFolder(settings.media_folder)
+    store, media = open_storage(settings)
     return Program(
         settings,
         catalog,
         profile,
         memory,
         media,
-        Store(settings.database_url),
+        store,
         weights,
         Assistant(catalog, profile, memory, media),
         Fetching(),
     )
+
+
+def open_storage(settings: Settings) -> tuple[Store, MediaFolder]:
+    """The conversations, and the media that belong to them. Raises StoreError."""
+    store = Store(settings.database_url, settings.data)
+    media = MediaFolder(settings.media_folder, owner=store)
+    media.adopt()
+    return store, media
 
 
 def read_catalog(settings: Settings) -> Catalog:

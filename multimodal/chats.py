@@ -10,12 +10,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from multimodal.assistant import Assistant
-from multimodal.errors import MultimodalError, PromptError, RequestError
+from multimodal.backends.sampling import MAX_SEED
+from multimodal.errors import (
+    ConversationNotFoundError,
+    MultimodalError,
+    PromptError,
+    RequestError,
+)
 from multimodal.events import (
     Description,
     Done,
@@ -84,6 +90,15 @@ class Draft:
         return replace(self, reply=replace(self.reply, outcome=outcome))
 
 
+def _check_seed(controls: Controls) -> None:
+    seed = controls.sampling.seed
+    if seed is not None and not 0 <= seed < MAX_SEED:
+        raise RequestError(
+            f"The seed {seed} cannot be used. Give a whole number from 0 to {MAX_SEED - 1}, or "
+            "leave it empty for one by chance."
+        )
+
+
 class Chats:
     """Every call names the owner; the store refuses what is somebody else's."""
 
@@ -120,8 +135,8 @@ class Chats:
             raise PromptError("The edited message is empty. Type something, or undo the turn.")
         self._check_length(text)
         words = (TextPart(text.strip()),) if text.strip() else ()
-        self.store.cut(owner, conversation, message)
-        self.store.put(owner, conversation, replace(old, parts=(*media, *words)))
+        edited = replace(old, parts=(*media, *words), damage=None)
+        self.store.replace(owner, conversation, edited)
 
     def take_back(self, owner: str, conversation: str) -> Message | None:
         """Remove the person's newest message and its reply; return it, None if none is left."""
@@ -131,6 +146,8 @@ class Chats:
         if not said:
             return None
         self.store.cut(owner, conversation, said[-1].id)
+        kept = (part.sha256 for part in said[-1].parts if not isinstance(part, TextPart))
+        self.store.record_media(kept)  # they may be sent again, so they stay for a while
         return said[-1]
 
     def forget_reply(self, owner: str, conversation: str, message: str) -> None:
@@ -156,28 +173,31 @@ class Chats:
         """Answer the newest message and store the reply; yields a draft per event.
 
         `controls` replace the conversation's own for this reply. The last draft is `done`; where
-        something failed, its outcome holds the sentence. Closing the stream stops the engine.
+        something failed, its outcome holds the sentence. Closing the stream stops the engine, and
+        so does deleting the conversation.
         """
         known = self.store.load(owner, conversation)
         if not known.messages or known.messages[-1].role != "user":
             raise RequestError("There is no message to answer.")
         known = replace(known, controls=controls or known.controls)
         draft = Draft(known, Message("assistant", ()))
-        with self._answering(conversation):
+        # Who deletes the conversation meanwhile wants no reply: it ends and nothing is told.
+        with suppress(ConversationNotFoundError), self._answering(conversation):
             self.store.put(owner, conversation, draft.reply)
             saved_s = time.monotonic()
             try:
-                for latest in self._drafts(draft, stop):
-                    draft = latest
-                    if time.monotonic() - saved_s > SAVE_EVERY_S and not draft.done:
-                        self.store.put(owner, conversation, draft.reply)
-                        saved_s = time.monotonic()
-                    yield draft
+                with closing(self._drafts(draft, stop)) as drafts:
+                    for draft in drafts:
+                        if time.monotonic() - saved_s > SAVE_EVERY_S and not draft.done:
+                            self.store.put(owner, conversation, draft.reply)
+                            saved_s = time.monotonic()
+                        yield draft
             finally:
                 self._keep(owner, conversation, draft if draft.done else draft.ended())
 
-    def _drafts(self, draft: Draft, stop: threading.Event) -> Iterator[Draft]:
+    def _drafts(self, draft: Draft, stop: threading.Event) -> Generator[Draft, None, None]:
         try:
+            _check_seed(draft.conversation.controls)
             with closing(self._assistant.reply(draft.conversation, stop)) as events:
                 for event in events:
                     draft = draft.after(event)
@@ -190,7 +210,7 @@ class Chats:
         self.store.put(owner, conversation, draft.reply)
         before = {message.id: message for message in self.store.load(owner, conversation).messages}
         for message in draft.conversation.messages:
-            if before.get(message.id) != message:
+            if before.get(message.id) != message and message.damage is None:
                 self.store.put(owner, conversation, message)
 
     # ------------------------------------------------------------ inside

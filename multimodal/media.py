@@ -8,13 +8,9 @@ picture is kept once. Whatever cannot be used raises MediaError: one sentence, w
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
-import tempfile
-import time
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -26,6 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from multimodal import sound
 from multimodal.errors import MediaError, StoreError
+from multimodal.media_files import MediaFiles, MediaOwner
 from multimodal.messages import AudioPart, ImagePart
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -52,8 +49,11 @@ class MediaLimits:
 class MediaFolder:
     """A folder of normalised media; every method is thread-safe."""
 
-    def __init__(self, root: Path, limits: MediaLimits | None = None) -> None:
+    def __init__(
+        self, root: Path, limits: MediaLimits | None = None, owner: MediaOwner | None = None
+    ) -> None:
         self._root = root
+        self._files = MediaFiles(root, owner)
         self.limits = limits or MediaLimits()
 
     def add(self, source: Path | bytes, name: str) -> ImagePart | AudioPart:
@@ -85,8 +85,8 @@ class MediaFolder:
 
     def path(self, part: ImagePart | AudioPart) -> Path:
         """Where the part's bytes are. Raises MediaError if they were deleted."""
-        path = self._place(part.sha256, part.media_type)
-        if not path.is_file():
+        path = self._files.find(part.sha256, _suffix(part.media_type))
+        if path is None:
             kind = "picture" if isinstance(part, ImagePart) else "recording"
             raise MediaError(
                 f"The {kind} “{part.name}” is gone: its file is no longer in the data folder. "
@@ -108,16 +108,15 @@ class MediaFolder:
         """The recording, float32 in [-1, 1], mono, 16 kHz, shape (samples,)."""
         return sound.decode(self.path(part).read_bytes(), part.name, self.limits.max_audio_s)
 
-    def sweep(self, wanted: Collection[str], older_than_s: float) -> int:
-        """Remove files whose digest is not `wanted` and that were last added longer ago than
-        that; return how many. Younger ones may belong to a message that is being stored."""
-        before, removed = time.time() - older_than_s, 0
-        for path in self._root.glob("??/*.*"):
-            with suppress(OSError):  # another sweep was faster
-                if path.stem not in wanted and path.stat().st_mtime < before:
-                    path.unlink()
-                    removed += 1
-        return removed
+    def adopt(self) -> None:
+        """Find what the owner once added, wherever in the folder it lies; see `MediaFiles`."""
+        self._files.adopt()
+
+    def sweep(self, older_than_s: float) -> int:
+        """Remove what the owner added longer ago than that and no longer uses; return how many
+        files. Raises StoreError."""
+        with self._saving_errors():
+            return self._files.sweep(older_than_s)
 
     def _read(self, source: Path | bytes, name: str) -> bytes:
         """The bytes of `source`, if it is not empty and not too large."""
@@ -178,30 +177,23 @@ class MediaFolder:
         digest = self._keep(sound.flac(waveform), "audio/flac")
         return AudioPart(digest, "audio/flac", round(seconds, 3), name)
 
-    def _place(self, digest: str, media_type: str) -> Path:
-        return self._root / digest[:2] / f"{digest}.{media_type.partition('/')[2]}"
-
     def _keep(self, data: bytes, media_type: str) -> str:
-        digest = hashlib.sha256(data).hexdigest()
-        path = self._place(digest, media_type)
+        with self._saving_errors():
+            return self._files.keep(data, _suffix(media_type))
+
+    @contextmanager
+    def _saving_errors(self) -> Iterator[None]:
         try:
-            if path.exists():
-                path.touch()  # it is wanted again: `sweep` counts from now
-                return digest
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self._root) as folder:
-                whole = Path(folder, path.name)
-                with whole.open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                whole.replace(path)
+            yield
         except OSError as error:
             raise StoreError(
                 f"The file could not be saved in {self._root} ({error.strerror}). Free some space, "
                 "or start with another folder: --data DIR."
             ) from error
-        return digest
+
+
+def _suffix(media_type: str) -> str:
+    return media_type.partition("/")[2]
 
 
 def safe_name(name: str) -> str:

@@ -154,6 +154,8 @@ class Message:
     id: str = field(default_factory=new_id)
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     outcome: Outcome | None = None
+    damage: str | None = None
+    """What cannot be read of it where it is kept, in a sentence; its `parts` are the others."""
 
     @property
     def text(self) -> str:

@@ -20,6 +20,7 @@ from multimodal.errors import SettingsError
 
 APP = "multimodal-chat"
 SIMULATED = "sim:"
+SECRET_BYTES = 32
 LOGIN_VARIABLES = {"MULTIMODAL_AUTH": "auth", "MULTIMODAL_AUTH_FILE": "auth_file"}
 
 _byte_size = TypeAdapter(ByteSize)
@@ -169,30 +170,13 @@ def _refuse_empty_logins(given: Mapping[str, Any]) -> None:
             )
 
 
-def prepare_data_folder(settings: Settings) -> None:
-    """Make the folder everything is written to, and see that it can be written.
-
-    Raises SettingsError naming it otherwise.
-    """
-    probe = settings.data / f".probe-{secrets.token_hex(4)}"
-    try:
-        settings.data.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise SettingsError(
-            f"The data folder {settings.data} cannot be written ({error.strerror}). "
-            "Choose another one with --data DIR."
-        ) from error
-
-
 def page_secret(settings: Settings) -> str:
     """A secret that stays the same for a data folder, so that browsers keep their conversations."""
     path = settings.data / "secret"
-    if not path.exists():
+    if not path.exists() or path.stat().st_size < SECRET_BYTES:  # anybody knows an empty one
         fresh = path.with_name(f".secret-{secrets.token_hex(4)}")
         fresh.touch(0o600)
-        fresh.write_text(secrets.token_hex(32), "utf-8")
+        fresh.write_text(secrets.token_hex(SECRET_BYTES), "utf-8")
         fresh.replace(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

@@ -1,255 +1,242 @@
-"""Conversations in SQL: SQLite in WAL mode by default, any SQLAlchemy URL if asked for.
+"""Conversations in SQL.
 
 Every call names the owner, so that one person can never read or change what is another's. A
 message is written before it is answered and a reply while it streams, so a kill loses at most the
-last third of a second.
+last third of a second. A row that is damaged is shown as damaged, and the others are there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+import hashlib
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
 
-from pydantic import TypeAdapter
-from sqlalchemy import (
-    JSON,
-    DateTime,
-    Engine,
-    ForeignKey,
-    Index,
-    String,
-    create_engine,
-    delete,
-    event,
-    func,
-    select,
-    text,
+from sqlalchemy import CursorResult, Select, delete, exists, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from multimodal.database import (
+    ConversationRow,
+    Database,
+    MediaRow,
+    MessageRow,
+    stored,
 )
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-
-from multimodal.errors import ConversationNotFoundError, SettingsError, StoreError
-from multimodal.messages import Controls, Conversation, Message, Outcome, Part, new_id
+from multimodal.errors import ConversationNotFoundError, StoreError
+from multimodal.messages import Controls, Conversation, Message, new_id
+from multimodal.rows import (
+    Heading,
+    controls_adapter,
+    digests_in,
+    outcome_adapter,
+    parts_adapter,
+    read_controls,
+    read_heading,
+    read_message,
+)
 
 TITLE_CHARACTERS = 60
 NEW = "New chat"
 
-_parts = TypeAdapter(tuple[Part, ...])
-_outcome = TypeAdapter(Outcome | None)
-_controls = TypeAdapter(Controls)
-
-
-class _Base(DeclarativeBase):
-    pass
-
-
-class _Conversation(_Base):
-    __tablename__ = "conversations"
-    __table_args__ = (Index("ix_conversations_owner", "owner", "updated_at"),)
-
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    owner: Mapped[str] = mapped_column(String(255))
-    title: Mapped[str] = mapped_column(String(255))
-    controls: Mapped[dict[str, Any]] = mapped_column(JSON)
-    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-
-
-class _Message(_Base):
-    __tablename__ = "messages"
-    __table_args__ = (Index("ix_messages_conversation", "conversation_id", "position"),)
-
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    conversation_id: Mapped[str] = mapped_column(ForeignKey("conversations.id"))
-    position: Mapped[int]
-    role: Mapped[str] = mapped_column(String(16))
-    parts: Mapped[list[Any]] = mapped_column(JSON)
-    outcome: Mapped[dict[str, Any] | None] = mapped_column(JSON)
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-
-
-@dataclass(frozen=True, slots=True)
-class Heading:
-    """A conversation as a list shows it."""
-
-    id: str
-    title: str
-    updated_at: datetime
-
 
 class Store:
-    """All conversations of one database. Raises StoreError, one sentence, for any failure."""
+    """All conversations of one database. Raises StoreError, one sentence, for any failure.
 
-    def __init__(self, url: str) -> None:
-        self._place = url
-        try:
-            address = make_url(url)
-            self._place = address.database or url
-            self._engine = create_engine(address)
-        except ImportError as error:
-            raise SettingsError(
-                f"--database {address!r} needs the Python package '{error.name}': "
-                f"pip install {error.name}"
-            ) from error
-        except ArgumentError as error:
-            raise SettingsError(
-                "--database is not an address SQLAlchemy knows. Write one such as "
-                "sqlite:////folder/chats.sqlite3 or postgresql+psycopg://user@host/name."
-            ) from error
-        if address.get_backend_name() == "sqlite":
-            event.listen(self._engine, "connect", _prepare_sqlite)
-        with self._translated():
-            self._check(self._engine)
-            _Base.metadata.create_all(self._engine)
+    `data` is the folder of the media, so that a database that is moved with it stays the same one.
+    """
+
+    def __init__(self, url: str, data: Path | None = None) -> None:
+        self._database = Database(url)
+        place = self._database.location
+        if data is not None and Path(place).is_relative_to(data):
+            place = Path(place).relative_to(data).as_posix()
+        # A copy of a database has its identity; where it lies tells the two apart.
+        told = f"{self._database.identity} {place}"
+        self.media_owner = hashlib.sha256(told.encode()).hexdigest()[:16]
+        if not self._database.had_media_table:
+            self.record_media(self.media_in_use())
 
     def close(self) -> None:
-        self._engine.dispose()
+        self._database.close()
 
     # ------------------------------------------------------------ conversations
 
     def create(self, owner: str, controls: Controls | None = None) -> str:
         """Begin an empty conversation and return its id."""
-        row = _Conversation(
-            id=new_id(),
-            owner=owner,
-            title=NEW,
-            controls=_controls.dump_python(controls or Controls(), mode="json"),
-            updated_at=datetime.now(UTC),
-        )
-        with self._session() as session:
-            session.add(row)
-            return row.id
+        conversation = new_id()
+        with self._database.session() as session:
+            session.execute(
+                insert(ConversationRow).values(
+                    id=conversation,
+                    owner=owner,
+                    title=NEW,
+                    controls=controls_adapter.dump_python(controls or Controls(), mode="json"),
+                    updated_at=datetime.now(UTC),
+                )
+            )
+        return conversation
 
     def headings(self, owner: str, limit: int = 200) -> list[Heading]:
         """The owner's conversations that hold a message, the newest first."""
+        row = ConversationRow
         query = (
-            select(_Conversation)
-            .where(_Conversation.owner == owner)
-            .where(select(_Message.id).where(_Message.conversation_id == _Conversation.id).exists())
-            .order_by(_Conversation.updated_at.desc())
+            select(row.id, stored(row.title), stored(row.updated_at))
+            .where(row.owner == owner)
+            .where(exists().where(MessageRow.conversation_id == row.id))
+            .order_by(row.updated_at.desc())
             .limit(limit)
         )
-        with self._session() as session:
-            return [Heading(r.id, r.title, _utc(r.updated_at)) for r in session.scalars(query)]
+        with self._database.session() as session:
+            return [read_heading(found) for found in session.execute(query)]
 
     def load(self, owner: str, conversation: str) -> Conversation:
-        with self._session() as session:
-            row = self._owned(session, owner, conversation)
-            messages = tuple(_message(m) for m in self._rows(session, conversation))
-            return Conversation(messages, _controls.validate_python(row.controls))
+        """Raises ConversationNotFoundError; a message that cannot be read has its `damage`."""
+        row = MessageRow
+        query = (
+            select(
+                row.id,
+                stored(row.role),
+                stored(row.parts),
+                stored(row.outcome),
+                stored(row.created_at),
+            )
+            .where(row.conversation_id == conversation)
+            .order_by(row.position)
+        )
+        with self._database.session() as session:
+            self._check_owner(session, owner, conversation)
+            messages = tuple(read_message(found) for found in session.execute(query))
+            kept = select(stored(ConversationRow.controls)).where(
+                ConversationRow.id == conversation
+            )
+            return Conversation(messages, read_controls(session.scalar(kept), conversation))
 
     def rename(self, owner: str, conversation: str, title: str) -> None:
-        with self._session() as session:
-            row = self._owned(session, owner, conversation)
-            row.title = " ".join(title.split())[:255] or row.title
-
-    def delete(self, owner: str, conversation: str) -> None:
-        with self._session() as session:
-            row = self._owned(session, owner, conversation)
-            session.execute(delete(_Message).where(_Message.conversation_id == conversation))
-            session.delete(row)
+        if words := " ".join(title.split())[:255]:
+            self._change(owner, conversation, title=words)
 
     def set_controls(self, owner: str, conversation: str, controls: Controls) -> None:
-        with self._session() as session:
-            row = self._owned(session, owner, conversation)
-            row.controls = _controls.dump_python(controls, mode="json")
+        kept = controls_adapter.dump_python(controls, mode="json")
+        self._change(owner, conversation, controls=kept)
+
+    def delete(self, owner: str, conversation: str) -> None:
+        with self._database.session() as session:
+            self._check_owner(session, owner, conversation)
+            session.execute(delete(MessageRow).where(MessageRow.conversation_id == conversation))
+            session.execute(delete(ConversationRow).where(ConversationRow.id == conversation))
 
     # ------------------------------------------------------------ messages
 
     def put(self, owner: str, conversation: str, message: Message) -> None:
         """Append `message`, or replace the one with its id."""
-        with self._session() as session:
-            heading = self._owned(session, owner, conversation)
-            row = session.get(_Message, message.id)
-            if row is None:
-                row = _Message(id=message.id, position=self._next_position(session, conversation))
-                row.conversation_id = conversation
-                session.add(row)
-            elif row.conversation_id != conversation:
-                raise StoreError("That message belongs to another conversation.")
-            row.role, row.created_at = message.role, message.created_at
-            row.parts = _parts.dump_python(message.parts, mode="json")
-            row.outcome = _outcome.dump_python(message.outcome, mode="json")
-            heading.updated_at = datetime.now(UTC)
-            if heading.title == NEW and message.role == "user":
-                heading.title = title_of(message)
+        with self._database.session() as session:
+            self._check_owner(session, owner, conversation)
+            self._put(session, conversation, message)
 
     def cut(self, owner: str, conversation: str, message: str) -> None:
         """Remove the message with that id and all that follow it."""
-        with self._session() as session:
-            self._owned(session, owner, conversation)
-            row = session.get(_Message, message)
-            if row is None or row.conversation_id != conversation:
-                raise StoreError("That message is no longer part of this conversation.")
-            session.execute(
-                delete(_Message)
-                .where(_Message.conversation_id == conversation)
-                .where(_Message.position >= row.position)
-            )
+        with self._database.session() as session:
+            self._check_owner(session, owner, conversation)
+            self._cut(session, conversation, message)
+
+    def replace(self, owner: str, conversation: str, message: Message) -> None:
+        """Put `message` in the place of the one with its id, and remove all that follow it."""
+        with self._database.session() as session:
+            self._check_owner(session, owner, conversation)
+            self._cut(session, conversation, message.id)
+            self._put(session, conversation, message)
+
+    # ------------------------------------------------------------ media
 
     def media_in_use(self) -> set[str]:
-        """The SHA-256 digests of every picture and recording that some message holds."""
-        with self._session() as session:
-            parts = session.scalars(select(_Message.parts).execution_options(yield_per=1000))
-            return {part["sha256"] for row in parts for part in row if "sha256" in part}
+        """The SHA-256 digests of every picture and recording that some message holds, those of
+        damaged messages too as far as they can still be read."""
+        query = select(stored(MessageRow.parts)).execution_options(yield_per=1000)
+        with self._database.session() as session:
+            return {digest for kept in session.scalars(query) for digest in digests_in(kept)}
+
+    def record_media(self, digests: Iterable[str]) -> None:
+        """Note that these were added to the media folder now, or again."""
+        now = datetime.now(UTC)
+        with self._database.session() as session:
+            for digest in digests:
+                session.merge(MediaRow(sha256=digest, added_at=now))
+
+    def recorded_media(self) -> set[str]:
+        """Everything that this database once added and did not forget."""
+        with self._database.session() as session:
+            return set(session.scalars(select(MediaRow.sha256)))
+
+    def unused_media(self, older_than_s: float) -> set[str]:
+        """Of those, what was added longer ago than that and is in no message."""
+        query = select(MediaRow.sha256).where(MediaRow.added_at < _ago(older_than_s))
+        with self._database.session() as session:
+            old = set(session.scalars(query))
+        return old - self.media_in_use() if old else old
+
+    def forget_media(self, digest: str, older_than_s: float) -> bool:
+        """Forget that it was added; False where it was added again meanwhile."""
+        row = MediaRow
+        old = delete(row).where(row.sha256 == digest, row.added_at < _ago(older_than_s))
+        with self._database.session() as session:
+            return cast("CursorResult[Any]", session.execute(old)).rowcount > 0
 
     # ------------------------------------------------------------ inside
 
-    def _owned(self, session: Session, owner: str, conversation: str) -> _Conversation:
-        row = session.get(_Conversation, conversation)
-        if row is None or row.owner != owner:
-            raise ConversationNotFoundError(
-                "That conversation does not exist, or it is somebody else's."
-            )
-        return row
+    def _check_owner(self, session: Session, owner: str, conversation: str) -> None:
+        query = select(ConversationRow.owner).where(ConversationRow.id == conversation)
+        if session.scalar(query) != owner:
+            raise _not_found()
 
-    def _rows(self, session: Session, conversation: str) -> Iterator[_Message]:
-        query = select(_Message).where(_Message.conversation_id == conversation)
-        yield from session.scalars(query.order_by(_Message.position))
+    def _change(self, owner: str, conversation: str, **values: Any) -> None:
+        with self._database.session() as session:
+            self._check_owner(session, owner, conversation)
+            session.execute(
+                update(ConversationRow).where(ConversationRow.id == conversation).values(**values)
+            )
+
+    def _put(self, session: Session, conversation: str, message: Message) -> None:
+        row = MessageRow
+        home = session.scalar(select(row.conversation_id).where(row.id == message.id))
+        if home not in {None, conversation}:
+            raise StoreError("That message belongs to another conversation.")
+        values = {
+            "role": message.role,
+            "parts": parts_adapter.dump_python(message.parts, mode="json"),
+            "outcome": outcome_adapter.dump_python(message.outcome, mode="json"),
+            "created_at": message.created_at,
+        }
+        if home is None:
+            position = self._next_position(session, conversation)
+            new = {"id": message.id, "conversation_id": conversation, "position": position}
+            try:
+                session.execute(insert(row).values(**new, **values))
+            except IntegrityError as error:  # it was deleted since its owner was looked up
+                raise _not_found() from error
+        else:
+            session.execute(update(row).where(row.id == message.id).values(**values))
+        heading = update(ConversationRow).where(ConversationRow.id == conversation)
+        session.execute(heading.values(updated_at=datetime.now(UTC)))
+        if message.role == "user":
+            unnamed = heading.where(ConversationRow.title == NEW)
+            session.execute(unnamed.values(title=title_of(message)))
+
+    def _cut(self, session: Session, conversation: str, message: str) -> None:
+        row = MessageRow
+        query: Select[tuple[int]] = select(row.position)
+        query = query.where(row.id == message, row.conversation_id == conversation)
+        if (position := session.scalar(query)) is None:
+            raise StoreError("That message is no longer part of this conversation.")
+        session.execute(
+            delete(row).where(row.conversation_id == conversation, row.position >= position)
+        )
 
     def _next_position(self, session: Session, conversation: str) -> int:
-        last = func.max(_Message.position)
-        query = select(last).where(_Message.conversation_id == conversation)
+        last = func.max(MessageRow.position)
+        query = select(last).where(MessageRow.conversation_id == conversation)
         return (session.scalar(query) or 0) + 1
-
-    def _check(self, engine: Engine) -> None:
-        if engine.dialect.name != "sqlite":
-            return
-        with engine.connect() as connection:
-            verdict = connection.execute(text("PRAGMA quick_check(1)")).scalar()
-        if verdict != "ok":
-            raise StoreError(self._unreadable(str(verdict)))
-
-    @contextmanager
-    def _session(self) -> Iterator[Session]:
-        with self._translated(), Session(self._engine, expire_on_commit=False) as session:
-            yield session
-            session.commit()
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except SQLAlchemyError as error:
-            raise StoreError(self._sentence(str(getattr(error, "orig", error)))) from error
-
-    def _sentence(self, cause: str) -> str:
-        if "full" in cause:
-            return f"There is no space left to save the conversation in {self._place}. Free some."
-        if "readonly" in cause or "unable to open" in cause or "attempt to write" in cause:
-            return f"{self._place} cannot be written. Check its permissions, or choose --data DIR."
-        if "not a database" in cause or "malformed" in cause:
-            return self._unreadable(cause)
-        return f"The conversations in {self._place} cannot be reached: {cause}"
-
-    def _unreadable(self, cause: str) -> str:
-        return (
-            f"The conversations in {self._place} cannot be read ({cause}). Nothing was changed: "
-            "move the file away or put a backup in its place, then start again."
-        )
 
 
 def title_of(message: Message) -> str:
@@ -262,25 +249,9 @@ def title_of(message: Message) -> str:
     return line or NEW
 
 
-def _message(row: _Message) -> Message:
-    return Message(
-        "assistant" if row.role == "assistant" else "user",
-        _parts.validate_python(row.parts),
-        row.id,
-        _utc(row.created_at),
-        _outcome.validate_python(row.outcome),
-    )
+def _not_found() -> ConversationNotFoundError:
+    return ConversationNotFoundError("That conversation does not exist, or it is somebody else's.")
 
 
-def _utc(moment: datetime) -> datetime:
-    """SQLite keeps no time zone; everything written here is UTC."""
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute("PRAGMA busy_timeout=10000")
-    cursor.close()
+def _ago(seconds: float) -> datetime:
+    return datetime.now(UTC) - timedelta(seconds=seconds)

@@ -28,7 +28,7 @@ from multimodal.backends.base import (
     SpeechRequest,
     TextRequest,
 )
-from multimodal.build import EMBEDDED, Fetching, Program, read_catalog
+from multimodal.build import EMBEDDED, Fetching, Program, open_storage, read_catalog
 from multimodal.cards import AUTO, ModelCard
 from multimodal.errors import DeviceFullError, MultimodalError, RequestError
 from multimodal.events import (
@@ -42,7 +42,6 @@ from multimodal.events import (
     Transcript,
     Usage,
 )
-from multimodal.media import MediaFolder
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.simulated import Simulated
 from multimodal.memory.transfers import Report, Source
@@ -50,7 +49,6 @@ from multimodal.messages import Task
 from multimodal.settings import read_settings
 from multimodal.sound import wav
 from multimodal.sources import FolderSource
-from multimodal.store import Store
 from multimodal.weights import Weights
 
 
@@ -185,14 +183,14 @@ def program(data: Path, source: FakeSource, **settings: Any) -> Program:
     profile = catalog.profile(EMBEDDED if chosen.profile == AUTO else chosen.profile)
     engines = cast("Source[Backend]", source)
     memory = MemoryManager(Simulated(10**10), int(profile.budget), engines)
-    media = MediaFolder(chosen.media_folder)
+    store, media = open_storage(chosen)
     return Program(
         chosen,
         catalog,
         profile,
         memory,
         media,
-        Store(chosen.database_url),
+        store,
         Weights(chosen.weights_folder, offline=True),
         Assistant(catalog, profile, memory, media),
         Fetching(),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,14 @@ from multimodal.events import Done, RouteChosen, TextDelta, Transcript
 from multimodal.media import MediaFolder
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.simulated import Simulated
-from multimodal.messages import Controls, Conversation, ImagePart, Message, TextPart
+from multimodal.messages import (
+    Controls,
+    Conversation,
+    ImagePart,
+    Message,
+    Sampling,
+    TextPart,
+)
 from multimodal.store import Store
 
 ANN = "ann"
@@ -221,6 +230,58 @@ def test_a_bad_file_among_good_ones_stores_nothing(
 def test_messages_out_of_bounds_are_refused(world: World, text: str, sentence: str) -> None:
     with pytest.raises(PromptError, match=sentence):
         world.say(text)
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_deleting_while_a_reply_streams_ends_it_and_tells_nothing(world: World, after: int) -> None:
+    """Whoever deletes it, here or in another tab: nothing is raised, nothing comes back."""
+    world.source.script = lambda request: (time.sleep(0.15) or f"{i} " for i in range(100))
+    world.say("one two three")
+    written = 0
+    for draft in world.chats.answer(ANN, world.talk, world.stop):
+        if len(draft.reply.text.split()) == after and not written:
+            world.store.delete(ANN, world.talk)
+            written = 1
+    assert len(draft.reply.text.split()) < 50, "the engine went on for nobody"
+    assert world.source.active == 0
+    assert [entry.leases for entry in world.memory.snapshot().held] == [0]
+    assert not world.chats.is_busy(world.talk)
+    assert world.store.headings(ANN) == []
+
+
+@pytest.mark.parametrize("seed", [2**31, 2**63, 10**30, -1])
+def test_a_seed_that_no_engine_takes_is_told_and_the_message_stays(world: World, seed: int) -> None:
+    world.store.set_controls(ANN, world.talk, Controls(sampling=Sampling(seed=seed)))
+    world.say("Hello")
+    world.answer()
+    asked, reply = world.kept()
+    assert asked.text == "Hello"
+    assert reply.outcome is not None
+    assert f"The seed {seed} cannot be used. Give a whole number from 0" in str(reply.outcome.error)
+    assert world.source.requests == []
+    world.store.set_controls(ANN, world.talk, Controls(sampling=Sampling(seed=2**31 - 1)))
+    world.chats.forget_reply(ANN, world.talk, reply.id)
+    assert world.answer() == "Hello "
+
+
+def test_a_damaged_message_is_left_out_of_what_a_model_reads_and_stays_as_it_is(
+    world: World, tmp_path: Path
+) -> None:
+    for text in ("apple", "pear"):
+        world.say(text)
+        world.answer()
+    hurt = world.kept()[0]
+    with closing(sqlite3.connect(tmp_path / "chats.sqlite3")) as connection:
+        connection.execute("UPDATE messages SET parts = '[{' WHERE id = ?", (hurt.id,))
+        connection.commit()
+    world.say("plum")
+    assert world.answer() == "plum "
+    assert "apple" not in [text for role, text in world.source.requests[-1].turns if role == "user"]
+    with closing(sqlite3.connect(tmp_path / "chats.sqlite3")) as connection:
+        (kept,) = connection.execute(
+            "SELECT parts FROM messages WHERE id = ?", (hurt.id,)
+        ).fetchone()
+    assert kept == "[{", "somebody may still repair it"
 
 
 def test_controls_reach_the_engine(world: World) -> None:

@@ -143,7 +143,7 @@ def test_a_large_picture_is_scaled_down(media: MediaFolder) -> None:
 def test_the_same_picture_is_kept_once(media: MediaFolder, tmp_path: Path) -> None:
     first, second = media.add(picture(), "a.jpg"), media.add(picture(), "b.jpg")
     assert first.sha256 == second.sha256
-    assert len([p for p in (tmp_path / "media").rglob("*") if p.is_file()]) == 1
+    assert len(list((tmp_path / "media").rglob("*.webp"))) == 1
 
 
 @pytest.mark.parametrize("name", ["question-en.wav", "question-fr.wav", "speech-en.wav"])
@@ -240,17 +240,6 @@ def test_a_file_that_only_says_it_is_small_is_not_read_to_its_end(media: MediaFo
 def test_a_bomb_is_an_error_even_where_warnings_are(media: MediaFolder) -> None:
     with pytest.raises(MediaError, match="pixels"):
         media.add(png_header(10_000, 10_000), "bomb.png")
-
-
-def test_what_nobody_wants_is_removed_once_it_is_old(media: MediaFolder) -> None:
-    old, wanted, again = (media.add(picture((n, 40), "PNG"), "a.png") for n in (30, 40, 50))
-    for part in (old, wanted, again):
-        os.utime(media.path(part), (0, 0))
-    media.add(picture((50, 40), "PNG"), "again.png")
-    assert media.sweep({wanted.sha256}, older_than_s=3600) == 1
-    assert media.path(wanted) != media.path(again)
-    with pytest.raises(MediaError, match="is gone"):
-        media.path(old)
 
 
 def test_a_recording_is_no_picture(media: MediaFolder) -> None:

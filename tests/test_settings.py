@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 
 from multimodal.errors import SettingsError
-from multimodal.settings import Settings, page_secret, prepare_data_folder, read_settings
+from multimodal.settings import Settings, page_secret, read_settings
 
 SHOW = (
     "from multimodal.settings import read_settings\n"
@@ -166,23 +166,14 @@ def test_an_unreadable_file_of_logins_is_named(tmp_path: Path) -> None:
             logins_of(tmp_path, content)
 
 
-def test_the_data_folder_is_made_and_left_clean(tmp_path: Path) -> None:
-    settings = read_settings(data=tmp_path / "a" / "b")
-    prepare_data_folder(settings)
-    assert list((tmp_path / "a" / "b").iterdir()) == []
-
-
-def test_a_data_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(SettingsError, match=r"cannot be written .* Choose another one with --data"):
-        prepare_data_folder(read_settings(data=tmp_path / "file" / "data"))
-
-
 def test_the_secret_of_a_folder_stays_and_is_the_owners_alone(tmp_path: Path) -> None:
     settings: Settings = read_settings(data=tmp_path)
     first = page_secret(settings)
     assert page_secret(settings) == first
     assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+    (tmp_path / "secret").write_bytes(b"")
+    assert page_secret(settings) != first, "a secret that was emptied is none"
+    assert (tmp_path / "secret").stat().st_size == 64
     (tmp_path / "other").mkdir()
     assert page_secret(read_settings(data=tmp_path / "other")) != first

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -208,11 +209,11 @@ def test_a_full_disk_is_told_and_what_was_kept_stays(url: str) -> None:
     talk = store.create("ann")
     store.put("ann", talk, RICH)
 
-    @event.listens_for(store._engine, "connect")
+    @event.listens_for(store._database.engine, "connect")
     def limit(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute("PRAGMA max_page_count=12")
 
-    store._engine.dispose()
+    store.close()
     with pytest.raises(StoreError, match="no space left"):
         store.put("ann", talk, Message("user", (TextPart("words " * 50_000),)))
     assert store.load("ann", talk).messages[0] == RICH
@@ -253,3 +254,163 @@ def test_many_threads_write_at_once(url: str) -> None:
     for talk in talks:
         texts = [message.text for message in store.load("ann", talk).messages]
         assert texts == [str(i) for i in range(25)]
+
+
+# ---------------------------------------------------------------- rows that are damaged
+
+
+def damage(url: str, statement: str, *values: object) -> None:
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        assert connection.execute(statement, values).rowcount >= 1
+        connection.commit()
+
+
+BROKEN = [
+    '[{"text": "Hel',
+    "not JSON",
+    "",
+    '{"kind": "text"}',
+    "17",
+    "null",
+    '[{"kind": "hologram", "sha256": "0"}]',
+    '[{"text": "no kind", "kind": "smell"}]',
+    '["text"]',
+    "[" * 100_000,
+    f"[{'9' * 5000}]",
+    b"\xff\xfe\x00",
+    None,
+]
+
+
+@pytest.mark.parametrize("kept", BROKEN, ids=lambda kept: repr(kept)[:24])
+def test_a_damaged_message_is_shown_as_damaged_and_the_others_are_there(
+    url: str, kept: object
+) -> None:
+    store = Store(url)
+    talk = store.create("ann")
+    messages = [Message("user", (TextPart(str(i)),)) for i in range(3)]
+    for message in messages:
+        store.put("ann", talk, message)
+    if kept is None:
+        relax(url)
+    damage(url, "UPDATE messages SET parts = ? WHERE id = ?", kept, messages[1].id)
+    first, hurt, last = store.load("ann", talk).messages
+    assert (first, last) == (messages[0], messages[2])
+    assert (hurt.id, hurt.role, hurt.parts) == (messages[1].id, "user", ())
+    assert hurt.damage is not None
+    assert "damaged" in hurt.damage
+    assert [h.id for h in store.headings("ann")] == [talk]
+    store.put("ann", talk, REPLY)
+    assert Store(url).load("ann", talk).messages[3] == REPLY
+
+
+def relax(url: str) -> None:
+    """Let columns be NULL that the tables forbid it for, as a repair of a file may leave them."""
+    for table in ("messages", "conversations"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+            connection.execute("PRAGMA foreign_keys=OFF")
+            connection.execute("PRAGMA writable_schema=ON")
+            connection.execute(
+                "UPDATE sqlite_master SET sql = replace(sql, ' NOT NULL', '') WHERE name = ?",
+                (table,),
+            )
+            connection.commit()
+
+
+def test_of_a_message_the_parts_that_can_be_read_are_shown(url: str) -> None:
+    store = Store(url)
+    talk = store.create("ann")
+    store.put("ann", talk, RICH)
+    damage(url, "UPDATE messages SET parts = replace(parts, '\"audio\"', '\"scent\"')")
+    (found,) = store.load("ann", talk).messages
+    assert found.parts == (RICH.parts[0], RICH.parts[2])
+    assert found.damage is not None
+    assert {part.sha256 for part in (*RICH.images, *RICH.recordings)} == store.media_in_use()
+
+
+@pytest.mark.parametrize(
+    ("column", "kept"),
+    [
+        ("outcome", '{"finish": "exploded"}'),
+        ("outcome", '{"routes": [{"steps": [{"task": "smelling"}]}]}'),
+        ("outcome", "{"),
+        ("created_at", "yesterday"),
+        ("created_at", 17),
+        ("role", "robot"),
+        ("role", 3),
+        ("position", "second"),
+    ],
+)
+def test_any_damaged_column_leaves_the_words_readable(url: str, column: str, kept: object) -> None:
+    store = Store(url)
+    talk = store.create("ann")
+    store.put("ann", talk, RICH)
+    store.put("ann", talk, REPLY)
+    damage(url, f"UPDATE messages SET {column} = ? WHERE id = ?", kept, REPLY.id)  # noqa: S608
+    first, reply = store.load("ann", talk).messages
+    assert first == RICH
+    assert reply.text == REPLY.text
+    store.cut("ann", talk, REPLY.id)
+    assert store.load("ann", talk).messages == (RICH,)
+
+
+@pytest.mark.parametrize(
+    ("column", "kept"),
+    [
+        ("title", ""),
+        ("title", b"\xff\xfe"),
+        ("updated_at", "soon"),
+        ("updated_at", 9**18),
+        ("controls", "{"),
+        ("controls", '{"sampling": 7}'),
+        ("controls", '{"drawing": {"steps": "many"}}'),
+        ("controls", None),
+    ],
+)
+def test_a_damaged_row_in_the_list_hides_no_other_and_can_be_opened_and_deleted(
+    url: str, column: str, kept: object
+) -> None:
+    store = Store(url)
+    talks = [store.create("ann", Controls("auto", "Be brief.")) for _ in range(2)]
+    for talk in talks:
+        store.put("ann", talk, Message("user", (TextPart("Hello"),)))
+    if kept is None:
+        relax(url)
+    damage(url, f"UPDATE conversations SET {column} = ? WHERE id = ?", kept, talks[0])  # noqa: S608
+    assert {h.id for h in store.headings("ann")} == set(talks)
+    assert all(h.title.strip() for h in store.headings("ann"))
+    assert [m.text for m in store.load("ann", talks[0]).messages] == ["Hello"]
+    assert store.load("ann", talks[1]).controls.system_prompt == "Be brief."
+    store.put("ann", talks[0], REPLY)
+    store.set_controls("ann", talks[0], Controls())
+    store.rename("ann", talks[0], "Mended")
+    store.delete("ann", talks[0])
+    assert [h.id for h in store.headings("ann")] == [talks[1]]
+
+
+def test_the_largest_numbers_come_back(url: str) -> None:
+    store = Store(url)
+    talk = store.create("ann", Controls(sampling=Sampling(seed=10**30)))
+    assert store.load("ann", talk).controls.sampling.seed == 10**30
+
+
+def test_replacing_a_message_is_one_step(url: str) -> None:
+    store = Store(url)
+    talk = store.create("ann")
+    store.put("ann", talk, RICH)
+    store.put("ann", talk, REPLY)
+    store.replace("ann", talk, replace(RICH, parts=(TextPart("Other"),)))
+    assert [m.text for m in store.load("ann", talk).messages] == ["Other"]
+    with pytest.raises(StoreError, match="somebody else"):
+        store.replace("bob", talk, RICH)
+
+
+def test_two_programs_that_make_a_database_at_once_agree_who_it_is(tmp_path: Path) -> None:
+    url, owners = f"sqlite:///{tmp_path / 'new.sqlite3'}", []
+    code = "import sys\nfrom multimodal.store import Store\nprint(Store(sys.argv[1]).media_owner)\n"
+    command = [sys.executable, "-c", code, url]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in started:
+        owners.append(process.communicate(timeout=60)[0])
+        assert process.returncode == 0
+    assert len(set(owners)) == 1

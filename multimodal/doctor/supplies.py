@@ -11,10 +11,11 @@ from huggingface_hub import constants, get_session, get_token
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from multimodal.cards import ModelCard
+from multimodal.data_folder import prepare_data_folder
 from multimodal.doctor.finding import Finding
 from multimodal.errors import MultimodalError, WeightsError
 from multimodal.package_index import PackageIndex, pip_settings
-from multimodal.settings import Settings, prepare_data_folder
+from multimodal.settings import Settings
 from multimodal.sizes import gigabytes
 from multimodal.sources import FolderSource, HubSource, PartsSource, WheelSource, comes_from
 from multimodal.weights import Weights

@@ -19,7 +19,9 @@ from starlette.middleware import Middleware
 
 from multimodal.access import Hosts, Logins
 from multimodal.build import Program, build, fetch_missing
+from multimodal.data_folder import held_data_folder, prepare_data_folder
 from multimodal.errors import MultimodalError, SettingsError
+from multimodal.private_files import make_private_folder
 from multimodal.settings import Settings, page_secret
 from multimodal.weights import console_progress
 
@@ -36,7 +38,14 @@ SWEEP_EVERY_S = 3600.0
 
 def serve(settings: Settings) -> None:
     """Serve until interrupted. Raises the start's errors, each one sentence."""
-    port, hosts = _free_port(settings), _hosts(settings)
+    prepare_data_folder(settings)
+    with held_data_folder(settings) as note_address:
+        port, hosts = _free_port(settings), _hosts(settings)
+        note_address(f"http://{settings.host}:{port}")
+        _serve_at(port, hosts, settings)
+
+
+def _serve_at(port: int, hosts: Hosts, settings: Settings) -> None:
     program = build(settings)
     try:
         with _stopped_by_signals(program) as stopped, _page(program, port, hosts):
@@ -130,6 +139,7 @@ def _stopped_by_signals(program: Program) -> Iterator[threading.Event]:
 def _prepare_gradio(settings: Settings) -> None:
     """What Gradio reads when it is imported: no outside calls, its cache in our data folder."""
     shutil.rmtree(settings.page_cache, ignore_errors=True)  # what a crash left
+    make_private_folder(settings.page_cache)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(settings.page_cache)
 

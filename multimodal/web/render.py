@@ -75,6 +75,8 @@ class Renderer:
             content.append(self._media(part, part.name))
             if isinstance(part, AudioPart) and part.transcript:
                 content.append(f"*“{_plain(part.transcript)}”*")
+        if message.damage:
+            content.append(f"*{_plain(message.damage)}*")
         return {"role": "user", "content": content}
 
     def _reply(self, message: Message, about: Conversation, draft: Draft | None) -> list[Bubble]:
@@ -108,7 +110,7 @@ class Renderer:
             return f"*{_plain(str(error))}*"
 
     def _words(self, message: Message, pending: bool) -> str:
-        text = message.text
+        text = "\n\n".join(filter(None, (message.text, message.damage)))
         outcome = message.outcome
         if pending:
             return text

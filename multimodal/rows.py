@@ -1,0 +1,108 @@
+"""What rows of the database say, whole or damaged: a message, a heading, what is set.
+
+A row may be damaged by a disk, by somebody's hand, or written by a later version that knows more.
+What can be read of it is; nothing here raises an error.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy import Row
+
+from multimodal.database import decoded_json, decoded_moment
+from multimodal.messages import Controls, Message, Outcome, Part
+
+DAMAGED_TITLE = "Damaged chat"
+DAMAGED_MESSAGE = "This message is damaged where it is kept and cannot be shown."
+DAMAGED_PART = "A part of this message is damaged where it is kept and is left out."
+DAMAGED_OUTCOME = "What was noted about this reply is damaged where it is kept."
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+DIGEST = re.compile(r"[0-9a-f]{64}")
+
+part_adapter: TypeAdapter[Part] = TypeAdapter(Part)
+parts_adapter = TypeAdapter(tuple[Part, ...])
+outcome_adapter = TypeAdapter(Outcome | None)
+controls_adapter = TypeAdapter(Controls)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A conversation as a list shows it."""
+
+    id: str
+    title: str
+    updated_at: datetime
+
+
+def read_heading(row: Row[Any]) -> Heading:
+    title = row.title if isinstance(row.title, str) and row.title.strip() else DAMAGED_TITLE
+    return Heading(row.id, title, _read_moment(row.updated_at))
+
+
+def read_message(row: Row[Any]) -> Message:
+    parts, damage = _read_parts(row.parts)
+    return Message(
+        "assistant" if row.role == "assistant" else "user",
+        parts,
+        row.id,
+        _read_moment(row.created_at),
+        _read_outcome(row.outcome),
+        damage,
+    )
+
+
+def _read_parts(kept: object) -> tuple[tuple[Part, ...], str | None]:
+    """The parts that can be read, and what is wrong with the others."""
+    try:
+        found = decoded_json(kept)
+        return parts_adapter.validate_python(found), None
+    except ValueError as error:
+        log.warning("a message is damaged in the database: %s", str(error).splitlines()[0])
+    try:
+        listed = list(decoded_json(kept))
+    except (ValueError, TypeError):
+        return (), DAMAGED_MESSAGE
+    parts = []
+    for part in listed:
+        try:
+            parts.append(part_adapter.validate_python(part))
+        except ValueError:
+            continue
+    return tuple(parts), DAMAGED_PART if parts else DAMAGED_MESSAGE
+
+
+def _read_outcome(kept: object) -> Outcome | None:
+    try:
+        return outcome_adapter.validate_python(decoded_json(kept))
+    except ValueError:
+        return Outcome(finish="stop", notices=(DAMAGED_OUTCOME,))
+
+
+def read_controls(kept: object, conversation: str) -> Controls:
+    try:
+        return controls_adapter.validate_python(decoded_json(kept))
+    except ValueError:
+        log.warning(
+            "the settings of conversation %s are damaged; it has the usual ones", conversation
+        )
+        return Controls()
+
+
+def _read_moment(kept: object) -> datetime:
+    try:
+        return decoded_moment(kept)
+    except ValueError:
+        return LONG_AGO
+
+
+def digests_in(kept: object) -> list[str]:
+    words = kept if isinstance(kept, str) else repr(kept)
+    return DIGEST.findall(words)
