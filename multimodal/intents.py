@@ -73,11 +73,21 @@ WRITE_DOWN = any_of(
     r"\bqu'est-ce (?:qu'(?:il|elle|on)s?|que je|que j'ai|qui est) (?:dit|dis|disent)\b",
     r"\bque (?:dit|dis)-(?:il|elle|on|je)\b",
 )
+IN_PICTURE = any_of(
+    r"\b(?:text|words?|writing|letters|sign|label|page|poster|<PICTURE>|texte|mots|panneau|[ée]crit)\b"
+)
+# The picture itself, put into words: its findings answer that, though “explain” asks for thought.
+PUT_INTO_WORDS = any_of(
+    r"(?:explain|interpret|analy[sz]e|summari[sz]e|comment on|expli(?:que[rz]?)|analyse[rz]?|"
+    r"commente[rz]?|r[ée]sume[rz]?|interpr[èée]te[rz]?)(?: to me|[ -]moi)? "
+    r"(?:this|(?:this|that|the|my|these|cette|ce|la|ma|mon|le)? ?(?:l['’])?<PICTURE>s?)"
+    r"(?: (?:to|for) (?:me|us))?<END>",
+)
 # What must be thought about is for the text model, even where a picture's text is the matter.
 COMPOSE = any_of(
-    r"(?:write|compose|translate|summari[sz]e|explain|imagine|invent|suggest|rewrite|paraphrase|"
-    r"make|turn|compare|correct|fix|solve|calculate|convert|explique|[ée]cris|traduis|r[ée]sume|"
-    r"invente|corrige|raconte|why|pourquoi|if|should|would|could)\b",
+    r"(?:write(?! (?:down|out|up)\b)|compose|translate|summari[sz]e|explain|imagine|invent|suggest|"
+    r"rewrite|paraphrase|make|turn|compare|correct|fix|solve|calculate|convert|explique|[ée]cris|"
+    r"traduis|r[ée]sume|invente|corrige|raconte|why|pourquoi|if|should|would|could)\b",
     r"tell me (?:an?|the|some) (?:\w+ )?(?:story|joke|poem|fact)",
 )
 THEN_COMPOSE = any_of(
@@ -103,6 +113,8 @@ COLOURS = any_of(
 READ = any_of(
     r"(?:read|ocr|extract|copy)(?: (?:to|for) me| me| out)?(?: aloud)?"
     r"(?:,? (?:it|this|that|these|the|what|everything|all|any|its|text)\b[^?]*)?<END>",
+    r"(?:transcribe|(?:re)?transcri(?:s|t|re|vez)|(?:write|type) (?:down|out|up)|recopie[rz]?)"
+    r"(?:,? (?:this|that|it|the|all|everything|what|l[ea]s?|ce|cet|cette|[çc]a|tout)\b[^?]*)?<END>",
     r"what (?:does|do|did) <NO_CROWD>[^?]{0,40}\bsays?\b(?! about| to)",
     r"what[^?]{0,35}\b(?:written|printed)\b(?! by)",
     r"what(?:'s|s| is| are|'re) (?:the |its )?(?:\w+ )?(?:text|words?|writing|title|headline|"
@@ -191,24 +203,6 @@ ASKING = any_of(
     r"sont|c'est (?:quoi|qui|quel)|[ée]cris|traduis)",
 )
 NAME_BEFORE = re.compile(r"\S\s+[A-Z][a-zé]+.*\b(?:it|its|he|she|him|her|his|they|them|il|elle)\b")
-MANY = any_of(
-    r"\b(?:both|all(?: of)?(?: the| my| these)?|(?:the|these|my) (?:two|three|four|\d)) "
-    r"<PICTURE>s\b|\b(?:les (?:deux|trois|quatre|\d)|toutes les) (?:images|photos)\b",
-    r"\b(?:compare|difference between) (?:the|these|my) <PICTURE>s\b",
-)
-ORDINALS = (
-    (0, r"first|1st|premi[èe]re?"),
-    (1, r"second|2nd|deuxi[èe]me|seconde"),
-    (2, r"third|3rd|troisi[èe]me"),
-    (3, r"fourth|4th|quatri[èe]me"),
-    (-1, r"last|latest|newest|derni[èe]re?"),
-    (-2, r"previous|other|pr[ée]c[ée]dente?|autre"),
-)
-NUMBERS = ((0, "1|one"), (1, "2|two"), (2, "3|three"), (3, "4|four"), (-2, "pr[ée]c[ée]dente"))
-ORDERS = tuple(
-    [(i, any_of(rf"\b(?:{word}) (?:\w+ )?(?:<PICTURE>|one)\b")) for i, word in ORDINALS]
-    + [(i, any_of(rf"\b<PICTURE> (?:number |#)?(?:{word})\b")) for i, word in NUMBERS]
-)
 POINTING_WORDS = 14
 """In a longer sentence “it” most likely stands for something the sentence itself names."""
 FRAGMENT_WORDS = 3
@@ -241,22 +235,18 @@ def wants_transcript(words: str) -> bool:
     return all(WRITE_DOWN.match(s) or not COMPOSE.match(s) for s in sentences(words))
 
 
+def wants_text_of_picture(words: str) -> bool:
+    """Whether it is the text in a picture that is to be written down, not what was said."""
+    return focus_of(words) == "text" and IN_PICTURE.search(words) is not None
+
+
 def names_a_picture(words: str) -> bool:
     return PICTURE_NAMED.search(words) is not None
-
-
-def means_many_pictures(words: str) -> bool:
-    return MANY.search(words) is not None
 
 
 def points_at_something(words: str) -> bool:
     """Whether a sentence asks about something it does not name: “What colour is it?”"""
     return any(map(_points, sentences(words)))
-
-
-def ordinal_of(words: str) -> int | None:
-    """0 for “the first picture”, 1 for “picture 2”, -1 for “the last one” ...; else None."""
-    return next((index for index, order in ORDERS if order.search(words)), None)
 
 
 def sentences(words: str) -> list[str]:
@@ -279,6 +269,8 @@ def _composes(sentence: str) -> bool:
 
 
 def _focus(sentence: str) -> Focus | None:
+    if PUT_INTO_WORDS.match(sentence):
+        return "general"
     if _composes(sentence):
         return None
     return next((focus for focus, asked in FINDINGS if asked.match(sentence)), None)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from multimodal.intents import (
+from multimodal.intents import focus_of, names_a_picture, points_at_something
+from multimodal.messages import Conversation, Focus, ImagePart, Message
+from multimodal.picture_references import (
+    is_elliptic,
     means_many_pictures,
-    names_a_picture,
     ordinal_of,
-    points_at_something,
+    ordinals_of,
 )
-from multimodal.messages import Conversation, ImagePart, Message
 
 
 def spoken_and_typed(message: Message) -> str:
@@ -41,9 +42,48 @@ def is_about_pictures(messages: Sequence[Message]) -> bool:
         words = spoken_and_typed(message)
         shown = shown or bool(message.images)
         about = bool(message.images) or (
-            shown and (names_a_picture(words) or (about and points_at_something(words)))
+            shown and (names_a_picture(words) or (about and points_on(words)))
         )
     return about
+
+
+def points_on(words: str) -> bool:
+    """Whether words go on about what was shown, where the talk is about that."""
+    return points_at_something(words) or is_elliptic(words) or ordinal_of(words) is not None
+
+
+def focus_asked(conversation: Conversation) -> Focus | None:
+    """What the findings about a picture must answer, None if they alone cannot. A question that
+    leaves out what it asks asks what was asked before; where that needed thought, what it shows."""
+    words = spoken_and_typed(conversation.messages[-1])
+    if not is_elliptic(words):
+        return focus_of(words)
+    asked = (spoken_and_typed(m) for m in reversed(conversation.messages) if m.role == "user")
+    return focus_of(next((said for said in asked if not is_elliptic(said)), "")) or "general"
+
+
+def pictures_shown(
+    words: str, shown: Sequence[ImagePart], before: Sequence[ImagePart]
+) -> tuple[ImagePart, ...]:
+    """Those of a message's own pictures that its words mean: all, unless they say which. “And the
+    first?” beside a single new picture counts those before it, too."""
+    if named := named_by_file(words, shown):
+        return named
+    orders = ordinals_of(words)
+    counted = shown if len(shown) > 1 else (*before, *shown)
+    if len(orders) != 1 or means_many_pictures(words) or not (shown[1:] or is_elliptic(words)):
+        return tuple(shown)
+    found = _at(orders[0], counted)
+    return (found,) if found is not None else tuple(shown)
+
+
+def pictures_counted(words: str, conversation: Conversation) -> list[ImagePart]:
+    """Among which pictures an order counts: “And the second?” means the newest message that has
+    some, if it has several; “the second picture” the whole conversation."""
+    newest = next((m.images for m in reversed(conversation.messages) if m.images), ())
+    if is_elliptic(words) and len(newest) > 1:
+        return list(newest)
+    return all_pictures(conversation)
 
 
 def pictures_meant(words: str, pictures: Sequence[ImagePart]) -> tuple[ImagePart, ...]:
@@ -56,9 +96,14 @@ def pictures_meant(words: str, pictures: Sequence[ImagePart]) -> tuple[ImagePart
     index = ordinal_of(words)
     if index is None:
         return (pictures[-1],)
-    return (pictures[index],) if -len(pictures) <= index < len(pictures) else ()
+    found = _at(index, pictures)
+    return (found,) if found is not None else ()
 
 
 def named_by_file(words: str, pictures: Sequence[ImagePart]) -> tuple[ImagePart, ...]:
     """Those pictures whose whole file name the words hold, as in “What is in cat.jpg?”"""
     return tuple(p for p in pictures if "." in p.name and p.name.casefold() in words.casefold())
+
+
+def _at(index: int, pictures: Sequence[ImagePart]) -> ImagePart | None:
+    return pictures[index] if -len(pictures) <= index < len(pictures) else None

@@ -6,10 +6,10 @@ The rules, in their order (the first that fits decides):
    words decide ("again"). One that comes alone and is to be translated is answered with that.
 2. "Draw ..." goes to a model that makes pictures, or says what is missing. "Draw this as ..." and
    "turn it into a painting" begin with the picture that was just sent or made.
-3. A picture in the message is looked at. A model that converses about pictures answers whatever
-   was asked. Of another one's findings, a question that they answer (what is it, what does it
-   say, which colours, how many faces) is answered; any other goes on to the text model together
-   with the description.
+3. A picture in the message is looked at; of several, those that the words mean. A model that
+   converses about pictures answers whatever was asked. Of another one's findings, a question that
+   they answer (what is it, what does it say, which colours, how many faces) is answered; any other
+   goes on to the text model together with the description.
 4. A question about an earlier picture goes back to that picture, in the same way.
 5. Everything else is a matter for the text model.
 
@@ -25,18 +25,20 @@ from dataclasses import dataclass, replace
 from multimodal.cards import AUTO, Catalog, ModelCard, Profile
 from multimodal.errors import PromptError, RequestError
 from multimodal.intents import (
-    focus_of,
     names_a_picture,
-    ordinal_of,
-    points_at_something,
     wants_drawing,
+    wants_text_of_picture,
     wants_transcript,
 )
 from multimodal.meaning import (
     all_pictures,
+    focus_asked,
     is_about_pictures,
     named_by_file,
+    pictures_counted,
     pictures_meant,
+    pictures_shown,
+    points_on,
     spoken_and_typed,
     wants_only_translation,
 )
@@ -123,7 +125,8 @@ class Router:
             return Route((), "write-down", f"You chose {scene.chosen.title}.", heard)
         if wants_only_translation(scene.conversation):
             return Route((), "translate", "You asked for what is said in another language.", heard)
-        if typed and wants_transcript(typed):
+        reads = bool(scene.last.images) and wants_text_of_picture(typed)
+        if typed and wants_transcript(typed) and not reads:
             return Route((), "write-down", "You asked for what is said.", heard or "No speech.")
         if not typed and sum(part.seconds for part in recordings) > LONG_RECORDING_S:
             return Route((), "write-down", "A long recording without a question.", heard)
@@ -150,7 +153,9 @@ class Router:
     def _look(self, scene: _Scene) -> Route | None:
         if not scene.last.images:
             return None
-        return self._at(scene, scene.last.images, "picture", "The message has a picture")
+        before = all_pictures(Conversation(scene.conversation.messages[:-1]))
+        pictures = pictures_shown(scene.words, scene.last.images, before)
+        return self._at(scene, pictures, "picture", "The message has a picture")
 
     def _look_again(self, scene: _Scene) -> Route | None:
         earlier = all_pictures(scene.conversation)
@@ -162,7 +167,7 @@ class Router:
             )
         if not earlier or not (only_looking or self._means_a_picture(scene, earlier)):
             return None
-        meant = pictures_meant(scene.words, earlier)
+        meant = pictures_meant(scene.words, pictures_counted(scene.words, scene.conversation))
         if not meant:
             count = "one picture" if len(earlier) == 1 else f"{len(earlier)} pictures"
             answer = f"This conversation has {count} so far. Which one do you mean?"
@@ -176,7 +181,7 @@ class Router:
             return True
         if not is_about_pictures(scene.conversation.messages[:-1]):
             return False
-        return points_at_something(scene.words) or ordinal_of(scene.words) is not None
+        return points_on(scene.words)
 
     def _at(self, scene: _Scene, pictures: tuple[ImagePart, ...], rule: str, because: str) -> Route:
         card = self._for(Task.IMAGE, scene)
@@ -187,7 +192,7 @@ class Router:
             seen = tuple(dict.fromkeys(part.sha256 for part in pictures))
             step = Step(Task.IMAGE, card.name, "look and answer", pictures=seen)
             return Route((step,), rule, f"{because}, so {card.title} looks at it and answers.")
-        focus = focus_of(scene.words)
+        focus = focus_asked(scene.conversation)
         steps = tuple(
             Step(Task.IMAGE, card.name, "look at the picture", part.sha256, focus or "general")
             for part in pictures

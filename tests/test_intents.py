@@ -10,13 +10,13 @@ from conftest import ROOT
 
 from multimodal.intents import (
     focus_of,
-    means_many_pictures,
     names_a_picture,
-    ordinal_of,
     points_at_something,
     wants_drawing,
+    wants_text_of_picture,
     wants_transcript,
 )
+from multimodal.picture_references import is_elliptic, means_many_pictures, ordinal_of
 
 TABLES = tomllib.loads((ROOT / "tests/sentences.toml").read_text("utf-8"))
 
@@ -67,6 +67,16 @@ def test_these_words_are_about_something_else(words: str) -> None:
     assert not points_at_something(words)
 
 
+@pytest.mark.parametrize("words", lines(TABLES["elliptic"]))
+def test_these_words_leave_out_what_they_ask(words: str) -> None:
+    assert is_elliptic(words)
+
+
+@pytest.mark.parametrize("words", lines(TABLES["not_elliptic"]))
+def test_these_words_say_what_they_ask(words: str) -> None:
+    assert not is_elliptic(words)
+
+
 @pytest.mark.parametrize("words", lines(TABLES["names_a_picture"]))
 def test_these_words_name_a_picture(words: str) -> None:
     assert names_a_picture(words)
@@ -95,6 +105,15 @@ def test_these_words_name_no_picture_of_this_conversation(words: str) -> None:
         ("What is the first thing you see in the picture?", None),
         ("Describe the picture first", None),
         ("What is this?", None),
+        ("And the second?", 1),
+        ("and the 3rd", 2),
+        ("What about the first?", 0),
+        ("And the last?", -1),
+        ("Et la deuxième ?", 1),
+        ("Et la troisième ?", 2),
+        ("Et la dernière ?", -1),
+        ("The second world war", None),
+        ("Who was the first?", None),
     ],
 )
 def test_an_order_is_read_only_where_it_counts_pictures(words: str, index: int | None) -> None:
@@ -139,6 +158,8 @@ def test_the_longest_message_is_judged_at_once(words: str) -> None:
     names_a_picture(words)
     points_at_something(words)
     ordinal_of(words)
+    is_elliptic(words)
+    wants_text_of_picture(words)
     means_many_pictures(words)
     # A pattern that backtracks would take hours; a busy machine takes a second.
     assert time.perf_counter() - started < 30

@@ -291,3 +291,120 @@ def test_the_same_conversation_always_gets_the_same_route(router: Router) -> Non
 def test_every_route_gives_its_reason_as_a_sentence(router: Router) -> None:
     for parts in [(CAT,), (VOICE,), (TextPart("Hi"),), (TextPart("Draw a cat"),)]:
         assert router.decide(said(*parts)).reason.endswith(".")
+
+
+# ---------------------------------------------------------------- elliptic questions
+
+SIGN = ImagePart("d" * 64, "image/webp", 400, 300, "sign.jpg")
+VAN = ImagePart("e" * 64, "image/webp", 400, 300, "van.jpg")
+
+
+def looked_at(route: Route) -> list[tuple[str | None, str]]:
+    return [(step.sha256, step.focus) for step in route.steps if step.task is Task.IMAGE]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "And this?",
+        "And this one?",
+        "What about this one?",
+        "Same question",
+        "Et ça ?",
+        "Et celle-ci ?",
+        "Et cette image ?",
+        "And the second?",
+        "Et la deuxième ?",
+        "Explain this image",
+        "Explique cette image",
+    ],
+)
+def test_a_new_picture_is_what_an_elliptic_question_is_about(router: Router, words: str) -> None:
+    """Its findings alone answer: a text model that also read of the cat would mix the two."""
+    talk = about_picture(router, CAT)
+    route = router.decide(said(CUP, TextPart(words), before=talk))
+    assert looked_at(route) == [(CUP.sha256, "general")]
+    assert tasks(route) == [Task.IMAGE]
+
+
+@pytest.mark.parametrize(
+    ("asked", "focus"),
+    [
+        ("How many people are there?", "faces"),
+        ("What does it say?", "text"),
+        ("Which colours does it have?", "colours"),
+        ("De quelle couleur est-il ?", "colours"),
+        ("Is it dangerous?", "general"),
+        ("", "general"),
+    ],
+)
+def test_an_elliptic_question_asks_what_was_asked_before(
+    router: Router, asked: str, focus: str
+) -> None:
+    talk = (
+        Message("user", (CAT, *([TextPart(asked)] if asked else []))),
+        Message("assistant", (TextPart("Well."),)),
+    )
+    for picture in (CUP, SIGN):  # and so does the one after it
+        route = router.decide(said(picture, TextPart("And this one?"), before=talk))
+        assert looked_at(route) == [(picture.sha256, focus)]
+        answered = Message("assistant", (TextPart("Well."),))
+        talk = (*talk, Message("user", (picture, TextPart("And this one?"))), answered)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("What does the second picture say?", [CUP]),
+        ("What is in the first one?", [CAT]),
+        ("And the second?", [CUP]),
+        ("And the last?", [SIGN]),
+        ("Que dit la deuxième image ?", [CUP]),
+        ("Et la troisième ?", [SIGN]),
+        ("What is in cup.jpg?", [CUP]),
+        ("What are these?", [CAT, CUP, SIGN]),
+        ("And these?", [CAT, CUP, SIGN]),
+        ("And the ninth?", [CAT, CUP, SIGN]),
+        ("Describe all the pictures", [CAT, CUP, SIGN]),
+        ("Is the first picture older than the second one?", [CAT, CUP, SIGN]),
+    ],
+)
+def test_of_several_pictures_of_a_message_those_are_looked_at_that_are_meant(
+    router: Router, words: str, meant: list[ImagePart]
+) -> None:
+    before = about_picture(router, VAN)
+    route = router.decide(said(CAT, CUP, SIGN, TextPart(words), before=before))
+    assert [sha256 for sha256, _ in looked_at(route)] == [part.sha256 for part in meant]
+
+
+def test_the_second_is_counted_where_several_were_shown_last(router: Router) -> None:
+    before = about_picture(router, VAN)
+    asked = said(CAT, CUP, TextPart("What does the first one say?"), before=before)
+    talk = (*asked.messages, Message("assistant", (TextPart("Nothing."),)))
+    route = router.decide(said(TextPart("And the second?"), before=talk))
+    assert (route.rule, looked_at(route)) == ("earlier-picture", [(CUP.sha256, "text")])
+    answered = Message("assistant", (TextPart("Tea."),))
+    talk = (*talk, Message("user", (TextPart("And the second?"),)), answered)
+    route = router.decide(said(TextPart("Et la première ?"), before=talk))
+    assert looked_at(route) == [(CAT.sha256, "text")]
+    alone = (*about_picture(router, CAT), *about_picture(router, CUP))
+    route = router.decide(said(TextPart("And the first?"), before=alone))
+    assert looked_at(route) == [(CAT.sha256, "general")]
+
+
+def test_an_elliptic_question_about_no_picture_goes_to_the_text_model(router: Router) -> None:
+    for words in ("And this?", "And the second?", "Et la deuxième ?"):
+        assert router.decide(said(TextPart(words), before=TALK)).rule == "text"
+
+
+@pytest.mark.parametrize(
+    "words", ["Transcribe the text", "Transcris le texte", "Transcribe the words in the picture"]
+)
+def test_the_text_of_a_picture_is_read_and_not_what_was_said(router: Router, words: str) -> None:
+    assert looked_at(router.decide(said(SIGN, TextPart(words)))) == [(SIGN.sha256, "text")]
+    heard = replace(VOICE, transcript="Buy milk.", language="en")
+    route = router.decide(said(SIGN, heard, TextPart(words)))
+    assert route.rule == "picture"
+    assert looked_at(route) == [(SIGN.sha256, "text")]
+    assert router.decide(said(heard, TextPart(words))).answer == "Buy milk."
+    assert router.decide(said(SIGN, heard, TextPart("Transcribe this"))).answer == "Buy milk."
