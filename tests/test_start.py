@@ -42,9 +42,10 @@ def start(*options: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def told(run: subprocess.CompletedProcess[str], status: int) -> str:
-    """The one line of an ended start."""
+    """The one line of an ended start, beside the one about files that others could read."""
     assert run.returncode == status, run.stderr
-    (line,) = run.stderr.strip().splitlines()
+    lines = run.stderr.strip().splitlines()
+    (line,) = (line for line in lines if not line.startswith("Others could read "))
     assert line.startswith("multimodal: ")
     return line
 
@@ -73,6 +74,20 @@ def test_a_corrupt_database_is_told_and_kept(tmp_path: Path) -> None:
     assert str(path) in line
     assert "Nothing was changed" in line
     assert path.read_bytes() == b"garbage" * 1000
+
+
+def test_a_second_start_on_a_data_folder_is_told_who_has_it_and_takes_nothing(
+    tmp_path: Path,
+) -> None:
+    with running_app(tmp_path, "--offline", weights=tmp_path / "weights") as app:
+        unsent = tmp_path / "page-cache" / "abc" / "unsent.png"
+        unsent.parent.mkdir()
+        unsent.write_bytes(b"an upload of somebody who still types")
+        line = told(start("--data", str(tmp_path), "--port", "0"), 2)
+        assert f"the server at {app.url} (process {app.process.pid})" in line
+        assert "--data DIR" in line
+        assert unsent.exists()
+        assert httpx.get(f"{app.url}/health").status_code == 200
 
 
 @pytest.mark.parametrize(
