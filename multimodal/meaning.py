@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from multimodal.intents import focus_of, names_a_picture, points_at_something
 from multimodal.messages import Conversation, Focus, ImagePart, Message
 from multimodal.picture_references import (
+    compares,
     is_elliptic,
     means_many_pictures,
     ordinal_of,
@@ -65,13 +66,15 @@ def focus_asked(conversation: Conversation) -> Focus | None:
 def pictures_shown(
     words: str, shown: Sequence[ImagePart], before: Sequence[ImagePart]
 ) -> tuple[ImagePart, ...]:
-    """Those of a message's own pictures that its words mean: all, unless they say which. “And the
-    first?” beside a single new picture counts those before it, too."""
+    """Those of a message's own pictures that its words mean: all, unless they say which one alone.
+    “And the first?” beside a single new picture counts those before it, too."""
+    if compares(words) or means_many_pictures(words):
+        return tuple(shown)
     if named := named_by_file(words, shown):
         return named
     orders = ordinals_of(words)
     counted = shown if len(shown) > 1 else (*before, *shown)
-    if len(orders) != 1 or means_many_pictures(words) or not (shown[1:] or is_elliptic(words)):
+    if len(orders) != 1 or not (shown[1:] or is_elliptic(words)):
         return tuple(shown)
     found = _at(orders[0], counted)
     return (found,) if found is not None else tuple(shown)

@@ -41,6 +41,15 @@ ELLIPTIC = any_of(
     r"(?:(?:the )?same (?:question|again|thing|here)|ditto|idem|m[êe]me (?:question|chose))<END>",
 )
 
+COMPARING = any_of(
+    r"\b(?:than|compar\w+|differ\w*|diff[ée]r\w+|same|alike|similar|both|others?|autres?|m[êe]mes?)\b"
+)
+
+
+def compares(words: str) -> bool:
+    """Whether a question about one picture needs others, too."""
+    return COMPARING.search(words) is not None and not is_elliptic(words)
+
 
 def is_elliptic(words: str) -> bool:
     """Whether the words only point, and say nothing of what is asked: “And this one?”"""

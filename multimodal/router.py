@@ -153,8 +153,10 @@ class Router:
     def _look(self, scene: _Scene) -> Route | None:
         if not scene.last.images:
             return None
-        before = all_pictures(Conversation(scene.conversation.messages[:-1]))
-        pictures = pictures_shown(scene.words, scene.last.images, before)
+        card, pictures = self._for(Task.IMAGE, scene), scene.last.images
+        if card is None or not card.converses:  # one that converses tells them apart itself
+            before = all_pictures(Conversation(scene.conversation.messages[:-1]))
+            pictures = pictures_shown(scene.words, pictures, before)
         return self._at(scene, pictures, "picture", "The message has a picture")
 
     def _look_again(self, scene: _Scene) -> Route | None:

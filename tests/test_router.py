@@ -367,6 +367,9 @@ def test_an_elliptic_question_asks_what_was_asked_before(
         ("And the ninth?", [CAT, CUP, SIGN]),
         ("Describe all the pictures", [CAT, CUP, SIGN]),
         ("Is the first picture older than the second one?", [CAT, CUP, SIGN]),
+        ("What is different in the second picture?", [CAT, CUP, SIGN]),
+        ("Compare cat.jpg with the others", [CAT, CUP, SIGN]),
+        ("En quoi la deuxième image est-elle différente ?", [CAT, CUP, SIGN]),
     ],
 )
 def test_of_several_pictures_of_a_message_those_are_looked_at_that_are_meant(
