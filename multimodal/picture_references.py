@@ -41,6 +41,8 @@ ELLIPTIC = any_of(
     r"(?:(?:the )?same (?:question|again|thing|here)|ditto|idem|m[êe]me (?:question|chose))<END>",
 )
 
+ELLIPTIC_CHARACTERS = 200
+"""A longer message says what it asks."""
 COMPARING = any_of(
     r"\b(?:than|compar\w+|differ\w*|diff[ée]r\w+|same|alike|similar|both|others?|autres?|m[êe]mes?)\b"
 )
@@ -53,7 +55,7 @@ def compares(words: str) -> bool:
 
 def is_elliptic(words: str) -> bool:
     """Whether the words only point, and say nothing of what is asked: “And this one?”"""
-    said = sentences(words)
+    said = _short_sentences(words)
     return bool(said) and all(
         ELLIPTIC.match(sentence) or _bare_order(sentence) is not None for sentence in said
     )
@@ -66,12 +68,16 @@ def means_many_pictures(words: str) -> bool:
 def ordinals_of(words: str) -> tuple[int, ...]:
     """0 for “the first picture”, 1 for “picture 2”, -1 for “And the last?” ...; all there are."""
     named = (index for index, order in ORDERS if order.search(words))
-    bare = (_bare_order(sentence) for sentence in sentences(words))
+    bare = (_bare_order(sentence) for sentence in _short_sentences(words))
     return tuple(dict.fromkeys([*named, *(index for index in bare if index is not None)]))
 
 
 def ordinal_of(words: str) -> int | None:
     return next(iter(ordinals_of(words)), None)
+
+
+def _short_sentences(words: str) -> list[str]:
+    return sentences(words) if len(words) <= ELLIPTIC_CHARACTERS else []
 
 
 def _bare_order(sentence: str) -> int | None:
