@@ -66,7 +66,7 @@ def built(part: Part, shallow: bool = False) -> nn.Module:
 
 @lru_cache(maxsize=64)
 def _built(part_json: str, shallow: bool) -> nn.Module:
-    with torch.device("meta"):
+    with torch.device("meta"), _Dense():
         module = unbuilt(Part.model_validate_json(part_json), shallow)
     # Not the libraries' own `to`, which warns of layers that a real load would keep in fp32.
     return nn.Module.to(module, torch.bfloat16).eval().requires_grad_(False)
@@ -120,8 +120,7 @@ def _whisper(part: Part, _shallow: bool) -> nn.Module:
 
     if part.model != "Whisper":
         raise AttributeError("openai-whisper has one class, Whisper")
-    with _Dense():
-        module: nn.Module = Whisper(ModelDimensions(**part.config))
+    module: nn.Module = Whisper(ModelDimensions(**part.config))
     return module
 
 

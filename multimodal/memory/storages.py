@@ -2,7 +2,9 @@
 
 `parameters()` misses the quantization state: scales, code books and offsets are plain attributes of
 a 4-bit weight's `quant_state`, and of an 8-bit layer's `state` after its first forward (read in
-bitsandbytes 0.50). Tied tensors, and views of one storage, count once.
+bitsandbytes 0.50). Tied tensors, and views of one storage, count once. Tensors that are not
+strided have no storage that could be moved and are left out: Whisper's sparse `alignment_heads` is
+one, some hundred bytes that only times of single words need.
 """
 
 from __future__ import annotations
@@ -41,7 +43,12 @@ class Slot:
 
 
 def slots(module: nn.Module) -> Iterator[Slot]:
-    """Every place of `module` that holds a tensor; those that share a tensor come separately."""
+    """Every place of `module` that holds a strided tensor; those that share a tensor come
+    separately."""
+    return (slot for slot in _places(module) if slot.tensor.layout is torch.strided)
+
+
+def _places(module: nn.Module) -> Iterator[Slot]:
     for layer, part in module.named_modules():
         for parameter in part.parameters(recurse=False):
             yield Slot(parameter, "", layer)
