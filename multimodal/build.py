@@ -20,6 +20,7 @@ from multimodal.media import MediaFolder
 from multimodal.memory.devices import Cpu, Device, nvidia_driver_is_here
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
+from multimodal.memory.reserve import model_bytes
 from multimodal.memory.simulated import Simulated
 from multimodal.memory.transfers import Report
 from multimodal.settings import Settings
@@ -108,7 +109,7 @@ def build(settings: Settings) -> Program:
     profile, device = choose(settings, catalog)
     _check_families(catalog, profile)
     weights = Weights(settings.weights_folder, settings.offline)
-    budget = int(settings.budget or profile.budget)
+    budget = model_bytes(int(settings.budget or profile.budget), profile, device)
     memory = MemoryManager(device, budget, _Models(weights), Peaks(settings.data / "peaks.json"))
     store, media = open_storage(settings)
     return Program(

@@ -315,7 +315,7 @@ def url(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Ite
     profile = {
         "name": "tiny",
         "title": "Tiny",
-        "device": "cuda",
+        "device": "cpu",
         "budget": "400MB",
         "models": {TASK: names},
     }

@@ -78,7 +78,7 @@ def save_specialists(data: Path) -> None:
     profile = {
         "name": "tiny",
         "title": "Tiny",
-        "device": "cuda",
+        "device": "cpu",
         "budget": BUDGET,
         "models": {
             "text-generation": ["tiny-mistral", "tiny-gpt2"],

@@ -54,7 +54,7 @@ def save_voices(data: Path) -> None:
     profile = {
         "name": "voices",
         "title": "Voices",
-        "device": "cuda",
+        "device": "cpu",
         "budget": "400MB",
         "models": {TEXT: ["tiny-mistral"], SPEECH: ["tiny-seamless", "tiny-wav2vec2"]},
     }

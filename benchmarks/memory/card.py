@@ -19,6 +19,7 @@ from multimodal.errors import CapacityError
 from multimodal.memory.cuda import Cuda
 from multimodal.memory.footprint import footprint
 from multimodal.memory.manager import MemoryManager
+from multimodal.memory.reserve import model_bytes
 
 ROUNDS, EVICTIONS, TOKENS = 5, 50, 512
 
@@ -26,7 +27,7 @@ ROUNDS, EVICTIONS, TOKENS = 5, 50, 512
 def measure(catalog: Catalog, chosen: Profile, budget: int, turns: int) -> dict[str, Any]:
     """All figures of one card. Needs host memory for the largest model in 16 bits."""
     device = Cuda()
-    device.limit(budget)
+    device.limit(model_bytes(budget, chosen, device))
     cards = [catalog.card(name) for name in chosen.names]
     found = {
         "name": device.name,
@@ -150,7 +151,8 @@ def _run(
     device.collect()
     driver = _Driver(device.capacity_bytes())
     context = driver.taken() - torch.cuda.memory_reserved()
-    memory: MemoryManager[RandomModel] = MemoryManager(device, budget - context, RandomSource())
+    room = model_bytes(budget, chosen, device)
+    memory: MemoryManager[RandomModel] = MemoryManager(device, room, RandomSource())
     hits, failed = list[float](), 0
     started_s = time.perf_counter()
     with driver:
@@ -166,6 +168,7 @@ def _run(
         "turns": turns,
         "seconds": round(seconds, 1),
         "context_bytes": context,
+        "models_and_turns_bytes": room,
         "arrivals": snapshot.decided,
         "restored": sum(d.how == "restored" for d in snapshot.decisions),
         "most_bytes_by_the_driver": driver.most_bytes,

@@ -9,8 +9,9 @@ from typing import Any
 
 from benchmarks.memory.turns import all_of_them, by_cost, least_recently_used, mixed, replay
 from multimodal.cards import Catalog, ModelCard, Profile
-from multimodal.memory.certificate import BUS_BYTES_PER_S, CUDA_CONTEXT_BYTES
+from multimodal.memory.certificate import BUS_BYTES_PER_S
 from multimodal.memory.manager import MemoryManager
+from multimodal.memory.reserve import model_bytes
 from multimodal.memory.simulated import DISK_BYTES_PER_S, Simulated
 from multimodal.memory.transfers import Report
 
@@ -34,8 +35,8 @@ class _Nowhere:
 
 def measure(catalog: Catalog, profile: Profile, budget: int, turns: int) -> dict[str, Any]:
     """Swaps, bytes and virtual seconds of the run, against other rules on the same order."""
-    room = budget - CUDA_CONTEXT_BYTES
     device = Simulated(budget, BUS_BYTES_PER_S, HOST_BYTES)
+    room = model_bytes(budget, profile, device)
     memory: MemoryManager[_Nothing] = MemoryManager(device, room, _Nowhere())
     order = mixed(catalog, profile, turns)
     most, hits = 0, []
@@ -61,7 +62,7 @@ def measure(catalog: Catalog, profile: Profile, budget: int, turns: int) -> dict
         "leases": len(order),
         "arrivals": snapshot.decided,
         "virtual_seconds": round(device.now_s(), 3),
-        "most_used_bytes": most + CUDA_CONTEXT_BYTES,
+        "most_used_bytes": most + budget - room,
         "budget_bytes": budget,
         "resident_hit_ms_median": round(1000 * sorted(hits)[len(hits) // 2], 3),
         "moved_bytes": ours.moved_bytes,

@@ -16,8 +16,6 @@ from multimodal.sizes import gigabytes
 
 BUS_BYTES_PER_S = 25e9
 """PCIe 4.0 x16 with pinned host memory; PCIe 5.0 x16 reaches about twice as much."""
-CUDA_CONTEXT_BYTES = 800_000_000
-"""Kept free of models for the CUDA context, cuBLAS and cuDNN. A reserve, not a measurement."""
 
 Verdict = Literal["together", "swapping", "impossible"]
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from multimodal.errors import DeviceFullError, SettingsError
 from multimodal.memory.mirror import Mirror
+from multimodal.memory.reserve import DRIVER_MARGIN_BYTES
 from multimodal.memory.storages import true_bytes
 from multimodal.sizes import gigabytes
 
@@ -67,6 +68,7 @@ class Cuda:
         self._mirrors: dict[str, list[Mirror]] = {}
         self._bus_bytes_per_s = 0.0
         self._at_start = 0
+        self._room = max(0, self.free_bytes() - DRIVER_MARGIN_BYTES)
 
     def limit(self, budget_bytes: int) -> None:
         share = min(1.0, budget_bytes / self._total)
@@ -74,6 +76,9 @@ class Cuda:
 
     def capacity_bytes(self) -> int:
         return self._total
+
+    def room_bytes(self) -> int:
+        return self._room
 
     def free_bytes(self) -> int:
         """Free by the driver's count, and what PyTorch keeps for later."""

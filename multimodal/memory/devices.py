@@ -26,6 +26,10 @@ class Device(Protocol):
 
     def capacity_bytes(self) -> int: ...
 
+    def room_bytes(self) -> int:
+        """The most that models may ever take: of a card, what was free when the program started,
+        less a margin."""
+
     def free_bytes(self) -> int: ...
 
     def now_s(self) -> float: ...
@@ -95,6 +99,9 @@ class Cpu:
 
     def capacity_bytes(self) -> int:
         return int(psutil.virtual_memory().total)
+
+    def room_bytes(self) -> int:
+        return self.capacity_bytes()
 
     def free_bytes(self) -> int:
         return int(psutil.virtual_memory().available)

@@ -40,14 +40,12 @@ class MemoryManager(Generic[B]):
     ) -> None:
         self.device = device
         self._peaks = peaks or Peaks()
-        self.budget_bytes = min(budget_bytes, device.capacity_bytes())
+        self.budget_bytes = min(budget_bytes, device.room_bytes())
         device.limit(self.budget_bytes)
         self._transfers = Transfers(device, source)
         self._changed = threading.Condition()
         self._beside = threading.Lock()
         self._ledger: Ledger[B] = Ledger(self.budget_bytes)
-
-    # ------------------------------------------------------------ what callers use
 
     @contextmanager
     def lease(
@@ -173,9 +171,11 @@ class MemoryManager(Generic[B]):
         self._ledger.needed(lease)
         if entry.leases >= entry.card.concurrency:
             return False
-        room = self.budget_bytes - self._ledger.used
-        coming = room + self._ledger.leaving
-        for name in victims(lease.workspace_bytes, coming, self._ledger.residents(entry)) or ():
+        books, room = self._ledger, max(0, self._free_bytes())
+        gone = victims(lease.workspace_bytes, room + books.leaving, books.residents(entry))
+        if gone is None:
+            self._cannot_admit(lease, lease.workspace_bytes, room)
+        for name in gone or ():
             args, title = self._ledger.retire(name), f"evict {name}"
             threading.Thread(target=self._send_away, args=args, daemon=True, name=title).start()
             lease.evicted = (*lease.evicted, name)
@@ -183,10 +183,8 @@ class MemoryManager(Generic[B]):
 
     def _admit(self, lease: Lease[B]) -> Progress:
         books, needed = self._ledger, self._ledger.needed(lease)
-        free = min(self.budget_bytes - books.used, self.device.free_bytes() - books.promised)
-        gone = victims(needed, free, books.residents())
-        size = needed - lease.workspace_bytes
-        if gone is None:
+        free, size = self._free_bytes(), needed - lease.workspace_bytes
+        if (gone := victims(needed, free, books.residents())) is None:
             return self._cannot_admit(lease, needed, free)
         charged = max(size, sum(books.entries[name].charged_bytes for name in gone))
         leaving = [books.retire(name) for name in gone]
@@ -202,6 +200,11 @@ class MemoryManager(Generic[B]):
         args, name = (entry, leaving, lease, decision), f"load {lease.card.name}"
         threading.Thread(target=self._load, args=args, daemon=True, name=name).start()
         return entry.progress
+
+    def _free_bytes(self) -> int:
+        """By the books, or by the device's own count where other programs took some."""
+        books = self._ledger
+        return min(self.budget_bytes - books.used, self.device.free_bytes() - books.promised)
 
     def _cannot_admit(self, lease: Lease[B], needed: int, free: int) -> Progress:
         if any(entry.leases or entry.backend is None for entry in self._ledger.entries.values()):

@@ -11,13 +11,13 @@ from multimodal.architectures import Measured
 from multimodal.cards import ModelCard, Profile
 from multimodal.memory.certificate import (
     BUS_BYTES_PER_S,
-    CUDA_CONTEXT_BYTES,
     Certificate,
     Member,
     certify,
     together,
 )
 from multimodal.memory.footprint import DEFAULT_TOKENS, footprint, usual_quantization
+from multimodal.memory.reserve import reserve_bytes
 
 SHORTEST_CONTEXT = 1024
 MOST_STEPS = 3
@@ -38,8 +38,7 @@ def request_for(
     profile: Profile, cards: Sequence[ModelCard], budget_bytes: int, **more: Any
 ) -> Request:
     """What to ask for a profile: one for a card keeps room for the CUDA context."""
-    reserve = CUDA_CONTEXT_BYTES if profile.device == "cuda" else 0
-    return Request(tuple(cards), budget_bytes, reserve, **more)
+    return Request(tuple(cards), budget_bytes, reserve_bytes(profile), **more)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,9 @@ class Simulated:
     def capacity_bytes(self) -> int:
         return self._capacity
 
+    def room_bytes(self) -> int:
+        return self._capacity
+
     def free_bytes(self) -> int:
         with self._lock:
             return self._capacity - sum(size for _, size in self._taken())

@@ -1,0 +1,45 @@
+"""What of a budget is left for models and turns: `fit` plans with it and the program keeps it.
+
+The budget is what the whole program takes of a card by the driver's count. The CUDA context,
+cuBLAS, cuDNN and kernels are part of that, and PyTorch's allocator, which can be told to stop at a
+number of bytes, does not count them.
+"""
+
+from __future__ import annotations
+
+from multimodal.cards import Profile
+from multimodal.errors import SettingsError
+from multimodal.memory.devices import Device
+from multimodal.sizes import gigabytes
+
+CUDA_CONTEXT_BYTES = 800_000_000
+"""Kept free of models for the CUDA context, cuBLAS and cuDNN. A reserve, not a measurement."""
+DRIVER_MARGIN_BYTES = 500_000_000
+"""Left of what is free when the program starts, for kernels that are loaded later and for windows
+that other programs open. A reserve, not a measurement."""
+
+
+def reserve_bytes(profile: Profile) -> int:
+    """What a budget for that profile also has to hold."""
+    return CUDA_CONTEXT_BYTES if profile.device == "cuda" else 0
+
+
+def model_bytes(budget_bytes: int, profile: Profile, device: Device) -> int:
+    """The most that models and turns of `profile` may take of `device` under a budget.
+
+    Raises SettingsError where nothing would be left.
+    """
+    reserve = reserve_bytes(profile)
+    budget = min(budget_bytes, device.capacity_bytes())
+    left = min(budget - reserve, device.room_bytes())
+    if left <= 0 and budget <= reserve:
+        raise SettingsError(
+            f"--budget {gigabytes(budget)} leaves nothing for models: {gigabytes(reserve)} of it "
+            "are kept for the CUDA context and its libraries. Choose a larger budget."
+        )
+    if left <= 0:
+        raise SettingsError(
+            f"Nothing of {device.name} is left for models: other programs take its memory. Close "
+            "them and start again, or choose --device cpu."
+        )
+    return left

@@ -1,0 +1,104 @@
+"""The room for models: the program keeps what `fit` plans with, and what other programs took of the
+card since it started is not given away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fakes import FakeBackend, FakeSource, card
+from small_memory import A, B, held, leased, manager, use
+
+from multimodal.build import build
+from multimodal.cards import Catalog
+from multimodal.errors import DeviceFullError, SettingsError
+from multimodal.fit import answer
+from multimodal.memory.manager import MemoryManager
+from multimodal.memory.reserve import CUDA_CONTEXT_BYTES, model_bytes
+from multimodal.memory.simulated import Simulated
+from multimodal.settings import read_settings
+
+GB = 10**9
+
+
+class Shared(Simulated):
+    """A card that other programs use as well."""
+
+    def __init__(self, capacity_bytes: int, others_bytes: int = 0) -> None:
+        super().__init__(capacity_bytes)
+        self.others_bytes = others_bytes
+        self.limits: list[int] = []
+
+    def room_bytes(self) -> int:
+        return super().room_bytes() - self.others_bytes
+
+    def free_bytes(self) -> int:
+        return super().free_bytes() - self.others_bytes
+
+    def limit(self, budget_bytes: int) -> None:
+        self.limits.append(budget_bytes)
+
+
+@pytest.mark.parametrize(
+    ("profile", "device"),
+    [
+        ("gpu-8gb", "sim:8GB"),
+        ("gpu-12gb", "sim:12GB"),
+        ("gpu-24gb", "sim:24GB"),
+        ("gpu-12gb", "sim:16GB"),
+        ("embedded", "sim:12GB"),
+    ],
+)
+def test_the_program_keeps_as_much_free_as_fit_does(
+    profile: str, device: str, tmp_path: Path
+) -> None:
+    settings = read_settings(profile=profile, device=device, data=tmp_path)
+    program = build(settings)
+    planned = answer(settings).plan.certificate
+    assert program.memory.budget_bytes == planned.budget_bytes - planned.reserve_bytes
+    program.close()
+
+
+def test_a_card_in_use_has_less_room_for_ledger_and_limit_alike(catalog: Catalog) -> None:
+    device = Shared(12 * GB, others_bytes=2 * GB)
+    room = model_bytes(12 * GB, catalog.profile("gpu-12gb"), device)
+    assert room == 10 * GB
+    memory: MemoryManager[FakeBackend] = MemoryManager(device, room, FakeSource())
+    assert device.limits == [memory.budget_bytes] == [10 * GB]
+    assert model_bytes(8 * GB, catalog.profile("gpu-12gb"), device) == 8 * GB - CUDA_CONTEXT_BYTES
+
+
+def test_a_budget_of_nothing_is_refused_in_a_sentence(catalog: Catalog) -> None:
+    profile = catalog.profile("gpu-12gb")
+    with pytest.raises(SettingsError, match=r"--budget 0\.50 GB leaves nothing .* larger budget"):
+        model_bytes(GB // 2, profile, Simulated(12 * GB))
+    with pytest.raises(SettingsError, match="other programs take its memory"):
+        model_bytes(12 * GB, profile, Shared(12 * GB, others_bytes=12 * GB))
+
+
+def test_a_turn_makes_room_that_another_program_took_meanwhile() -> None:
+    device = Shared(100)
+    memory = manager(100, device=device)
+    use(memory, A, B)
+    device.others_bytes = 10
+    with leased(memory, A, workspace=10) as lease:
+        assert lease.evicted == ("b",)
+        assert held(memory) == {"a"}
+
+
+def test_a_turn_that_other_programs_leave_no_room_is_told_so() -> None:
+    device = Shared(100)
+    memory = manager(100, device=device)
+    use(memory, A)
+    device.others_bytes = 35
+    with pytest.raises(DeviceFullError, match="Close other programs"), leased(memory, A, 10):
+        pass
+
+
+def test_a_turn_without_a_workspace_needs_no_room() -> None:
+    device = Shared(100)
+    memory = manager(100, device=device)
+    small = card("small", size=10)
+    use(memory, small)
+    device.others_bytes = 100
+    use(memory, small)
