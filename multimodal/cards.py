@@ -20,6 +20,7 @@ from pydantic import (
     PositiveInt,
     StringConstraints,
     ValidationError,
+    field_validator,
 )
 
 from multimodal.architectures import Architecture, Facts
@@ -32,6 +33,9 @@ Choice = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*(:[a-z0-
 """A card's name, or one of its quantizations: "mistral-7b-instruct:int8"."""
 SHOWN_CHARACTERS = 80
 AUTO = "auto"
+ALIASES = frozenset({AUTO, "whisper-1", "dall-e-2", "dall-e-3", "gpt-image-1"})
+"""What requests may name in place of a card: the router, or the default of a task. A card called so
+would never be reached."""
 KINDS = {"measured", "modules", "gguf", "wheels", "folder", "package", "hub", "file"}
 """Which of several tables a card has; pydantic names it beside the field, TOML does not."""
 
@@ -109,6 +113,16 @@ class ModelCard(Facts):
     engine: Mapping[str, str | int | float | bool] = Field(default_factory=dict)
     priority: int = 0
 
+    @field_validator("name")
+    @classmethod
+    def _is_reachable(cls, value: str) -> str:
+        if value in ALIASES:
+            raise ValueError(
+                f"'{value}' is what a request says that leaves the choice to the program, so this "
+                "model would never be reached; choose another name"
+            )
+        return value
+
     @property
     def base(self) -> str:
         """The name of the card that this one is a quantization of, or its own."""
@@ -138,6 +152,16 @@ class Profile(Facts):
     budget: ByteSize
     models: Mapping[Task, tuple[Choice, ...]]
     """Per task, the cards this profile offers; the first one is the default."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_reachable(cls, value: str) -> str:
+        if value == AUTO:
+            raise ValueError(
+                f"--profile {AUTO} leaves the choice to the program, so this profile would never "
+                "be reached; choose another name"
+            )
+        return value
 
     def default(self, task: Task) -> str | None:
         names = self.models.get(task, ())
@@ -206,7 +230,7 @@ class Catalog:
     def profile(self, name: str) -> Profile:
         """The profile of that name, or of that TOML file."""
         if name.endswith(".toml"):
-            profile = read_profile(Path(name))
+            profile = read_profile(Path(name).expanduser())
             self._check(profile)
             return profile
         if name not in self._profiles:
@@ -242,7 +266,7 @@ def read_profile(path: Path) -> Profile:
 
 def _read(path: Path, model: type[_M]) -> _M:
     try:
-        facts = tomllib.loads(path.read_text("utf-8"))
+        facts = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise CardError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -265,6 +289,8 @@ def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
         near = difflib.get_close_matches(str(fault["loc"][-1]), model.model_fields, n=1, cutoff=0.5)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         return f"unknown field '{place}'{hint}"
+    if fault["type"] == "value_error":  # our own sentence, which names what is wrong
+        return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
     return f"{place}: {fault['msg']} (it says {fault['input']!r})"
 
 

@@ -22,6 +22,8 @@ PUBLISHED_FILES = (
 )
 """What a repository of the hub is read for: weights without code in them, and what they need."""
 CODE = (".py", ".pyc", ".so")
+SINGLE_FILES = (".gguf", ".pt")
+"""Formats in which one file may be a whole model: llama.cpp's, and OpenAI's of Whisper."""
 
 
 class Wheel(Facts):
@@ -58,10 +60,19 @@ class WheelSource(Facts):
 
 
 class FolderSource(Facts):
-    """Weights that are already on this machine; nothing is ever fetched."""
+    """Weights that are already on this machine; nothing is ever fetched. `path` is their folder, or
+    the one file that a model consists of (`SINGLE_FILES`)."""
 
     kind: Literal["folder"]
     path: Path
+
+    @field_validator("path")
+    @classmethod
+    def _of_the_person(cls, value: Path) -> Path:
+        try:
+            return value.expanduser()
+        except RuntimeError as error:  # ~name of nobody
+            raise ValueError(f"{value}: there is no such home folder") from error
 
 
 class PackageSource(Facts):

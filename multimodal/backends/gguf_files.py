@@ -32,12 +32,15 @@ class GgufFiles:
     projector: Path | None = None
 
 
-def gguf_files(card: ModelCard, folder: Path) -> GgufFiles:
-    """The files of `card` in `folder`. Raises BackendError unless there is one of each kind that
-    the card needs; a text model leaves a projector beside it alone."""
+def gguf_files(card: ModelCard, files: Path) -> GgufFiles:
+    """The files of `card`: those in the folder `files`, or the language model `files` itself and
+    what lies beside it. Raises BackendError unless there is one of each kind that the card needs;
+    a text model leaves a projector beside it alone."""
+    folder = files.parent if files.is_file() else files
     found = sorted(path for path in folder.glob("*.gguf") if not LATER_PART.search(path.name))
     projectors = [path for path in found if PROJECTOR in path.name.lower()]
-    language = _the_one(card, folder, [path for path in found if path not in projectors], "")
+    others = [files] if files.is_file() else [path for path in found if path not in projectors]
+    language = _the_one(card, folder, others, "")
     if card.task is not Task.IMAGE:
         return GgufFiles(language)
     return GgufFiles(language, _the_one(card, folder, projectors, f"{PROJECTOR}*"))
@@ -52,7 +55,7 @@ def _the_one(card: ModelCard, folder: Path, paths: list[Path], kind: str) -> Pat
     names = ", ".join(path.name for path in paths)
     raise BackendError(
         f"{card.title}: {folder} has several models ({names}). "
-        "Leave the one to use, or name it in the card's 'files'."
+        "Leave the one to use, or name it in the card: as its path, or in 'files'."
     )
 
 

@@ -28,8 +28,9 @@ from multimodal.events import Segment
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
-    """Load the one `.pt` file in `files`: {"dims": ..., "model_state_dict": ...}."""
-    found = sorted(files.glob("*.pt"))
+    """Load the one `.pt` file in `files`, or `files` itself: {"dims": ..., "model_state_dict":
+    ...}."""
+    found = [files] if files.is_file() else sorted(files.glob("*.pt"))
     if not found:
         raise BackendError(f"{card.title}: there is no .pt file in {files}")
     try:

@@ -66,7 +66,7 @@ class Vocabulary:
 
     @classmethod
     def read(cls, path: Path) -> Vocabulary:
-        rows = [line.split("\t") for line in path.read_text("utf-8").splitlines()[1:]]
+        rows = [line.split("\t") for line in path.read_text("utf-8-sig").splitlines()[1:]]
         groups = (tuple(filter(None, row[2].split(", "))) for row in rows)
         return cls(tuple(row[1] for row in rows), tuple(groups))
 

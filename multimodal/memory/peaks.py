@@ -40,7 +40,7 @@ class Peaks:
         if self._path is None:
             return {}
         try:
-            found = json.loads(self._path.read_text("utf-8"))
+            found = json.loads(self._path.read_text("utf-8-sig"))
             return {str(card): int(size) for card, size in found.items()}
         except FileNotFoundError:
             return {}

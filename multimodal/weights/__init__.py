@@ -22,6 +22,7 @@ from multimodal.downloads import raise_if, until_stopped
 from multimodal.errors import WeightsError
 from multimodal.package_index import IndexSettings, pip_settings
 from multimodal.sources import (
+    SINGLE_FILES,
     FileSource,
     FolderSource,
     HubSource,
@@ -65,7 +66,7 @@ class Weights:
     def ready(self, card: ModelCard) -> bool:
         """Whether `ensure` would return at once; looks at sizes and times, reads no weights."""
         if isinstance(card.source, FolderSource):
-            return card.source.path.is_dir()
+            return _is_there(card.source.path)
         return self._supplier(card) is None or self._job(card).verified()
 
     def ensure(
@@ -176,10 +177,20 @@ class Weights:
             ) from error
 
 
+def _is_there(path: Path) -> bool:
+    return path.is_dir() or (path.is_file() and path.suffix.lower() in SINGLE_FILES)
+
+
 def _existing(card: ModelCard, source: FolderSource) -> Path:
-    if not source.path.is_dir():
+    path = source.path
+    if _is_there(path):
+        return path
+    if path.is_file():
         raise WeightsError(
-            f"{card.title}: its weights should be in {source.path}, which does not exist. "
-            "Put them there, or correct the path in its card."
+            f"{card.title}: {path.name} alone is no model. Name the folder that it is in, "
+            f"{path.parent}, in its card."
         )
-    return source.path
+    raise WeightsError(
+        f"{card.title}: its weights should be in {path}, which does not exist. "
+        "Put them there, or correct the path in its card."
+    )

@@ -153,7 +153,7 @@ class Hub:
     def _pinned(self, job: Job) -> Pin | None:
         """What was recorded here, if it is of this repository and revision."""
         try:
-            pin = Pin.model_validate_json((job.folder / PINNED).read_text("utf-8"))
+            pin = Pin.model_validate_json((job.folder / PINNED).read_text("utf-8-sig"))
         except (OSError, ValidationError, UnicodeDecodeError):
             return None
         asked = (self.source.repo, self.source.revision)

@@ -170,7 +170,7 @@ class Job:
     def verified(self) -> bool:
         """Whether the files are those that were verified, by size and time; reads none of them."""
         try:
-            record = json.loads((self.folder / RECORD).read_text("utf-8"))
+            record = json.loads((self.folder / RECORD).read_text("utf-8-sig"))
             source = self._source()
             # Records of wheels were once their files alone; those need not be read again.
             files = record.get("files", record)

@@ -1,0 +1,190 @@
+"""Cards and profiles as people write them: from editors that mark UTF-8, with paths of their home
+or of one file, and with names that mean something else."""
+
+from __future__ import annotations
+
+import codecs
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from fake_hub import FakeHub, card_for
+from fake_hub import weights as fake_weights
+from test_cards import CARD, PROFILE, catalog_of
+from tiny_gguf import LANGUAGE_FILE, PROJECTOR_FILE, save_gguf
+from tiny_models import hub_card
+from tiny_seeing import save_llava
+
+from multimodal.api import images, speech
+from multimodal.backends.base import load
+from multimodal.backends.gguf_files import gguf_files
+from multimodal.backends.picture_labels import Vocabulary
+from multimodal.cards import ALIASES, Catalog, ModelCard, read_card, read_profile
+from multimodal.errors import CardError, WeightsError
+from multimodal.memory.peaks import Peaks
+from multimodal.weights import Weights
+from multimodal.weights.job import PINNED, RECORD
+
+WINDOWS_NOTEPAD = codecs.BOM_UTF8
+
+
+def marked(path: Path, text: str | None = None) -> Path:
+    """The file, or a copy of `text`, with the mark that some editors put in front of UTF-8."""
+    content = path.read_bytes() if text is None else text.encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(WINDOWS_NOTEPAD + content)
+    return path
+
+
+def _card(folder: Path) -> Any:
+    return read_card(marked(folder / "tiny.toml", CARD)).name == "tiny"
+
+
+def _profile(folder: Path) -> Any:
+    return read_profile(marked(folder / "mine.toml", PROFILE)).name == "mine"
+
+
+def _profile_of_the_option(folder: Path) -> Any:
+    catalog = Catalog([ROOT / "models"])
+    text = PROFILE.replace("tiny", "phi-2")
+    return catalog.profile(str(marked(folder / "mine.toml", text))).name == "mine"
+
+
+def _folder_of_cards(folder: Path) -> Any:
+    marked(folder / "cards/text/tiny.toml", CARD)
+    marked(folder / "profiles/mine.toml", PROFILE)
+    return Catalog([ROOT / "models", folder]).profile("mine").defaults == ("tiny",)
+
+
+def _labels(folder: Path) -> Any:
+    labels = ROOT / "models/labels/imagenet-1k.tsv"
+    copied = Path(shutil.copy(labels, folder / "labels.tsv"))
+    return Vocabulary.read(marked(copied)) == Vocabulary.read(labels)
+
+
+def _peaks(folder: Path) -> Any:
+    return Peaks(marked(folder / "peaks.json", '{"a": 20}')).workspace("a", 0, 100) == 22
+
+
+READERS: list[Callable[[Path], Any]] = [
+    _card,
+    _profile,
+    _profile_of_the_option,
+    _folder_of_cards,
+    _labels,
+    _peaks,
+]
+
+
+@pytest.mark.parametrize("reads", READERS, ids=lambda reader: reader.__name__.strip("_"))
+def test_a_mark_in_front_of_utf8_is_no_fault(reads: Callable[[Path], Any], tmp_path: Path) -> None:
+    assert reads(tmp_path)
+
+
+def test_marked_records_of_fetched_weights_are_read(hub: FakeHub, tmp_path: Path) -> None:
+    """What lies beside the weights is written by this program, and may be saved in an editor."""
+    card = card_for()
+    folder = fake_weights(tmp_path, hub).ensure(card)
+    marked(folder / RECORD)
+    assert fake_weights(tmp_path, hub, offline=True).ready(card)
+    (folder / RECORD).unlink()
+    marked(folder / PINNED)
+    assert fake_weights(tmp_path, hub, offline=True).ensure(card) == folder
+
+
+# ------------------------------------------------------------ paths
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A person's home folder; the environment is where Python looks for it."""
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    return tmp_path
+
+
+def of_path(folder: Path, path: str) -> ModelCard:
+    return catalog_of(folder, CARD.replace("/weights", path)).card("tiny")
+
+
+def test_weights_may_lie_below_the_persons_home(home: Path) -> None:
+    (home / "gguf").mkdir()
+    card = of_path(home / "models", "~/gguf")
+    weights = Weights(home / "fetched")
+    assert weights.ready(card)
+    assert weights.ensure(card) == home / "gguf"
+    profile = home / "mine.toml"
+    profile.write_text(PROFILE.replace("tiny", "phi-2"), "utf-8")
+    assert Catalog([ROOT / "models"]).profile("~/mine.toml").name == "mine"
+
+
+def test_the_home_of_nobody_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CardError, match=r"source.path: ~nobody-here/x: there is no such home"):
+        of_path(tmp_path, "~nobody-here/x")
+
+
+def test_a_card_may_name_the_gguf_file_itself(tmp_path: Path) -> None:
+    config = save_llava(tmp_path / "llava")
+    save_gguf(tmp_path / "llava", tmp_path / "gguf")
+    file = tmp_path / "gguf" / LANGUAGE_FILE
+    shutil.copy(file, file.with_name("another.gguf"))
+    facts = {
+        "architecture": {"kind": "gguf", "config": config["text_config"]},
+        "quantization": ["f32"],
+        "engine": {"threads": 1},
+        "source": {"kind": "folder", "path": str(file)},
+    }
+    card = hub_card("llama_cpp", "", {}, **facts)
+    weights = Weights(tmp_path / "fetched")
+    assert weights.ready(card)
+    assert weights.offered_bytes(card) == 0
+    found = gguf_files(card, weights.ensure(card))
+    assert found.language == file
+    backend = load(card, weights.ensure(card), "cpu")
+    backend.close()
+
+
+def test_the_projector_is_looked_for_beside_a_file_that_is_named(tmp_path: Path) -> None:
+    config = save_llava(tmp_path / "llava")
+    save_gguf(tmp_path / "llava", tmp_path / "gguf")
+    language, projector = (tmp_path / "gguf" / name for name in (LANGUAGE_FILE, PROJECTOR_FILE))
+    facts = {
+        "task": "image-to-text",
+        "architecture": {"kind": "gguf", "config": config, "projector": "f32"},
+        "quantization": ["f32"],
+        "source": {"kind": "folder", "path": str(language)},
+    }
+    found = gguf_files(hub_card("llama_cpp", "", {}, **facts), language)
+    assert (found.language, found.projector) == (language, projector)
+
+
+def test_a_file_that_is_no_whole_model_names_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    card = of_path(tmp_path / "models", str(tmp_path / "model.safetensors"))
+    weights = Weights(tmp_path / "fetched")
+    assert not weights.ready(card)
+    with pytest.raises(WeightsError, match=r"alone is no model. Name the folder") as caught:
+        weights.ensure(card, stop=threading.Event())
+    assert str(tmp_path) in str(caught.value)
+
+
+# ------------------------------------------------------------ names
+
+
+@pytest.mark.parametrize("name", sorted(ALIASES))
+def test_a_card_that_would_never_be_reached_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(CardError, match=rf"tiny.toml: name: '{name}' .*choose another name$"):
+        catalog_of(tmp_path, CARD.replace('"tiny"', f'"{name}"'))
+
+
+def test_a_profile_that_would_never_be_reached_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CardError, match=r"mine.toml: name: --profile auto .*another name$"):
+        catalog_of(tmp_path, profile=PROFILE.replace('"mine"', '"auto"'))
+
+
+def test_every_alias_of_a_request_is_reserved() -> None:
+    assert (images.ALIASES | speech.ALIASES) - {""} <= ALIASES
