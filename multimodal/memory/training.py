@@ -4,8 +4,10 @@ Weights, gradients and optimizer state follow Rajbhandari et al. 2020 (ZeRO, sec
 a trained parameter with AdamW in mixed precision; 2 + 2 + 2 with 8-bit AdamW on 16-bit weights
 (Dettmers et al. 2022). Activations follow Korthikanti et al. 2022 (equation 2, flash attention, so
 without its score terms): 34 bytes a token and hidden unit for the one layer that is recomputed, and
-2 for the input of each layer that gradient checkpointing keeps. The logits of the batch are counted
-in 16 bits and twice in fp32 (the loss and its gradient).
+2 for the input of each layer that gradient checkpointing keeps. A token and vocabulary entry takes
+12 bytes in the loss: what the head gives, and its logarithm and gradient in fp32. PEFT's
+`prepare_model_for_kbit_training` keeps in fp32 whatever bitsandbytes did not pack, the embedding
+and the head above all.
 """
 
 from __future__ import annotations
@@ -13,16 +15,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from multimodal.architectures import Modules, Part
 from multimodal.cards import ModelCard
-from multimodal.memory.quantization import torch_bytes
+from multimodal.memory.quantization import ELEMENT_BYTES, torch_bytes
+
+if TYPE_CHECKING:
+    from multimodal.memory.modules import Tensor
 
 ADAMW_BYTES, ADAMW_8BIT_BYTES = 16, 6
 LORA_RANK = 16
-LOGIT_BYTES = 2 + 4 + 4
+LOGIT_BYTES = 4 + 4 + 4
 LENGTHS = (8192, 4096, 2048, 1024, 512, 256)
+"""Tokens of an example that are tried, as far as the model reads so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +79,12 @@ def trainable(card: ModelCard, budget_bytes: int) -> Iterator[Training]:
 
 def _tried(method: _Method, part: Part, config: Any, budget_bytes: int) -> Training:
     weights, states = _held(method, part)
-    for tokens in LENGTHS:
+    positions = int(getattr(config, "max_position_embeddings", None) or LENGTHS[0])
+    lengths = [tokens for tokens in LENGTHS if tokens <= positions] or [positions]
+    for tokens in lengths:
         needed = _activations(config, tokens)
         fits = weights + states + needed <= budget_bytes
-        if fits or tokens == LENGTHS[-1]:
+        if fits or tokens == lengths[-1]:
             break
     return Training(method.name, weights, states, needed, tokens, fits)
 
@@ -87,12 +95,18 @@ def _held(method: _Method, part: Part) -> tuple[int, int]:
     from multimodal.memory.modules import tensors
 
     found = tensors(Modules(kind="modules", parts={"model": part}))
-    weights = sum(torch_bytes(t.shape, method.quantization, t.linear) for t in found)
+    weights = sum(torch_bytes(t.shape, _format(method, t), t.linear) for t in found)
     if method.lora:
         trained = sum(LORA_RANK * sum(t.shape) for t in found if t.linear)
     else:
         trained = sum(math.prod(t.shape) for t in found if t.parameter)
     return weights, trained * method.state_bytes
+
+
+def _format(method: _Method, tensor: Tensor) -> str:
+    """What a tensor of the model is kept in while `method` trains."""
+    packs = method.quantization not in ELEMENT_BYTES
+    return "fp32" if packs and tensor.parameter and not tensor.linear else method.quantization
 
 
 def _activations(config: Any, tokens: int) -> int:
