@@ -246,12 +246,15 @@ def progress_fraction(progress: FetchProgress) -> float | None:
 
 def choose(settings: Settings, catalog: Catalog) -> tuple[Profile, Device]:
     """The profile and the device that were asked for; with `auto`, the largest profile that the
-    card runs, on the card, and without a card the embedded one on the CPU.
+    card runs, on the card, and without a card the embedded one on the CPU. A simulated card has
+    the profile that a real one of its size would have.
 
     Raises SettingsError where they cannot be had, CardError for an unknown profile.
     """
     kind = settings.device_kind
     here = _card_bytes() if kind in {"auto", "cuda"} else 0
+    if kind == "sim":
+        here = settings.simulated_bytes
     profile = choose_profile(catalog, settings.profile, here)
     if kind == "sim":
         # Models of a simulated card run on the CPU, so host memory holds its mirrors anyway.

@@ -13,6 +13,7 @@ from multimodal.backends.base import has_family
 from multimodal.build import choose, choose_profile, missing_families
 from multimodal.cards import AUTO, Catalog
 from multimodal.errors import SettingsError
+from multimodal.fit import answer
 from multimodal.memory.devices import Cpu
 from multimodal.memory.simulated import Simulated
 from multimodal.settings import read_settings
@@ -110,6 +111,26 @@ def test_a_profile_for_a_card_is_not_run_without_one_unless_that_is_asked(
     profile, device = choose(read_settings(profile="gpu-12gb", device="cpu"), catalog)
     assert profile.name == "gpu-12gb"
     assert isinstance(device, Cpu)
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        ("sim:24GB", "gpu-24gb"),
+        ("sim:12GB", "gpu-12gb"),
+        ("sim:8GB", "gpu-8gb"),
+        ("sim:2GB", "embedded"),
+    ],
+)
+def test_a_simulated_card_plays_the_profile_of_a_real_one(
+    catalog: Catalog, device: str, name: str, tmp_path: Path
+) -> None:
+    """The one that `multimodal fit` plans for it."""
+    settings = read_settings(device=device, data=tmp_path)
+    profile, card = choose(settings, catalog)
+    assert profile.name == name == answer(settings).profile.name
+    assert isinstance(card, Simulated)
+    assert card.engine == "cpu"
 
 
 def test_a_simulated_card_is_taken_with_any_profile(catalog: Catalog) -> None:

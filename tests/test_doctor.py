@@ -4,11 +4,15 @@ card can run."""
 from __future__ import annotations
 
 import os
+import re
+import socket
 import subprocess
 import sys
+import threading
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,7 +20,7 @@ from conftest import ROOT
 from packaging.requirements import Requirement
 
 from multimodal.cards import Catalog
-from multimodal.doctor import report, rules
+from multimodal.doctor import examine, report, rules
 from multimodal.doctor.capacity import Room, line, lines
 from multimodal.doctor.finding import Finding
 from multimodal.doctor.machine import Machine, vendors_on_bus
@@ -24,7 +28,7 @@ from multimodal.doctor.nvidia import Driver, Gpu, asked, driver
 from multimodal.doctor.supplies import disk_room, hub, package_index
 from multimodal.doctor.torch_wheels import TORCH, install_torch, runs_on
 from multimodal.memory.torch_build import TorchBuild, look, read
-from multimodal.settings import byte_size
+from multimodal.settings import byte_size, read_settings
 
 GB = 1_000_000_000
 MAIN = "from multimodal.cli import main; main()"
@@ -33,7 +37,7 @@ KERNELS = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
 FOUND = TorchBuild(
     cuda="13.0", card=CARD.name, card_bytes=12_878_086_144, compute=(8, 9), kernels=KERNELS
 )
-COMMAND = 'pip install --force-reinstall "torch>=2.10,<2.14" --index-url '
+COMMAND = 'pip install --force-reinstall "torch>=2.13,<2.14" --index-url '
 INDEX = "https://download.pytorch.org/whl/"
 
 WINDOWS = Machine(
@@ -102,8 +106,7 @@ def test_a_machine_that_is_well_needs_nothing(machine: Machine) -> None:
     [
         ((13, 3), (8, 9), "cu130"),
         ((13, 0), (12, 0), "cu130"),
-        ((12, 9), (8, 9), "cu128"),
-        ((12, 8), (12, 0), "cu128"),
+        ((12, 9), (8, 9), "cu126"),
         ((12, 7), (8, 9), "cu126"),
         ((12, 6), (8, 9), "cu126"),
         ((13, 0), (6, 1), "cu126"),
@@ -118,7 +121,7 @@ def test_the_index_is_the_newest_that_driver_and_card_run(
 
 
 @pytest.mark.parametrize(
-    ("cuda", "compute"), [((12, 5), (8, 9)), ((11, 8), (8, 6)), ((12, 6), (12, 0))]
+    ("cuda", "compute"), [((12, 5), (8, 9)), ((11, 8), (8, 6)), ((12, 8), (12, 0))]
 )
 def test_a_driver_that_is_too_old_is_to_be_updated(
     cuda: tuple[int, int], compute: tuple[int, int]
@@ -142,7 +145,7 @@ def test_a_torch_newer_than_the_driver_gets_the_one_that_it_runs_or_a_newer_driv
     build = TorchBuild(cuda="13.0", card_error="The NVIDIA driver on your system is too old")
     found = judged(replace(LINUX, driver=drives("570.86", (12, 8)), build=build))["torch"]
     assert "too old" in found.found
-    assert found.fix.startswith(f"{COMMAND}{INDEX}cu128 ; or update the NVIDIA driver")
+    assert found.fix.startswith(f"{COMMAND}{INDEX}cu126 ; or update the NVIDIA driver")
 
 
 def test_a_card_that_torch_does_not_find_for_another_reason_is_told_with_that_reason() -> None:
@@ -260,7 +263,7 @@ def test_missing_and_wrong_packages_get_their_commands() -> None:
 def test_the_versions_that_are_recommended_are_those_that_are_required() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     required = {Requirement(line).name: Requirement(line) for line in project["dependencies"]}
-    for told in (TORCH, rules.BITSANDBYTES):
+    for told in (TORCH, rules.BITSANDBYTES, rules.PYAV):
         assert required[Requirement(told).name].specifier == Requirement(told).specifier
 
 
@@ -428,6 +431,78 @@ def test_weights_that_do_not_fit_the_disk_fail() -> None:
 @pytest.mark.parametrize("ask", [package_index, lambda offline: hub(offline, needed=False)])
 def test_offline_nobody_is_asked(ask: Callable[[bool], Finding]) -> None:
     assert ask(True).found == "not asked (--offline)"
+
+
+def test_what_is_not_there_and_not_needed_is_not_called_ok(catalog: Catalog) -> None:
+    without = {f.name: f for f in lines(catalog, catalog.profile("embedded"), room(0))}
+    assert without["profile gpu-12gb"].verdict == "info"
+    assert without["profile embedded"].verdict == "ok"
+    too_small = {f.name: f for f in lines(catalog, catalog.profile("embedded"), room(4))}
+    assert too_small["profile gpu-24gb"].verdict == "info"
+    told = list(report(list(without.values())))
+    assert any(row.startswith("info  profile gpu-12gb") for row in told)
+    assert told[-1] == "\nNothing needs mending."
+
+
+class _Unwell(BaseHTTPRequestHandler):
+    """A hub that answers, with an error."""
+
+    def do_HEAD(self) -> None:
+        self.send_error(503)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is written to the terminal."""
+
+
+@pytest.fixture(params=["refuses", "is silent", "is unwell"])
+def no_hub(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of something that is no hub: nobody, one that never answers, one in trouble."""
+    if request.param == "is unwell":
+        server = ThreadingHTTPServer(("127.0.0.1", 0), _Unwell)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        server.server_close()
+        return
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        if request.param == "is silent":
+            place.listen()
+        yield f"http://127.0.0.1:{place.getsockname()[1]}"
+
+
+def test_a_hub_that_does_not_answer_fails_only_those_who_need_it(no_hub: str) -> None:
+    needed, unneeded = (hub(False, needed=needed, endpoint=no_hub) for needed in (True, False))
+    assert (needed.verdict, unneeded.verdict) == ("fail", "info")
+    assert needed.fix
+    for found in (needed, unneeded):
+        assert re.search(r"127.0.0.1 (does not answer|answers with status 503)", found.found)
+
+
+no_driver = pytest.mark.skipif(driver() is not None, reason="this machine has a card")
+
+
+@no_driver
+@pytest.mark.parametrize(
+    ("device", "profile", "needs_card"),
+    [
+        ("auto", "gpu-12gb", True),
+        ("cuda", "embedded", True),
+        ("cpu", "gpu-12gb", False),
+        ("sim:12GB", "auto", False),
+        ("auto", "auto", False),
+    ],
+)
+def test_a_card_is_missed_only_where_what_was_chosen_needs_one(
+    device: str, profile: str, needs_card: bool, tmp_path: Path
+) -> None:
+    settings = read_settings(device=device, profile=profile, data=tmp_path, offline=True)
+    found = {finding.name: finding for finding in examine(settings)}
+    assert (found["GPU"].verdict == "fail") is needs_card
+    name = {"sim:12GB": "gpu-12gb"}.get(device, "embedded") if profile == "auto" else profile
+    chosen = found[f"profile {name}"]
+    assert chosen.found.startswith("chosen; ")
+    assert (chosen.verdict == "fail") is (needs_card and name != "embedded")
 
 
 def test_commands_stand_on_lines_of_their_own() -> None:

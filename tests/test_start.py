@@ -197,9 +197,11 @@ def test_weights_that_are_damaged_are_told_when_they_cannot_be_fetched(
 def test_a_simulated_card_says_so_on_the_page(
     browser: Browser, all_weights: Path, tmp_path: Path
 ) -> None:
-    with running_app(tmp_path, "--device", "sim:12GB") as app:
+    with running_app(tmp_path, "--device", "sim:12GB", "--profile", "embedded") as app:
         person = Person(browser, app.url)
-        assert "simulated 12 GB card" in person.page.locator("#gauge").inner_text()
+        shown = person.page.locator("#gauge").inner_text()
+        assert "simulated 12 GB card" in shown
+        assert "with their real weights, which are fetched" in shown
         assert httpx.get(f"{app.url}/health").json()["simulated"] is True
         person.close()
 

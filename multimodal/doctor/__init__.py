@@ -37,23 +37,23 @@ def _models(settings: Settings, machine: Machine) -> tuple[bool, list[Finding]]:
     from multimodal.doctor.capacity import Room, lines
     from multimodal.doctor.supplies import supplies
 
-    asked = settings.device_kind == "cuda"
+    kind = settings.device_kind
+    asked = kind == "cuda"
     card = _card_bytes(settings, machine)
     try:
         catalog = read_catalog(settings)
-        looks = settings.device_kind in {"auto", "cuda"}
-        usable = machine.build.card_bytes if looks else 0
+        usable = {"cpu": 0, "sim": card}.get(kind, machine.build.card_bytes)
         chosen = choose_profile(catalog, settings.profile, usable)
     except MultimodalError as error:
         way = "correct the file or the option that it names"
         return asked, [Finding("fail", "profile", str(error), way)]
     budget = int(settings.budget) if settings.budget else None
-    usable_card = bool(machine.build.card) or settings.device_kind == "sim"
+    usable_card = bool(machine.build.card) or kind == "sim"
     loads = bool(machine.torch) and not machine.build.error
-    room = Room(card, machine.memory_bytes, budget, usable_card, loads)
+    room = Room(card, machine.memory_bytes, budget, usable_card, loads, on_cpu=kind == "cpu")
     cards = [catalog.card(name) for name in chosen.defaults]
     found = [*lines(catalog, chosen, room), *supplies(settings, cards)]
-    return asked or chosen.device == "cuda", found
+    return asked or (kind == "auto" and chosen.device == "cuda"), found
 
 
 def _card_bytes(settings: Settings, machine: Machine) -> int:
@@ -73,7 +73,7 @@ def ffmpeg() -> Finding:
         import av
     except (ImportError, OSError) as error:
         told = f"PyAV cannot be loaded: {error}"
-        return Finding("fail", "FFmpeg", told, 'pip install --force-reinstall "av>=14"')
+        return Finding("fail", "FFmpeg", told, f'pip install --force-reinstall "{rules.PYAV}"')
     told = f"{av.ffmpeg_version_info}, inside PyAV {av.__version__}; no ffmpeg program is needed"
     return Finding("ok", "FFmpeg", told)
 

@@ -20,13 +20,15 @@ OTHER = "choose another: --profile embedded"
 @dataclass(frozen=True, slots=True)
 class Room:
     """Sizes in bytes. `card`: of the card, or of the simulated one; 0 without one. `usable`: a
-    model can be loaded onto it. `torch_loads`: PyTorch can be asked about a model's modules."""
+    model can be loaded onto it. `torch_loads`: PyTorch can be asked about a model's modules.
+    `on_cpu`: the profile that is chosen runs on the CPU, whatever it is made for."""
 
     card: int
     memory: int
     budget: int | None = None
     usable: bool = False
     torch_loads: bool = True
+    on_cpu: bool = False
 
 
 def lines(catalog: Catalog, chosen: Profile, room: Room) -> Iterator[Finding]:
@@ -41,7 +43,8 @@ def line(catalog: Catalog, profile: Profile, room: Room, chosen: bool) -> Findin
     name = f"profile {profile.name}"
     cards = [catalog.card(card) for card in profile.defaults]
     budget = room.budget or int(profile.budget)
-    here = room.card if profile.device == "cuda" else room.memory
+    on_card = profile.device == "cuda" and not (chosen and room.on_cpu)
+    here = room.card if on_card else room.memory
     if not here:
         told = f"needs an NVIDIA card; its budget is {gigabytes(budget)}"
         return _judged(name, told, chosen, bad=True)
@@ -66,7 +69,7 @@ def line(catalog: Catalog, profile: Profile, room: Room, chosen: bool) -> Findin
 
 def _judged(name: str, told: str, chosen: bool, bad: bool, way: str = OTHER) -> Finding:
     if not chosen:
-        return Finding("ok", name, told)
+        return Finding("info" if bad else "ok", name, told)
     if bad:
         return Finding("fail", name, f"chosen; {told}", way)
     return Finding("ok", name, f"chosen; {told}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Verdict = Literal["ok", "warn", "fail"]
-"""fail: the program cannot do what it was asked to. warn: it can, with less than there might be."""
+Verdict = Literal["ok", "info", "warn", "fail"]
+"""fail: the program cannot do what it was asked to. warn: it can, with less than there might be.
+info: something is not there, and what was chosen does not need it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`fix` is a command or a sentence that mends it; what is not ok always has one."""
+    """`fix` is a command or a sentence that mends it; what has to be mended always has one."""
 
     verdict: Verdict
     name: str
@@ -20,7 +21,8 @@ class Finding:
 
     @property
     def ok(self) -> bool:
-        return self.verdict == "ok"
+        """Whether there is nothing to mend."""
+        return self.verdict in {"ok", "info"}
 
     def as_dict(self) -> dict[str, str | bool]:
         """As `--json` prints it."""

@@ -25,6 +25,7 @@ from multimodal.doctor.torch_wheels import (
 from multimodal.sizes import gigabytes
 
 BITSANDBYTES = "bitsandbytes>=0.50,<0.51"
+PYAV = "av>=14,<19"
 OWN_LINES = {"torch", "bitsandbytes"}
 LITTLE_MEMORY_BYTES = 2e9
 REDISTRIBUTABLE = "https://aka.ms/vs/17/release/vc_redist.x64.exe"

@@ -12,7 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from multimodal.cards import ModelCard
 from multimodal.data_folder import prepare_data_folder
-from multimodal.doctor.finding import Finding
+from multimodal.doctor.finding import Finding, Verdict
 from multimodal.errors import MultimodalError, WeightsError
 from multimodal.package_index import PackageIndex, pip_settings
 from multimodal.settings import Settings
@@ -100,7 +100,7 @@ def _existing(folder: Path) -> Path:
 
 def package_index(offline: bool) -> Finding:
     if offline:
-        return Finding("ok", "package index", "not asked (--offline)")
+        return Finding("info", "package index", "not asked (--offline)")
     found = pip_settings()
     if not found.index_urls:
         return Finding("ok", "package index", "pip is set to use none (no-index)")
@@ -112,21 +112,25 @@ def package_index(offline: bool) -> Finding:
     return Finding("warn", "package index", told, WAYS[WheelSource])
 
 
-def hub(offline: bool, needed: bool) -> Finding:
+def hub(offline: bool, needed: bool, endpoint: str = constants.ENDPOINT) -> Finding:
     """`needed`: models that were chosen are to be fetched from it. No token is ever shown."""
     name = "model hub"
     if offline:
-        return Finding("fail" if needed else "ok", name, "not asked (--offline)", _online(needed))
-    host = httpx.URL(constants.ENDPOINT).host
+        return Finding("fail" if needed else "info", name, "not asked (--offline)", _online(needed))
+    silent: Verdict = "fail" if needed else "info"
+    host = httpx.URL(endpoint).host
     try:
-        get_session().head(constants.ENDPOINT, timeout=ASK_S)
+        answer = get_session().head(endpoint, timeout=ASK_S)
+        reason = f"answers with status {answer.status_code}" if answer.is_server_error else ""
     except OfflineModeIsEnabled:
         told = "HF_HUB_OFFLINE is set and forbids asking it"
-        return Finding("fail" if needed else "ok", name, told, "unset HF_HUB_OFFLINE")
+        return Finding(silent, name, told, "unset HF_HUB_OFFLINE")
     except (httpx.HTTPError, HfHubHTTPError, OSError) as error:
-        told = f"{host} does not answer ({type(error).__name__})"
+        reason = f"does not answer ({type(error).__name__})"
+    if reason:
+        told = f"{host} {reason}"
         told += "" if needed else "; the models that were chosen do not need it"
-        return Finding("fail" if needed else "ok", name, told, HUB_WAY)
+        return Finding(silent, name, told, HUB_WAY)
     token = "a token is there" if get_token() else "no token: gated models need `hf auth login`"
     return Finding("ok", name, f"{host} answers; {token}")
 

@@ -79,8 +79,9 @@ def _simulated(snapshot: Snapshot) -> str:
     if not snapshot.simulated:
         return ""
     return (
-        "<p class='simulated' role='note'>This card is simulated: models run on the CPU; what "
-        "fits, what swaps and the seconds above are the card's.</p>"
+        "<p class='simulated' role='note'>This card is simulated: models run on the CPU, slowly, "
+        "with their real weights, which are fetched; what fits, what swaps and the seconds above "
+        "are the card's.</p>"
     )
 
 
