@@ -1,8 +1,7 @@
 """Requirements of pyproject.toml as CI needs them, one a line.
 
-    bounds.py only NAME    the requirement of that name, as it stands
-    bounds.py lowest NAME  the oldest release of it that is allowed, for build requirements too
-    bounds.py open         all of them, those for development too, without upper bounds
+    bounds.py only NAME  the requirement of that name, as it stands
+    bounds.py open       all of them, those for development too, without upper bounds
 
 PyTorch keeps its range in `open` as well: a newer one is also another choice of CUDA.
 """
@@ -28,12 +27,6 @@ def requirements() -> list[Requirement]:
     return [Requirement(line) for line in (*lines, *facts["build-system"]["requires"])]
 
 
-def lowest(need: Requirement) -> str:
-    """“hatchling==1.27” for “hatchling>=1.27,<2”."""
-    (least,) = (spec.version for spec in need.specifier if spec.operator in {">=", "=="})
-    return f"{need.name}=={least}"
-
-
 def without_upper_bound(need: Requirement) -> str:
     """“gradio>=6.31” for “gradio>=6.31,<6.32”."""
     if need.name in KEPT:
@@ -47,9 +40,8 @@ def asked(arguments: list[str]) -> Iterator[str]:
     match arguments:
         case ["open"]:
             yield from (without_upper_bound(need) for need in requirements())
-        case [("only" | "lowest") as form, name]:
-            found = [need for need in requirements() if need.name == name]
-            yield from (str(need) if form == "only" else lowest(need) for need in found)
+        case ["only", name]:
+            yield from (str(need) for need in requirements() if need.name == name)
         case _:
             raise SystemExit(__doc__)
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ByteSize,
     Field,
     PositiveInt,
     StringConstraints,
     ValidationError,
-    field_validator,
 )
 
 from multimodal.architectures import Architecture, Facts
@@ -28,14 +28,27 @@ from multimodal.errors import CardError, UnknownModelError
 from multimodal.messages import Task
 from multimodal.sources import FileSource, Source, comes_from
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
-Choice = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*(:[a-z0-9_-]+)?$")]
-"""A card's name, or one of its quantizations: "mistral-7b-instruct:int8"."""
-SHOWN_CHARACTERS = 80
 AUTO = "auto"
 ALIASES = frozenset({AUTO, "whisper-1", "dall-e-2", "dall-e-3", "gpt-image-1"})
 """What requests may name in place of a card: the router, or the default of a task. A card called so
 would never be reached."""
+
+
+def _reachable(name: str) -> str:
+    if name in ALIASES:
+        raise ValueError(
+            f"'{name}' leaves the choice to the program, so what is called so would never be "
+            "reached; choose another name"
+        )
+    return name
+
+
+Name = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$"), AfterValidator(_reachable)
+]
+Choice = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*(:[a-z0-9_-]+)?$")]
+"""A card's name, or one of its quantizations: "mistral-7b-instruct:int8"."""
+SHOWN_CHARACTERS = 80
 KINDS = {"measured", "modules", "gguf", "wheels", "folder", "package", "hub", "file"}
 """Which of several tables a card has; pydantic names it beside the field, TOML does not."""
 
@@ -113,16 +126,6 @@ class ModelCard(Facts):
     engine: Mapping[str, str | int | float | bool] = Field(default_factory=dict)
     priority: int = 0
 
-    @field_validator("name")
-    @classmethod
-    def _is_reachable(cls, value: str) -> str:
-        if value in ALIASES:
-            raise ValueError(
-                f"'{value}' is what a request says that leaves the choice to the program, so this "
-                "model would never be reached; choose another name"
-            )
-        return value
-
     @property
     def base(self) -> str:
         """The name of the card that this one is a quantization of, or its own."""
@@ -152,16 +155,6 @@ class Profile(Facts):
     budget: ByteSize
     models: Mapping[Task, tuple[Choice, ...]]
     """Per task, the cards this profile offers; the first one is the default."""
-
-    @field_validator("name")
-    @classmethod
-    def _is_reachable(cls, value: str) -> str:
-        if value == AUTO:
-            raise ValueError(
-                f"--profile {AUTO} leaves the choice to the program, so this profile would never "
-                "be reached; choose another name"
-            )
-        return value
 
     def default(self, task: Task) -> str | None:
         names = self.models.get(task, ())

@@ -182,7 +182,7 @@ def test_a_card_that_would_never_be_reached_is_refused(name: str, tmp_path: Path
 
 
 def test_a_profile_that_would_never_be_reached_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CardError, match=r"mine.toml: name: --profile auto .*another name$"):
+    with pytest.raises(CardError, match=r"mine.toml: name: 'auto' .*another name$"):
         catalog_of(tmp_path, profile=PROFILE.replace('"mine"', '"auto"'))
 
 
