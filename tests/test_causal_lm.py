@@ -176,6 +176,20 @@ def test_a_character_of_several_tokens_is_told_once_it_is_whole() -> None:
     assert told == [TextDelta("a"), TextDelta("☃"), TextDelta("b")]
 
 
+def test_what_comes_with_a_stop_word_and_behind_it_is_not_counted() -> None:
+    told: list[Event] = []
+    trained = tokenizer()
+    reply = Reply(trained, ("b",), told.append, lambda: False)
+    reply.put(torch.tensor([[1]]))
+    tokens = trained("abcc", add_special_tokens=False)["input_ids"]
+    assert len(tokens) == 4
+    reply.put(torch.tensor([tokens]))
+    reply.end()
+    assert told == [TextDelta("a")]
+    assert reply.over
+    assert len(reply.tokens) == 2
+
+
 def test_a_stop_ends_the_reply_within_a_token(llama: Backend) -> None:
     stop = threading.Event()
     stream = llama.run(TextRequest((QUESTION,), sampling=Sampling(max_tokens=200)), stop)

@@ -120,7 +120,13 @@ def test_a_reply_is_drawn_as_the_checkpoint_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "published",
-    [{"cache_implementation": "static"}, {"num_beams": 4}, {"max_length": 4}, {"use_cache": False}],
+    [
+        {"cache_implementation": "static"},
+        {"prompt_lookup_num_tokens": 10},
+        {"num_beams": 4},
+        {"max_length": 4},
+        {"use_cache": False},
+    ],
 )
 def test_what_a_checkpoint_says_of_the_engine_breaks_no_reply(
     tmp_path: Path, published: dict[str, Any]

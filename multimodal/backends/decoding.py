@@ -3,7 +3,8 @@
 - `prompt_lookup_num_tokens`: where the reply repeats two tokens of the conversation, guess so many
   of those that followed there and check them in one pass (prompt lookup decoding, A. Saxena, 2023).
   Used for replies at temperature 0 that look at no picture. The library starts it on an empty
-  cache only, so nothing is kept between turns, and a stop takes effect once the prompt was read.
+  cache only, so nothing is kept between turns, and a prompt is read at once: a stop takes effect
+  behind it, and it takes memory as a whole.
 - `cache_implementation`: "dynamic", which grows with the conversation, or "static", of a fixed
   size, for which the library compiles the model's step where it can: on a card, without
   quantization.

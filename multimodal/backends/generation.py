@@ -59,14 +59,14 @@ class Reply(BaseStreamer):
             self._is_prompt = False
             return
         for token in value.flatten().tolist():
-            self._say(token)
+            if not self.met_stop_word:  # guesses that hold come several at a time
+                self._say(token)
 
     def _say(self, token: int) -> None:
         self._last_s = time.perf_counter()
         self._first_s = self._first_s or self._last_s
         self.tokens.append(token)
-        if not self.met_stop_word:
-            self._tell(self._decoded(token))
+        self._tell(self._decoded(token))
 
     def end(self) -> None:
         if self._held and not self.met_stop_word:

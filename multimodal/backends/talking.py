@@ -71,8 +71,9 @@ class Talker(Loaded[Any], ABC):
         self._options = decoding_options(card, model)
         self._takes_cache = takes_cache(model)
         self._published = published_sampling(model)
-        # The cache is ours; what a checkpoint asks for would be a second one.
+        # The cache is ours, and these are asked for by the card: a checkpoint's would be added.
         model.generation_config.cache_implementation = None
+        model.generation_config.prompt_lookup_num_tokens = None
         self._turn = threading.Lock()
 
     def run(self, request: TextRequest, stop: threading.Event) -> Generator[Event, None, None]:
