@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -94,21 +94,26 @@ class Assistant:
         `language` (ISO 639-1) is detected unless given; `english` asks for a translation too.
         """
         needless = ("en",) if english else ()
-        request = SpeechRequest(part, self.media.waveform(part), language, needless)
+
+        def request() -> Request:
+            return SpeechRequest(part, self.media.waveform(part), language, needless)
+
         yield from self._alone(request, card, stop)
 
     def speak(
         self, request: SpeakRequest, card: str, stop: threading.Event
     ) -> Generator[Event, None, None]:
         """Only say one text aloud, with the card of that name; yields Progress and a SpeechMade."""
-        yield from self._alone(request, card, stop)
+        yield from self._alone(lambda: request, card, stop)
 
     def _alone(
-        self, request: Request, card: str, stop: threading.Event
+        self, request: Callable[[], Request], card: str, stop: threading.Event
     ) -> Generator[Event, None, None]:
+        """One step under one lease; the request is made once the lease is granted, since a long
+        recording takes memory."""
         with self.memory.lease(self.catalog.card(card), stop) as lease:
             yield from self._granted(lease)
-            with closing(self._tried(lease, request, stop)) as events:
+            with closing(self._tried(lease, request(), stop)) as events:
                 yield from events
 
     def draw(
@@ -116,7 +121,7 @@ class Assistant:
     ) -> Generator[Event, None, None]:
         """Only make pictures, with the card of that name; yields Progress, Notice, Usage and one
         ImageMade a picture."""
-        yield from self._alone(request, card, stop)
+        yield from self._alone(lambda: request, card, stop)
 
     def _follow(self, route: Route, turn: _Turn, stop: threading.Event) -> Iterator[Event]:
         if route.answer is not None:

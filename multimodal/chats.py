@@ -40,8 +40,6 @@ from multimodal.messages import Controls, Conversation, Message, Outcome, Part, 
 from multimodal.store import Store
 
 SAVE_EVERY_S = 0.3
-MAX_CHARACTERS = 100_000
-MAX_FILES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +110,22 @@ class Chats:
     # ------------------------------------------------------------ what the person says
 
     def say(
-        self, owner: str, conversation: str, text: str, files: Sequence[tuple[Path, str]] = ()
+        self,
+        owner: str,
+        conversation: str,
+        text: str,
+        files: Sequence[tuple[Path, str]] = (),
+        stop: threading.Event | None = None,
     ) -> Message:
-        """Store a message of `text` and `files` (path, name). Nothing is stored if any is bad.
+        """Store a message of `text` and `files` (path, name). Nothing is stored if any is bad, or
+        once `stop` is set.
 
-        Raises PromptError (empty, too long), MediaError, RequestError (an answer is under way).
+        Raises PromptError (empty, too long), MediaError, RequestError (an answer is under way),
+        CapacityError (too many files wait to be read), TurnStoppedError.
         """
         self._check(conversation, text, len(files))
-        parts: list[Part] = [self._media.add(path, name) for path, name in files]
+        intake = self._media.intake(stop)
+        parts: list[Part] = [self._media.add(path, name, intake) for path, name in files]
         if text.strip():
             parts.append(TextPart(text.strip()))
         message = Message("user", tuple(parts))
@@ -133,7 +139,7 @@ class Chats:
         media = tuple(part for part in old.parts if not isinstance(part, TextPart))
         if not text.strip() and not media:
             raise PromptError("The edited message is empty. Type something, or undo the turn.")
-        self._check_length(text)
+        self._media.limits.check_text(text)
         words = (TextPart(text.strip()),) if text.strip() else ()
         edited = replace(old, parts=(*media, *words), damage=None)
         self.store.replace(owner, conversation, edited)
@@ -225,16 +231,9 @@ class Chats:
         self._check_idle(conversation)
         if not text.strip() and not files:
             raise PromptError("The message is empty. Type something, or add a picture or voice.")
-        if files > MAX_FILES:
-            raise PromptError(f"{files} files are too many for one message; send {MAX_FILES}.")
-        self._check_length(text)
-
-    def _check_length(self, text: str) -> None:
-        if len(text) > MAX_CHARACTERS:
-            raise PromptError(
-                f"This message is {len(text):,} characters long and at most {MAX_CHARACTERS:,} "
-                "can be sent. Shorten it, or send it in parts."
-            )
+        limits = self._media.limits
+        limits.check_files(files, files)
+        limits.check_text(text)
 
     def is_busy(self, conversation: str) -> bool:
         return conversation in self._busy

@@ -4,6 +4,7 @@ MultimodalError
 ├── RequestError            the person sent something that cannot be used (HTTP 400)
 │   ├── MediaError          a picture or a recording that cannot be read, or is out of bounds
 │   ├── PromptError         an empty or an over-long message
+│   ├── TooLargeError       a body or a file in it that is too large (HTTP 413)
 │   └── UnknownModelError   a model name that no card carries (HTTP 404)
 ├── ConfigurationError      a card, a profile or a setting is wrong (exit status 2)
 │   ├── CardError
@@ -34,6 +35,10 @@ class MediaError(RequestError):
 
 class PromptError(RequestError):
     """A message is empty, or longer than the model reads."""
+
+
+class TooLargeError(RequestError):
+    """A body, or a file in it, is larger than what is taken (HTTP 413)."""
 
 
 class UnknownModelError(RequestError):

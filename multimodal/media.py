@@ -1,7 +1,7 @@
 """Untrusted pictures and recordings in, bounded and normalised files out.
 
 What a file is, its content says, never its name. A picture loses all metadata (place and camera
-too), is turned upright and made at most `MediaLimits.stored_side` pixels wide and high. A recording
+too), is turned upright and made at most `Limits.stored_side` pixels wide and high. A recording
 becomes mono FLAC at 16 kHz. Files are named by the SHA-256 of what is stored, so the same
 picture is kept once. Whatever cannot be used raises MediaError: one sentence, with the way out.
 """
@@ -9,10 +9,11 @@ picture is kept once. Whatever cannot be used raises MediaError: one sentence, w
 from __future__ import annotations
 
 import io
+import threading
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -21,55 +22,73 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from multimodal import sound
-from multimodal.errors import MediaError, StoreError
+from multimodal.decode_queue import DecodeQueue
+from multimodal.errors import MediaError, MultimodalError, StoreError
+from multimodal.limits import DecodeQuota, Limits
+from multimodal.loudness import amplify_quiet_speech
 from multimodal.media_files import MediaFiles, MediaOwner
 from multimodal.messages import AudioPart, ImagePart
+from multimodal.pixels import eight_bit_colour, flattened
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 PICTURE_SIGNS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
 BMP_HEADERS = tuple(size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124))
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
 OTHERS = {b"%PDF": "a PDF", b"PK\3\4": "an archive", b"\x7fELF": "software", b"MZ": "software"}
+SIGN_BYTES = 64
+ORIENTATION = 0x0112
 MAX_NAME = 60
 
 
-@dataclass(frozen=True, slots=True)
-class MediaLimits:
-    """What is accepted; sides in pixels, times in seconds."""
+Source = Path | bytes | Callable[[], bytes]
+"""A file, its bytes, or what reads them; read only when it is the file's turn to be decoded."""
 
-    file_bytes: int = 50_000_000
-    min_side: int = 16
-    pixels: int = 50_000_000
-    aspect: int = 50
-    stored_side: int = 2048
-    min_audio_s: float = 0.1
-    max_audio_s: float = 1800.0
+
+@dataclass(frozen=True)
+class Intake:
+    """One request's pictures and recordings on their way in: what may still be decoded of them, and
+    whether anybody still waits for it."""
+
+    quota: DecodeQuota
+    stop: threading.Event = field(default_factory=threading.Event)
 
 
 class MediaFolder:
     """A folder of normalised media; every method is thread-safe."""
 
     def __init__(
-        self, root: Path, limits: MediaLimits | None = None, owner: MediaOwner | None = None
+        self, root: Path, limits: Limits | None = None, owner: MediaOwner | None = None
     ) -> None:
         self._root = root
         self._files = MediaFiles(root, owner)
-        self.limits = limits or MediaLimits()
+        self.limits = limits or Limits()
+        self._pictures, self._recordings = DecodeQueue("pictures"), DecodeQueue("recordings")
 
-    def add(self, source: Path | bytes, name: str) -> ImagePart | AudioPart:
-        """Normalise and keep a picture or a recording, whichever it is."""
-        data, name = self._read(source, name), safe_name(name)
-        return self._image(data, name) if _is_picture(data) else self._audio(data, name)
+    def intake(self, stop: threading.Event | None = None) -> Intake:
+        """For the files of one request; setting `stop` ends the work on them."""
+        return Intake(DecodeQuota(self.limits), stop or threading.Event())
 
-    def add_image(self, source: Path | bytes, name: str) -> ImagePart:
-        data, name = self._read(source, name), safe_name(name)
-        _refuse_other_kinds(data, name)
-        if not _is_picture(data):
-            raise MediaError(f"“{name}” is not a picture this program reads. Use JPEG or PNG.")
-        return self._image(data, name)
+    def add(self, source: Source, name: str, intake: Intake | None = None) -> ImagePart | AudioPart:
+        """Normalise and keep a picture or a recording, whichever it is.
 
-    def add_audio(self, source: Path | bytes, name: str) -> AudioPart:
-        return self._audio(self._read(source, name), safe_name(name))
+        Raises MediaError for what cannot be used, CapacityError where too many wait, and
+        TurnStoppedError once the intake is stopped.
+        """
+        if is_picture(self._beginning(source, name)):
+            return self.add_image(source, name, intake)
+        return self.add_audio(source, name, intake)
+
+    def add_image(self, source: Source, name: str, intake: Intake | None = None) -> ImagePart:
+        intake = intake or self.intake()
+        return self._pictures.run(
+            lambda: self._image(self._read(source, name), safe_name(name), intake), intake.stop
+        )
+
+    def add_audio(self, source: Source, name: str, intake: Intake | None = None) -> AudioPart:
+        intake = intake or self.intake()
+        return self._recordings.run(
+            lambda: self._audio(self._read(source, name), safe_name(name), intake), intake.stop
+        )
 
     def add_made(self, png: bytes, description: str, facts: Mapping[str, str]) -> ImagePart:
         """Keep a picture that a model of ours made, as PNG with `facts` in its text metadata."""
@@ -95,18 +114,16 @@ class MediaFolder:
         return path
 
     def image(self, part: ImagePart) -> Image.Image:
-        """The picture in RGB, what was transparent on white."""
+        """The picture in RGB, what was transparent on a ground that it stands out from."""
         with _picture_errors(part.name), Image.open(self.path(part), formats=FORMATS) as stored:
             stored.load()
-            if stored.mode == "RGB":
-                return stored.copy()
-            layer = stored.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
+            return stored.copy() if stored.mode == "RGB" else flattened(stored)
 
     def waveform(self, part: AudioPart) -> NDArray[np.float32]:
-        """The recording, float32 in [-1, 1], mono, 16 kHz, shape (samples,)."""
-        return sound.decode(self.path(part).read_bytes(), part.name, self.limits.max_audio_s)
+        """The recording as it is to be heard, float32 in [-1, 1], mono, 16 kHz, shape (samples,);
+        quiet speech is amplified."""
+        heard = sound.decode(self.path(part).read_bytes(), part.name, self.limits)
+        return amplify_quiet_speech(heard)
 
     def adopt(self) -> None:
         """Find what the owner once added, wherever in the folder it lies; see `MediaFiles`."""
@@ -118,37 +135,46 @@ class MediaFolder:
         with self._saving_errors():
             return self._files.sweep(older_than_s)
 
-    def _read(self, source: Path | bytes, name: str) -> bytes:
+    def _beginning(self, source: Source, name: str) -> bytes:
+        if isinstance(source, bytes):
+            return source[:SIGN_BYTES]
+        if not isinstance(source, Path):
+            return source()[:SIGN_BYTES]
+        with _reading(name), source.open("rb") as file:
+            return file.read(SIGN_BYTES)
+
+    def _read(self, source: Source, name: str) -> bytes:
         """The bytes of `source`, if it is not empty and not too large."""
         name, limit, size = safe_name(name), self.limits.file_bytes, 0
-        try:
-            if isinstance(source, Path):
+        if isinstance(source, Path):
+            with _reading(name):
                 size = source.stat().st_size
                 with source.open("rb") as file:  # it may grow while it is read, or have no end
                     source = file.read(limit + 1)
-        except OSError as error:
-            raise MediaError(
-                f"“{name}” cannot be read ({error.strerror}). Send it again."
-            ) from error
-        if (size := max(size, len(source))) > limit:
+        data = source if isinstance(source, bytes) else source()
+        if (size := max(size, len(data))) > limit:
             most = f"at most {limit / 1e6:.0f} MB can be sent"
             raise MediaError(f"“{name}” has {size / 1e6:.0f} MB and {most}. Make it smaller.")
-        if not source:
+        if not data:
             raise MediaError(f"“{name}” is empty. Send the original again.")
-        return source
+        return data
 
-    def _image(self, data: bytes, name: str) -> ImagePart:
+    def _image(self, data: bytes, name: str, intake: Intake) -> ImagePart:
+        _refuse_other_kinds(data, name)
+        if not is_picture(data):
+            raise MediaError(f"“{name}” is not a picture this program reads. Use JPEG or PNG.")
+        side = self.limits.stored_side
         with _picture_errors(name), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             self._check_size(opened.size, name)
-            opened.draft(None, (self.limits.stored_side,) * 2)  # a huge JPEG is decoded smaller
+            intake.quota.take_pixels(opened.width * opened.height)
+            opened.draft(None, (side, side))  # a huge JPEG is decoded smaller
             opened.load()
-            upright: Image.Image = opened
+            picture = eight_bit_colour(opened, side, intake.stop)
+            picture.thumbnail((side, side), Image.Resampling.LANCZOS)
             with suppress(Exception):  # broken metadata; the picture itself is whole
-                upright = ImageOps.exif_transpose(opened)
-            upright = _eight_bit(upright)
-            picture = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+                picture.getexif()[ORIENTATION] = opened.getexif().get(ORIENTATION, 1)
+                picture = ImageOps.exif_transpose(picture)
         picture.info.clear()  # Pillow would write a colour profile into the new file
-        picture.thumbnail((self.limits.stored_side,) * 2, Image.Resampling.LANCZOS)
         lossless = picture.mode == "RGBA" or opened.format in {"PNG", "GIF", "BMP"}
         media_type, buffer = "image/png" if lossless else "image/webp", io.BytesIO()
         picture.save(buffer, "PNG" if lossless else "WEBP", quality=92, method=2)
@@ -168,9 +194,9 @@ class MediaFolder:
             least = f"at least {limits.min_side} on each side are needed to see anything"
             raise MediaError(f"“{name}” is only {shown}; {least}. Send a larger one.")
 
-    def _audio(self, data: bytes, name: str) -> AudioPart:
+    def _audio(self, data: bytes, name: str, intake: Intake) -> AudioPart:
         _refuse_other_kinds(data, name)
-        waveform = sound.decode(data, name, self.limits.max_audio_s)
+        waveform = sound.decode(data, name, self.limits, intake.quota, intake.stop)
         seconds = len(waveform) / sound.SAMPLE_RATE
         if seconds < self.limits.min_audio_s:
             raise MediaError(f"“{name}” holds {seconds:.2f} seconds of sound. Record it again.")
@@ -203,7 +229,8 @@ def safe_name(name: str) -> str:
     return shown if len(shown) <= MAX_NAME else f"{shown[: MAX_NAME - 9]}…{shown[-8:]}"
 
 
-def _is_picture(data: bytes) -> bool:
+def is_picture(data: bytes) -> bool:
+    """Whether `data` begins as a picture that is read here."""
     bitmap = data.startswith(b"BM") and data[14:18] in BMP_HEADERS
     webp = data.startswith(b"RIFF") and data[8:12] == b"WEBP"
     return bitmap or webp or data.startswith(PICTURE_SIGNS)
@@ -219,20 +246,19 @@ def _refuse_other_kinds(data: bytes, name: str) -> None:
             raise MediaError(f"“{name}” {fault}. Send a JPEG or an MP3.")
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """A picture of 16 or 32 bits a pixel stretched to 8; `convert` alone would clip it to white."""
-    if image.mode[0] not in "IF":
-        return image
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    return Image.fromarray(((values - low) * (255 / ((high - low) or 1))).astype(np.uint8))
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MediaError(f"“{name}” cannot be read ({error.strerror}). Send it again.") from error
 
 
 @contextmanager
 def _picture_errors(name: str) -> Iterator[None]:
     try:
         yield
-    except MediaError:
+    except MultimodalError:
         raise
     except Exception as error:  # whatever a decoder makes of hostile bytes
         fault = "is damaged. Send the original again."

@@ -1,21 +1,26 @@
 """Recordings of any container and codec that FFmpeg reads, to 16 kHz mono and back to FLAC or WAV.
 
-The bytes are a stranger's: no protocol and no playlist is followed, and decoding stops at a length,
-whatever the header says.
+The bytes are a stranger's: no protocol and no playlist is followed, and decoding stops at a length
+and at a number of samples, whatever the header says. It is resampled as it is decoded, so that only
+the result is held in memory.
 """
 
 from __future__ import annotations
 
 import io
+import threading
 import wave
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal.errors import MediaError
+from multimodal.decode_queue import stopped
+from multimodal.errors import MediaError, MultimodalError
+from multimodal.limits import DecodeQuota, Limits
 
 SAMPLE_RATE = 16_000
 # Containers that hold sound themselves: a playlist could name other files, or addresses to fetch.
@@ -23,52 +28,142 @@ DEMUXING = {
     "format_whitelist": "wav,w64,mp3,flac,ogg,matroska,webm,mov,mp4,m4a,aac,aiff,amr,asf,caf,au",
     "protocol_whitelist": "none",
 }
+LEAST_OF_LOUDER = 0.2
+"""Of the louder channel's energy, what must be left of two channels that are added. Half the sum of
+a channel and silence keeps a quarter."""
 
 
-def decode(data: bytes, name: str, max_s: float) -> NDArray[np.float32]:
-    """The recording, float32 in [-1, 1], mono, 16 kHz, shape (samples,). Raises MediaError."""
+def decode(
+    data: bytes,
+    name: str,
+    limits: Limits,
+    quota: DecodeQuota | None = None,
+    stop: threading.Event | None = None,
+) -> NDArray[np.float32]:
+    """The recording, float32 in [-1, 1], mono, 16 kHz, shape (samples,).
+
+    Raises MediaError for what cannot be heard or is out of bounds, TurnStoppedError once `stop` is
+    set.
+    """
+    work = _Decoding(name, limits, quota or DecodeQuota(limits), stop or threading.Event())
     try:
-        with av.open(io.BytesIO(data), mode="r", options=DEMUXING) as container:
+        with _opened(data) as container:
             if not container.streams.audio:
                 raise MediaError(f"“{name}” has no sound. Send a recording with speech.")
-            pieces = list(_pieces(container, name, max_s))
-    except MediaError:
+            claimed_s = (container.duration or 0) / av.time_base
+            track = container.streams.audio[0]
+            if work.is_too_much(claimed_s, track):
+                with _opened(data) as again:
+                    work.check_packets(again, claimed_s)
+            waveform = work.decoded(container, claimed_s)
+    except MultimodalError:
         raise
     except Exception as error:  # whatever a decoder makes of hostile bytes
         raise MediaError(
             f"“{name}” is not a picture or a recording this program can read, or it is "
             "damaged. Pictures: JPEG, PNG, WebP. Sound: WAV, MP3, M4A, OGG, FLAC."
         ) from error
-    if not pieces:
+    if not len(waveform):
         raise MediaError(f"“{name}” holds 0 seconds of sound. Record it again.")
-    return np.concatenate(pieces)
+    return waveform
 
 
-def _pieces(
-    container: av.container.InputContainer, name: str, max_s: float
-) -> Iterator[NDArray[np.float32]]:
-    """Decoded pieces, stopped once they pass the limit, whatever the header says."""
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-    samples = 0
-    for frame in chain(_frames(container), (None,)):
-        for part in resampler.resample(frame):
-            samples += part.samples
-            if samples > max_s * SAMPLE_RATE:
-                claimed_s = (container.duration or 0) / av.time_base
-                length = _clock(max(claimed_s, samples / SAMPLE_RATE))
-                most = f"at most {_clock(max_s)} can be heard at once"
-                raise MediaError(f"“{name}” is {length} or longer; {most}. Cut it into parts.")
-            yield part.to_ndarray()[0].copy()
+def _opened(data: bytes) -> av.container.InputContainer:
+    return av.open(io.BytesIO(data), mode="r", options=DEMUXING)
+
+
+@dataclass
+class _Decoding:
+    """One recording on its way from any rate and number of channels to mono at 16 kHz."""
+
+    name: str
+    limits: Limits
+    quota: DecodeQuota
+    stop: threading.Event
+
+    def is_too_much(self, seconds: float, track: av.AudioStream) -> bool:
+        samples = seconds * track.rate * track.channels
+        return seconds > self.limits.max_audio_s or samples > self.limits.audio_samples
+
+    def check_packets(self, container: av.container.InputContainer, claimed_s: float) -> None:
+        """Raise MediaError where what is stored is as long as the header says, without decoding."""
+        track, seconds = container.streams.audio[0], 0.0
+        for packet in container.demux(track):
+            seconds += float((packet.duration or 0) * packet.time_base)
+            self._check(seconds, claimed_s, track.rate, track.channels)
+
+    def decoded(
+        self, container: av.container.InputContainer, claimed_s: float
+    ) -> NDArray[np.float32]:
+        """The mono sound; what is longer than the limits stops it, whatever the header says."""
+        resampler: av.AudioResampler | None = None
+        channels, stored, heard = 1, 0, 0
+        # Only what is written to takes memory.
+        most = int(self.limits.max_audio_s * SAMPLE_RATE)
+        sides = np.empty((2, most), np.float32)
+        for frame in chain(_frames(container), (None,)):
+            if self.stop.is_set():
+                raise stopped()
+            if frame is not None:
+                count, rate = frame.layout.nb_channels, frame.sample_rate
+                if resampler is None:
+                    channels = min(2, count)
+                    layout = "mono" if channels == 1 else "stereo"
+                    resampler = av.AudioResampler(format="fltp", layout=layout, rate=SAMPLE_RATE)
+                stored += frame.samples * count
+                self.quota.take_samples(frame.samples * count)
+                self._check(stored / count / rate, claimed_s, rate, count)
+            for part in resampler.resample(frame) if resampler else ():
+                if heard + part.samples > most:
+                    raise self._too_long(max(claimed_s, (heard + part.samples) / SAMPLE_RATE))
+                sides[:channels, heard : heard + part.samples] = part.to_ndarray()
+                heard += part.samples
+        return _mixed(sides[:channels, :heard])
+
+    def _check(self, seconds: float, claimed_s: float, rate: int, channels: int) -> None:
+        if seconds > self.limits.max_audio_s:
+            raise self._too_long(max(seconds, claimed_s))
+        if seconds * rate * channels > self.limits.audio_samples:
+            most = _clock(self.limits.audio_samples / rate / channels)
+            raise MediaError(
+                f"“{self.name}” has {channels} channels of {rate:,} samples a second; at most "
+                f"{most} of such sound can be heard at once. Save it as mono at 16 kHz, or cut it "
+                "into parts."
+            )
+
+    def _too_long(self, seconds: float) -> MediaError:
+        most = f"at most {_clock(self.limits.max_audio_s)} can be heard at once"
+        length = _clock(seconds)
+        return MediaError(f"“{self.name}” is {length} or longer; {most}. Cut it into parts.")
+
+
+def _mixed(sides: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One or two channels, shape (channels, samples), to one, shape (samples,), in place.
+
+    Channels that would cancel each other, as where one of them is inverted, are subtracted.
+    """
+    left: NDArray[np.float32] = sides[0]
+    if len(sides) == 1:
+        return left
+    right = sides[1]
+    own = [float(np.dot(side, side)) for side in sides]
+    shared = float(np.dot(left, right))
+    together = (sum(own) + 2 * shared) / 4
+    if together < LEAST_OF_LOUDER * max(own):
+        left -= right
+    else:
+        left += right
+    left /= 2
+    return left
 
 
 def flac(waveform: NDArray[np.float32]) -> bytes:
     """A recording of that rate, as FLAC with 16 bits a sample."""
     buffer = io.BytesIO()
-    pcm = _pcm(waveform).reshape(1, -1)
     with av.open(buffer, mode="w", format="flac") as container:
         stream = container.add_stream("flac", rate=SAMPLE_RATE, layout="mono")
-        for start in range(0, pcm.shape[1], SAMPLE_RATE):
-            block = np.ascontiguousarray(pcm[:, start : start + SAMPLE_RATE])
+        for start in range(0, len(waveform), SAMPLE_RATE):
+            block = _pcm(waveform[start : start + SAMPLE_RATE]).reshape(1, -1)
             frame = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")
             frame.sample_rate, frame.pts = SAMPLE_RATE, start
             container.mux(stream.encode(frame))

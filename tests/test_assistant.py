@@ -225,7 +225,7 @@ def test_a_bad_file_among_good_ones_stores_nothing(
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"), [("  ", "is empty"), ("x" * 100_001, "100,001 characters long")]
+    ("text", "sentence"), [("  ", "is empty"), ("x" * 400_001, "400,001 characters long")]
 )
 def test_messages_out_of_bounds_are_refused(world: World, text: str, sentence: str) -> None:
     with pytest.raises(PromptError, match=sentence):

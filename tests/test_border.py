@@ -6,8 +6,6 @@ import json
 import re
 import secrets
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +18,7 @@ from typing import Any, ClassVar
 import httpx2 as httpx
 import pytest
 from browser import Person
-from conftest import ROOT, WEIGHTS, Server, running_app
+from conftest import WEIGHTS, Server, running_app
 from fakes import FakeSource, program
 from playwright.sync_api import Browser
 
@@ -270,16 +268,6 @@ def test_an_address_that_was_allowed_is_answered_to(all_weights: Path, tmp_path:
         assert "; secure" in over_tls.headers["set-cookie"].lower()
 
 
-def test_an_address_that_is_none_is_refused_at_the_start(tmp_path: Path) -> None:
-    for wrong in ("chat.example", "https://chat.example/path", "ftp://chat.example"):
-        command = [sys.executable, "app.py", "--data", str(tmp_path), "--allow-origin", wrong]
-        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-        assert ended.returncode == 2
-        assert ended.stderr == (
-            f"multimodal: --allow-origin: {wrong} is no origin such as https://chat.example.\n"
-        )
-
-
 # ------------------------------------------------------------ what browsers may do with replies
 
 
@@ -496,31 +484,6 @@ def try_bearer(client: httpx.Client, password: str) -> httpx.Response:
 
 def try_basic(client: httpx.Client, password: str) -> httpx.Response:
     return client.get("/v1/models", auth=("ann", password))
-
-
-def test_a_person_logs_in_on_the_page(browser: Browser, closed: Server) -> None:
-    context = browser.new_context(locale="en-US")
-    page = context.new_page()
-    refused: list[str] = []
-    page.on("console", lambda message: refused.append(message.text))
-    page.goto(closed.url)
-    page.get_by_label("username").fill("bob")
-    page.get_by_label("password").fill("wrong")
-    page.get_by_role("button", name="Login").click()
-    page.get_by_text("Incorrect Credentials").wait_for()
-    assert "wait half a minute" in page.inner_text("body")
-    page.get_by_label("username").fill("bob")
-    page.get_by_label("password").fill("right too")
-    page.get_by_role("button", name="Login").click()
-    page.wait_for_selector("#gauge .gauge")
-    cookies = context.cookies()
-    assert {cookie["sameSite"] for cookie in cookies} == {"Strict"}
-    assert all(cookie["httpOnly"] for cookie in cookies)
-    assert page.evaluate("document.cookie") == ""
-    assert not [told for told in refused if "Content Security Policy" in told]
-    page.goto(f"{closed.url}/logout")
-    page.get_by_label("username").wait_for()
-    context.close()
 
 
 def test_a_broken_login_form_is_refused_in_a_sentence(closed: Server) -> None:

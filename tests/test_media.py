@@ -7,6 +7,7 @@ import io
 import os
 import struct
 import sys
+import threading
 import wave
 import zlib
 from pathlib import Path
@@ -18,10 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from multimodal.errors import MediaError, StoreError
-from multimodal.media import MediaFolder, MediaLimits, safe_name
+from multimodal.errors import MediaError, StoreError, TurnStoppedError
+from multimodal.limits import Limits
+from multimodal.media import MediaFolder, safe_name
 from multimodal.messages import AudioPart, ImagePart
 
 
@@ -122,17 +124,199 @@ def test_broken_metadata_does_not_cost_the_picture(media: MediaFolder) -> None:
 @pytest.mark.parametrize("kind", [np.uint16, np.float32])
 def test_pictures_of_more_than_8_bits_keep_their_shades(media: MediaFolder, kind: type) -> None:
     buffer = io.BytesIO()
-    ramp: NDArray[Any] = np.linspace(0, 60_000, 64 * 64).reshape(64, 64).astype(kind)
+    ramp: NDArray[Any] = np.linspace(0, 65_535, 64 * 64).reshape(64, 64).astype(kind)
     Image.fromarray(ramp).save(buffer, "TIFF")
     shades = np.asarray(media.image(media.add_image(buffer.getvalue(), "x-ray.tif")))
     assert shades.mean() == pytest.approx(127, abs=3)
 
 
-def test_what_is_transparent_becomes_white(media: MediaFolder) -> None:
+def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGBA", (32, 32), (255, 0, 0, 0)).save(buffer, "PNG")
-    part = media.add_image(buffer.getvalue(), "a.png")
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def tiff(values: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "TIFF")
+    return buffer.getvalue()
+
+
+def letters(ink: tuple[int, ...], mode: str = "RGBA", size: int = 60) -> Image.Image:
+    """A word in `ink` on a ground that is wholly transparent, whatever its colour."""
+    page = Image.new("RGBA", (400, 120), (255, 255, 255, 0))
+    ImageDraw.Draw(page).text((20, 20), "NINE", (*ink, 255), ImageFont.load_default(size))
+    return page.convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("ink", "ground"),
+    [
+        ((0, 0, 0), 255),
+        ((30, 60, 160), 255),
+        ((200, 0, 0), 255),
+        ((255, 255, 255), 0),
+        ((255, 240, 60), 0),
+        ((120, 230, 255), 0),
+    ],
+    ids=["black", "blue", "red", "white", "yellow", "cyan"],
+)
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
+def test_transparent_pictures_stand_on_a_ground_their_letters_stand_out_from(
+    media: MediaFolder, ink: tuple[int, ...], ground: int, mode: str
+) -> None:
+    image = letters(ink).convert("LA" if mode == "LA" else "RGBA")
+    if mode == "PA":
+        image = image.quantize(16)
+    seen = media.image(media.add_image(png(image), "a.png"))
+    assert seen.getpixel((0, 0)) == (ground,) * 3
+    shades = np.asarray(seen.convert("L"), np.int16)
+    assert np.ptp(shades) > 100, "the letters can be told from the ground"
+
+
+def test_letters_of_both_kinds_stand_out_from_grey(media: MediaFolder) -> None:
+    image = letters((255, 255, 255))
+    ImageDraw.Draw(image).text((220, 20), "NINE", (0, 0, 0, 255), ImageFont.load_default(60))
+    seen = np.asarray(media.image(media.add_image(png(image), "a.png")).convert("L"), np.int16)
+    assert min(seen.max() - seen[0, 0], seen[0, 0] - seen.min()) > 100
+
+
+def test_where_nothing_is_drawn_the_ground_is_white(media: MediaFolder) -> None:
+    part = media.add_image(png(Image.new("RGBA", (32, 32), (255, 0, 0, 0))), "a.png")
     assert media.image(part).getpixel((0, 0)) == (255, 255, 255)
+    whole = media.add_image(png(Image.new("RGBA", (32, 32), (255, 255, 255, 255))), "a.png")
+    assert media.image(whole).getpixel((0, 0)) == (255, 255, 255)
+
+
+RAMP = np.linspace(0, 1, 64 * 64).reshape(64, 64)
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high"),
+    [
+        (np.full((64, 64), 65_535, np.uint16), 255, 255),
+        (np.full((64, 64), 0, np.uint16), 0, 0),
+        (np.full((64, 64), 32_768, np.uint16), 127, 128),
+        (np.full((64, 64), 1.0, np.float32), 255, 255),
+        (np.full((64, 64), 255.0, np.float32), 255, 255),
+        (np.full((64, 64), 65_535, np.int32), 255, 255),
+        ((65_535 - 200 * RAMP).astype(np.uint16), 254, 255),
+        ((65_535 - 3000 * RAMP).astype(np.uint16), 243, 255),
+        ((200 * RAMP).astype(np.uint16), 0, 200),
+        ((4095 * RAMP).astype(np.uint16), 0, 255),
+        ((20_000 + 30_000 * RAMP).astype(np.uint16), 77, 195),
+        ((30_000 + 1000 * RAMP).astype(np.uint16), 0, 255),
+        ((0.25 + 0.5 * RAMP).astype(np.float32), 63, 192),
+        ((-1 + 2 * RAMP).astype(np.float32), 0, 255),
+        (np.where(RAMP > 0.5, np.inf, np.nan).astype(np.float32), 0, 255),
+    ],
+    ids=[
+        "white",
+        "black",
+        "grey",
+        "white of shares",
+        "white of bytes",
+        "white of 32 bits",
+        "white paper",
+        "a pale print",
+        "8 bits in 16",
+        "12 bits in 16",
+        "mid-tones",
+        "warmth",
+        "shares",
+        "signed",
+        "no number",
+    ],
+)
+def test_white_stays_white_and_only_a_low_range_is_stretched(
+    media: MediaFolder, values: NDArray[Any], low: int, high: int
+) -> None:
+    seen = np.asarray(media.image(media.add_image(tiff(values), "a.tif")), np.int16)
+    assert seen.min() == pytest.approx(low, abs=3)
+    assert seen.max() == pytest.approx(high, abs=3)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16"])
+def test_pictures_far_larger_than_what_is_kept_look_the_same(media: MediaFolder, mode: str) -> None:
+    """They are made smaller strip by strip; no seam may show."""
+    ramp = np.linspace(0, 255, 6500).astype(np.uint8)[None].repeat(400, 0)
+    if mode == "I;16":
+        image = Image.fromarray(ramp.astype(np.uint16) * 257)
+    else:
+        image = Image.fromarray(ramp).convert("RGB" if mode in {"P", "CMYK"} else "L").convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, "TIFF")
+    seen = np.asarray(media.image(media.add_image(buffer.getvalue(), "a.tif")).convert("L"))
+    assert seen.shape == (126, 2048)
+    expected = np.linspace(0, 255, 2048)[None].repeat(126, 0)
+    assert np.abs(seen.astype(float).mean(0) - expected[0]).mean() < (40 if mode == "1" else 4)
+
+
+def test_an_abandoned_picture_is_decoded_no_further(media: MediaFolder) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(TurnStoppedError):
+        media.add(picture(), "a.jpg", media.intake(stop))
+    with pytest.raises(TurnStoppedError):
+        media.add(sound(5), "a.wav", media.intake(stop))
+    assert isinstance(media.add(picture(), "a.jpg"), ImagePart)
+
+
+def test_the_pictures_of_one_request_are_bounded_together(tmp_path: Path) -> None:
+    media = MediaFolder(tmp_path, Limits(pixels_in_all=64 * 48 * 2))
+    intake = media.intake()
+    for _ in range(2):
+        media.add(picture(), "a.jpg", intake)
+    with pytest.raises(MediaError, match="pixels together"):
+        media.add(picture(), "a.jpg", intake)
+    media.add(picture(), "a.jpg", media.intake())
+
+
+def test_sound_is_bounded_by_its_samples_whatever_the_header_says(tmp_path: Path) -> None:
+    data = bytearray(encoded("flac", 4))
+    limits = Limits(audio_samples=3 * 16_000)
+    with pytest.raises(MediaError, match="1 channels of 16,000 samples a second; at most 0:00:03"):
+        MediaFolder(tmp_path, limits).add(bytes(data), "a.flac")
+    data[21] &= 0xF0
+    data[22:26] = struct.pack(">I", 16_000)  # it claims one second
+    with pytest.raises(MediaError, match="at most 0:00:03"):
+        MediaFolder(tmp_path, limits).add(bytes(data), "a.flac")
+
+
+def stereo(left: NDArray[Any], right: NDArray[Any], rate: int = 16_000) -> bytes:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        both = np.stack([left, right], 1) * 32767
+        file.writeframes(both.astype(np.int16).tobytes())
+    return buffer.getvalue()
+
+
+TONE = 0.3 * np.sin(np.arange(32_000) * (440 * 2 * np.pi / 16_000))
+OTHER = 0.3 * np.sin(np.arange(32_000) * (700 * 2 * np.pi / 16_000))
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "level"),
+    [
+        (TONE, TONE, 0.3),
+        (TONE, -TONE, 0.3),
+        (TONE, -0.8 * TONE, 0.27),
+        (TONE, np.roll(-TONE, 1), 0.3),
+        (TONE, 0 * TONE, 0.15),
+        (0 * TONE, TONE, 0.15),
+        (TONE, OTHER, 0.21),
+    ],
+    ids=["same", "inverted", "almost", "late", "left", "right", "two"],
+)
+def test_the_sides_of_a_recording_do_not_cancel_each_other(
+    media: MediaFolder, left: NDArray[Any], right: NDArray[Any], level: float
+) -> None:
+    part = media.add_audio(stereo(left, right), "a.wav")
+    heard = media.waveform(part)
+    assert np.sqrt(np.mean(np.square(heard))) == pytest.approx(level / np.sqrt(2), rel=0.1)
 
 
 def test_a_large_picture_is_scaled_down(media: MediaFolder) -> None:
@@ -193,7 +377,7 @@ def test_what_cannot_be_used_is_refused_by_name_with_a_way_out(
 def test_a_length_in_the_header_is_not_believed(tmp_path: Path) -> None:
     """A WAV whose header says one second, with far more sound behind it."""
     data = bytearray(sound(20))
-    short = MediaFolder(tmp_path, MediaLimits(max_audio_s=5))
+    short = MediaFolder(tmp_path, Limits(max_audio_s=5))
     with pytest.raises(MediaError, match="or longer"):
         short.add(bytes(data), "long.wav")
     stream = MediaFolder(tmp_path)

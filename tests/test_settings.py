@@ -18,7 +18,7 @@ from multimodal.settings import Settings, page_secret, read_settings
 SHOW = (
     "from multimodal.settings import read_settings\n"
     "s = read_settings(port={port})\n"
-    "print(s.port, s.budget, s.offline, s.profile, *s.allow_origin)"
+    "print(s.port, s.budget, s.offline, s.profile)"
 )
 
 
@@ -41,11 +41,6 @@ def test_an_option_wins_over_the_environment_and_that_over_the_default() -> None
     environment = {"MULTIMODAL_PORT": "80", "MULTIMODAL_BUDGET": "12GB", "MULTIMODAL_OFFLINE": "1"}
     assert started(**environment) == "80 12000000000 True auto"
     assert started(port=90, **environment).startswith("90 ")
-
-
-def test_several_origins_are_separated_by_spaces() -> None:
-    told = started(MULTIMODAL_ALLOW_ORIGIN="https://chat.example http://nas:80")
-    assert told == "7860 None False auto https://chat.example http://nas:80"
 
 
 def test_an_empty_variable_counts_as_unset() -> None:

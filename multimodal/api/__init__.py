@@ -25,9 +25,13 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 def routes(program: Program) -> list[BaseRoute]:
     """All routes, for Gradio's `launch(app_kwargs={"routes": ...})`. They ask nobody who they are:
     whatever serves them stands behind `web.border`."""
+    limits = program.media.limits
+    with_files = {chat.completions, speech.transcriptions, speech.translations}
 
     def route(path: str, endpoint: Endpoint, *methods: str) -> Route:
-        return Route(path, guarded(partial(_call, endpoint, program)), methods=list(methods))
+        most = limits.body_bytes if endpoint in with_files else limits.words_body_bytes
+        handler = guarded(partial(_call, endpoint, program), most)
+        return Route(path, handler, methods=list(methods))
 
     return [
         Route("/health", partial(_call, health, program), methods=["GET"]),

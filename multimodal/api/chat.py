@@ -17,7 +17,8 @@ from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from multimodal.api.drive import events, in_thread
+from multimodal.api.bodies import parsed
+from multimodal.api.drive import events, while_connected
 from multimodal.api.guard import described
 from multimodal.api.images import encoded
 from multimodal.api.schemas import ChatRequest
@@ -32,27 +33,35 @@ from multimodal.events import (
     TextDelta,
     Transcript,
 )
-from multimodal.messages import Outcome, Route, new_id
+from multimodal.messages import Conversation, Outcome, Route, new_id
 
 _outcome = TypeAdapter(Outcome)
 
 
 async def completions(request: Request, program: Program) -> Response:
-    body = await request.body()
-    asked = await in_thread(lambda: ChatRequest.model_validate_json(body))
-    if asked.model != AUTO:
-        program.card(asked.model)  # refused before anything is read
-    conversation = await in_thread(lambda: asked.conversation(program.media))
+    conversation, is_streamed, has_usage = await _read(request, program)
     reply = _Reply(conversation.controls.model, program)
     stream = events(lambda stop: program.assistant.reply(conversation, stop), request)
-    if asked.stream:
+    if is_streamed:
         first = await anext(stream, None)  # an error before the first event keeps its status
-        lines = _lines(reply, first, stream, asked.stream_options.include_usage)
+        lines = _lines(reply, first, stream, has_usage)
         return StreamingResponse(lines, media_type="text/event-stream")
     async with aclosing(stream) as happening:
         async for event in happening:
             reply.saw(event)
     return JSONResponse(reply.whole())
+
+
+async def _read(request: Request, program: Program) -> tuple[Conversation, bool, bool]:
+    """What is said, whether the answer is streamed, and whether its stream ends with its usage;
+    nothing else of the body, which may be large, is kept while the answer is written."""
+    async with parsed(request, ChatRequest, program.media.limits) as asked:
+        if asked.model != AUTO:
+            program.card(asked.model)  # refused before anything is decoded
+        conversation = await while_connected(
+            lambda stop: asked.conversation(program.media, stop), request
+        )
+        return conversation, asked.stream, asked.stream_options.include_usage
 
 
 class _Reply:

@@ -10,23 +10,44 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TypeVar
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from multimodal.events import Event
 
 WORKERS = 64
 """Streams at once; a further one waits for a thread. More than the engines serve at a time."""
 POLL_S = 0.25
+FILES = 64
+"""Requests at once whose files are decoded or wait for it; they hold no thread of others."""
 KEEP_ALIVE_S = 10.0
 
 T = TypeVar("T")
 Start = Callable[[threading.Event], Generator[Event, None, None]]
 pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="api")
+parsers = ThreadPoolExecutor(2, thread_name_prefix="parse")
+files = ThreadPoolExecutor(FILES, thread_name_prefix="files")
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """Run blocking `work` outside the event loop."""
-    return await asyncio.get_running_loop().run_in_executor(pool, work)
+    """Run short blocking `work` outside the event loop."""
+    return await asyncio.get_running_loop().run_in_executor(parsers, work)
+
+
+async def while_connected(work: Callable[[threading.Event], T], request: Request) -> T:
+    """Run `work(stop)`, which reads files, in a thread.
+
+    Once the client leaves, `stop` is set and ClientDisconnect is raised.
+    """
+    stop = threading.Event()
+    future = asyncio.get_running_loop().run_in_executor(files, work, stop)
+    try:
+        while not (await asyncio.wait({future}, timeout=POLL_S))[0]:
+            if await request.is_disconnected():
+                future.add_done_callback(lambda done: done.cancelled() or done.exception())
+                raise ClientDisconnect
+        return future.result()
+    finally:
+        stop.set()
 
 
 async def events(

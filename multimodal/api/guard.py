@@ -5,6 +5,7 @@ Who may call it was asked before (`web/border.py`).
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -19,25 +20,27 @@ from multimodal.errors import (
     CapacityError,
     MultimodalError,
     RequestError,
+    TooLargeError,
     UnknownModelError,
     WeightsError,
 )
 
 log = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 80_000_000
+IDLE_S = 60.0
+"""How long a client may send nothing in the middle of its body."""
 
 INVALID = "invalid_request_error"
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def guarded(handler: Handler) -> Handler:
-    """`handler` behind a size check; its errors become JSON."""
+def guarded(handler: Handler, body_bytes: int) -> Handler:
+    """`handler` behind a check of its body's size, `body_bytes` at most; its errors become JSON."""
 
     async def call(request: Request) -> Response:
         try:
-            return await handler(Request(request.scope, _limited(request.receive)))
+            return await handler(Request(request.scope, _limited(request.receive, body_bytes)))
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception as error:
@@ -51,7 +54,7 @@ def described(error: Exception) -> tuple[int, dict[str, Any]]:
     """Status and body of an error, as OpenAI's clients expect them; an unexpected one is logged."""
     match error:
         case MultimodalError():
-            return _status(error), _body(str(error), _kind(error))
+            return status_of(error), _body(str(error), _kind(error))
         case ValidationError():
             place, fault = _fault(error)
             return 400, _body(f"{place or 'The body'}: {fault}.", INVALID, place)
@@ -70,7 +73,8 @@ def _body(message: str, kind: str, param: str | None = None) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": param, "code": None}}
 
 
-def _status(error: MultimodalError) -> int:
+def status_of(error: MultimodalError) -> int:
+    """The HTTP status that an error of this program has."""
     if isinstance(error, UnknownModelError):
         return 404
     if isinstance(error, TooLargeError):
@@ -84,21 +88,22 @@ def _kind(error: MultimodalError) -> str:
     return INVALID if isinstance(error, RequestError) else "server_error"
 
 
-class TooLargeError(RequestError):
-    """The body passed the limit (HTTP 413)."""
-
-
-def _limited(receive: Receive) -> Receive:
-    """`receive` that raises TooLargeError once the body passes the limit, whatever its header."""
-    size = 0
+def _limited(receive: Receive, most_bytes: int) -> Receive:
+    """`receive` that raises TooLargeError once the body passes the limit, whatever its header, and
+    RequestError where it stands still."""
+    size, is_whole = 0, False
 
     async def limited() -> Message:
-        nonlocal size
-        message = await receive()
+        nonlocal size, is_whole
+        try:
+            message = await asyncio.wait_for(receive(), None if is_whole else IDLE_S)
+        except TimeoutError as error:
+            raise RequestError("The request stopped in the middle. Send it again.") from error
+        is_whole = not message.get("more_body", False)
         size += len(message.get("body", b""))
-        if size > MAX_BODY_BYTES:
+        if size > most_bytes:
             raise TooLargeError(
-                f"The request is larger than {MAX_BODY_BYTES // 1_000_000} MB. Send less at once."
+                f"The request is larger than {most_bytes / 1e6:g} MB. Send less at once."
             )
         return message
 

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from multimodal.api.bodies import parsed
 from multimodal.api.drive import events, in_thread
 from multimodal.api.schemas import ImagesRequest
 from multimodal.build import Program
@@ -22,9 +23,8 @@ ALIASES = {AUTO, "", "dall-e-2", "dall-e-3", "gpt-image-1"}
 
 
 async def generations(request: Request, program: Program) -> Response:
-    body = await request.body()
-    asked = await in_thread(lambda: ImagesRequest.model_validate_json(body))
-    drawing, card = asked.drawing(), _card(program, asked.model)
+    async with parsed(request, ImagesRequest, program.media.limits) as asked:
+        drawing, card = asked.drawing(), _card(program, asked.model)
     made: list[ImagePart] = []
     notices: list[str] = []
     told: dict[str, Any] = {"model": card}

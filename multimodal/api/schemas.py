@@ -6,16 +6,18 @@ sound come inside the request; an address is never fetched.
 
 from __future__ import annotations
 
-import base64
-import binascii
+import threading
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from multimodal.api.base64_media import audio_payload, decode_base64, image_payload
 from multimodal.backends.base import DrawRequest, SpeakRequest
 from multimodal.cards import AUTO
 from multimodal.errors import PromptError, RequestError
-from multimodal.media import MediaFolder
+from multimodal.limits import Limits
+from multimodal.media import Intake, MediaFolder
 from multimodal.messages import Controls, Conversation, Message, Part, Sampling, TextPart
 
 
@@ -95,20 +97,31 @@ class ChatRequest(_Request):
     stop: Annotated[list[str], BeforeValidator(_as_list)] = []
     n: Literal[1] = 1
 
-    def conversation(self, media: MediaFolder) -> Conversation:
-        """What was said, with its media normalised. Raises RequestError for what cannot be."""
+    def conversation(self, media: MediaFolder, stop: threading.Event) -> Conversation:
+        """What was said, with its media normalised.
+
+        Raises RequestError for what cannot be, and TurnStoppedError once `stop` is set.
+        """
+        self._check(media.limits)
+        intake = media.intake(stop)
         system = "\n\n".join(_words(m) for m in self.messages if m.role in {"system", "developer"})
         said = tuple(
-            Message("assistant" if m.role == "assistant" else "user", _parts(m, media))
+            Message("assistant" if m.role == "assistant" else "user", _parts(m, media, intake))
             for m in self.messages
             if m.role in {"user", "assistant"}
         )
         if not said or said[-1].role != "user":
             raise PromptError("The last message must be the user's.")
-        stop = tuple(filter(None, self.stop))
+        words = tuple(filter(None, self.stop))
         limit = self.max_completion_tokens or self.max_tokens
-        sampling = Sampling(self.temperature, self.top_p, None, limit, self.seed, stop)
+        sampling = Sampling(self.temperature, self.top_p, None, limit, self.seed, words)
         return Conversation(said, Controls(self.model, system, sampling))
+
+    def _check(self, limits: Limits) -> None:
+        """Refuse what is out of bounds, before anything is decoded or tokenized."""
+        limits.check_conversation(_words(message) for message in self.messages)
+        files = [sum(not isinstance(p, Text) for p in message.content) for message in self.messages]
+        limits.check_files(max(files), sum(files))
 
 
 Pixels = Annotated[int, Field(ge=1, le=8192)]
@@ -195,26 +208,18 @@ def _words(message: ChatMessage) -> str:
     return "\n".join(part.text for part in message.content if isinstance(part, Text))
 
 
-def _parts(message: ChatMessage, media: MediaFolder) -> tuple[Part, ...]:
+def _parts(message: ChatMessage, media: MediaFolder, intake: Intake) -> tuple[Part, ...]:
     said = (part for part in message.content if not isinstance(part, Text) or part.text)
-    return tuple(_part(part, media) for part in said)
+    return tuple(_part(part, media, intake) for part in said)
 
 
-def _part(part: Text | Picture | Sound, media: MediaFolder) -> Part:
+def _part(part: Text | Picture | Sound, media: MediaFolder, intake: Intake) -> Part:
     if isinstance(part, Text):
         return TextPart(part.text)
+    most = media.limits.file_bytes
     if isinstance(part, Sound):
-        return media.add_audio(_bytes(part.input_audio.data, "input_audio.data"), "input_audio")
-    head, comma, data = part.image_url.url.partition(",")
-    if not (head.startswith("data:") and head.endswith(";base64") and comma):
-        raise RequestError(
-            "image_url must be a data: URI with base64; addresses on the net are never fetched."
-        )
-    return media.add_image(_bytes(data, "image_url"), "image_url")
-
-
-def _bytes(data: str, field: str) -> bytes:
-    try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise RequestError(f"{field} is not valid base64.") from error
+        sound = audio_payload(part.input_audio.data)
+        read = partial(decode_base64, sound, "input_audio.data", most)
+        return media.add_audio(read, "input_audio", intake)
+    picture = image_payload(part.image_url.url)
+    return media.add_image(partial(decode_base64, picture, "image_url", most), "image_url", intake)

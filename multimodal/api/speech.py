@@ -11,7 +11,8 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from multimodal.api.drive import events, in_thread
+from multimodal.api.bodies import parsed
+from multimodal.api.drive import events, while_connected
 from multimodal.api.schemas import SpokenText
 from multimodal.api.subtitles import srt, vtt
 from multimodal.build import Program
@@ -23,6 +24,7 @@ from multimodal.messages import Task
 ALIASES = {AUTO, "whisper-1", ""}
 FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
 LANGUAGE = re.compile("[a-z]{2,3}")
+FIELDS = 50
 GRANULARITIES = "timestamp_granularities[]"
 
 
@@ -46,9 +48,8 @@ async def translations(request: Request, program: Program) -> Response:
 
 async def spoken(request: Request, program: Program) -> Response:
     """A text said aloud, as WAV."""
-    body = await request.body()
-    text = await in_thread(lambda: SpokenText.model_validate_json(body))
-    asked, card = text.request(), program.card(text.model)
+    async with parsed(request, SpokenText, program.media.limits) as text:
+        asked, card = text.request(), program.card(text.model)
     if not card.speaks:
         able = ", ".join(card.name for card in program.cards if card.speaks) or "none"
         raise RequestError(f"{card.title} does not speak. Models that do: {able}.")
@@ -63,13 +64,15 @@ async def spoken(request: Request, program: Program) -> Response:
 
 
 async def _heard(request: Request, program: Program, english: bool) -> Response:
-    async with request.form(max_files=1, max_part_size=program.media.limits.file_bytes) as form:
+    async with request.form(max_files=1, max_fields=FIELDS) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise RequestError("The form has no file; send the recording in the field “file”.")
-        data, name = await file.read(), file.filename or "recording"
+        read, name = file.file.read, file.filename or "recording"
         asked = _asked(form, program, english)
-    part = await in_thread(lambda: program.media.add_audio(data, name))
+        part = await while_connected(
+            lambda stop: program.media.add_audio(read, name, program.media.intake(stop)), request
+        )
     transcript = Transcript(part)
     stream = events(
         lambda stop: program.assistant.transcribe(

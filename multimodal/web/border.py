@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from multimodal.access import Hosts, LoginCheck, Logins, Sessions
 from multimodal.api.guard import INVALID, failure
+from multimodal.limits import Limits
 from multimodal.web.incoming import (
     BodyError,
     address_of,
@@ -51,8 +52,7 @@ from multimodal.web.route_table import (
     Session,
 )
 
-MAX_EVENT_BYTES = 16_000_000
-"""Of an event of the page: a message of two million characters, each escaped."""
+LIMITS = Limits()
 MAX_LOGIN_BYTES = 16_384
 SHOWN_CHARACTERS = 100
 FOREIGN_SITES = frozenset({"cross-site", "same-site"})
@@ -231,7 +231,7 @@ class Border:
         elif row.session is Session.QUERY:
             session = request.query_params.get("session_hash")
         else:
-            body = await whole_body(receive, MAX_EVENT_BYTES, "The message")
+            body = await whole_body(receive, LIMITS.words_body_bytes, "The message")
             session, receive = await to_thread.run_sync(session_in, body), replayed(body, receive)
         if person == "browser:":
             raise _RefusedError(403, "Allow this site its cookie, and open the page again.")

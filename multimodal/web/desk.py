@@ -107,7 +107,11 @@ class Desk:
         if not visitor.owner:
             raise RequestError("The page is still loading. Send it again in a moment.")
         begun = visitor.conversation or self.chats.store.create(visitor.owner, controls)
-        self.chats.say(visitor.owner, begun, text, [(path, path.name) for path in files])
+        stop = visitor.stops[begun] = threading.Event()
+        try:
+            self.chats.say(visitor.owner, begun, text, [(p, p.name) for p in files], stop)
+        finally:
+            visitor.stops.pop(begun, None)
         self.chats.store.set_controls(visitor.owner, begun, controls)
         visitor.conversation = begun
         return self.show(visitor, redo=False)

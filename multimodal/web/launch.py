@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
-MAX_FILE = "50mb"
 THREADS = 120
+EVENTS = 200
+"""That wait for a thread; each keeps its body in memory."""
 SWEEP_EVERY_S = 3600.0
 
 
@@ -85,7 +86,7 @@ def _page(program: Program, port: int, hosts: Hosts) -> Iterator[None]:
     page = Page(program, page_secret(settings), examples)
     shown = [settings.media_folder, settings.page_cache, *([examples] if examples else [])]
     border = Border(hosts, Logins(logins), shown)
-    page.blocks.queue(default_concurrency_limit=None, api_open=False)
+    page.blocks.queue(default_concurrency_limit=None, api_open=False, max_size=EVENTS)
     page.blocks.launch(
         server_name=settings.host,
         server_port=port,
@@ -100,7 +101,7 @@ def _page(program: Program, port: int, hosts: Hosts) -> Iterator[None]:
         footer_links=[],
         run_history=False,
         enable_monitoring=False,
-        max_file_size=MAX_FILE,
+        max_file_size=program.media.limits.file_bytes,
         max_threads=THREADS,
         allowed_paths=[],
         app_kwargs=_served(program, border, head),
@@ -148,10 +149,15 @@ def _served(program: Program, border: Border, head: str) -> dict[str, Any]:
     """What Gradio's application has beside its own routes; `head` is the page's."""
     from multimodal.api import routes
     from multimodal.web.content_policy import ContentPolicy, inline_scripts
+    from multimodal.web.page import UPLOADS_S
+    from multimodal.web.request_limits import RequestLimits
 
+    policy = Middleware(ContentPolicy, scripts=inline_scripts(head))
+    limits, uploads = program.media.limits, program.settings.page_cache
+    bounds = Middleware(RequestLimits, limits=limits, uploads=uploads, kept_s=float(sum(UPLOADS_S)))
     return {
         "routes": routes(program),
-        "middleware": [Middleware(ContentPolicy, scripts=inline_scripts(head))],
+        "middleware": [policy, bounds],
         "lifespan": border.lifespan,
     }
 
