@@ -88,7 +88,8 @@ class HubSource(Facts):
     kind: Literal["hub"]
     repo: Annotated[str, StringConstraints(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
     revision: Annotated[str, StringConstraints(min_length=1)] | None = None
-    """A commit or a tag; without one, what `main` is at the first time stays in use."""
+    """A commit, a tag or a pull request (`refs/pr/5`); without one, what `main` is at the first
+    time stays in use."""
     files: tuple[str, ...] = Field(PUBLISHED_FILES, min_length=1)
     ignore: tuple[str, ...] = ()
     variant: Annotated[str, StringConstraints(pattern=r"^\w+$")] | None = None

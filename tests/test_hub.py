@@ -228,11 +228,16 @@ def test_what_main_was_first_stays_in_use(tmp_path: Path, hub: FakeHub) -> None:
     assert (other / "model.safetensors").read_bytes() == b"moved"
 
 
-def test_a_card_that_names_another_revision_is_fetched_anew(tmp_path: Path, hub: FakeHub) -> None:
+@pytest.mark.parametrize("revision", ["v2", "refs/pr/5", SECOND])
+def test_a_card_that_names_another_revision_is_fetched_anew(
+    tmp_path: Path, hub: FakeHub, revision: str
+) -> None:
+    """A tag, a pull request, a commit."""
     weights(tmp_path, hub).ensure(CARD)
-    hub.commits[SECOND], hub.refs["v2"] = FILES | {"config.json": b"{}"}, SECOND
+    hub.commits[SECOND] = FILES | {"config.json": b"{}"}
+    hub.refs |= {"v2": SECOND, "refs/pr/5": SECOND}
     hub.sent.clear()
-    tagged = card_for(revision="v2")
+    tagged = card_for(revision=revision)
     assert not weights(tmp_path, hub).ready(tagged)
     folder = weights(tmp_path, hub).ensure(tagged)
     assert (folder / "config.json").read_bytes() == b"{}"
