@@ -174,7 +174,12 @@ def test_a_busy_server_is_asked_again(tmp_path: Path, index: Index) -> None:
 def test_a_stop_ends_the_wait_for_a_busy_server(tmp_path: Path, index: Index) -> None:
     index.busy, stop = [503] * 5, threading.Event()
     patient = Weights(tmp_path, settings=index.settings, retry_wait_s=60.0)
-    threading.Timer(0.5, stop.set).start()
+
+    def stop_once_asked() -> None:
+        wait_until(lambda: len(index.busy) < 5, 60)
+        stop.set()
+
+    threading.Thread(target=stop_once_asked).start()
     with pytest.raises(TurnStoppedError):
         patient.ensure(CARD, stop=stop)
     assert len(index.busy) == 4, "it was not asked again"
