@@ -41,6 +41,14 @@ from multimodal.messages import AudioPart, Conversation, Finish, Outcome, Route,
 from multimodal.router import Router
 from multimodal.shrinking import smaller
 
+DOING = {
+    Task.TEXT: "Reading",
+    Task.SPEECH: "Listening",
+    Task.IMAGE: "Looking",
+    Task.DRAW: "Drawing",
+}
+"""What a model does once it is loaded, until it says more itself."""
+
 
 class Assistant:
     """Answers conversations with the models of one profile. Every method is thread-safe."""
@@ -140,6 +148,7 @@ class Assistant:
         with self.memory.lease(self.catalog.card(step.card), stop) as lease:
             for event in self._granted(lease):
                 yield turn.saw(event)
+            yield Progress(DOING[step.task] if asked is None else "Speaking")
             started = time.monotonic()
             request = asked or self._asking.request(step, turn.conversation)
             yield from turn.translated(request, step, self.catalog)

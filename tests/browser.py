@@ -32,6 +32,7 @@ ARGUMENTS = [
     "--use-fake-device-for-media-stream",
 ]
 REPLY_MS = 60_000
+BOX = "#composer textarea"
 
 
 def launch(playwright: Playwright, *more: str) -> Browser:
@@ -70,13 +71,13 @@ class Person:
 
     def open(self) -> None:
         self.page.goto(self.url)
-        self.page.wait_for_selector("#box textarea")
+        self.page.wait_for_selector("#composer textarea")
         self.page.wait_for_selector("#gauge .gauge")
         # The page has said who this is, so what is sent now has an owner.
         self.page.wait_for_function("() => localStorage.getItem('multimodal-chat') !== null")
 
     def type(self, text: str) -> None:
-        self.page.fill("#box textarea", text)
+        self.page.fill(BOX, text)
 
     def write(self, field: str, text: str) -> None:
         """Fill a field of the side; an accordion that was just opened makes its fields a moment
@@ -118,25 +119,29 @@ class Person:
         self.page.keyboard.type(words)
         self.page.keyboard.press("Enter")
 
-    def attach(self, path: Path) -> None:
-        before = self.page.locator(".thumbnail-item").count()
-        self.page.set_input_files("#box input[data-testid=file-upload]", str(path))
-        self.page.locator(".thumbnail-item").nth(before).wait_for()
+    def attach(self, *paths: Path) -> None:
+        """Choose files for the next message, and wait until they are uploaded."""
+        before = self.attachments.count()
+        self.page.set_input_files("#chat input.picker", [str(path) for path in paths])
+        self.attachments.nth(before + len(paths) - 1).wait_for()
+        self.page.wait_for_function(
+            "() => !document.querySelector('#composer .attachment.loading')"
+        )
 
     def send(self) -> None:
-        self.page.focus("#box textarea")
+        self.page.focus(BOX)
         self.page.keyboard.press("Enter")
 
     def wait(self) -> None:
-        """Until the reply is complete: the send button is back."""
+        """Until the reply is complete: nothing is on its way and the stop button is gone."""
         with contextlib.suppress(TimeoutError):  # an answer may come faster than this looks
-            self.page.locator("#box .stop-button").wait_for(timeout=5_000)
-        self.page.locator("#box .submit-button").wait_for(timeout=REPLY_MS)
+            self.page.locator("#chat .pane.busy").wait_for(timeout=5_000)
+        self.page.locator("#chat .pane:not(.busy):not(:has(.pending))").wait_for(timeout=REPLY_MS)
 
     def ask(self, text: str = "", *files: Path) -> str:
         """Send a message and return the whole reply."""
-        for path in files:
-            self.attach(path)
+        if files:
+            self.attach(*files)
         if text:
             self.type(text)
         self.send()
@@ -144,25 +149,54 @@ class Person:
         return self.reply()
 
     def reply(self) -> str:
-        """The newest words of the assistant."""
-        return self.replies.last.inner_text()
+        """The newest words of the assistant: the answer, and what is noted below it."""
+        self.answers.last.wait_for()
+        said = self.answers.last.locator("> .body, > .note")
+        return "\n".join(filter(None, said.all_inner_texts()))
+
+    @property
+    def answers(self) -> Locator:
+        return self.page.locator("#chat .message.assistant")
 
     @property
     def replies(self) -> Locator:
-        return self.page.locator("#chat .bot-row:not(:has(.thought-group)) .message.bot")
+        """The words of the answers, as far as they are written."""
+        return self.page.locator("#chat .message.assistant > .body")
 
     @property
     def routes(self) -> Locator:
-        return self.page.locator("#chat .thought-group")
+        return self.page.locator("#chat .route")
+
+    def route(self) -> str:
+        """The words on the newest route card, opened."""
+        if self.routes.last.get_attribute("open") is None:
+            self.routes.last.locator("summary").click()
+        return re.sub(r"\s+", " ", self.routes.last.inner_text())
 
     @property
     def said(self) -> Locator:
-        return self.page.locator("#chat .message.user")
+        """The person's messages that the server has stored."""
+        return self.page.locator("#chat .message.user:not(.pending)")
 
-    def toast(self) -> str:
-        toast = self.page.locator(".toast-body").last
-        toast.wait_for(timeout=20_000)
-        return re.sub(r"\s+", " ", toast.inner_text())
+    @property
+    def attachments(self) -> Locator:
+        return self.page.locator("#composer .attachment")
+
+    @property
+    def stop_button(self) -> Locator:
+        return self.page.locator("#composer .stop")
+
+    def do(self, action: str) -> None:
+        """Press a button of the newest message that has it, by its name."""
+        button = self.page.locator("#chat .message").get_by_role("button", name=action, exact=True)
+        button.last.scroll_into_view_if_needed()
+        button.last.click()
+
+    def complaint(self) -> str:
+        """What the pane says against a message."""
+        shown = self.page.locator("#chat .alert p")
+        shown.wait_for(timeout=20_000)
+        return re.sub(r"\s+", " ", shown.inner_text())
 
     def close(self) -> None:
         self.context.close()

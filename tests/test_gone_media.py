@@ -16,7 +16,7 @@ from multimodal.build import Program
 from multimodal.chats import Chats
 from multimodal.errors import StoreError
 from multimodal.messages import Message
-from multimodal.web.desk import Desk, Visitor
+from multimodal.web.chat_controller import ChatController, TabSession
 
 
 @pytest.fixture
@@ -93,7 +93,9 @@ def test_a_recording_that_is_gone_before_it_was_heard_is_named(
 
 
 def shown(made: Program, talk: str) -> str:
-    return json.dumps(Desk(made).open(Visitor("ann"), talk).bubbles, ensure_ascii=False)
+    return json.dumps(
+        ChatController(made, "secret").open(TabSession("ann"), talk)["messages"], ensure_ascii=False
+    )
 
 
 def test_a_conversation_whose_files_are_gone_opens_with_a_word_in_their_place(
@@ -119,7 +121,8 @@ def test_undoing_a_turn_whose_picture_is_gone_gives_its_words_back(
     talk = made.store.create("ann")
     ask(chats, talk, "What is this?", square)
     lose_media(made)
-    assert Desk(made).undo(Visitor("ann", talk)) == ("What is this?", [])
+    given = ChatController(made, "secret").take_back(TabSession("ann", talk))
+    assert given == {"text": "What is this?", "files": []}
 
 
 def test_only_a_conversation_that_was_deleted_opens_as_a_new_one(
@@ -129,12 +132,12 @@ def test_only_a_conversation_that_was_deleted_opens_as_a_new_one(
     for each in (talk, other):
         ask(chats, each, "Hello")
     made.store.delete("ann", talk)
-    desk, visitor = Desk(made), Visitor("ann", other)
-    assert desk.open(visitor, talk).bubbles == []
-    assert visitor.conversation == ""
-    visitor.conversation = other
+    controller, session = ChatController(made, "secret"), TabSession("ann", other)
+    assert controller.open(session, talk)["messages"] == []
+    assert session.conversation == ""
+    session.conversation = other
     made.store.close()
     (made.settings.data / "conversations.sqlite3").write_bytes(b"garbage" * 5000)
     with pytest.raises(StoreError, match="cannot be read"):
-        desk.open(visitor, talk)
-    assert visitor.conversation == other, "it still looks at what it looked at"
+        controller.open(session, talk)
+    assert session.conversation == other, "it still looks at what it looked at"

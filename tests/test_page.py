@@ -8,10 +8,12 @@ from pathlib import Path
 
 import httpx2 as httpx
 import pytest
-from browser import Person
+from browser import BOX, Person
 from conftest import Server, running_app, wait_until
 from PIL import Image
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Locator
+
+from multimodal.web.launch import GRACE_S
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def test_a_question_in_words_streams_an_answer_with_its_route(person: Person) ->
     person.send()
     person.replies.last.wait_for()
     lengths = set()
-    while person.page.locator("#box .stop-button").count():
+    while person.stop_button.is_visible():
         lengths.add(len(person.reply()))
     assert len(lengths) > 3, "the answer came in one piece"
     assert "plants" in person.reply().lower()
@@ -59,7 +61,7 @@ def test_what_another_person_sends_too_is_not_lost(
     assert "cat" in waiting.ask("What is this?")
     shown = waiting.said.locator("img").first
     assert shown.evaluate("image => image.complete && image.naturalWidth") > 0
-    assert (app.data / "media").as_posix() in (shown.get_attribute("src") or "")
+    assert app.data.as_posix() not in waiting.page.content(), "no folder of the server is shown"
     for person in (waiting, quick):
         person.close()
 
@@ -113,7 +115,7 @@ def test_a_later_question_goes_back_to_the_picture(person: Person, examples: Pat
 
 def test_a_spoken_question_is_shown_in_words_and_answered(person: Person, examples: Path) -> None:
     reply = person.ask("", examples / "question-en.wav")
-    assert "What is photosynthesis?" in person.page.locator("#chat").inner_text()
+    assert "What is photosynthesis?" in person.said.last.inner_text()
     assert "plants" in reply.lower()
     assert "Whisper base" in person.routes.last.inner_text()
 
@@ -122,21 +124,17 @@ def test_a_question_spoken_in_french_is_translated_and_answered(
     person: Person, examples: Path
 ) -> None:
     reply = person.ask("", examples / "question-fr.wav")
-    person.routes.last.locator(".title").click()
-    card = person.routes.last.inner_text()
+    card = person.route()
     assert "Heard (French)" in card
     assert "In English:" in card
     assert len(reply) > 20
 
 
-def test_the_microphone_records_and_sends(person: Person) -> None:
+def test_the_microphone_records_and_sends_with_two_presses(person: Person) -> None:
     page = person.page
-    page.get_by_label("Record audio").click()
-    page.get_by_label("Start recording").or_(page.get_by_text("Record", exact=True)).first.click()
+    page.get_by_role("button", name="Record your voice").click()
     page.wait_for_timeout(1500)
-    page.get_by_label("Stop recording").or_(page.get_by_text("Stop", exact=True)).first.click()
-    page.get_by_label("Attach audio").click()
-    person.send()
+    page.get_by_role("button", name="End the recording and send it").click()
     person.wait()
     assert "I heard no speech" in person.reply(), "Chromium's fake microphone only beeps"
 
@@ -146,35 +144,35 @@ def test_stop_ends_the_answer_within_half_a_second(person: Person) -> None:
     person.send()
     person.replies.last.wait_for()
     started = time.monotonic()
-    person.page.locator("#box .stop-button").click()
-    person.page.locator("#box .submit-button").wait_for()
+    person.stop_button.click()
+    person.page.locator("#chat .pane:not(.busy)").wait_for()
     assert time.monotonic() - started < 0.5
     assert "Stopped." in person.reply()
 
 
-def test_a_closed_tab_frees_the_engine_within_a_second(browser: Browser, app: Server) -> None:
+def test_a_closed_tab_frees_the_engine_after_its_grace(browser: Browser, app: Server) -> None:
     leaving = Person(browser, app.url)
     leaving.type("Count from one to five hundred in words.")
     leaving.send()
     leaving.replies.last.wait_for()
     assert _leases(app) == 1
     leaving.close()
-    assert wait_until(lambda: _leases(app) == 0, 5) < 1.0
+    wait_until(lambda: _leases(app) == 0, GRACE_S + 10)
 
 
-def test_retry_edit_and_undo(person: Person) -> None:
+def test_retry_edit_and_take_back(person: Person) -> None:
     person.ask("Say the word apple.")
-    person.page.get_by_label("Retry").last.click()
+    person.do("Answer again")
     person.wait()
     assert person.said.count() == 1
-    person.page.get_by_label("Edit").last.click()
-    person.page.locator("#chat textarea").fill("What is the capital of France?")
-    person.page.get_by_label("Submit").first.click()
+    person.do("Edit")
+    person.page.get_by_label("Edit the message").fill("What is the capital of France?")
+    person.page.locator("#chat .editor").get_by_role("button", name="Send").click()
     person.wait()
-    assert person.said.last.inner_text() == "What is the capital of France?"
-    person.page.get_by_label("Undo").last.click()
+    assert words(person.said.last) == "What is the capital of France?"
+    person.do("Take back")
     wait_until(lambda: person.said.count() == 0, 5)
-    assert person.page.input_value("#box textarea") == "What is the capital of France?"
+    assert person.page.input_value(BOX) == "What is the capital of France?"
 
 
 def test_redo_with_another_model(person: Person, examples: Path) -> None:
@@ -191,9 +189,9 @@ def test_conversations_survive_a_reload_and_can_be_switched_and_deleted(person: 
     person.ask("Say the word pear.")
     person.open()
     person.said.last.wait_for()
-    assert person.said.last.inner_text() == "Say the word pear."
+    assert words(person.said.last) == "Say the word pear."
     person.page.locator("#conversations").get_by_text("Say the word apple.").click()
-    wait_until(lambda: person.said.last.inner_text() == "Say the word apple.", 5)
+    wait_until(lambda: words(person.said.last) == "Say the word apple.", 5)
     person.page.locator("#delete").click()
     person.page.locator("#sure").click()
     wait_until(lambda: person.said.count() == 0, 5)
@@ -216,8 +214,8 @@ def test_an_empty_message_is_refused_in_words_and_hides_nothing(person: Person) 
     person.ask("What is photosynthesis?")
     person.type("   ")
     person.send()
-    assert "The message is empty" in person.toast()
-    spot = person.replies.first.bounding_box()  # the toast lies over the other side
+    assert "The message is empty" in person.complaint()
+    spot = person.replies.first.bounding_box()
     assert spot is not None
     on_top = "([x, y]) => !!document.elementFromPoint(x, y).closest('#chat .message')"
     beginning = [spot["x"] + 20, spot["y"] + spot["height"] / 2]
@@ -230,16 +228,16 @@ def test_a_bad_file_is_refused_and_the_message_kept(person: Person, tmp_path: Pa
     person.attach(path)
     person.type("What is this?")
     person.send()
-    assert "only 1x1 pixels" in person.toast()
-    assert person.page.input_value("#box textarea") == "What is this?"
-    assert person.page.locator(".thumbnail-item").count() == 1
+    assert "only 1x1 pixels" in person.complaint()
+    assert person.page.input_value(BOX) == "What is this?"
+    assert person.attachments.count() == 1
 
 
 def test_a_prompt_of_a_megabyte_is_refused_and_kept(person: Person) -> None:
     person.type("word " * 200_000)
     person.send()
-    assert "1,000,000 characters long" in person.toast()
-    assert len(person.page.input_value("#box textarea")) == 1_000_000
+    assert "1,000,000 characters long" in person.complaint()
+    assert len(person.page.input_value(BOX)) == 1_000_000
 
 
 def test_the_page_works_with_the_keyboard_alone(person: Person) -> None:
@@ -247,11 +245,11 @@ def test_the_page_works_with_the_keyboard_alone(person: Person) -> None:
     page.keyboard.type("Say hello.")
     page.keyboard.press("Enter")
     person.wait()
-    assert person.said.last.inner_text() == "Say hello."
+    assert words(person.said.last) == "Say hello."
     page.keyboard.type("And goodbye.")
     page.keyboard.press("Enter")
     person.wait()
-    assert person.said.last.inner_text() == "And goodbye."
+    assert words(person.said.last) == "And goodbye."
     page.locator("#new").focus()
     page.keyboard.press("Enter")
     wait_until(lambda: person.said.count() == 0, 5)
@@ -270,7 +268,7 @@ def test_instructions_and_sampling_are_kept_with_the_conversation(person: Person
     person.write("#system textarea", "You are a pirate.")
     person.write("#seed input", "7")
     first = person.ask("Who are you?")
-    page.get_by_label("Retry").last.click()
+    person.do("Answer again")
     person.wait()
     assert person.reply() == first, "the same seed gives the same answer"
     person.open()
@@ -288,7 +286,7 @@ def test_nothing_is_cut_off_at_any_size(
     person = Person(browser, app.url, viewport=size, color_scheme=scheme)
     person.ask("Say hello.")
     wide = person.page.evaluate("document.documentElement.scrollWidth")
-    box = person.page.locator("#box").bounding_box()
+    box = person.page.locator("#composer").bounding_box()
     assert wide <= width
     assert box is not None
     assert box["x"] >= 0
@@ -312,3 +310,8 @@ def test_the_page_asks_nothing_of_other_hosts(browser: Browser, app: Server) -> 
 def _leases(app: Server) -> int:
     told = httpx.get(f"{app.url}/health").json()
     return sum(told["leases"].values())
+
+
+def words(message: Locator) -> str:
+    """What the message itself says, without its buttons."""
+    return message.locator("> .body").inner_text()

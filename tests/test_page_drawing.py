@@ -61,18 +61,18 @@ def person(browser: Browser, studio: Server) -> Iterator[Person]:
 def test_a_drawing_is_previewed_shown_and_kept(person: Person, studio: Server) -> None:
     person.type("Draw a cat in the snow")
     person.send()
-    preview = person.page.locator("#chat .message.bot img[src^='data:image/jpeg']")
+    preview = person.page.locator("#chat .message.assistant img[src^='data:image/jpeg']")
     preview.first.wait_for(timeout=60_000)
     assert preview.first.evaluate("image => image.naturalWidth") == 256
     assert "Drawing" in person.routes.last.inner_text()
     person.wait()
     assert preview.count() == 0
-    shown = person.replies.last.locator("img")
-    assert (studio.data / "media").as_posix() in (shown.get_attribute("src") or "")
+    shown = person.answers.last.locator(".picture img")
+    assert studio.data.as_posix() not in person.page.content()
     wait_until(lambda: shown.evaluate("image => image.naturalWidth") == 256, 10)
     assert "had nothing to say" not in person.page.locator("#chat").inner_text()
     person.open()
-    person.replies.last.locator("img").wait_for()
+    person.answers.last.locator(".picture img").wait_for()
 
 
 def test_how_pictures_are_drawn_can_be_set(person: Person) -> None:
@@ -83,13 +83,12 @@ def test_how_pictures_are_drawn_can_be_set(person: Person) -> None:
     page.get_by_label("Height").fill("64")
     page.locator("#negative textarea").fill("dogs")
     person.ask("Draw a cat")
-    person.routes.last.locator(".title").click()
-    told = person.routes.last.inner_text()
+    told = person.route()
     assert "3 steps of denoising" in told
     assert "seed" in told
     assert "Drawn at 96x64" in told
     person.open()
-    person.replies.last.locator("img").wait_for()
+    person.answers.last.locator(".picture img").wait_for()
     page.get_by_role("button", name="Pictures").click()
     assert page.locator("#steps input").input_value() == "3"
     assert page.locator("#negative textarea").input_value() == "dogs"
@@ -101,9 +100,9 @@ def test_stop_ends_a_drawing(person: Person) -> None:
     page.locator("#steps input").fill("200")
     person.type("Draw a cat")
     person.send()
-    page.locator("#chat .message.bot img").first.wait_for(timeout=60_000)
-    page.locator("#box .stop-button").click()
-    page.locator("#box .submit-button").wait_for(timeout=5_000)
+    page.locator("#chat .message.assistant img").first.wait_for(timeout=60_000)
+    person.stop_button.click()
+    page.locator("#chat .pane:not(.busy)").wait_for(timeout=5_000)
     assert "Stopped." in person.reply()
 
 

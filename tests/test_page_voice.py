@@ -60,15 +60,14 @@ def test_a_recording_is_answered_with_its_translation_spoken(
     person.choose("Translate to", "English")
     person.choose("Speak the answer", "In English")
     person.ask("", examples / "question-en.wav")
-    players = page.locator("#chat .bot-row [data-testid=waveform-Audio]")
-    players.last.wait_for()
-    person.routes.last.locator(".title").click()
-    told = person.routes.last.inner_text()
+    players = page.locator("#chat .message audio")
+    players.nth(1).wait_for()
+    told = person.route()
     assert "Heard (French, as you set):" in told
     assert "In English:" in told
-    assert page.get_by_label("Play").count() == 2, "what was sent and what was said, both waiting"
-    address = page.locator("#chat .bot-row ~ .message-buttons a.download-link").last
-    assert (voices.data / "media").as_posix() in (address.get_attribute("href") or "")
+    assert players.count() == 2, "what was sent and what was said, both waiting"
+    assert person.answers.last.get_by_label("The answer, spoken").count() == 1
+    assert voices.data.as_posix() not in page.content()
     person.open()
     players.last.wait_for()
     person.unfold("Voice", "Spoken language")
@@ -116,8 +115,7 @@ def test_whisper_is_offered_as_what_it_can(browser: Browser, app: Server, exampl
     assert page.get_by_label("Speak the answer").count() == 0
     person.choose("Translate to", "English")
     assert "music" in person.ask("", examples / "question-fr.wav").lower()
-    person.routes.last.locator(".title").click()
-    told = person.routes.last.inner_text()
+    told = person.route()
     assert "Heard (French)" in told
     assert "In English" in told
     assert "SmolLM2" not in told, "the translation is the whole answer"

@@ -95,7 +95,7 @@ def _quoted(text: Text) -> str:
 def _all_text(text: Text) -> str:
     if not text.lines:
         return "I can find no text in this picture that I could read."
-    lines = "\n".join(f"> {line}  " for line in text.lines)
+    lines = "\n".join(text.lines)
     return f"The picture says:\n\n{lines}"
 
 

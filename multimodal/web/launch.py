@@ -27,6 +27,7 @@ from multimodal.weights import console_progress
 
 if TYPE_CHECKING:
     from multimodal.web.border import Border
+    from multimodal.web.page import Page
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,9 @@ THREADS = 120
 EVENTS = 200
 """That wait for a thread; each keeps its body in memory."""
 SWEEP_EVERY_S = 3600.0
+GRACE_S = 20.0
+"""How long a reply goes on after the last page of its owner was closed: a reload, or a phone that
+looks away, comes back sooner."""
 
 
 def serve(settings: Settings) -> None:
@@ -49,7 +53,7 @@ def serve(settings: Settings) -> None:
 def _serve_at(port: int, hosts: Hosts, settings: Settings) -> None:
     program = build(settings)
     try:
-        with _stopped_by_signals(program) as stopped, _page(program, port, hosts):
+        with _stopped_by_signals(program) as stopped, open_page(program, port, hosts):
             with console_progress() as show:
                 fetch_missing(program, show, _announce)
             for sentence in program.fetching.errors.values():
@@ -73,19 +77,20 @@ def _sweep(program: Program) -> None:
 
 
 @contextmanager
-def _page(program: Program, port: int, hosts: Hosts) -> Iterator[None]:
-    """The running server."""
+def open_page(
+    program: Program, port: int, hosts: Hosts, grace_s: float = GRACE_S
+) -> Iterator[None]:
+    """The page, served on `port` while the context is open. `grace_s` is how long a reply goes on
+    after its last page was closed."""
     settings = program.settings
     _prepare_gradio(settings)
     from multimodal.web.border import Border
     from multimodal.web.page import Page
     from multimodal.web.theme import theme
 
-    logins, examples = settings.logins(), _examples()
-    head = (HERE / "head.html").read_text("utf-8")
-    page = Page(program, page_secret(settings), examples)
-    shown = [settings.media_folder, settings.page_cache, *([examples] if examples else [])]
-    border = Border(hosts, Logins(logins), shown)
+    logins, head = settings.logins(), _head()
+    page = Page(program, page_secret(settings), _examples(), grace_s)
+    border = Border(hosts, Logins(logins), [settings.page_cache])
     page.blocks.queue(default_concurrency_limit=None, api_open=False, max_size=EVENTS)
     page.blocks.launch(
         server_name=settings.host,
@@ -104,7 +109,7 @@ def _page(program: Program, port: int, hosts: Hosts) -> Iterator[None]:
         max_file_size=program.media.limits.file_bytes,
         max_threads=THREADS,
         allowed_paths=[],
-        app_kwargs=_served(program, border, head),
+        app_kwargs=_served(program, page, border, head),
         ssr_mode=False,
         pwa=False,
     )
@@ -117,6 +122,7 @@ def _page(program: Program, port: int, hosts: Hosts) -> Iterator[None]:
         _print_addresses(page.blocks.local_url, page.blocks.share_url, settings)
         yield
     finally:
+        page.close()
         page.blocks.close(verbose=False)
 
 
@@ -145,7 +151,7 @@ def _prepare_gradio(settings: Settings) -> None:
     os.environ["GRADIO_TEMP_DIR"] = str(settings.page_cache)
 
 
-def _served(program: Program, border: Border, head: str) -> dict[str, Any]:
+def _served(program: Program, page: Page, border: Border, head: str) -> dict[str, Any]:
     """What Gradio's application has beside its own routes; `head` is the page's."""
     from multimodal.api import routes
     from multimodal.web.content_policy import ContentPolicy, inline_scripts
@@ -156,7 +162,7 @@ def _served(program: Program, border: Border, head: str) -> dict[str, Any]:
     limits, uploads = program.media.limits, program.settings.page_cache
     bounds = Middleware(RequestLimits, limits=limits, uploads=uploads, kept_s=float(sum(UPLOADS_S)))
     return {
-        "routes": routes(program),
+        "routes": [*routes(program), *page.routes()],
         "middleware": [policy, bounds],
         "lifespan": border.lifespan,
     }
@@ -191,6 +197,13 @@ def _free_port(settings: Settings) -> int:
                 f"Choose another one: --port {settings.port + 1 if settings.port < 65535 else 0}."
             ) from error
         return int(probe.getsockname()[1])
+
+
+def _head() -> str:
+    """What goes into the page's head. The pane's style sheet is here because Gradio rewrites the
+    selectors of its own `css_paths`, and breaks those with a comma inside `:is()`."""
+    sheet = (HERE / "chat.css").read_text("utf-8")
+    return f"{(HERE / 'head.html').read_text('utf-8')}<style>\n{sheet}</style>\n"
 
 
 def _examples() -> Path | None:

@@ -10,19 +10,14 @@ import gradio as gr
 from multimodal.build import Program
 from multimodal.cards import AUTO, SamplingDefaults
 from multimodal.messages import Task
-from multimodal.web.desk import Visitor
+from multimodal.web.chat_controller import TabSession
+from multimodal.web.chat_pane import chat_pane, example_messages
 from multimodal.web.fitting import FittingPanel
 from multimodal.web.quantization import QuantizationPanel
 from multimodal.web.voice import VoicePanel
 
 TITLE = "Multimodal chat"
 POLL_S = 2.0
-PASTED_CHARACTERS = 2_000_000
-FILE_TYPES = ["image", "audio", "video"]
-PLACEHOLDER = """\
-## What would you like to know?
-Type, speak, or drop a picture. Everything stays on this machine.
-"""
 
 
 class Layout:
@@ -30,7 +25,7 @@ class Layout:
 
     def __init__(self, program: Program, secret: str, examples: Path | None) -> None:
         self.program = program
-        self.examples = _examples(examples)
+        self.examples = example_messages(examples)
         self._state(secret)
         self._sidebar()
         self._main()
@@ -59,8 +54,7 @@ class Layout:
     def _state(self, secret: str) -> None:
         nobody = {"owner": "", "conversation": ""}
         self.browser = gr.BrowserState(nobody, storage_key="multimodal-chat", secret=secret)
-        self.visitor = gr.State(Visitor())
-        self.redo_model = gr.State("")
+        self.session = gr.State(TabSession())
 
     def _sidebar(self) -> None:
         with gr.Sidebar(width=300, elem_id="sidebar"):
@@ -150,54 +144,5 @@ class Layout:
 
     def _main(self) -> None:
         self.fetching = gr.HTML(elem_id="fetching")
-        self.chat = gr.Chatbot(
-            elem_id="chat",
-            label="Conversation",
-            show_label=False,
-            scale=1,
-            layout="bubble",
-            editable="user",
-            buttons=["copy"],
-            feedback_options=None,
-            group_consecutive_messages=False,
-            allow_tags=False,
-            placeholder=PLACEHOLDER,
-            examples=self._example_messages(),
-        )
-        self.box = gr.MultimodalTextbox(
-            elem_id="box",
-            label="Message",
-            show_label=False,
-            placeholder="Ask, speak, or add a picture",
-            sources=["upload", "microphone"],
-            file_types=FILE_TYPES,
-            file_count="multiple",
-            max_plain_text_length=PASTED_CHARACTERS,
-            lines=1,
-            max_lines=8,
-            autofocus=True,
-            stop_btn=False,
-        )
+        self.chat = chat_pane(self.examples)
         self.timer = gr.Timer(POLL_S)
-
-    def _example_messages(self) -> list[Any]:
-        """`examples` as Gradio takes them; which one was clicked comes back as its index."""
-        return [
-            {
-                "text": text,
-                "files": [str(path) for path in files],
-                "display_text": text or "A spoken question",
-            }
-            for text, files in self.examples
-        ]
-
-
-def _examples(folder: Path | None) -> list[tuple[str, list[Path]]]:
-    """Words and files of the messages that an empty conversation offers."""
-    files = [
-        ("What is in this picture?", "chelsea.jpg"),
-        ("What does it say?", "printed-words.png"),
-        ("", "question-en.wav"),
-    ]
-    found = [(text, folder / name) for text, name in files if folder and (folder / name).exists()]
-    return [("What is photosynthesis?", []), *((text, [path]) for text, path in found)]

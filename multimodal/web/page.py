@@ -1,21 +1,22 @@
-"""The page: which event of which component calls what on the `Desk`."""
+"""The page: which event of which component calls what on the `ChatController`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import gradio as gr
+from starlette.routing import Route
 
 from multimodal.access import owner_of
 from multimodal.build import Program
 from multimodal.errors import MultimodalError
 from multimodal.messages import Controls
-from multimodal.web import gauge, render
+from multimodal.web import gauge
+from multimodal.web.chat_controller import ChatController, Frame, TabSession
 from multimodal.web.controls import controls_of, filled
-from multimodal.web.desk import Desk, Visitor
 from multimodal.web.layout import TITLE, Layout
 from multimodal.web.voice import hearing_of
 
@@ -27,39 +28,56 @@ names an upload by its content, so one that was sent may be another person's tha
 class Page:
     """Builds the Blocks of one program."""
 
-    def __init__(self, program: Program, secret: str, examples: Path | None = None) -> None:
+    def __init__(
+        self,
+        program: Program,
+        secret: str,
+        examples: Path | None = None,
+        grace_s: float = 0.0,
+    ) -> None:
         self.program = program
-        self.desk = Desk(program)
-        self._visitors: dict[str, Visitor] = {}
-        # What a message shows is served from where it is kept, not copied into Gradio's cache.
-        gr.set_static_paths([program.settings.media_folder, *([examples] if examples else [])])
+        self._sessions: dict[str, TabSession] = {}
         with gr.Blocks(
             title=TITLE, fill_height=True, analytics_enabled=False, delete_cache=UPLOADS_S
         ) as self.blocks:
             self.ui = Layout(program, secret, examples)
+            self.controller = ChatController(program, secret, self.ui.examples, grace_s)
             self._wire()
+
+    def routes(self) -> list[Route]:
+        """What the page needs besides Gradio's own routes."""
+        return self.controller.addresses.routes()
+
+    def close(self) -> None:
+        """Stop every reply that is under way."""
+        self.controller.close()
 
     # ------------------------------------------------------------ wiring
 
     def _wire(self) -> None:
-        ui, state = self.ui, [self.ui.visitor]
+        ui, state = self.ui, [self.ui.session]
         quiet: dict[str, Any] = {
             "api_visibility": "private",
             "show_progress": "hidden",
             "concurrency_limit": None,
         }
-        opened = [ui.chat, ui.list, ui.browser, ui.box, *ui.controls]
+        opened = [ui.chat, ui.list, ui.browser, *ui.controls]
         self.blocks.unload(self._leave)
         ui.timer.tick(self._tick, None, [ui.gauge, ui.fetching], **quiet)
-        self._wire_talk(state, quiet)
+        self._wire_chat(state, quiet)
         choice = [ui.delete, ui.sure, ui.keep]
         ui.delete.click(_ask, None, choice, **quiet)
         ui.keep.click(_unask, None, choice, **quiet)
         kind, voice = ui.quantization.choice, ui.voice.inputs
-        changes = (
+        openings = (
             self.blocks.load(self._enter, [ui.browser, *state], opened, **quiet),
             ui.new.click(self._open_new, state, opened, **quiet),
             ui.list.input(self._open, [ui.list, *state], opened, **quiet),
+        )
+        for opening in openings:
+            self._follow_after(opening, state, quiet)
+        changes = (
+            *openings,
             ui.sure.click(self._delete, state, opened, **quiet).then(_unask, None, choice, **quiet),
             ui.model.input(self._choose, [ui.model, *voice], [kind, *voice], **quiet),
         )
@@ -78,35 +96,42 @@ class Page:
             )
         ui.reset.click(self._reset, None, ui.controls[2:], **quiet)
 
-    def _wire_talk(self, state: list[Any], quiet: dict[str, Any]) -> None:
-        ui, asked = self.ui, [*state, *self.ui.controls]
-        begun = [
-            ui.box.submit(self._say, [ui.box, *asked], [ui.box, ui.chat], **quiet),
-            ui.chat.example_select(self._say_example, asked, [ui.box, ui.chat], **quiet),
-            ui.chat.retry(self._retry, asked, [ui.box], **quiet),
-            ui.chat.edit(self._edit, state, [ui.box], **quiet),
-            ui.chat.option_select(self._redo, state, [ui.box, ui.redo_model], **quiet),
-        ]
-        for event in begun:
-            event.success(
-                self._answer, [ui.redo_model, *state], [ui.chat, ui.redo_model], **quiet
-            ).then(self._rest, state, [ui.box, ui.list, ui.browser], **quiet)
-        ui.box.stop(self._stop, state, None, **quiet)
-        ui.chat.undo(self._undo, state, [ui.box, ui.chat, ui.list], **quiet)
+    def _wire_chat(self, state: list[Any], quiet: dict[str, Any]) -> None:
+        """Both events of the pane carry an action; only `submit` may begin an answer."""
+        ui = self.ui
+        several = quiet | {"trigger_mode": "multiple"}
+        shown = [ui.chat, ui.list, ui.browser]
+        begun = ui.chat.submit(self._act, [*state, *ui.controls], shown, **several)
+        ui.chat.input(self._act, [*state, *ui.controls], shown, **several)
+        self._follow_after(begun, state, quiet)
+
+    def _follow_after(self, event: Any, state: list[Any], quiet: dict[str, Any]) -> None:
+        """After an event that may show an answer under way: show how it grows."""
+        ui = self.ui
+        event.then(self._follow, state, [ui.chat], **quiet).then(
+            self._finish_turn, state, [ui.list, ui.browser], **quiet
+        )
 
     # ------------------------------------------------------------ coming and going
 
     def _enter(
-        self, browser: dict[str, str] | None, visitor: Visitor, request: gr.Request
+        self, browser: dict[str, str] | None, session: TabSession, request: gr.Request
     ) -> list[Any]:
         known = browser or {}
-        self._visitors[request.session_hash or ""] = visitor
-        visitor.owner = owner_of(getattr(request, "username", None), known.get("owner"))
-        return self._opened(visitor, known.get("conversation", ""))
+        session.owner = owner_of(getattr(request, "username", None), known.get("owner"))
+        self._attach(session, request)
+        return self._opened(session, known.get("conversation", ""))
+
+    def _attach(self, session: TabSession, request: gr.Request) -> None:
+        """Note that a tab is open; one that was taken for closed (a phone that slept) returns."""
+        key = request.session_hash or ""
+        if session.owner and self._sessions.get(key) is not session:
+            self._sessions[key] = session
+            self.controller.enter(session)
 
     def _leave(self, request: gr.Request) -> None:
-        if (visitor := self._visitors.pop(request.session_hash or "", None)) is not None:
-            self.desk.leave(visitor)
+        if (session := self._sessions.pop(request.session_hash or "", None)) is not None:
+            self.controller.leave(session)
 
     def _tick(self) -> tuple[str, str]:
         return self._gauge(), self._fetching()
@@ -120,90 +145,56 @@ class Page:
         titles = {name: f"{card(name).title} ({card(name).license})" for name in progress}
         return gauge.fetching(progress, dict(state.errors), titles)
 
-    def _opened(self, visitor: Visitor, conversation: str) -> list[Any]:
-        with _told():
-            shown = self.desk.open(visitor, conversation)
-            controls = self.desk.controls(visitor)
-        busy = self.desk.chats.is_busy(visitor.conversation)
+    def _opened(self, session: TabSession, conversation: str) -> list[Any]:
+        with _show_errors():
+            shown = self.controller.open(session, conversation)
+            controls = self.controller.controls(session)
         return [
-            gr.Chatbot(cast(Any, shown.bubbles)),
-            self._list(visitor),
-            self._browser(visitor),
-            gr.MultimodalTextbox(submit_btn=not busy, stop_btn=busy),
+            shown,
+            self._list(session),
+            self._browser(session),
             *filled(self.ui, controls),
         ]
 
-    def _open(self, conversation: str | None, visitor: Visitor) -> list[Any]:
-        return self._opened(visitor, conversation or "")
+    def _open(self, conversation: str | None, session: TabSession) -> list[Any]:
+        return self._opened(session, conversation or "")
 
-    def _open_new(self, visitor: Visitor) -> list[Any]:
-        return self._opened(visitor, "")
+    def _open_new(self, session: TabSession) -> list[Any]:
+        return self._opened(session, "")
 
-    def _delete(self, visitor: Visitor) -> list[Any]:
-        with _told():
-            self.desk.delete(visitor)
-        return self._opened(visitor, "")
+    def _delete(self, session: TabSession) -> list[Any]:
+        with _show_errors():
+            self.controller.delete(session)
+        return self._opened(session, "")
 
-    def _list(self, visitor: Visitor) -> gr.Radio:
-        return gr.Radio(choices=self.desk.headings(visitor), value=visitor.conversation or None)
+    def _list(self, session: TabSession) -> gr.Radio:
+        return gr.Radio(
+            choices=self.controller.headings(session), value=session.conversation or None
+        )
 
-    def _browser(self, visitor: Visitor) -> dict[str, str]:
-        return {"owner": visitor.owner, "conversation": visitor.conversation}
+    def _browser(self, session: TabSession) -> dict[str, str]:
+        return {"owner": session.owner, "conversation": session.conversation}
 
-    # ------------------------------------------------------------ talking
+    # ------------------------------------------------------------ the chat
 
-    def _say(
-        self, box: dict[str, Any], visitor: Visitor, *controls: Any
-    ) -> tuple[gr.MultimodalTextbox, list[render.Bubble]]:
-        with _told():
-            files = [Path(path) for path in box.get("files") or []]
-            shown = self.desk.say(
-                visitor, box.get("text") or "", files, controls_of(self.ui, *controls)
-            )
-        return _answering(value=None), shown.bubbles
+    def _act(
+        self, event: gr.EventData, request: gr.Request, session: TabSession, *controls: Any
+    ) -> tuple[Frame, gr.Radio, dict[str, str]]:
+        self._attach(session, request)
+        action = getattr(event, "action", None)
+        frame = self.controller.act(session, action, controls_of(self.ui, *controls))
+        return frame, self._list(session), self._browser(session)
 
-    def _say_example(
-        self, event: gr.SelectData, visitor: Visitor, *controls: Any
-    ) -> tuple[gr.MultimodalTextbox, list[render.Bubble]]:
-        text, files = self.ui.examples[_row(event.index)]
-        with _told():
-            shown = self.desk.say(visitor, text, files, controls_of(self.ui, *controls))
-        return _answering(value=None), shown.bubbles
+    def _follow(self, session: TabSession) -> Iterator[Any]:
+        is_following = False
+        for frame in self.controller.follow(session):
+            is_following = True
+            yield frame
+        if not is_following:
+            yield gr.skip()
 
-    def _answer(self, redo_model: str, visitor: Visitor) -> Iterator[tuple[Any, str]]:
-        with _told():
-            for shown in self.desk.answer(visitor, redo_model or None):
-                yield (gr.skip() if shown is None else shown.bubbles), ""
-
-    def _rest(self, visitor: Visitor) -> tuple[gr.MultimodalTextbox, gr.Radio, dict[str, str]]:
-        busy = self.desk.chats.is_busy(visitor.conversation)
-        box = gr.MultimodalTextbox(submit_btn=not busy, stop_btn=busy)
-        return box, self._list(visitor), self._browser(visitor)
-
-    def _retry(self, event: gr.RetryData, visitor: Visitor, *controls: Any) -> gr.MultimodalTextbox:
-        with _told():
-            self.desk.retry(visitor, _row(event.index), controls_of(self.ui, *controls))
-        return _answering()
-
-    def _edit(self, event: gr.EditData, visitor: Visitor) -> gr.MultimodalTextbox:
-        with _told():
-            self.desk.edit(visitor, _row(event.index), str(event.value))
-        return _answering()
-
-    def _redo(self, event: gr.SelectData, visitor: Visitor) -> tuple[gr.MultimodalTextbox, str]:
-        with _told():
-            self.desk.redo(visitor)
-        return _answering(), str(event.value).removeprefix(render.REDO)
-
-    def _undo(self, visitor: Visitor) -> tuple[gr.MultimodalTextbox, list[render.Bubble], gr.Radio]:
-        with _told():
-            text, files = self.desk.undo(visitor)
-            shown = self.desk.show(visitor)
-        box = gr.MultimodalTextbox(value={"text": text, "files": files})
-        return box, shown.bubbles, self._list(visitor)
-
-    def _stop(self, visitor: Visitor) -> None:
-        self.desk.stop(visitor)
+    def _finish_turn(self, session: TabSession) -> tuple[gr.Radio, dict[str, str]]:
+        return self._list(session), self._browser(session)
 
     # ------------------------------------------------------------ controls
 
@@ -216,21 +207,12 @@ class Page:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _show_errors() -> Iterator[None]:
     """Show a person's error as a toast with its one sentence."""
     try:
         yield
     except MultimodalError as error:
         raise gr.Error(str(error), duration=15, print_exception=False) from error
-
-
-def _answering(**more: Any) -> gr.MultimodalTextbox:
-    """The message box while an answer is written: a stop button in place of the send button."""
-    return gr.MultimodalTextbox(submit_btn=False, stop_btn=True, **more)
-
-
-def _row(index: int | Sequence[int]) -> int:
-    return index if isinstance(index, int) else index[0]
 
 
 def _ask() -> tuple[gr.Button, gr.Button, gr.Button]:

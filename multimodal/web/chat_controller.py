@@ -1,0 +1,366 @@
+"""What the chat pane's actions do, without its layout: one `ChatController` serves every person.
+
+The owner of a conversation is kept on the server (`TabSession`, in a gr.State), never taken from
+an action. What a tab shows goes to it as frames: plain values, a whole transcript when it opens a
+conversation, only the growing message while an answer is written.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from multimodal.build import Program
+from multimodal.chats import Chats, Draft
+from multimodal.errors import (
+    ConversationNotFoundError,
+    MediaError,
+    MultimodalError,
+    RequestError,
+)
+from multimodal.messages import AudioPart, Controls, ImagePart, TextPart
+from multimodal.web.actions import (
+    Action,
+    CheckUploads,
+    Edit,
+    Kept,
+    Retry,
+    Send,
+    SendExample,
+    Stop,
+    Sync,
+    TakeBack,
+    Upload,
+    nonce_of,
+    read_action,
+)
+from multimodal.web.alternatives import alternatives
+from multimodal.web.chat_pane import ExampleMessage, draft_scope
+from multimodal.web.media_addresses import MediaAddresses
+from multimodal.web.replies import ReplyRunner, RunningReply
+from multimodal.web.transcript import Transcript
+
+Frame = dict[str, Any]
+FRAME_EVERY_S = 0.07
+"""The browser redraws on every frame; faster than this nobody can read."""
+MAX_RECEIPTS = 16
+
+
+@dataclass
+class TabSession:
+    """One browser tab: whose it is, what it looks at, and what was last sent to it."""
+
+    owner: str = ""
+    conversation: str = ""
+    epoch: int = 0
+    """Counts the whole transcripts sent; a frame of changes belongs to one of them."""
+    version: int = 0
+    follower: int = 0
+    receipts: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=MAX_RECEIPTS))
+
+    def __deepcopy__(self, memo: object) -> TabSession:
+        return TabSession()
+
+
+class ChatController:
+    def __init__(
+        self,
+        program: Program,
+        secret: str,
+        examples: Sequence[ExampleMessage] = (),
+        grace_s: float = 0.0,
+    ) -> None:
+        self.program = program
+        self.examples = tuple(examples)
+        self.chats = Chats(program.store, program.media, program.assistant)
+        self.replies = ReplyRunner(self.chats)
+        self.addresses = MediaAddresses(program.media, secret)
+        self.transcript = Transcript(program.catalog, program.media, self.addresses)
+        self._uploads = program.settings.page_cache.resolve()
+        self._grace_s = grace_s
+        self._tabs: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    # ------------------------------------------------------------ looking
+
+    def open(self, session: TabSession, conversation: str) -> Frame:
+        """Look at another conversation; "" is a new one. One that was deleted counts as new.
+
+        Raises StoreError where it cannot be read; the tab then looks at what it did before.
+        """
+        before, session.conversation = session.conversation, conversation
+        try:
+            return self.show(session)
+        except ConversationNotFoundError:
+            session.conversation = ""
+            return self.show(session)
+        except BaseException:
+            session.conversation = before
+            raise
+
+    def show(self, session: TabSession) -> Frame:
+        """The whole conversation that the tab looks at, as it is now."""
+        session.epoch += 1
+        frame = self._frame(session, is_whole=True)
+        if not session.conversation:
+            return frame | {"messages": []}
+        conversation = self.chats.store.load(session.owner, session.conversation)
+        reply = self.replies.get(session.conversation)
+        if reply is None:
+            redo = alternatives(self.program, conversation)
+            return frame | {"messages": self.transcript.conversation(conversation, redo)}
+        draft = reply.draft
+        messages = [
+            self.transcript.message(message, conversation)
+            for message in conversation.messages
+            if message.role == "user" or message.outcome is not None
+            if draft is None or message.id != draft.reply.id
+        ]
+        if draft is not None:
+            messages.append(self.transcript.growing(draft))
+        return frame | {"messages": messages, "busy": True}
+
+    def controls(self, session: TabSession) -> Controls:
+        if not session.conversation:
+            return Controls()
+        return self.chats.store.load(session.owner, session.conversation).controls
+
+    def headings(self, session: TabSession) -> list[tuple[str, str]]:
+        return [(row.title, row.id) for row in self.chats.store.headings(session.owner)]
+
+    def is_busy(self, session: TabSession) -> bool:
+        return self.replies.get(session.conversation) is not None
+
+    def follow(self, session: TabSession) -> Iterator[Frame]:
+        """Frames of the reply under way in the conversation that the tab looks at, until it ends or
+        the tab looks elsewhere. A newer call takes over from an older one."""
+        session.follower += 1
+        token, conversation = session.follower, session.conversation
+        reply = self.replies.get(conversation)
+        if reply is None:
+            return
+        seen = -1
+
+        def is_ours() -> bool:
+            return session.follower == token and session.conversation == conversation
+
+        while not reply.is_done and is_ours():
+            newest = reply.wait(seen, timeout_s=1.0)
+            if newest > seen and not reply.is_done and reply.draft is not None and is_ours():
+                yield self._growing(session, reply.draft)
+                time.sleep(FRAME_EVERY_S)
+            seen = newest
+        if is_ours():
+            yield self._ended(session, reply)
+
+    def _growing(self, session: TabSession, draft: Draft) -> Frame:
+        """The message that grows, and the question it answers: hearing and looking give that
+        words."""
+        asked = draft.conversation.messages[-1]
+        messages = [
+            self.transcript.message(asked, draft.conversation),
+            self.transcript.growing(draft),
+        ]
+        return self._frame(session) | {"messages": messages, "busy": True}
+
+    def _ended(self, session: TabSession, reply: RunningReply) -> Frame:
+        if reply.error is not None:
+            session.receipts.append({"nonce": f"reply-{session.version}", "error": reply.error})
+        return self.show(session)
+
+    def _frame(self, session: TabSession, is_whole: bool = False) -> Frame:
+        session.version += 1
+        return {
+            "chat": session.conversation,
+            "epoch": session.epoch,
+            "version": session.version,
+            "whole": is_whole,
+            "busy": False,
+            "scope": draft_scope(session.owner),
+            "receipts": list(session.receipts),
+        }
+
+    # ------------------------------------------------------------ acting
+
+    def act(self, session: TabSession, data: object, controls: Controls) -> Frame:
+        """Do what the pane asks, and show what came of it. What is refused is answered with a
+        receipt that says why, so that the pane can give back what was typed."""
+        receipt: dict[str, Any] = {"nonce": nonce_of(data)}
+        try:
+            receipt |= self._act(session, read_action(data), controls)
+        except MultimodalError as error:
+            receipt["error"] = str(error)
+        session.receipts.append(receipt)
+        try:
+            return self.open(session, session.conversation)
+        except MultimodalError as error:
+            receipt["error"] = str(error)
+            return self._frame(session) | {"messages": []}
+
+    def _act(self, session: TabSession, action: Action, controls: Controls) -> dict[str, Any]:
+        match action:
+            case Send():
+                self.send(session, action, controls)
+            case SendExample():
+                self.send_example(session, action, controls)
+            case Retry():
+                self.retry(session, action, controls)
+            case Edit():
+                self.edit(session, action)
+            case TakeBack():
+                return self.take_back(session)
+            case CheckUploads():
+                return {"missing": self.missing_uploads(action.paths)}
+            case Stop():
+                self.stop(session)
+            case Sync():
+                pass
+        return {}
+
+    def send_example(self, session: TabSession, action: SendExample, controls: Controls) -> None:
+        if action.index >= len(self.examples):
+            raise RequestError("There is no such example. Reload the page.")
+        text, paths = self.examples[action.index]
+        self.say(session, text, [(path, path.name) for path in paths], controls)
+
+    def send(self, session: TabSession, action: Send, controls: Controls) -> None:
+        """Store what the person says, in a new conversation if none is open, and begin to answer.
+
+        Raises the errors of `Chats.say`, and RequestError for a file that is not the session's."""
+        if action.chat != session.conversation:
+            raise RequestError("Another conversation was opened meanwhile. Send it again here.")
+        files = [self._file(file) for file in action.files]
+        self.say(session, action.text, files, controls)
+
+    def say(
+        self,
+        session: TabSession,
+        text: str,
+        files: Sequence[tuple[Path, str]],
+        controls: Controls,
+    ) -> None:
+        if not session.owner:
+            raise RequestError("The page is still loading. Send it again in a moment.")
+        self._check_idle(session)
+        begun = session.conversation or self.chats.store.create(session.owner, controls)
+        self.chats.say(session.owner, begun, text, files)
+        self.chats.store.set_controls(session.owner, begun, controls)
+        session.conversation = begun
+        self.replies.start(session.owner, begun)
+
+    def retry(self, session: TabSession, action: Retry, controls: Controls) -> None:
+        """Answer a message again: with the controls as they are now, or with another model as they
+        were."""
+        self._check_idle(session)
+        if action.model is None:
+            self.chats.store.set_controls(session.owner, session.conversation, controls)
+        else:
+            self.program.catalog.card(action.model)
+            controls = replace(self.controls(session), model=action.model)
+        self.chats.forget_reply(session.owner, session.conversation, action.message)
+        self.replies.start(session.owner, session.conversation, controls)
+
+    def edit(self, session: TabSession, action: Edit) -> None:
+        self._check_idle(session)
+        self.chats.edit(session.owner, session.conversation, action.message, action.text)
+        self.replies.start(session.owner, session.conversation)
+
+    def take_back(self, session: TabSession) -> dict[str, Any]:
+        """Take the newest turn back; return its words, and those of its files that are still
+        there, for the message box."""
+        self._check_idle(session)
+        message = self.chats.take_back(session.owner, session.conversation)
+        if message is None:
+            return {"text": "", "files": []}
+        files = []
+        for part in message.parts:
+            if isinstance(part, TextPart):
+                continue
+            with suppress(MediaError):
+                self.program.media.path(part)
+                files.append(self._kept(part))
+        return {"text": message.text, "files": files}
+
+    def _kept(self, part: ImagePart | AudioPart) -> dict[str, str]:
+        """A stored picture or recording as an attachment of the message box."""
+        return {
+            "sha256": part.sha256,
+            "media_type": part.media_type,
+            "key": self.addresses.key(part.sha256),
+            "name": part.name,
+            "thumb": self.addresses.small(part) if isinstance(part, ImagePart) else "",
+        }
+
+    def delete(self, session: TabSession) -> None:
+        if session.conversation:
+            self.replies.stop(session.conversation, wait_s=5.0)
+            self.chats.store.delete(session.owner, session.conversation)
+            session.conversation = ""
+            self.program.sweep()
+
+    def stop(self, session: TabSession) -> None:
+        """Stop the reply that the tab looks at."""
+        reply = self.replies.get(session.conversation)
+        if reply is not None and reply.owner == session.owner:
+            reply.stop.set()
+
+    # ------------------------------------------------------------ coming and going
+
+    def enter(self, session: TabSession) -> None:
+        with self._lock:
+            self._tabs[session.owner] += 1
+
+    def leave(self, session: TabSession) -> None:
+        """A tab was closed. Where it was the owner's last, their replies end after a while."""
+        with self._lock:
+            self._tabs[session.owner] -= 1
+            if self._tabs[session.owner] > 0:
+                return
+        timer = threading.Timer(self._grace_s, self._abandon, [session.owner])
+        timer.daemon = True
+        timer.start()
+
+    def _abandon(self, owner: str) -> None:
+        with self._lock:
+            if self._tabs[owner] > 0:
+                return
+            del self._tabs[owner]
+        for reply in self.replies.of(owner):
+            reply.stop.set()
+
+    def close(self) -> None:
+        self.replies.close()
+
+    # ------------------------------------------------------------ files
+
+    def missing_uploads(self, paths: Sequence[str]) -> list[str]:
+        return [path for path in paths if self._upload(path) is None]
+
+    def _file(self, file: Upload | Kept) -> tuple[Path, str]:
+        if isinstance(file, Upload):
+            path = self._upload(file.path)
+            if path is None:
+                raise MediaError(f"“{file.name}” was kept too long and is gone. Add it again.")
+            return path, file.name
+        if not self.addresses.is_key(file.key, file.sha256):
+            raise MediaError(f"“{file.name}” is not yours to send. Add it again.")
+        part = ImagePart(file.sha256, file.media_type, 0, 0, file.name)
+        return self.program.media.path(part), file.name
+
+    def _upload(self, path: str) -> Path | None:
+        """Where an upload lies; None for anything outside the folder of uploads."""
+        try:
+            found = Path(path).resolve(strict=True)
+        except (OSError, ValueError):
+            return None
+        return found if found.is_relative_to(self._uploads) and found.is_file() else None
+
+    def _check_idle(self, session: TabSession) -> None:
+        if self.is_busy(session):
+            raise RequestError("This conversation is still being answered. Wait, or press stop.")
