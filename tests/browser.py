@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import (
     Browser,
+    BrowserType,
     Locator,
     Page,
-    Playwright,
     TimeoutError,
     expect,
     sync_playwright,
@@ -35,18 +35,18 @@ REPLY_MS = 60_000
 BOX = "#composer textarea"
 
 
-def launch(playwright: Playwright, *more: str) -> Browser:
+def launch(chromium: BrowserType, *more: str) -> Browser:
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("Chromium is not installed (Debian: apt install chromium)")
-    return playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS, *more])
+    return chromium.launch(executable_path=path, args=[*ARGUMENTS, *more])
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Known to every test through `pytest_plugins` in conftest.py."""
     with sync_playwright() as playwright:
-        opened = launch(playwright)
+        opened = launch(playwright.chromium)
         yield opened
         opened.close()
 

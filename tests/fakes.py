@@ -99,7 +99,7 @@ class FakeBackend:
         elif isinstance(request, DrawRequest):
             yield from self._drawn(request, stop)
         elif isinstance(request, ImageRequest):
-            yield Description(replace(request.part, description="a red square"), "A red square.")
+            yield Description(replace(request.part, description="a red square"), self.source.sight)
         else:
             assert isinstance(request, TextRequest)
             words = self.source.script(request)
@@ -150,6 +150,7 @@ class FakeSource:
 
     script: Callable[[TextRequest], Any] = echo
     transcript: str = "hello there"
+    sight: str = "A red square."
     requests: list[Any] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)

@@ -11,7 +11,7 @@ from browser import BOX, Person, launch
 from conftest import wait_until
 from fake_page import FakePage, running_page
 from fakes import picture
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from multimodal.errors import BackendError
 
@@ -29,6 +29,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakePage]:
 @pytest.fixture
 def person(browser: Browser, chat: FakePage) -> Iterator[Person]:
     chat.echo()
+    chat.source.sight = "A red square."
     person = Person(browser, chat.url)
     yield person
     assert person.faults == []
@@ -207,9 +208,7 @@ def test_a_reload_in_mid_answer_keeps_the_chat_and_the_answer(
     assert "Interrupted" not in person.reply()
 
 
-def test_an_answer_ends_when_its_page_was_closed_for_good(
-    browser: Browser, chat: FakePage
-) -> None:
+def test_an_answer_ends_when_its_page_was_closed_for_good(browser: Browser, chat: FakePage) -> None:
     pen = chat.pen()
     leaving = Person(browser, chat.url)
     leaving.type("Tell me about lakes.")
@@ -342,9 +341,7 @@ def test_voice_takes_two_presses(person: Person, chat: FakePage) -> None:
     page.get_by_role("button", name="Record your voice").click()
     expect(page.locator("#composer .recorder")).to_be_visible()
     expect(page.locator("#composer .elapsed")).to_have_text("0:01")
-    wait_until(
-        lambda: float(page.locator(".level").get_attribute("data-level") or 0) > 0.001, 5
-    )
+    wait_until(lambda: float(page.locator(".level").get_attribute("data-level") or 0) > 0.001, 5)
     page.keyboard.press("Enter")  # the button that ends it has the focus
     person.wait()
     expect(person.said.last.locator("audio")).to_have_count(1)
@@ -405,16 +402,15 @@ def test_where_the_microphone_cannot_be_used_the_page_says_why(
 
 
 def test_over_plain_http_the_page_says_how_to_get_a_microphone(
-    chat: FakePage, tmp_path: Path
+    browser: Browser, chat: FakePage
 ) -> None:
-    with sync_playwright() as playwright:
-        opened = launch(playwright, "--host-resolver-rules=MAP chat.test 127.0.0.1")
-        person = Person(opened, chat.url.replace("127.0.0.1", "chat.test"))
-        assert not person.page.evaluate("isSecureContext")
-        person.page.get_by_role("button", name="Record your voice").click()
-        assert "only to pages opened over https" in person.complaint()
-        person.close()
-        opened.close()
+    opened = launch(browser.browser_type, "--host-resolver-rules=MAP chat.test 127.0.0.1")
+    person = Person(opened, chat.url.replace("127.0.0.1", "chat.test"))
+    assert not person.page.evaluate("isSecureContext")
+    person.page.get_by_role("button", name="Record your voice").click()
+    assert "only to pages opened over https" in person.complaint()
+    person.close()
+    opened.close()
 
 
 # ---------------------------------------------------------------- pictures
@@ -711,7 +707,8 @@ def test_nothing_that_is_said_fetches_covers_or_runs(
     assert [url for url in asked if not url.startswith((chat.url, "data:", "blob:"))] == []
     assert not [url for url in asked if "logout" in url]
     shown = said.locator("> .body")
-    assert shown.locator("img, audio, video, svg, form, input, iframe, style, link").count() == 0
+    foreign = "img, audio, video, svg:not(.copy svg), form, input, iframe, style, link"
+    assert shown.locator(foreign).count() == 0
     assert person.page.title() != "owned"
     assert person.page.url.startswith(chat.url)
     for words in ("box", "covered", "document.title='owned'", "<form action=", "<iframe src="):
@@ -738,7 +735,7 @@ def test_what_was_read_and_heard_is_shown_in_every_word(
     person.ask("", examples / "question-en.wav")
     assert WORDS in person.said.last.inner_text()
     assert WORDS in person.route()
-    chat.source.answer = WORDS
+    chat.source.sight = WORDS
     assert WORDS in person.ask("What does it say?", red)
     chat.say("It is 2*3*4 = 24, *really*.")
     assert person.ask("How much?") == "It is 2*3*4 = 24, really."

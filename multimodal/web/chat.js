@@ -263,7 +263,7 @@ const draw = (node, message) => {
 };
 const drawBlocks = (node, blocks) => {
   const { body } = node.parts;
-  body.classList.remove("plain");
+  if (body.classList.contains("plain")) body.classList.remove("plain");
   if (!node.blocks.length) body.replaceChildren();
   node.drawn.text = "";
   while (body.childElementCount > blocks.length) body.lastElementChild.remove();

@@ -61,6 +61,8 @@ class TabSession:
     epoch: int = 0
     """Counts the whole transcripts sent; a frame of changes belongs to one of them."""
     version: int = 0
+    is_busy: bool = False
+    """Whether the last frame showed an answer under way."""
     follower: int = 0
     receipts: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=MAX_RECEIPTS))
 
@@ -107,6 +109,7 @@ class ChatController:
     def show(self, session: TabSession) -> Frame:
         """The whole conversation that the tab looks at, as it is now."""
         session.epoch += 1
+        session.is_busy = False
         frame = self._frame(session, is_whole=True)
         if not session.conversation:
             return frame | {"messages": []}
@@ -115,7 +118,7 @@ class ChatController:
         if reply is None:
             redo = alternatives(self.program, conversation)
             return frame | {"messages": self.transcript.conversation(conversation, redo)}
-        draft = reply.draft
+        session.is_busy, draft = True, reply.draft
         messages = [
             self.transcript.message(message, conversation)
             for message in conversation.messages
@@ -144,6 +147,8 @@ class ChatController:
         token, conversation = session.follower, session.conversation
         reply = self.replies.get(conversation)
         if reply is None:
+            if session.is_busy:  # it ended before this began
+                yield self.show(session)
             return
         seen = -1
 

@@ -1,0 +1,221 @@
+"""What the chat pane may ask, and what comes of it; no browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import wait_until
+from fakes import FakeSource, picture, program
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from multimodal.build import Program
+from multimodal.messages import Controls
+from multimodal.web.chat_controller import ChatController, TabSession
+
+NONCE = {"nonce": "0a"}
+
+
+@pytest.fixture
+def source() -> FakeSource:
+    return FakeSource()
+
+
+@pytest.fixture
+def made(tmp_path: Path, source: FakeSource) -> Iterator[Program]:
+    (tmp_path / "data").mkdir()
+    made = program(tmp_path / "data", source)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def controller(made: Program) -> Iterator[ChatController]:
+    controller = ChatController(made, "secret")
+    yield controller
+    controller.close()
+
+
+@pytest.fixture
+def tab() -> TabSession:
+    return TabSession("ann")
+
+
+def act(controller: ChatController, tab: TabSession, **action: Any) -> dict[str, Any]:
+    """The receipt of an action, after the answer it began is whole."""
+    frame = controller.act(tab, action | NONCE, Controls())
+    wait_until(lambda: controller.replies.get(tab.conversation) is None, 10)
+    assert frame["receipts"][-1]["nonce"] == "0a"
+    return frame["receipts"][-1]
+
+
+def upload(made: Program, name: str = "red.png") -> Path:
+    folder = made.settings.page_cache / "1f"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_bytes(picture((64, 64), "red", "PNG"))
+    return path
+
+
+def test_a_message_with_an_upload_is_stored_and_answered(
+    controller: ChatController, made: Program, tab: TabSession
+) -> None:
+    files = [{"path": str(upload(made)), "name": "red.png"}]
+    assert "error" not in act(controller, tab, do="send", text="what is it?", files=files, chat="")
+    shown = controller.show(tab)["messages"]
+    assert [message["role"] for message in shown] == ["user", "assistant"]
+    assert shown[0]["text"] == "what is it?"
+    assert shown[0]["media"][0]["kind"] == "image"
+    assert shown[1]["text"] == "A red square."
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/passwd", "http://host.test/x.png", "file:///etc/passwd", "secret", "..", "", "\0"],
+)
+def test_only_an_upload_can_be_attached(
+    controller: ChatController, made: Program, tab: TabSession, path: str
+) -> None:
+    (made.settings.data / "secret").write_text("x", "utf-8")
+    for tried in (path, str(made.settings.page_cache / ".." / path)):
+        files = [{"path": tried, "name": "red.png"}]
+        receipt = act(controller, tab, do="send", text="what?", files=files, chat="")
+        assert "red.png" in receipt["error"]
+        assert made.store.headings("ann") == []
+
+
+def test_a_link_out_of_the_folder_of_uploads_is_not_followed(
+    controller: ChatController, made: Program, tab: TabSession
+) -> None:
+    link = upload(made).with_name("link.png")
+    target = made.settings.data / "private.png"
+    target.write_bytes(picture((64, 64), "red", "PNG"))
+    link.symlink_to(target)
+    files = [{"path": str(link), "name": "link.png"}]
+    assert "error" in act(controller, tab, do="send", text="what?", files=files, chat="")
+
+
+def test_a_kept_picture_is_sent_again_only_with_its_key(
+    controller: ChatController, made: Program, tab: TabSession
+) -> None:
+    files = [{"path": str(upload(made)), "name": "red.png"}]
+    act(controller, tab, do="send", text="what is it?", files=files, chat="")
+    given = act(controller, tab, do="take_back")
+    kept = {k: v for k, v in given["files"][0].items() if k != "thumb"}
+    forged = kept | {"key": "0" * 32}
+    chat = tab.conversation
+    assert "error" in act(controller, tab, do="send", text="x", files=[forged], chat=chat)
+    assert "error" not in act(controller, tab, do="send", text="x", files=[kept], chat=chat)
+
+
+def test_messages_of_somebody_else_cannot_be_touched(
+    controller: ChatController, made: Program, tab: TabSession
+) -> None:
+    act(controller, tab, do="send", text="mine", chat="")
+    message = controller.show(tab)["messages"][0]["id"]
+    other = TabSession("bob")
+    act(controller, other, do="send", text="yours", chat="")
+    for action in (
+        {"do": "edit", "message": message, "text": "changed"},
+        {"do": "retry", "message": message},
+    ):
+        assert "no longer part of this conversation" in act(controller, other, **action)["error"]
+    other.conversation = tab.conversation
+    assert "error" in act(controller, other, do="edit", message=message, text="changed")
+    assert made.store.load("ann", tab.conversation).messages[0].text == "mine"
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        None,
+        "send",
+        [],
+        {},
+        {"do": "delete_everything"},
+        {"do": "send", "text": 5},
+        {"do": "send", "text": "x", "owner": "bob"},
+        {"do": "send", "text": "x", "files": [{"path": ["a"]}]},
+        {"do": "example", "index": -1},
+        {"do": "edit", "message": "'; drop table", "text": "x"},
+        {"do": "retry", "message": "0a", "model": 7},
+    ],
+)
+def test_what_is_no_action_is_refused_in_a_sentence(
+    controller: ChatController, tab: TabSession, action: Any
+) -> None:
+    sent = action | NONCE if isinstance(action, dict) else action
+    receipt = controller.act(tab, sent, Controls())["receipts"][-1]
+    assert "Reload the page." in receipt["error"]
+
+
+def test_a_model_that_is_not_there_is_refused_and_the_answer_kept(
+    controller: ChatController, tab: TabSession
+) -> None:
+    act(controller, tab, do="send", text="hello", chat="")
+    message = controller.show(tab)["messages"][1]["id"]
+    assert "error" in act(controller, tab, do="retry", message=message, model="no-such-model")
+    assert len(controller.show(tab)["messages"]) == 2
+
+
+def test_a_message_for_another_chat_is_not_sent_here(
+    controller: ChatController, tab: TabSession
+) -> None:
+    act(controller, tab, do="send", text="hello", chat="")
+    receipt = act(controller, tab, do="send", text="secret", chat="")
+    assert "Another conversation was opened meanwhile" in receipt["error"]
+
+
+def test_offers_to_redo_make_sense(
+    controller: ChatController, made: Program, tab: TabSession, examples: Path
+) -> None:
+    """A question that was spoken and answered is not offered to a model that only hears."""
+    sound = made.settings.page_cache / "q.wav"
+    sound.parent.mkdir(parents=True, exist_ok=True)
+    sound.write_bytes((examples / "question-en.wav").read_bytes())
+    files = [{"path": str(sound), "name": "q.wav"}]
+    act(controller, tab, do="send", text="", files=files, chat="")
+    offers = {offer["value"] for offer in controller.show(tab)["messages"][-1]["redo"]}
+    tasks = {made.catalog.card(name).task.value for name in offers}
+    assert "automatic-speech-recognition" not in tasks
+    act(controller, tab, do="send", text="hello", chat=tab.conversation)
+    offers = {offer["value"] for offer in controller.show(tab)["messages"][-1]["redo"]}
+    assert {made.catalog.card(name).task.value for name in offers} <= {"text-generation"}
+
+
+def test_media_are_served_to_who_has_the_key_only(
+    controller: ChatController, made: Program, tab: TabSession
+) -> None:
+    files = [{"path": str(upload(made)), "name": "red.png"}]
+    act(controller, tab, do="send", text="what is it?", files=files, chat="")
+    medium = controller.show(tab)["messages"][0]["media"][0]
+    client = TestClient(Starlette(routes=controller.addresses.routes()))
+    answer = client.get("/" + medium["src"])
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in answer.headers["content-security-policy"]
+    key, file = medium["src"].split("/")[1:]
+    for wrong in (
+        f"/media/{'0' * 32}/{file}",
+        f"/media/{key}/{'0' * 64}.png",
+        f"/media/{key}/{file}.html",
+        f"/media/{key}/..%2f..%2fsecret",
+        f"/media/{key[:-1]}é/{file}",
+    ):
+        assert client.get(wrong).status_code == 404
+
+
+def test_pictures_in_the_transcript_are_small(controller: ChatController, made: Program) -> None:
+    part = made.media.add_image(picture((1600, 1200), "red", "PNG"), "large.png")
+    client = TestClient(Starlette(routes=controller.addresses.routes()))
+    small = client.get("/" + controller.addresses.small(part))
+    assert small.headers["content-type"] == "image/webp"
+    import io
+
+    from PIL import Image
+
+    assert max(Image.open(io.BytesIO(small.content)).size) == 640
