@@ -12,6 +12,7 @@ from typing import Any
 from conftest import free_port
 from fakes import FakeSource, echo, program
 
+from multimodal.access import Hosts
 from multimodal.backends.base import TextRequest
 from multimodal.build import Program
 from multimodal.errors import MultimodalError
@@ -61,7 +62,8 @@ def running_page(data: Path, grace_s: float = 20.0, **settings: Any) -> Iterator
     source, port = FakeSource(), free_port()
     made = program(data, source, **settings)
     try:
-        with open_page(made, port, grace_s):
+        hosts = Hosts("127.0.0.1", made.settings.allow_origin)
+        with open_page(made, port, hosts, grace_s):
             yield FakePage(f"http://127.0.0.1:{port}", made, source)
     finally:
         made.close()

@@ -98,14 +98,17 @@ def test_only_what_the_page_shows_is_served(app: Server, examples: Path) -> None
         WEIGHTS,
         Path(__file__),
         examples.parent / "app.py",
+        examples / "chelsea.jpg",
     ]
     for path in hidden:
         assert get_raw(app, f"{GRADIO}/file={path}")[0] in {403, 404}, path
-    assert get_raw(app, f"{GRADIO}/file={examples / 'chelsea.jpg'}")[0] == 200
+    picture = (examples / "chelsea.jpg").read_bytes()
+    sent = httpx.post(f"{app.url}{GRADIO}/upload", files={"files": ("chelsea.jpg", picture)})
+    assert get_raw(app, f"{GRADIO}/file={sent.json()[0]}")[0] == 200
 
 
 def test_a_link_out_of_a_shown_folder_is_not_followed(app: Server) -> None:
-    link = app.data / "media" / "link.png"
+    link = app.data / "page" / "link.png"
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(app.data / "secret")
     assert get_raw(app, f"{GRADIO}/file={link}")[0] in {403, 404}
@@ -305,17 +308,11 @@ def test_what_was_uploaded_never_runs(app: Server, name: str, content: str) -> N
     sent = httpx.post(f"{app.url}{GRADIO}/upload", files={"files": (name, content.encode())})
     if sent.status_code != 200:
         return  # refused for what it is
-    # Media lies in a folder that Gradio serves as what its name says.
-    kept = app.data / "media" / name
-    kept.parent.mkdir(exist_ok=True)
-    kept.write_text(content, "utf-8")
-    for path in (sent.json()[0], kept):
-        reply = httpx.get(f"{app.url}{GRADIO}/file={path}")
-        assert reply.headers["content-type"].partition(";")[0] == "application/octet-stream"
-        assert reply.headers["content-disposition"].startswith("attachment")
-        assert "sandbox" in reply.headers["content-security-policy"]
-        assert reply.headers["x-content-type-options"] == "nosniff"
-    kept.unlink()
+    reply = httpx.get(f"{app.url}{GRADIO}/file={sent.json()[0]}")
+    assert reply.headers["content-type"].partition(";")[0] == "application/octet-stream"
+    assert reply.headers["content-disposition"].startswith("attachment")
+    assert "sandbox" in reply.headers["content-security-policy"]
+    assert reply.headers["x-content-type-options"] == "nosniff"
 
 
 @dataclass

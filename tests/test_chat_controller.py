@@ -14,7 +14,8 @@ from starlette.testclient import TestClient
 
 from multimodal.build import Program
 from multimodal.messages import Controls
-from multimodal.web.chat_controller import ChatController, TabSession
+from multimodal.web.chat_controller import ChatController
+from multimodal.web.tab_session import TabSession
 
 NONCE = {"nonce": "0a"}
 

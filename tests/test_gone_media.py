@@ -16,7 +16,8 @@ from multimodal.build import Program
 from multimodal.chats import Chats
 from multimodal.errors import StoreError
 from multimodal.messages import Message
-from multimodal.web.chat_controller import ChatController, TabSession
+from multimodal.web.chat_controller import ChatController
+from multimodal.web.tab_session import TabSession
 
 
 @pytest.fixture

@@ -7,16 +7,15 @@ conversation, only the growing message while an answer is written.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from multimodal.build import Program
+from multimodal.cards import AUTO
 from multimodal.chats import Chats, Draft
 from multimodal.errors import (
     ConversationNotFoundError,
@@ -24,50 +23,31 @@ from multimodal.errors import (
     MultimodalError,
     RequestError,
 )
-from multimodal.messages import AudioPart, Controls, ImagePart, TextPart
+from multimodal.messages import Controls, TextPart
 from multimodal.web.actions import (
     Action,
     CheckUploads,
     Edit,
-    Kept,
     Retry,
     Send,
     SendExample,
     Stop,
     Sync,
     TakeBack,
-    Upload,
     nonce_of,
     read_action,
 )
 from multimodal.web.alternatives import alternatives
+from multimodal.web.attachments import Attachments
 from multimodal.web.chat_pane import ExampleMessage, draft_scope
 from multimodal.web.media_addresses import MediaAddresses
 from multimodal.web.replies import ReplyRunner, RunningReply
+from multimodal.web.tab_session import Presence, TabSession
 from multimodal.web.transcript import Transcript
 
 Frame = dict[str, Any]
 FRAME_EVERY_S = 0.07
 """The browser redraws on every frame; faster than this nobody can read."""
-MAX_RECEIPTS = 16
-
-
-@dataclass
-class TabSession:
-    """One browser tab: whose it is, what it looks at, and what was last sent to it."""
-
-    owner: str = ""
-    conversation: str = ""
-    epoch: int = 0
-    """Counts the whole transcripts sent; a frame of changes belongs to one of them."""
-    version: int = 0
-    is_busy: bool = False
-    """Whether the last frame showed an answer under way."""
-    follower: int = 0
-    receipts: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=MAX_RECEIPTS))
-
-    def __deepcopy__(self, memo: object) -> TabSession:
-        return TabSession()
 
 
 class ChatController:
@@ -84,10 +64,9 @@ class ChatController:
         self.replies = ReplyRunner(self.chats)
         self.addresses = MediaAddresses(program.media, secret)
         self.transcript = Transcript(program.catalog, program.media, self.addresses)
-        self._uploads = program.settings.page_cache.resolve()
-        self._grace_s = grace_s
-        self._tabs: Counter[str] = Counter()
-        self._lock = threading.Lock()
+        uploads = program.settings.page_cache
+        self.attachments = Attachments(program.media, self.addresses, uploads)
+        self.presence = Presence(grace_s, self.replies.abandon)
 
     # ------------------------------------------------------------ looking
 
@@ -221,7 +200,7 @@ class ChatController:
             case TakeBack():
                 return self.take_back(session)
             case CheckUploads():
-                return {"missing": self.missing_uploads(action.paths)}
+                return {"missing": self.attachments.missing(action.paths)}
             case Stop():
                 self.stop(session)
             case Sync():
@@ -240,7 +219,7 @@ class ChatController:
         Raises the errors of `Chats.say`, and RequestError for a file that is not the session's."""
         if action.chat != session.conversation:
             raise RequestError("Another conversation was opened meanwhile. Send it again here.")
-        files = [self._file(file) for file in action.files]
+        files = [self.attachments.find(file) for file in action.files]
         self.say(session, action.text, files, controls)
 
     def say(
@@ -253,6 +232,7 @@ class ChatController:
         if not session.owner:
             raise RequestError("The page is still loading. Send it again in a moment.")
         self._check_idle(session)
+        self._check_model(controls)
         begun = session.conversation or self.chats.store.create(session.owner, controls)
         self.chats.say(session.owner, begun, text, files)
         self.chats.store.set_controls(session.owner, begun, controls)
@@ -263,16 +243,17 @@ class ChatController:
         """Answer a message again: with the controls as they are now, or with another model as they
         were."""
         self._check_idle(session)
+        if action.model is not None:
+            controls = replace(self.controls(session), model=action.model)
+        self._check_model(controls)
         if action.model is None:
             self.chats.store.set_controls(session.owner, session.conversation, controls)
-        else:
-            self.program.catalog.card(action.model)
-            controls = replace(self.controls(session), model=action.model)
         self.chats.forget_reply(session.owner, session.conversation, action.message)
         self.replies.start(session.owner, session.conversation, controls)
 
     def edit(self, session: TabSession, action: Edit) -> None:
         self._check_idle(session)
+        self._check_model(self.controls(session))
         self.chats.edit(session.owner, session.conversation, action.message, action.text)
         self.replies.start(session.owner, session.conversation)
 
@@ -288,19 +269,8 @@ class ChatController:
             if isinstance(part, TextPart):
                 continue
             with suppress(MediaError):
-                self.program.media.path(part)
-                files.append(self._kept(part))
+                files.append(self.attachments.kept(part))
         return {"text": message.text, "files": files}
-
-    def _kept(self, part: ImagePart | AudioPart) -> dict[str, str]:
-        """A stored picture or recording as an attachment of the message box."""
-        return {
-            "sha256": part.sha256,
-            "media_type": part.media_type,
-            "key": self.addresses.key(part.sha256),
-            "name": part.name,
-            "thumb": self.addresses.small(part) if isinstance(part, ImagePart) else "",
-        }
 
     def delete(self, session: TabSession) -> None:
         if session.conversation:
@@ -315,56 +285,15 @@ class ChatController:
         if reply is not None and reply.owner == session.owner:
             reply.stop.set()
 
-    # ------------------------------------------------------------ coming and going
-
-    def enter(self, session: TabSession) -> None:
-        with self._lock:
-            self._tabs[session.owner] += 1
-
-    def leave(self, session: TabSession) -> None:
-        """A tab was closed. Where it was the owner's last, their replies end after a while."""
-        with self._lock:
-            self._tabs[session.owner] -= 1
-            if self._tabs[session.owner] > 0:
-                return
-        timer = threading.Timer(self._grace_s, self._abandon, [session.owner])
-        timer.daemon = True
-        timer.start()
-
-    def _abandon(self, owner: str) -> None:
-        with self._lock:
-            if self._tabs[owner] > 0:
-                return
-            del self._tabs[owner]
-        for reply in self.replies.of(owner):
-            reply.stop.set()
-
     def close(self) -> None:
         self.replies.close()
 
-    # ------------------------------------------------------------ files
+    # ------------------------------------------------------------ inside
 
-    def missing_uploads(self, paths: Sequence[str]) -> list[str]:
-        return [path for path in paths if self._upload(path) is None]
-
-    def _file(self, file: Upload | Kept) -> tuple[Path, str]:
-        if isinstance(file, Upload):
-            path = self._upload(file.path)
-            if path is None:
-                raise MediaError(f"“{file.name}” was kept too long and is gone. Add it again.")
-            return path, file.name
-        if not self.addresses.is_key(file.key, file.sha256):
-            raise MediaError(f"“{file.name}” is not yours to send. Add it again.")
-        part = ImagePart(file.sha256, file.media_type, 0, 0, file.name)
-        return self.program.media.path(part), file.name
-
-    def _upload(self, path: str) -> Path | None:
-        """Where an upload lies; None for anything outside the folder of uploads."""
-        try:
-            found = Path(path).resolve(strict=True)
-        except (OSError, ValueError):
-            return None
-        return found if found.is_relative_to(self._uploads) and found.is_file() else None
+    def _check_model(self, controls: Controls) -> None:
+        """Raises UnknownModelError for a model of another profile, which would be fetched."""
+        if controls.model != AUTO:
+            self.program.card(controls.model)
 
     def _check_idle(self, session: TabSession) -> None:
         if self.is_busy(session):

@@ -114,11 +114,7 @@ def open_page(
         pwa=False,
     )
     try:
-        if page.blocks.app.middleware_stack is not border:
-            raise RuntimeError("the server does not stand behind its border")
-        page.blocks.share = False  # a shared page would load its script from Gradio's server
-        if page.blocks.share_url:
-            hosts.add(page.blocks.share_url)
+        _check_border(page, border, hosts)
         _print_addresses(page.blocks.local_url, page.blocks.share_url, settings)
         yield
     finally:
@@ -166,6 +162,15 @@ def _served(program: Program, page: Page, border: Border, head: str) -> dict[str
         "middleware": [policy, bounds],
         "lifespan": border.lifespan,
     }
+
+
+def _check_border(page: Page, border: Border, hosts: Hosts) -> None:
+    """Raise RuntimeError unless the server stands behind its border; let its share link in."""
+    if page.blocks.app.middleware_stack is not border:
+        raise RuntimeError("the server does not stand behind its border")
+    page.blocks.share = False  # a shared page would load its script from Gradio's server
+    if page.blocks.share_url:
+        hosts.add(page.blocks.share_url)
 
 
 def _print_addresses(local: str | None, shared: str | None, settings: Settings) -> None:

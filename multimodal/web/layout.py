@@ -10,10 +10,10 @@ import gradio as gr
 from multimodal.build import Program
 from multimodal.cards import AUTO, SamplingDefaults
 from multimodal.messages import Task
-from multimodal.web.chat_controller import TabSession
 from multimodal.web.chat_pane import chat_pane, example_messages
 from multimodal.web.fitting import FittingPanel
 from multimodal.web.quantization import QuantizationPanel
+from multimodal.web.tab_session import TabSession
 from multimodal.web.voice import VoicePanel
 
 TITLE = "Multimodal chat"

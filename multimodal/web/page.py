@@ -15,9 +15,10 @@ from multimodal.build import Program
 from multimodal.errors import MultimodalError
 from multimodal.messages import Controls
 from multimodal.web import gauge
-from multimodal.web.chat_controller import ChatController, Frame, TabSession
+from multimodal.web.chat_controller import ChatController, Frame
 from multimodal.web.controls import controls_of, filled
 from multimodal.web.layout import TITLE, Layout
+from multimodal.web.tab_session import TabSession
 from multimodal.web.voice import hearing_of
 
 UPLOADS_S = (600, 3600)
@@ -127,11 +128,11 @@ class Page:
         key = request.session_hash or ""
         if session.owner and self._sessions.get(key) is not session:
             self._sessions[key] = session
-            self.controller.enter(session)
+            self.controller.presence.enter(session.owner)
 
     def _leave(self, request: gr.Request) -> None:
         if (session := self._sessions.pop(request.session_hash or "", None)) is not None:
-            self.controller.leave(session)
+            self.controller.presence.leave(session.owner)
 
     def _tick(self) -> tuple[str, str]:
         return self._gauge(), self._fetching()

@@ -2,7 +2,7 @@
 
 A page only follows a `RunningReply`: it may be reloaded, or look at another conversation, and
 come back. A reply ends when it is whole, when the person stops it, and when nobody has had the
-page open for a while (`ChatController.leave`).
+page open for a while (`Presence`).
 """
 
 from __future__ import annotations
@@ -82,9 +82,11 @@ class ReplyRunner:
         with self._lock:
             return self._running.get(conversation)
 
-    def of(self, owner: str) -> list[RunningReply]:
-        with self._lock:
-            return [reply for reply in self._running.values() if reply.owner == owner]
+    def abandon(self, owner: str) -> None:
+        """Stop every reply of an owner who no longer waits for it."""
+        for reply in self._all():
+            if reply.owner == owner:
+                reply.stop.set()
 
     def stop(self, conversation: str, wait_s: float = 0.0) -> None:
         """Stop the reply of a conversation, and wait at most `wait_s` for its end."""

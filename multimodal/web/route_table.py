@@ -77,7 +77,7 @@ ALLOWED: tuple[AllowedRoute, ...] = (
     ),
     AllowedRoute(f"{GRADIO}/upload", SEND, "attaching files"),
     AllowedRoute(f"{GRADIO}/upload_progress", READ, "attaching files"),
-    AllowedRoute(FILE, READ, "pictures, recordings and the examples"),
+    AllowedRoute(FILE, READ, "files that were uploaded and not sent yet"),
     AllowedRoute("/media/{key}/{file}", READ, "stored pictures and recordings"),
     AllowedRoute("/media/{key}/small/{file}", READ, "stored pictures, made smaller"),
     AllowedRoute("/health", READ, "watching the server", Access.EVERYBODY),

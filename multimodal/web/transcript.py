@@ -89,7 +89,7 @@ class Transcript:
                 if not isinstance(part, TextPart)
             ],
             "state": "",
-            "note": "",
+            "note": message.damage or "",
             "redo": [],
         }
 
@@ -105,7 +105,7 @@ class Transcript:
             **self._basis(message),
             "blocks": [] if plain else list(render(message.text)),
             "state": state,
-            "note": note,
+            "note": " ".join(filter(None, (message.damage, note))),
             "route": self._route(outcome or Outcome(), about, doing),
         }
 
@@ -227,7 +227,7 @@ def _ending(message: Message) -> tuple[str, str]:
         return "stopped", "Stopped."
     if outcome.finish == "length":
         return "cut", "Cut at the length set for answers. Say “go on” for more."
-    if message.text or message.images:
+    if message.text or message.images or message.damage:
         return "", ""
     if outcome.steps:  # the safety checker's notice says why there is no picture
         return "empty", " ".join(outcome.notices) or "No picture was made."
