@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy
+from axe_playwright_python.sync_playwright import Axe
 from browser import BOX, Person, launch
 from conftest import wait_until
 from fake_page import FakePage, running_page
@@ -14,6 +16,7 @@ from fakes import picture
 from playwright.sync_api import Browser, expect
 
 from multimodal.errors import BackendError
+from multimodal.messages import Message, Outcome, TextPart
 
 GRACE_S = 1.5
 PHONE = {"width": 390, "height": 844}
@@ -101,8 +104,6 @@ def test_one_can_read_back_while_an_answer_is_written(person: Person, chat: Fake
 
 
 def test_a_token_changes_one_message_only(person: Person, chat: FakePage) -> None:
-    session = person.page.evaluate("() => localStorage.getItem('multimodal-chat')")
-    assert session
     person.ask("first question")
     pen = chat.pen()
     person.type("second question")
@@ -141,8 +142,6 @@ def test_five_hundred_messages_open_and_stream(
     store = chat.program.store
     owner = owner_of(person, chat)
     conversation = store.headings(owner)[0].id
-    from multimodal.messages import Message, Outcome, TextPart
-
     for number in range(249):
         store.put(owner, conversation, Message("user", (TextPart(f"question {number}"),)))
         answer = TextPart(f"Answer **{number}**\n\n- one\n- two\n\n`code`")
@@ -174,10 +173,8 @@ def test_five_hundred_messages_open_and_stream(
 def owner_of(person: Person, chat: FakePage) -> str:
     """Whose conversation the page shows, found by a message that only this person sent."""
     shown = person.said.first.get_attribute("data-id")
-    from sqlalchemy import create_engine, text
-
-    with create_engine(chat.program.settings.database_url).connect() as connection:
-        query = text(
+    with sqlalchemy.create_engine(chat.program.settings.database_url).connect() as connection:
+        query = sqlalchemy.text(
             "select c.owner from conversations c join messages m on m.conversation_id = c.id "
             "where m.id = :id"
         )
@@ -744,3 +741,99 @@ def test_what_was_read_and_heard_is_shown_in_every_word(
     assert WORDS in person.ask("What does it say?", red)
     chat.say("It is 2*3*4 = 24, *really*.")
     assert person.ask("How much?") == "It is 2*3*4 = 24, really."
+
+
+# ---------------------------------------------------------------- for everybody
+
+STATES = ["empty", "answered", "streaming", "enlarged", "error", "editing"]
+
+
+def bring(person: Person, chat: FakePage, state: str, red: Path) -> None:
+    """The pane in one of its states; a stream that is left open is ended by the caller."""
+    page = person.page
+    if state == "empty":
+        page.locator("#chat .examples button").first.wait_for()
+        return
+    chat.say(
+        TABLE + FORMULAS + "\n```python\nif x < 1:  # small\n    print('a', 2)\n```\n> so it is"
+    )
+    person.ask("Compare them.", *([red] if state == "enlarged" else []))
+    if state == "answered":
+        person.route()
+    elif state == "streaming":
+        pen = chat.pen()
+        person.type("Go on.")
+        person.send()
+        pen.write("Once **upon** a time")
+        expect(person.replies.last).to_contain_text("Once")
+        person.type("And then?")
+        person.send()
+    elif state == "enlarged":
+        person.said.last.locator(".picture").click()
+    elif state == "error":
+        person.type(" ")
+        person.send()
+        person.complaint()
+    elif state == "editing":
+        person.do("Edit")
+
+
+def targets(person: Person) -> list[list[object]]:
+    """Everything in the pane that can be pressed and is smaller than 24 pixels."""
+    found = person.page.evaluate(
+        """() => [...document.querySelectorAll('#chat :is(button, summary, select, .icon)')]
+        .filter(node => node.checkVisibility({visibilityProperty: true}))
+        .map(node => [node.getAttribute('aria-label') || node.textContent.trim(),
+            node.getBoundingClientRect()])
+        .filter(([, box]) => box.width && (box.width < 24 || box.height < 24))
+        .map(([name, box]) => [name, box.width, box.height])"""
+    )
+    assert isinstance(found, list)
+    return found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("state", STATES)
+def test_nothing_of_the_pane_keeps_anybody_out(
+    browser: Browser, chat: FakePage, red: Path, state: str, width: int, scheme: str
+) -> None:
+    chat.echo()
+    chat.source.sight = "A red square."
+    size = {"width": width, "height": 800 if width == 1280 else 844}
+    person = Person(browser, chat.url, viewport=size, color_scheme=scheme, reduced_motion="reduce")
+    bring(person, chat, state, red)
+    person.page.wait_for_timeout(300)
+    found = Axe().run(person.page, context={"include": [["#chat"]]})
+    serious = [
+        (rule["id"], [node["html"][:160] for node in rule["nodes"]])
+        for rule in found.response["violations"]
+        if rule["impact"] in {"critical", "serious"}
+    ]
+    assert serious == []
+    assert targets(person) == []
+    assert person.page.evaluate("document.documentElement.scrollWidth") <= width
+    person.close()
+
+
+def test_the_pane_is_used_by_keyboard_alone(person: Person, red: Path) -> None:
+    """Every button is reached by the tabulator, in an order that a reader would expect."""
+    person.ask("compare", red)
+    person.page.focus(BOX)
+    names = []
+    for _ in range(12):
+        person.page.keyboard.press("Shift+Tab")
+        names.append(
+            person.page.evaluate(
+                "() => { const at = document.activeElement;"
+                " return at.getAttribute('aria-label') || at.textContent.trim(); }"
+            )
+        )
+    reached = " | ".join(names)
+    for name in ("Attach pictures", "Answer again", "Copy the answer", "Why this model", "Edit"):
+        assert name in reached, reached
+    person.page.focus(BOX)
+    person.page.keyboard.press("Tab")
+    person.page.keyboard.press("Tab")
+    focused = person.page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert focused == "Send"

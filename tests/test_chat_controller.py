@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from conftest import wait_until
 from fakes import FakeSource, picture, program
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -215,8 +217,4 @@ def test_pictures_in_the_transcript_are_small(controller: ChatController, made: 
     client = TestClient(Starlette(routes=controller.addresses.routes()))
     small = client.get("/" + controller.addresses.small(part))
     assert small.headers["content-type"] == "image/webp"
-    import io
-
-    from PIL import Image
-
     assert max(Image.open(io.BytesIO(small.content)).size) == 640
