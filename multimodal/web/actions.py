@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from multimodal.chats import MAX_FILES
 from multimodal.errors import RequestError
+from multimodal.limits import Limits
 
 MAX_TEXT = 4_000_000
+MAX_FILES = Limits().message_files
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
 Nonce = Annotated[str, Field(pattern=r"^[0-9a-z-]{1,64}$")]
 

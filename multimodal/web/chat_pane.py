@@ -16,8 +16,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from multimodal.chats import MAX_CHARACTERS, MAX_FILES
-from multimodal.media import MediaLimits
+from multimodal.limits import Limits
 
 HERE = Path(__file__).parent
 THUMB_SIDE = 112
@@ -31,7 +30,7 @@ EXAMPLES: list[ExampleMessage] = [
 ]
 
 
-def chat_pane(examples: list[ExampleMessage]) -> gr.HTML:
+def chat_pane(examples: list[ExampleMessage], limits: Limits) -> gr.HTML:
     """The component, inside the Blocks that is open."""
     return gr.HTML(
         EMPTY,
@@ -42,10 +41,9 @@ def chat_pane(examples: list[ExampleMessage]) -> gr.HTML:
         scale=1,
         examples=[_shown(example) for example in examples],
         limits={
-            "files": MAX_FILES,
-            "characters": MAX_CHARACTERS,
-            "fileBytes": MediaLimits().file_bytes,
-            "seconds": int(MediaLimits().max_audio_s),
+            "files": limits.message_files,
+            "fileBytes": limits.file_bytes,
+            "seconds": int(limits.max_audio_s),
         },
     )
 

@@ -144,5 +144,5 @@ class Layout:
 
     def _main(self) -> None:
         self.fetching = gr.HTML(elem_id="fetching")
-        self.chat = chat_pane(self.examples)
+        self.chat = chat_pane(self.examples, self.program.media.limits)
         self.timer = gr.Timer(POLL_S)
