@@ -93,6 +93,10 @@ class Turn:
     pictures: tuple[ImagePart, ...] = ()
 
 
+OPENING = "Hello."
+"""What a greeting of the assistant, at the beginning of a history, is put behind."""
+
+
 def turns(conversation: Conversation, seen: Collection[str] = ()) -> tuple[Turn, ...]:
     """The conversation as a model reads it: roles alternating, the user's first and last.
 
@@ -114,8 +118,10 @@ def turns(conversation: Conversation, seen: Collection[str] = ()) -> tuple[Turn,
         else:
             made, shown = (), (*made, *shown)
         words = _as_words(message, seen)
-        if not (words or shown) or (message.role == "assistant" and not said):
+        if not (words or shown):
             continue
+        if message.role == "assistant" and not said:
+            said.append(Turn("user", OPENING))  # most chat templates refuse to begin with an answer
         if said and said[-1].role == message.role:
             before = said.pop()
             words = "\n\n".join(filter(None, (before.words, words)))

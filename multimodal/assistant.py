@@ -96,15 +96,24 @@ class Assistant:
         stop: threading.Event,
         language: str | None = None,
         english: bool = False,
+        prompt: str = "",
+        temperature: float | None = None,
     ) -> Generator[Event, None, None]:
         """Only hear one recording, with the card of that name; yields Progress and a Transcript.
 
-        `language` (ISO 639-1) is detected unless given; `english` asks for a translation too.
+        `language` (ISO 639-1) is detected unless given; `english` asks for a translation too. The
+        rest is as in SpeechRequest.
         """
-        needless = ("en",) if english else ()
 
         def request() -> Request:
-            return SpeechRequest(part, self.media.waveform(part), language, needless)
+            return SpeechRequest(
+                part,
+                self.media.waveform(part),
+                language,
+                english_unless=("en",) if english else (),
+                prompt=prompt,
+                temperature=temperature,
+            )
 
         yield from self._alone(request, card, stop)
 
@@ -272,11 +281,16 @@ class _Turn:
         """Tell that a text model was given a translation of what was said."""
         spoken = [part for part in self.conversation.messages[-1].recordings if part.english]
         if spoken and isinstance(request, TextRequest):
+            card, unread = (
+                catalog.card(step.card),
+                f"the language you spoke ({spoken[-1].language})",
+            )
+            if spoken[-1].language in card.languages:
+                unread = "one of the languages you spoke"
             yield self.saw(
                 Notice(
-                    f"{catalog.card(step.card).title} does not read the language you spoke "
-                    f"({spoken[-1].language}), so it was given an English translation and answers "
-                    "in English."
+                    f"{card.title} does not read {unread}, so it was given an English translation "
+                    "and answers in English."
                 )
             )
 

@@ -4,6 +4,8 @@ MultimodalError
 ├── RequestError            the person sent something that cannot be used (HTTP 400)
 │   ├── MediaError          a picture or a recording that cannot be read, or is out of bounds
 │   ├── PromptError         an empty or an over-long message
+│   │   └── ContextLengthError  more than the model reads
+│   ├── UnsupportedFieldError   a field of a request that is not honoured here
 │   ├── TooLargeError       a body or a file in it that is too large (HTTP 413)
 │   └── UnknownModelError   a model name that no card carries (HTTP 404)
 ├── ConfigurationError      a card, a profile or a setting is wrong (exit status 2)
@@ -39,6 +41,18 @@ class PromptError(RequestError):
 
 class TooLargeError(RequestError):
     """A body, or a file in it, is larger than what is taken (HTTP 413)."""
+
+
+class ContextLengthError(PromptError):
+    """A message, alone, is longer than the model reads."""
+
+
+class UnsupportedFieldError(RequestError):
+    """A request has a field that would change the result and is not honoured; `field` names it."""
+
+    def __init__(self, sentence: str, field: str) -> None:
+        super().__init__(sentence)
+        self.field = field
 
 
 class UnknownModelError(RequestError):

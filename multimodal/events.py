@@ -22,12 +22,30 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class DecodingStatistics:
+    """How sure an engine was of a segment, in the words of Whisper's own output: the mean
+    log-probability of its tokens, the probability that nobody speaks, how well the text can be
+    compressed, at which temperature it was drawn, its tokens, and the frame (of 10 ms) at which
+    the window it was found in begins."""
+
+    avg_logprob: float
+    no_speech_prob: float
+    compression_ratio: float
+    temperature: float
+    tokens: tuple[int, ...]
+    seek: int
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
-    """What is said between two moments of a recording, in seconds from its start."""
+    """What is said between two moments of a recording, in seconds from its start; `language` is
+    the one spoken there (ISO 639-1). None where the engine does not tell."""
 
     start_s: float
     end_s: float
     text: str
+    language: str | None = None
+    statistics: DecodingStatistics | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,9 @@ from multimodal.limits import DecodeQuota, Limits
 SAMPLE_RATE = 16_000
 # Containers that hold sound themselves: a playlist could name other files, or addresses to fetch.
 DEMUXING = {
-    "format_whitelist": "wav,w64,mp3,flac,ogg,matroska,webm,mov,mp4,m4a,aac,aiff,amr,asf,caf,au",
+    "format_whitelist": (
+        "wav,w64,mp3,mpeg,flac,ogg,matroska,webm,mov,mp4,m4a,aac,aiff,amr,asf,caf,au"
+    ),
     "protocol_whitelist": "none",
 }
 LEAST_OF_LOUDER = 0.2

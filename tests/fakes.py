@@ -37,6 +37,7 @@ from multimodal.events import (
     Event,
     Preview,
     Progress,
+    Segment,
     SpeechMade,
     TextDelta,
     Transcript,
@@ -90,7 +91,8 @@ class FakeBackend:
             language, other = request.language or "en", request.translate_to
             words = self.source.transcript
             heard = replace(request.part, transcript=words, language=language)
-            yield Transcript(replace(heard, translation=f"{words} in {other}" if other else None))
+            heard = replace(heard, translation=f"{words} in {other}" if other else None)
+            yield Transcript(heard, self.source.segments)
         elif isinstance(request, SpeakRequest):
             if self.source.mute:
                 raise RequestError("The voice is hoarse.")
@@ -151,6 +153,7 @@ class FakeSource:
     script: Callable[[TextRequest], Any] = echo
     transcript: str = "hello there"
     sight: str = "A red square."
+    segments: tuple[Segment, ...] = ()
     requests: list[Any] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)

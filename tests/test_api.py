@@ -185,6 +185,7 @@ def test_with_logins_every_call_brings_one(all_weights: Path, tmp_path: Path) ->
         for bad in ("Bearer ann:wrong", "Bearer :", "Basic !!", "Bearer bob:sécret:x"):
             refused = httpx.get(url, headers={"Authorization": bad.encode()})
             assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+            assert refused.json()["error"]["code"] == "invalid_api_key"
         good = {"Authorization": "Bearer ann:sécret:x".encode()}
         assert httpx.get(url, headers=good).status_code == 200
         assert httpx.get(url, auth=("ann", "sécret:x")).status_code == 200

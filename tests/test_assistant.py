@@ -307,6 +307,8 @@ def test_turns_alternate_whatever_the_history_holds() -> None:
         Message("user", (TextPart("four"),)),
     )
     assert turns(Conversation(messages)) == (
+        Turn("user", "Hello."),
+        Turn("assistant", "Welcome"),
         Turn("user", "one\n\ntwo"),
         Turn("assistant", "three"),
         Turn("user", "four"),

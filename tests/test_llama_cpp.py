@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,10 @@ def test_signs_that_a_person_types_are_read_as_text(model: Backend) -> None:
 
 def test_the_second_turn_computes_only_what_is_new(model: Backend) -> None:
     question: tuple[Role, str] = ("user", "Tell me about rivers. " * 30)
-    answer, first, _ = ask(model, question)
+    short = Sampling(max_tokens=24)  # with a seed, all of a prompt is read again
+    answer, first, _ = ask(model, question, sampling=short)
     follow: tuple[Role, str] = ("user", "And lakes?")
-    _, second, _ = ask(model, question, ("assistant", answer), follow)
+    _, second, _ = ask(model, question, ("assistant", answer), follow, sampling=short)
     known = first.prompt_tokens + first.completion_tokens
     assert second.cached_tokens >= known - 2
     assert second.prompt_tokens - second.cached_tokens < 25
@@ -96,6 +98,39 @@ def test_the_same_seed_gives_the_same_answer(model: Backend) -> None:
         sampling=Sampling(temperature=1.2, seed=6, max_tokens=24),
     )
     assert first == again != other
+
+
+def test_a_seed_gives_the_same_answer_whoever_else_is_asking(model: Backend) -> None:
+    """Alone, three times at once, and beside other questions."""
+    drawn = Sampling(temperature=0.9, top_p=1.0, seed=42, max_tokens=30)
+    ours: tuple[Role, str] = ("user", "Tell me a story about a lighthouse keeper and his dog.")
+    others: list[tuple[Role, str]] = [
+        ("user", f"Tell me about a {x}. " * 9) for x in ("cat", "king")
+    ]
+
+    def text(turn: tuple[Role, str]) -> str:
+        return ask(model, turn, sampling=drawn)[0]
+
+    alone = text(ours)
+    with ThreadPoolExecutor(3) as people:
+        assert set(people.map(text, [ours] * 3)) == {alone}
+        assert next(people.map(text, [ours, *others])) == alone
+
+
+def test_an_answer_may_take_all_of_the_context_that_its_question_leaves(
+    catalog: Catalog, weights_of: Callable[[str], Path]
+) -> None:
+    small = loaded(catalog, weights_of(NAME), context_tokens=128, concurrency=1)
+    story: tuple[Role, str] = ("user", "Tell me a long story about a river and a mill.")
+    for asked in (128, 10_000):
+        _, usage, events = ask(small, story, sampling=Sampling(seed=1, max_tokens=asked))
+        assert usage.prompt_tokens < 64
+        assert usage.prompt_tokens + usage.completion_tokens == 128
+        assert usage.finish == "length"
+        assert not any(isinstance(event, Notice) for event in events)
+    _, usage, _ = ask(small, story, sampling=Sampling(seed=1, max_tokens=70))
+    assert usage.completion_tokens == 70, "more than half of the context"
+    small.close()
 
 
 def test_stop_words_end_the_answer(model: Backend) -> None:
@@ -172,7 +207,7 @@ def test_the_beginning_stays_the_same_for_several_turns(forgetful: Backend) -> N
     talk: list[tuple[Role, str]] = [*LONG_TALK, ("user", "Say hi.")]
     known, dropped, reused = 0, [], 0
     for _ in range(6):
-        answer, usage, events = ask(forgetful, *talk, sampling=Sampling(seed=1, max_tokens=8))
+        answer, usage, events = ask(forgetful, *talk, sampling=Sampling(max_tokens=8))
         dropped.append(dropped_by(events))
         reused += known > 0 and usage.cached_tokens >= known - 4
         known = usage.prompt_tokens

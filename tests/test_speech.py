@@ -10,14 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from faster_whisper.vad import SpeechTimestampsMap
 from numpy.typing import NDArray
 from whisper_conversion import convert
 
 from multimodal.backends import hearing
 from multimodal.backends.base import Backend, SpeechRequest, load
 from multimodal.backends.hearing import pieces
-from multimodal.backends.voice_activity import Speech
 from multimodal.cards import Catalog, ModelCard
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import Event, Notice, Progress, Transcript
@@ -29,11 +27,24 @@ SPEECH = (
     "The sun rises in the east and sets in the west. In the morning the birds sing and in the "
     "evening the children come home from school and have dinner with their family."
 )
+SENTENCE = "The sun rises in the east and sets in the west."
+
+Waveforms = dict[str, NDArray[np.float32]]
 
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> MediaFolder:
     return MediaFolder(tmp_path_factory.mktemp("media"))
+
+
+@pytest.fixture(scope="module")
+def waveforms(media: MediaFolder, examples: Path) -> Waveforms:
+    """The examples by name, and the first sentence of one."""
+    found = {
+        file.stem: media.waveform(media.add_audio(file, file.name))
+        for file in examples.glob("*.wav")
+    }
+    return found | {"sentence": found["speech-en"][: 3 * 16_000]}
 
 
 @pytest.fixture(scope="module")
@@ -180,8 +191,7 @@ def test_every_segment_is_where_its_words_were_said(
     """A pause, ten seconds of speech, a longer pause, a question."""
     files = (examples / "speech-en.wav", examples / "question-en.wav")
     story, question = (media.waveform(media.add_audio(file, file.name)) for file in files)
-    before, between = (np.zeros(16_000 * seconds, np.float32) for seconds in (10, 20))
-    told = heard_in(ears, np.concatenate([before, story, between, question]))
+    told = heard_in(ears, np.concatenate([silence(10), story, silence(20), question]))
     assert " ".join(segment.text for segment in told.segments) == told.part.transcript
     start_s = 10.0
     for waveform, wanted in ((story, SPEECH), (question, "What is photosynthesis?")):
@@ -191,6 +201,97 @@ def test_every_segment_is_where_its_words_were_said(
         assert said[0].start_s == pytest.approx(start_s, abs=0.6)
         assert said[-1].end_s == pytest.approx(end_s, abs=1.0)
         start_s = end_s + 20
+
+
+@pytest.mark.parametrize("pause_s", [2.6, 20])
+@pytest.mark.parametrize("order", ["story first", "sentence first"])
+def test_no_segment_reaches_over_a_pause(
+    ears: Backend, waveforms: Waveforms, pause_s: float, order: str
+) -> None:
+    story, sentence = waveforms["speech-en"], waveforms["sentence"]
+    first, second = (story, sentence) if order == "story first" else (sentence, story)
+    told = heard_in(ears, np.concatenate([first, silence(pause_s), second]))
+    from_s, to_s = len(first) / 16_000, len(first) / 16_000 + pause_s
+    for segment in told.segments:
+        assert segment.end_s < from_s + 0.5 or segment.start_s > to_s - 0.5, segment
+    before = " ".join(s.text for s in told.segments if s.end_s < from_s + 0.5)
+    texts = {len(story): SPEECH, len(sentence): SENTENCE}
+    assert len(before) == pytest.approx(len(texts[len(first)]), rel=0.05)
+    assert words(told.part.transcript).count("west") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "times", "once"), [("speech-en", 3, "dinner"), ("sentence", 8, "west")]
+)
+def test_what_is_said_several_times_is_written_as_often(
+    ears: Backend, waveforms: Waveforms, name: str, times: int, once: str
+) -> None:
+    recording = np.tile(np.concatenate([waveforms[name], silence(0.5)]), times)
+    told = heard_in(ears, recording)
+    found = words(told.part.transcript)
+    assert (found.count("sun"), found.count(once)) == (times, times)
+    length = len(SPEECH if name == "speech-en" else SENTENCE) * times
+    assert len(told.part.transcript or "") == pytest.approx(length, rel=0.05)
+
+
+def test_each_sentence_is_written_in_the_language_it_is_said_in(
+    ears: Backend, waveforms: Waveforms
+) -> None:
+    english, french = waveforms["sentence"], waveforms["question-fr"]
+    for first, second in ((english, french), (french, english)):
+        told = heard_in(ears, np.concatenate([first, silence(0.5), second]))
+        assert "in the east and sets in the west" in (told.part.transcript or "").lower()
+        assert "la musique" in (told.part.transcript or "").lower()
+        languages = ["en", "fr"] if first is english else ["fr", "en"]
+        assert list(dict.fromkeys(s.language for s in told.segments)) == languages
+        assert told.part.language == "fr", "most of it is"
+
+
+def test_a_sentence_in_another_language_is_found_after_many(
+    ears: Backend, waveforms: Waveforms
+) -> None:
+    story, french = waveforms["speech-en"], waveforms["question-fr"]
+    recording = np.concatenate([story, silence(0.5), story, silence(0.5), french])
+    told = heard_in(ears, recording, english_unless=("en",))
+    assert words(told.part.transcript).count("dinner") == 2
+    assert "la musique" in (told.part.transcript or "").lower()
+    assert told.part.language == "en"
+    assert {s.language for s in told.segments if s.start_s > 20.8} == {"fr"}
+    assert {s.language for s in told.segments if s.start_s < 20.5} == {"en"}
+    assert "music" in (told.part.english or "").lower(), "who reads English only, reads it all"
+    assert words(told.part.english).count("dinner") == 2
+
+
+def test_a_language_that_was_given_is_not_looked_for(ears: Backend, waveforms: Waveforms) -> None:
+    both = np.concatenate([waveforms["sentence"], silence(0.5), waveforms["question-fr"]])
+    told = heard_in(ears, both, language="en")
+    assert {s.language for s in told.segments} == {"en"}
+
+
+def test_words_that_may_occur_are_written_as_the_prompt_spells_them(
+    ears: Backend, waveforms: Waveforms
+) -> None:
+    told = heard_in(ears, waveforms["question-en"], prompt="Fotosynthesis, Mr. Fotosynthesis.")
+    assert "Fotosynthesis" in (told.part.transcript or "")
+
+
+def test_a_temperature_is_used_and_told(ears: Backend, waveforms: Waveforms) -> None:
+    told = heard_in(ears, waveforms["question-en"], temperature=0.6)
+    assert {s.statistics and s.statistics.temperature for s in told.segments} == {0.6}
+
+
+def test_every_segment_says_how_sure_the_engine_was(ears: Backend, waveforms: Waveforms) -> None:
+    recording = np.concatenate([waveforms["speech-en"], silence(5), waveforms["question-en"]])
+    told = heard_in(ears, recording)
+    for segment in told.segments:
+        assert segment.statistics is not None
+        assert -1 < segment.statistics.avg_logprob < 0
+        assert 0 <= segment.statistics.no_speech_prob <= 1
+        assert 0 < segment.statistics.compression_ratio < 2.4
+        assert segment.statistics.tokens
+        assert segment.statistics.seek / 100 <= segment.start_s + 0.01
+    assert told.segments[-1].statistics
+    assert told.segments[-1].statistics.seek / 100 > 14
 
 
 def test_segments_of_a_later_piece_count_from_the_beginning(
@@ -203,6 +304,10 @@ def test_segments_of_a_later_piece_count_from_the_beginning(
         assert segments[0].start_s == pytest.approx(hearing.PIECE_S + 30, abs=0.6)
     assert "la musique" in " ".join(segment.text for segment in told.segments)
     assert "music" in " ".join(segment.text for segment in told.english_segments).lower()
+
+
+def silence(seconds: float) -> NDArray[np.float32]:
+    return np.zeros(int(16_000 * seconds), np.float32)
 
 
 def heard_in(ears: Backend, waveform: NDArray[np.float32], **more: object) -> Transcript:
@@ -229,20 +334,3 @@ def test_a_model_that_was_not_trained_to_translate_leaves_the_words_as_they_are(
     assert any(isinstance(e, Notice) and "does not translate" in e.text for e in events)
     assert (part.language, part.english) == ("fr", None)
     assert "la musique" in (part.transcript or "")
-
-
-def test_words_near_a_pause_stay_on_their_side_of_it() -> None:
-    """Five seconds of speech, then ten left out, then five more."""
-    rate = 16_000
-    spans = [{"start": 0, "end": 5 * rate}, {"start": 15 * rate, "end": 20 * rate}]
-    speech = Speech(np.zeros(10 * rate, np.float32), SpeechTimestampsMap(spans, rate))
-
-    def times(start_s: float, end_s: float) -> tuple[float, float]:
-        found = speech.segment(start_s, end_s, "words")
-        return found.start_s, found.end_s
-
-    assert times(1.0, 4.5) == (1.0, 4.5)
-    assert times(1.0, 5.0) == times(1.0, 5.3) == (1.0, 5.0)
-    assert times(4.8, 7.0) == times(5.0, 7.0) == (15.0, 17.0)
-    assert times(1.0, 7.0) == (1.0, 17.0), "words on both sides"
-    assert times(9.0, 12.0) == (19.0, 20.0), "no word after the end"

@@ -15,6 +15,7 @@ from multimodal.api.guard import INVALID, failure, guarded
 from multimodal.api.metrics import metrics
 from multimodal.build import Program
 from multimodal.cards import AUTO
+from multimodal.errors import UnknownModelError
 
 Endpoint = Callable[[Request, Program], Awaitable[Response]]
 
@@ -37,6 +38,7 @@ def routes(program: Program) -> list[BaseRoute]:
         Route("/health", partial(_call, health, program), methods=["GET"]),
         route("/metrics", metrics, "GET"),
         route("/v1/models", models, "GET"),
+        route("/v1/models/{name:path}", model, "GET"),
         route("/v1/chat/completions", chat.completions, "POST"),
         route("/v1/images/generations", images.generations, "POST"),
         route("/v1/audio/transcriptions", speech.transcriptions, "POST"),
@@ -71,6 +73,19 @@ async def health(request: Request, program: Program) -> Response:
 
 async def models(request: Request, program: Program) -> Response:
     """“auto”, then the profile's cards."""
+    return JSONResponse({"object": "list", "data": _models(program)})
+
+
+async def model(request: Request, program: Program) -> Response:
+    """One of them. Raises UnknownModelError."""
+    name = request.path_params["name"]
+    for found in _models(program):
+        if found["id"] == name:
+            return JSONResponse(found)
+    raise UnknownModelError(f"There is no model {name!r} here. /v1/models lists those there are.")
+
+
+def _models(program: Program) -> list[dict[str, Any]]:
     first: dict[str, Any] = {"id": AUTO, "object": "model", "created": 0, "owned_by": "router"}
     cards = [
         {
@@ -85,7 +100,7 @@ async def models(request: Request, program: Program) -> Response:
         }
         for card in program.cards
     ]
-    return JSONResponse({"object": "list", "data": [first, *cards]})
+    return [first, *cards]
 
 
 async def unknown(request: Request, program: Program) -> Response:

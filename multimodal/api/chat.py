@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from multimodal.api.bodies import parsed
 from multimodal.api.drive import events, while_connected
+from multimodal.api.fingerprint import fingerprint
 from multimodal.api.guard import described
 from multimodal.api.images import encoded
 from multimodal.api.schemas import ChatRequest
@@ -76,6 +77,7 @@ class _Reply:
         self.found: list[dict[str, Any]] = []
         self.images: list[dict[str, Any]] = []
         self.outcome = Outcome()
+        self.fingerprint: str | None = None
 
     def saw(self, event: Event | None) -> str | None:
         """Take one event in; the piece of text it brought, if any."""
@@ -98,6 +100,7 @@ class _Reply:
                 self.images.append({"type": "image_url", "image_url": address})
             case RouteChosen(Route(steps=(*_, last))):
                 self.model = last.card
+                self.fingerprint = fingerprint(self._program.catalog.card(last.card))
             case Done(outcome):
                 self.outcome = outcome
         return None
@@ -142,7 +145,13 @@ class _Reply:
         return f"data: {json.dumps(body)}\n\n"
 
     def _head(self, kind: str) -> dict[str, Any]:
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.fingerprint,
+        }
 
 
 async def _lines(

@@ -59,30 +59,32 @@ async def events(
     An error of the stream is raised here.
     """
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
+    queue: asyncio.Queue[Event | Exception | _Tick | None] = asyncio.Queue()
     stop = threading.Event()
     pool.submit(_pump, start, stop, lambda item: loop.call_soon_threadsafe(queue.put_nowait, item))
-    polled = told = time.monotonic()
+    # One timer for the whole stream: one for each event would cost as much as passing it on.
+    timer = loop.call_later(POLL_S, queue.put_nowait, _Tick())
+    told = time.monotonic()
     try:
-        while True:
-            if time.monotonic() - polled > POLL_S:
-                polled = time.monotonic()
-                if await request.is_disconnected():
-                    return
+        while (item := await queue.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            if not isinstance(item, _Tick):
+                yield item
+                continue
+            if await request.is_disconnected():
+                return
+            timer = loop.call_later(POLL_S, queue.put_nowait, item)
             if time.monotonic() - told > keep_alive_s:
                 told = time.monotonic()
                 yield None
-            try:
-                item = await asyncio.wait_for(queue.get(), POLL_S)
-            except TimeoutError:
-                continue
-            if item is None:
-                return
-            if isinstance(item, Exception):
-                raise item
-            yield item
     finally:
+        timer.cancel()
         stop.set()
+
+
+class _Tick:
+    """Comes between events now and then: time to look whether the client is still there."""
 
 
 def _pump(

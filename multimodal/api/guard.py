@@ -18,10 +18,12 @@ from starlette.types import Message, Receive
 
 from multimodal.errors import (
     CapacityError,
+    ContextLengthError,
     MultimodalError,
     RequestError,
     TooLargeError,
     UnknownModelError,
+    UnsupportedFieldError,
     WeightsError,
 )
 
@@ -53,8 +55,11 @@ def guarded(handler: Handler, body_bytes: int) -> Handler:
 def described(error: Exception) -> tuple[int, dict[str, Any]]:
     """Status and body of an error, as OpenAI's clients expect them; an unexpected one is logged."""
     match error:
+        case UnsupportedFieldError():
+            code = "unsupported_parameter"
+            return 400, _body(str(error), INVALID, error.field, code)
         case MultimodalError():
-            return status_of(error), _body(str(error), _kind(error))
+            return status_of(error), _body(str(error), _kind(error), code=_code(error))
         case ValidationError():
             place, fault = _fault(error)
             return 400, _body(f"{place or 'The body'}: {fault}.", INVALID, place)
@@ -65,12 +70,18 @@ def described(error: Exception) -> tuple[int, dict[str, Any]]:
     return 500, _body(sentence, "server_error")
 
 
-def failure(status: int, message: str, kind: str, **headers: str) -> JSONResponse:
-    return JSONResponse(_body(message, kind), status, headers)
+def failure(
+    status: int, message: str, kind: str, code: str | None = None, **headers: str
+) -> JSONResponse:
+    """An error as OpenAI's clients expect it; they look at `code` to tell some apart."""
+    code = "invalid_api_key" if status == 401 else code
+    return JSONResponse(_body(message, kind, code=code), status, headers)
 
 
-def _body(message: str, kind: str, param: str | None = None) -> dict[str, Any]:
-    return {"error": {"message": message, "type": kind, "param": param, "code": None}}
+def _body(
+    message: str, kind: str, param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def status_of(error: MultimodalError) -> int:
@@ -82,6 +93,16 @@ def status_of(error: MultimodalError) -> int:
     if isinstance(error, RequestError):
         return 400
     return 503 if isinstance(error, CapacityError | WeightsError) else 500
+
+
+def _code(error: MultimodalError) -> str | None:
+    """OpenAI's name of the error, where it has one."""
+    match error:
+        case UnknownModelError():
+            return "model_not_found"
+        case ContextLengthError():
+            return "context_length_exceeded"
+    return None
 
 
 def _kind(error: MultimodalError) -> str:

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from langcodes import closest_supported_match
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from multimodal.api.bodies import parsed
 from multimodal.api.drive import events, while_connected
+from multimodal.api.fields import TRANSCRIPTIONS, TRANSLATIONS
+from multimodal.api.guard import described
 from multimodal.api.schemas import SpokenText
 from multimodal.api.subtitles import srt, vtt
 from multimodal.build import Program
 from multimodal.cards import AUTO, ModelCard
-from multimodal.errors import BackendError, RequestError
-from multimodal.events import Segment, SpeechMade, Transcript
+from multimodal.errors import BackendError, RequestError, UnsupportedFieldError
+from multimodal.events import Event, Segment, SpeechMade, Transcript
 from multimodal.messages import Task
 
 ALIASES = {AUTO, "whisper-1", ""}
 FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
-LANGUAGE = re.compile("[a-z]{2,3}")
 FIELDS = 50
-GRANULARITIES = "timestamp_granularities[]"
+LANGUAGE = re.compile("([a-z]{2,3})(?:[-_][a-z0-9]{1,8})*", re.IGNORECASE)
+DETECTED = {"", AUTO}
+"""What stands for a language that the model is to find out."""
+MAX_TEMPERATURE = 1.0
+NEAR = 3
+"""A language is taken for one that the model knows where it is this near, as Bokmål is to
+Norwegian."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +47,9 @@ class _Asked:
     format: str
     language: str | None
     english: bool
+    prompt: str
+    temperature: float | None
+    is_streamed: bool
 
 
 async def transcriptions(request: Request, program: Program) -> Response:
@@ -73,13 +87,23 @@ async def _heard(request: Request, program: Program, english: bool) -> Response:
         part = await while_connected(
             lambda stop: program.media.add_audio(read, name, program.media.intake(stop)), request
         )
-    transcript = Transcript(part)
     stream = events(
         lambda stop: program.assistant.transcribe(
-            part, asked.card.name, stop, asked.language, english
+            part,
+            asked.card.name,
+            stop,
+            asked.language,
+            english,
+            asked.prompt,
+            asked.temperature,
         ),
         request,
     )
+    if asked.is_streamed:
+        first = await anext(stream, None)  # an error before the first event keeps its status
+        lines = _lines(first, stream, asked)
+        return StreamingResponse(lines, media_type="text/event-stream")
+    transcript = Transcript(part)
     async with aclosing(stream) as happening:
         async for event in happening:
             if isinstance(event, Transcript):
@@ -87,17 +111,111 @@ async def _heard(request: Request, program: Program, english: bool) -> Response:
     return _answer(transcript, asked)
 
 
+async def _lines(
+    first: Event | None, stream: AsyncGenerator[Event | None, None], asked: _Asked
+) -> AsyncGenerator[str, None]:
+    """Server-sent events as OpenAI names them. The words come together, once the recording was
+    heard; until then a comment keeps the connection open."""
+    try:
+        async with aclosing(stream) as happening:
+            transcript = first if isinstance(first, Transcript) else None
+            async for event in happening:
+                if event is None:
+                    yield ": still at it\n\n"
+                elif isinstance(event, Transcript):
+                    transcript = event
+            if transcript is not None:
+                text, segments = _wanted(transcript, asked)
+                for piece in _pieces(text, segments):
+                    yield _line({"type": "transcript.text.delta", "delta": piece})
+                yield _line({"type": "transcript.text.done", "text": text})
+    except Exception as error:  # the status is sent already, so it is told in the stream
+        yield _line(described(error)[1])
+
+
 def _asked(form: FormData, program: Program, english: bool) -> _Asked:
-    kind = str(form.get("response_format", "json"))
+    given: dict[str, list[Any]] = {}
+    for name, value in form.multi_items():
+        if value not in {"", "null"}:
+            given.setdefault(name.partition("[")[0], []).append(value)
+    (TRANSLATIONS if english else TRANSCRIPTIONS).check(
+        {name: values[0] if len(values) == 1 else values for name, values in given.items()}
+    )
+    kind = str(given.get("response_format", ["json"])[-1])
     if kind not in FORMATS:
         raise RequestError(f"response_format {kind!r} is not one of {', '.join(FORMATS)}.")
-    language = str(form.get("language", "")) or None
-    if language and not LANGUAGE.fullmatch(language):
-        raise RequestError(f"language {language!r} is not a code such as en or fr.")
-    for wanted in form.getlist(GRANULARITIES):
+    is_streamed = _boolean("stream", given.get("stream", ["false"])[-1])
+    if is_streamed and kind != "json":
+        raise RequestError(
+            f"stream: the events carry text, not {kind}; ask for response_format json, or do not "
+            "stream."
+        )
+    for wanted in given.get("timestamp_granularities", []):
         if wanted != "segment":
-            raise RequestError(f"{GRANULARITIES} {wanted!r} is not offered; segment is.")
-    return _Asked(_card(program, str(form.get("model", ""))), kind, language, english)
+            raise UnsupportedFieldError(
+                f"timestamp_granularities[] {wanted!r} is not offered; segment is.",
+                "timestamp_granularities",
+            )
+    card = _card(program, str(form.get("model", "")))
+    words = [str(word) for word in (*given.get("prompt", []), *given.get("keywords", []))]
+    return _Asked(
+        card,
+        kind,
+        _language(
+            card, [str(code) for name in ("language", "languages") for code in given.get(name, [])]
+        ),
+        english,
+        ", ".join(words),
+        _temperature(given.get("temperature", [None])[-1]),
+        is_streamed,
+    )
+
+
+def _language(card: ModelCard, given: list[str]) -> str | None:
+    """The language asked for by an ISO 639 code, with or without a country; None for any."""
+    codes = list(
+        dict.fromkeys(code.strip() for code in given if code.strip().lower() not in DETECTED)
+    )
+    if len(codes) > 1:
+        raise UnsupportedFieldError(
+            f"languages: {', '.join(codes)} are more than one. Leave it out, and each passage is "
+            "written in the language it is spoken in.",
+            "languages",
+        )
+    if not codes:
+        return None
+    if not (found := LANGUAGE.fullmatch(codes[0])):
+        raise RequestError(f"language {codes[0]!r} is not a code such as en or fr.")
+    language = found[1].lower()
+    if not card.languages or language in card.languages:
+        return language
+    return closest_supported_match(language, list(card.languages), NEAR) or language
+
+
+def _temperature(given: Any) -> float | None:
+    try:
+        temperature = None if given is None else float(given)
+    except (TypeError, ValueError):
+        temperature = math.nan
+    if temperature is not None and not 0 <= temperature <= MAX_TEMPERATURE:
+        raise RequestError(f"temperature {given!r} is not a number from 0 to 1.")
+    return temperature
+
+
+def _boolean(field: str, given: Any) -> bool:
+    if str(given).lower() not in {"true", "false", "1", "0"}:
+        raise RequestError(f"{field} {given!r} is neither true nor false.")
+    return str(given).lower() in {"true", "1"}
+
+
+def _pieces(text: str, segments: Sequence[Segment]) -> list[str]:
+    """`text` as its segments, which joined are the text; in one piece where they are not."""
+    pieces = [(" " if index else "") + s.text for index, s in enumerate(segments)]
+    return pieces if "".join(pieces) == text else [text] * bool(text)
+
+
+def _line(body: dict[str, Any]) -> str:
+    return f"data: {json.dumps(body)}\n\n"
 
 
 def _card(program: Program, name: str) -> ModelCard:
@@ -127,21 +245,31 @@ def _answer(transcript: Transcript, asked: _Asked) -> Response:
             "task": "translate" if asked.english else "transcribe",
             "language": heard.language,
             "duration": heard.seconds,
-            "segments": [
-                {"id": number, "start": s.start_s, "end": s.end_s, "text": s.text}
-                for number, s in enumerate(segments)
-            ],
+            "segments": [_segment(number, s) for number, s in enumerate(segments)],
         }
     return JSONResponse(body)
 
 
+def _segment(number: int, segment: Segment) -> dict[str, Any]:
+    """As OpenAI tells one, and its language; how sure the engine was, where it says so."""
+    return {
+        "id": number,
+        "start": segment.start_s,
+        "end": segment.end_s,
+        "text": segment.text,
+        "language": segment.language,
+        **(asdict(segment.statistics) if segment.statistics else {}),
+    }
+
+
 def _wanted(transcript: Transcript, asked: _Asked) -> tuple[str, tuple[Segment, ...]]:
     heard = transcript.part
-    if not asked.english or not heard.transcript or heard.language == "en":
-        return heard.transcript or "", transcript.segments
-    if heard.english is None:
+    if asked.english and heard.english is not None:
+        return heard.english, transcript.english_segments
+    spoken = {heard.language, *(segment.language for segment in transcript.segments)} - {None}
+    if asked.english and heard.transcript and spoken != {"en"}:
         raise RequestError(
             f"{asked.card.title} does not translate. Choose a model that does, such as Whisper, or "
             "ask for a transcription."
         )
-    return heard.english, transcript.english_segments
+    return heard.transcript or "", transcript.segments

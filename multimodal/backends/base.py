@@ -62,7 +62,8 @@ class SpeechRequest:
 
     `english_unless`: languages (ISO 639-1) that need no English translation; empty asks for none.
     `beams`: guesses followed at once; the card's own number unless given. `translate_to`: a
-    language that a translation is wanted in besides.
+    language that a translation is wanted in besides. `prompt`: words that may occur, spelt as they
+    should be; `temperature` (0 to 1) of the first try, 0 unless given.
     """
 
     part: AudioPart
@@ -71,6 +72,8 @@ class SpeechRequest:
     english_unless: tuple[str, ...] = ()
     beams: int | None = None
     translate_to: str | None = None
+    prompt: str = ""
+    temperature: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
-"""Whisper on CTranslate2, through faster-whisper; voice activity detection keeps noise wordless.
+"""Whisper on CTranslate2, through faster-whisper; how it hears is in `whisper_decoding.py`.
 
 The folder holds model.bin, config.json, tokenizer.json and vocabulary.json; nothing is asked of a
-model hub. Between two segments (at most 30 s of sound) the stop signal is looked at.
+model hub.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,10 @@ from faster_whisper import WhisperModel
 from numpy.typing import NDArray
 
 from multimodal.backends.base import Backend, cores
-from multimodal.backends.hearing import TEMPERATURES, Heard, Hearer, Manner
-from multimodal.backends.voice_activity import speech_of
+from multimodal.backends.whisper_decoding import DecodingRequest, WhisperRecognizer
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
-from multimodal.events import Segment
+from multimodal.events import DecodingStatistics, Segment
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
@@ -38,32 +37,40 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     return FasterWhisper(card, model)
 
 
-class FasterWhisper(Hearer[WhisperModel]):
+class FasterWhisper(WhisperRecognizer[WhisperModel]):
     """One loaded Whisper model."""
 
     def languages(self) -> tuple[str, ...]:
         return self._card.languages or tuple(self._model.supported_languages)
 
-    def words(
-        self,
-        piece: NDArray[np.float32],
-        manner: Manner,
-        heard: Callable[[int], bool],
-    ) -> Heard:
-        if (speech := speech_of(piece)) is None:
-            return Heard("", manner.language)
-        segments, info = self._model.transcribe(
-            speech.samples,
-            task=manner.task,
-            language=manner.language,
-            beam_size=manner.beams or int(self._card.engine.get("beam_size", 5)),
-            temperature=TEMPERATURES,
+    def decode(self, samples: NDArray[np.float32], request: DecodingRequest) -> Iterator[Segment]:
+        segments, _ = self._model.transcribe(
+            samples,
+            task=request.task,
+            language=request.language,
+            beam_size=request.beams,
+            temperature=request.temperature,
+            initial_prompt=request.prompt or None,
             condition_on_previous_text=False,
+            compression_ratio_threshold=None,
+            log_prob_threshold=None,
+            no_speech_threshold=None,
         )
-        said: list[Segment] = []
-        for segment in segments:
-            if text := segment.text.strip():
-                said.append(speech.segment(segment.start, segment.end, text))
-            if not heard(speech.reached(segment.end)):
-                break
-        return Heard(" ".join(s.text for s in said), str(info.language), tuple(said))
+        for found in segments:
+            statistics = DecodingStatistics(
+                found.avg_logprob,
+                found.no_speech_prob,
+                found.compression_ratio,
+                request.temperature,
+                tuple(found.tokens),
+                found.seek,
+            )
+            yield Segment(found.start, found.end, found.text, statistics=statistics)
+            if request.stopped():
+                return
+
+    def language_probabilities(self, samples: NDArray[np.float32]) -> Mapping[str, float]:
+        if len(self._model.supported_languages) == 1:
+            return {}
+        _, _, found = self._model.detect_language(audio=samples)
+        return dict(found)

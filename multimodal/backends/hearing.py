@@ -26,8 +26,7 @@ from multimodal.sound import SAMPLE_RATE
 PIECE_S = 120
 SEARCH_S = 5
 ENGLISH = "en"
-TEMPERATURES = (0.0, 0.4)
-"""A window that repeats itself is heard once more at the second; more tries would delay a stop."""
+FRAMES_PER_S = 100
 
 Model = TypeVar("Model")
 Emit = Callable[[Event], None]
@@ -38,35 +37,58 @@ Stopped = Callable[[], bool]
 class Manner:
     """How to hear: `task` is transcribe or translate, then `into` another language; `beams` are the
     guesses followed at once, the card's number unless given. `stopped` tells an engine that can
-    look between two words."""
+    look between two words.
+
+    `language`: the one spoken throughout; None where the engine finds out. `likely`: the one spoken
+    most so far, for what is too short to tell. `prompt`: words that may occur, as they are spelt.
+    `temperature`: of the first try, 0 unless given."""
 
     task: str
     language: str | None
     beams: int | None
     stopped: Stopped = lambda: False
     into: str = ENGLISH
+    likely: str | None = None
+    prompt: str = ""
+    temperature: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What is said, in which language, and when; "" and no segment where nobody speaks."""
+    """What is said, in which language most of it, and when; "" and no segment where nobody speaks.
+    Segments name their own language where it is known."""
 
     text: str
     language: str | None
     segments: tuple[Segment, ...] = ()
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """All that are spoken, the one spoken most first."""
+        others = (s.language for s in self.segments if s.language)
+        first = (self.language,) if self.language else ()
+        return tuple(dict.fromkeys((*first, *others)))
 
 
 class Hearer(Loaded[Model], ABC):
     """One loaded speech model."""
 
     _does = "listen"
+    takes_prompts = False
+    """Whether it reads words that may occur, and tries again at a temperature."""
 
     def run(self, request: SpeechRequest, stop: threading.Event) -> Generator[Event, None, None]:
         """Yield Progress as it goes, then one Transcript; its text is "" where nobody speaks.
 
-        Raises RequestError for a language that the model does not know.
+        Raises RequestError for a language that the model does not know, and for a prompt or a
+        temperature where it takes none.
         """
         self.check_language(request.language)
+        for field, given in (("prompt", request.prompt), ("temperature", request.temperature)):
+            if given and not self.takes_prompts:
+                raise RequestError(
+                    f"{self._card.title} takes no {field}. Leave it out, or choose a Whisper model."
+                )
         return stream(lambda emit, stopped: self._hear(request, emit, stopped), stop)
 
     @abstractmethod
@@ -100,14 +122,22 @@ class Hearer(Loaded[Model], ABC):
             raise unknown_language(self._card, language, known)
 
     def _hear(self, request: SpeechRequest, emit: Emit, stopped: Stopped) -> None:
-        manner = Manner("transcribe", request.language, request.beams, stopped)
+        manner = Manner(
+            "transcribe",
+            request.language,
+            request.beams,
+            stopped,
+            prompt=request.prompt,
+            temperature=request.temperature or 0.0,
+        )
         heard = self._pass(request, manner, emit)
         made: dict[str, Heard] = {}
         for into in _foreign(request, heard):
             if not self.translates(into):
                 emit(Notice(_untranslated(self._card, into)))
             elif not stopped():
-                told = replace(manner, task="translate", language=heard.language, into=into)
+                spoken = heard.language if len(heard.languages) == 1 else manner.language
+                told = replace(manner, task="translate", language=spoken, into=into)
                 made[into] = self._pass(request, told, emit)
         if not stopped():
             english, wanted = made.get(ENGLISH), made.get(request.translate_to or "")
@@ -133,22 +163,33 @@ class Hearer(Loaded[Model], ABC):
 
             found = self.words(piece, manner, heard)
             if found.text:
-                manner = replace(manner, language=manner.language or found.language)
                 words.append(found.text)
                 segments += _later(found.segments, start / SAMPLE_RATE)
+                manner = replace(manner, likely=most_spoken(segments) or found.language)
             if not heard(len(piece)):
                 break
-        return Heard(self.as_written(" ".join(words)), manner.language, tuple(segments))
+        language = manner.language or manner.likely
+        return Heard(self.as_written(" ".join(words)), language, tuple(segments))
 
 
 def _foreign(request: SpeechRequest, heard: Heard) -> list[str]:
     """The languages in which what was heard is wanted, and which it is not in."""
-    wanted = []
-    if request.english_unless and heard.language not in request.english_unless:
+    wanted, spoken = [], set(heard.languages)
+    if request.english_unless and not spoken <= set(request.english_unless):
         wanted.append(ENGLISH)
-    if request.translate_to and heard.language != request.translate_to:
+    if request.translate_to and spoken != {request.translate_to}:
         wanted.append(request.translate_to)
     return list(dict.fromkeys(wanted)) if heard.text else []
+
+
+def most_spoken(segments: Sequence[Segment]) -> str | None:
+    """The language that takes up most of the time; None where no segment names one."""
+    seconds: dict[str, float] = {}
+    for segment in segments:
+        if segment.language:
+            spoken_s = segment.end_s - segment.start_s
+            seconds[segment.language] = seconds.get(segment.language, 0.0) + spoken_s
+    return max(seconds, key=lambda language: seconds[language], default=None)
 
 
 def _untranslated(card: ModelCard, into: str) -> str:
@@ -165,7 +206,16 @@ def unknown_language(card: ModelCard, language: str, known: Sequence[str]) -> Re
 
 
 def _later(segments: tuple[Segment, ...], by_s: float) -> list[Segment]:
-    return [replace(s, start_s=s.start_s + by_s, end_s=s.end_s + by_s) for s in segments]
+    frames = round(by_s * FRAMES_PER_S)
+    return [
+        replace(
+            s,
+            start_s=s.start_s + by_s,
+            end_s=s.end_s + by_s,
+            statistics=s.statistics and replace(s.statistics, seek=s.statistics.seek + frames),
+        )
+        for s in segments
+    ]
 
 
 def pieces(

@@ -1,8 +1,8 @@
 """GGUF models on llama.cpp, in process, through xllamacpp: text models, and with a projector
 (mmproj) models that see and talk.
 
-The engine keeps `concurrency` slots over one key-value cache of `context_tokens` x `concurrency`
-tokens, so every conversation has its full context whatever the others do. A slot that still holds
+The engine keeps `concurrency` slots, each with a key-value cache of `context_tokens` of its own, so
+every conversation has its full context whatever the others do. A slot that still holds
 the beginning of a conversation computes only what is new; a prompt cache in host memory keeps
 conversations whose slot went to somebody else.
 
@@ -31,7 +31,7 @@ from multimodal.backends.describing import described
 from multimodal.backends.gguf_files import GgufFiles, gguf_files, refusal
 from multimodal.backends.gguf_signs import Signs
 from multimodal.backends.llama_cpp_pictures import as_messages, length, pictures_in
-from multimodal.backends.sampling import resolve_sampling
+from multimodal.backends.sampling import ResolvedSampling, resolve_sampling
 from multimodal.backends.trimming import left_out, surplus_turns, too_long
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
@@ -78,7 +78,7 @@ def parameters(
     params.mmproj_use_gpu = device == "cuda"
     params.n_ctx = context_tokens * card.concurrency
     params.n_parallel = card.concurrency
-    params.kv_unified = True
+    params.kv_unified = False  # what others ask at the same time changes no logit, and costs less
     params.n_batch = params.n_ubatch = int(card.engine.get("n_batch", 512))
     params.cache_ram_mib = int(card.engine.get("prompt_cache_mib", 0))
     params.n_gpu_layers = int(card.engine.get("gpu_layers", ALL)) if device == "cuda" else 0
@@ -126,15 +126,22 @@ class LlamaCpp:
         if self._server is None:
             raise BackendError(f"{self._card.title} was unloaded before it could answer")
         context = min(self._context_tokens, request.context_tokens or self._context_tokens)
-        body = self._body(request, context)
-        room = context - body["max_tokens"]
+        chosen = resolve_sampling(request.sampling, self._card, context)
+        body = self._body(request, chosen)
+        # What another request left in a slot was computed in other batches, and rounded otherwise.
+        body["cache_prompt"] = request.sampling.seed is None
+        room = context - chosen.reserved_tokens
         dropped, notice = 0, None
         while True:
-            attempt = _Attempt(emit, stopped, room, notice)
+            most = min(room, context - body["max_tokens"])
+            attempt = _Attempt(emit, stopped, most, notice)
             self._server.handle_chat_completions(body, attempt.receive)
             if not attempt.too_long:
                 break
-            dropped += self._drop_oldest(body, attempt.prompt_tokens, context)
+            if attempt.prompt_tokens <= room:  # the answer gets what the prompt leaves
+                body["max_tokens"] = context - attempt.prompt_tokens
+                continue
+            dropped += self._drop_oldest(body, attempt.prompt_tokens, context, room)
             notice = left_out(self._card, dropped, context)
         if attempt.error:
             raise BackendError(f"{self._card.title} failed: {attempt.error}")
@@ -148,8 +155,7 @@ class LlamaCpp:
             )
         emit(attempt.usage(stopped(), body["seed"]))
 
-    def _body(self, request: TextRequest, context_tokens: int) -> dict[str, Any]:
-        chosen = resolve_sampling(request.sampling, self._card, context_tokens)
+    def _body(self, request: TextRequest, chosen: ResolvedSampling) -> dict[str, Any]:
         system = request.system_prompt or self._card.system_prompt
         apart = self._signs.apart
         opening = [{"role": "system", "content": apart(system, False)}] if system else []
@@ -158,7 +164,6 @@ class LlamaCpp:
         return {
             "messages": [*opening, *said],
             "stream": True,
-            "cache_prompt": True,
             "return_progress": True,
             "temperature": chosen.temperature,
             "top_p": chosen.top_p,
@@ -170,7 +175,9 @@ class LlamaCpp:
             **({} if chosen.min_p is None else {"min_p": chosen.min_p}),
         }
 
-    def _drop_oldest(self, body: dict[str, Any], prompt_tokens: int, context_tokens: int) -> int:
+    def _drop_oldest(
+        self, body: dict[str, Any], prompt_tokens: int, context_tokens: int, room: int
+    ) -> int:
         """Leave out the oldest turns; how many."""
         messages: list[dict[str, Any]] = body["messages"]
         system = 1 if messages[0]["role"] == "system" else 0
@@ -179,7 +186,6 @@ class LlamaCpp:
             shown = sum(pictures_in(turn["content"]) for turn in turns)
             raise too_long(self._card, prompt_tokens, context_tokens, shown)
         lengths = [length(turn["content"], self._card) for turn in turns]
-        room = context_tokens - body["max_tokens"]
         dropped = surplus_turns(lengths, prompt_tokens, room, context_tokens // 4)
         body["messages"] = messages[:system] + turns[dropped:]
         return dropped

@@ -1,30 +1,31 @@
 """Whisper in OpenAI's own format (`.pt`), through openai-whisper on torch.
 
 The checkpoint is read with `weights_only=True`, so nothing in it is run, and never by a name that
-would be looked up on the net. Sound is heard in windows of 30 s; between two of them the stop
-signal is looked at. The voice activity detector that faster-whisper ships cuts out what is not
-speech first, since Whisper invents words for silence.
+would be looked up on the net. How it hears is in `whisper_decoding.py`.
 """
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from whisper.audio import log_mel_spectrogram, pad_or_trim
 from whisper.model import ModelDimensions, Whisper
 from whisper.tokenizer import LANGUAGES
 
 from multimodal.backends.base import Backend
-from multimodal.backends.hearing import TEMPERATURES, Heard, Hearer, Manner
-from multimodal.backends.voice_activity import windows
+from multimodal.backends.whisper_decoding import DecodingRequest, WhisperRecognizer
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
-from multimodal.events import Segment
+from multimodal.events import DecodingStatistics, Segment
+
+DRAWN = 5
+"""Hypotheses at a temperature above 0, of which the likeliest is kept."""
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
@@ -45,45 +46,48 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     return OpenAIWhisper(card, model.half() if device == "cuda" else model)
 
 
-class OpenAIWhisper(Hearer[Whisper]):
+class OpenAIWhisper(WhisperRecognizer[Whisper]):
     """One loaded Whisper model."""
 
     def languages(self) -> tuple[str, ...]:
         known = tuple(LANGUAGES) if self._model.is_multilingual else ("en",)
         return self._card.languages or known
 
-    def words(
-        self,
-        piece: NDArray[np.float32],
-        manner: Manner,
-        heard: Callable[[int], bool],
-    ) -> Heard:
-        words: list[str] = []
-        segments: list[Segment] = []
-        language = manner.language
-        for window in windows(piece):
-            told = self._told(window.samples, manner, language)
-            language = language or str(told["language"])
-            words.append(str(told["text"]).strip())
-            segments += [
-                window.segment(said["start"], said["end"], text)
-                for said in told["segments"]
-                if (text := str(said["text"]).strip())
-            ]
-            if not heard(window.reached):
-                break
-        return Heard(" ".join(filter(None, words)), language, tuple(segments))
-
-    def _told(
-        self, samples: NDArray[np.float32], manner: Manner, language: str | None
-    ) -> dict[str, Any]:
+    def decode(self, samples: NDArray[np.float32], request: DecodingRequest) -> Iterator[Segment]:
         told: dict[str, Any] = self._model.transcribe(
             samples,
-            task=manner.task,
-            language=language,
-            fp16=next(self._model.parameters()).dtype == torch.float16,
-            beam_size=manner.beams or int(self._card.engine.get("beam_size", 5)),
-            temperature=TEMPERATURES,
+            task=request.task,
+            language=request.language,
+            fp16=self._dtype == torch.float16,
+            beam_size=request.beams,
+            best_of=DRAWN,
+            temperature=request.temperature,
+            initial_prompt=request.prompt or None,
             condition_on_previous_text=False,
+            compression_ratio_threshold=None,
+            logprob_threshold=None,
+            no_speech_threshold=None,
         )
-        return told
+        for found in told["segments"]:
+            statistics = DecodingStatistics(
+                found["avg_logprob"],
+                found["no_speech_prob"],
+                found["compression_ratio"],
+                found["temperature"],
+                tuple(found["tokens"]),
+                found["seek"],
+            )
+            yield Segment(found["start"], found["end"], found["text"], statistics=statistics)
+
+    def language_probabilities(self, samples: NDArray[np.float32]) -> Mapping[str, float]:
+        if not self._model.is_multilingual:
+            return {}
+        spectrogram = log_mel_spectrogram(pad_or_trim(samples), self._model.dims.n_mels)
+        _, found = self._model.detect_language(spectrogram.to(self._model.device, self._dtype))
+        probabilities: Mapping[str, float] = found
+        return probabilities
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        dtype: torch.dtype = next(self._model.parameters()).dtype
+        return dtype

@@ -30,7 +30,8 @@ class PublishedSampling:
 @dataclass(frozen=True, slots=True)
 class ResolvedSampling:
     """Every value known; a seed was drawn if none was given. `top_k` and `min_p` are None where
-    nobody asked for them."""
+    nobody asked for them. A prompt leaves `reserved_tokens` of the context free; an answer gets
+    `max_tokens`, as far as the context reaches."""
 
     temperature: float
     top_p: float
@@ -40,6 +41,7 @@ class ResolvedSampling:
     stop: tuple[str, ...]
     top_k: int | None = None
     min_p: float | None = None
+    reserved_tokens: int = 0
 
 
 def resolve_sampling(
@@ -48,8 +50,8 @@ def resolve_sampling(
     context_tokens: int,
     published: PublishedSampling = PublishedSampling(),
 ) -> ResolvedSampling:
-    """An answer gets at most half of the context. What nobody states changes nothing: all tokens
-    stay possible, and none is penalized."""
+    """No more than half of the context is kept free for an answer, however long it may get. What
+    nobody states changes nothing: all tokens stay possible, and none is penalized."""
     default = card.sampling
     longest = default.max_tokens if given.max_tokens is None else given.max_tokens
     temperature = _first(given.temperature, default.temperature, published.temperature, TEMPERATURE)
@@ -57,11 +59,12 @@ def resolve_sampling(
         temperature if temperature >= COLDEST else 0.0,
         _first(given.top_p, default.top_p, published.top_p, 1.0),
         _first(given.repeat_penalty, default.repeat_penalty, published.repeat_penalty, 1.0),
-        min(longest, context_tokens // 2),
+        min(longest, context_tokens),
         secrets.randbelow(MAX_SEED) if given.seed is None else given.seed,
         (*given.stop, *default.stop),
         published.top_k if default.top_k is None else default.top_k,
         published.min_p if default.min_p is None else default.min_p,
+        min(longest, context_tokens // 2),
     )
 
 

@@ -105,8 +105,9 @@ class Talker(Loaded[Any], ABC):
         context = min(reads, request.context_tokens or reads)
         chosen = resolve_sampling(request.sampling, self._card, context, self._published)
         with self._turn:
-            prompt = self._fitting(request, context, context - chosen.max_tokens, emit)
-            self._write(prompt, chosen, context, emit, stopped)
+            prompt = self._fitting(request, context, context - chosen.reserved_tokens, emit)
+            left = min(chosen.max_tokens, context - len(prompt.tokens))
+            self._write(prompt, replace(chosen, max_tokens=left), context, emit, stopped)
 
     def _fitting(self, request: TextRequest, context: int, room: int, emit: Emit) -> Prompt:
         """The prompt, without the oldest turns if it is too long."""

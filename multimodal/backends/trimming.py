@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from multimodal.cards import ModelCard
-from multimodal.errors import PromptError
+from multimodal.errors import ContextLengthError
 from multimodal.events import Notice
 
 
@@ -32,10 +32,10 @@ def surplus_turns(lengths: Sequence[int], prompt_tokens: int, room: int, block: 
 
 def too_long(
     card: ModelCard, prompt_tokens: int, context_tokens: int, pictures: int = 0
-) -> PromptError:
+) -> ContextLengthError:
     """For a single message that exceeds the context, the `pictures` it shows counted in."""
     fewer = ", show fewer pictures at once" if pictures > 1 else ""
-    return PromptError(
+    return ContextLengthError(
         f"This message is {prompt_tokens:,} tokens long and {card.title} reads "
         f"{context_tokens:,}. Shorten it{fewer}, or send it in parts."
     )

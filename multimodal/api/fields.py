@@ -1,0 +1,190 @@
+"""What every field of OpenAI's requests means here: honoured, without a meaning, or refused.
+
+A field that would change the result is never dropped: it is honoured, or the request is refused
+with a sentence that says so. A test goes through the fields of the `openai` package, so a new one
+has to be judged before it can be released.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from multimodal.errors import UnsupportedFieldError
+
+NOTHING: tuple[Any, ...] = (None, "", [], {})
+"""Values that ask for nothing, whatever the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a field is refused, as the end of a sentence; `neutral` values ask for what is done
+    anyway, and pass."""
+
+    reason: str
+    neutral: tuple[Any, ...] = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFields:
+    """The fields of one endpoint. `honoured` ones are read; `harmless` ones change no result."""
+
+    honoured: frozenset[str]
+    harmless: frozenset[str] = frozenset()
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+
+    @property
+    def known(self) -> frozenset[str]:
+        return self.honoured | self.harmless | frozenset(self.refused)
+
+    def check(self, given: Mapping[str, Any]) -> None:
+        """Raise UnsupportedFieldError for the first field that is refused. Fields of which nothing
+        is known are ignored: clients send their own."""
+        for name, refusal in self.refused.items():
+            if name in given and not _is_one_of(given[name], refusal.neutral):
+                raise UnsupportedFieldError(f"{name}: {refusal.reason}", name)
+
+
+def _is_one_of(value: Any, neutral: Iterable[Any]) -> bool:
+    """Equality that keeps true apart from 1, and takes 0 and 0.0 for one."""
+    return any(
+        value == known and isinstance(value, bool) == isinstance(known, bool) for known in neutral
+    )
+
+
+def _not(*also: Any) -> tuple[Any, ...]:
+    return (*NOTHING, *also)
+
+
+NO_TOOLS = "no model here calls tools. Leave it out, and describe in words what may be asked for."
+NO_LOGPROBS = "probabilities of tokens are not told here. Leave it out."
+NO_PENALTY = "tokens are not penalised by count here. Leave it out, or give repeat_penalty."
+ONE_SAMPLER = "tokens are drawn by temperature, top_p and repeat_penalty here. Leave it out."
+ONE_PICTURE = "this is not set for pictures here. Leave it out, or give steps and guidance_scale."
+NO_SPEAKERS = "speakers are not told apart here. Leave it out."
+
+CHAT = RequestFields(
+    honoured=frozenset(
+        {
+            "messages",
+            "model",
+            "stream",
+            "stream_options",
+            "temperature",
+            "top_p",
+            "max_tokens",
+            "max_completion_tokens",
+            "seed",
+            "stop",
+            "repeat_penalty",
+            "repetition_penalty",
+        }
+    ),
+    harmless=frozenset(
+        {
+            "user",
+            "store",
+            "metadata",
+            "safety_identifier",
+            "service_tier",
+            "prompt_cache_key",
+            "prompt_cache_options",
+            "prompt_cache_retention",
+            "prediction",  # only makes it faster
+            "parallel_tool_calls",  # says how tools are called, which are refused
+            "reasoning_effort",  # of reasoning models, of which there is none
+        }
+    ),
+    refused={
+        "n": Refusal("one answer is written at a time. Ask again for another.", _not(1)),
+        "response_format": Refusal(
+            "answers are plain text here; neither JSON nor a schema is enforced. Leave it out, "
+            "and ask for the form in words.",
+            _not({"type": "text"}),
+        ),
+        "tools": Refusal(NO_TOOLS),
+        "tool_choice": Refusal(NO_TOOLS, _not("none", "auto")),
+        "functions": Refusal(NO_TOOLS),
+        "function_call": Refusal(NO_TOOLS, _not("none", "auto")),
+        "logprobs": Refusal(NO_LOGPROBS, _not(False, 0)),
+        "top_logprobs": Refusal(NO_LOGPROBS, _not(0)),
+        "logit_bias": Refusal("tokens are not weighted by number here. Leave it out."),
+        "frequency_penalty": Refusal(NO_PENALTY, _not(0)),
+        "presence_penalty": Refusal(NO_PENALTY, _not(0)),
+        "modalities": Refusal(
+            "answers are text here; for a voice send the answer to /v1/audio/speech.",
+            _not(["text"]),
+        ),
+        "audio": Refusal("answers are text here; for a voice send them to /v1/audio/speech."),
+        "verbosity": Refusal("ask for a short or a long answer in words.", _not("medium")),
+        "web_search_options": Refusal("the net is never searched here. Leave it out.", (None,)),
+        "moderation": Refusal("nothing is moderated here. Leave it out."),
+        "top_k": Refusal(ONE_SAMPLER, _not(0, -1)),
+        "min_p": Refusal(ONE_SAMPLER, _not(0)),
+        "typical_p": Refusal(ONE_SAMPLER, _not(1)),
+        "mirostat": Refusal(ONE_SAMPLER, _not(0)),
+        "grammar": Refusal("no grammar is enforced here. Leave it out."),
+        "json_schema": Refusal("no schema is enforced here. Leave it out."),
+        "guided_json": Refusal("no schema is enforced here. Leave it out."),
+    },
+)
+
+_TRANSLATIONS = frozenset({"file", "model", "prompt", "response_format", "temperature"})
+
+TRANSLATIONS = RequestFields(
+    # The last three are this program's own.
+    honoured=_TRANSLATIONS | {"language", "timestamp_granularities", "stream"},
+)
+
+TRANSCRIPTIONS = RequestFields(
+    honoured=TRANSLATIONS.honoured | {"languages", "keywords"},
+    refused={
+        "chunking_strategy": Refusal(
+            "recordings are always cut where nobody speaks. Leave it out.", _not("auto")
+        ),
+        "include": Refusal(NO_LOGPROBS),
+        "known_speaker_names": Refusal(NO_SPEAKERS),
+        "known_speaker_references": Refusal(NO_SPEAKERS),
+    },
+)
+
+SPEECH = RequestFields(
+    honoured=frozenset(
+        {"input", "model", "voice", "response_format", "speed", "language", "text_language"}
+    ),
+    refused={
+        "instructions": Refusal("voices take no instructions here. Leave it out."),
+        "stream_format": Refusal("sound comes whole here. Leave it out.", _not("audio")),
+    },
+)
+
+IMAGES = RequestFields(
+    honoured=frozenset(
+        {
+            "model",
+            "n",
+            "prompt",
+            "response_format",
+            "size",
+            "negative_prompt",
+            "steps",
+            "guidance_scale",
+            "seed",
+        }
+    ),
+    harmless=frozenset({"user", "safety_identifier", "moderation"}),
+    refused={
+        "background": Refusal(ONE_PICTURE, _not("auto", "opaque")),
+        "complexity": Refusal(ONE_PICTURE, _not("auto")),
+        "quality": Refusal(ONE_PICTURE, _not("auto", "standard")),
+        "style": Refusal("say in the prompt which style is wanted.", _not("vivid")),
+        "output_format": Refusal("pictures are PNG files here.", _not("png")),
+        "output_compression": Refusal("pictures are PNG files here.", _not(100)),
+        "stream": Refusal("pictures come whole here. Leave it out.", _not(False)),
+        "partial_images": Refusal("pictures come whole here. Leave it out.", _not(0)),
+        "frame_count": Refusal("pictures do not move here. Leave it out.", _not(1)),
+        "frame_duration_ms": Refusal("pictures do not move here. Leave it out."),
+        "svg": Refusal("pictures are PNG files here."),
+    },
+)

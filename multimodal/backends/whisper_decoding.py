@@ -1,0 +1,300 @@
+"""How a Whisper model hears a recording, whichever library runs it.
+
+1. The recording is heard in windows of speech (`voice_activity.py`), each on its own: what was
+   written for one is not carried into the next, where it could start a loop.
+2. A model of many languages is asked which one each passage is in, unless the person said; where
+   the language changes, a window is cut. A passage that is too short, or too uncertain, counts to
+   the language around it.
+3. A text that repeats itself is a loop, or what was said; one that is far too short for its time
+   may leave out what was said again. Such a window is cut at its pauses and each passage heard by
+   itself: a fresh start loops no more, and what was really said several times is found once in
+   each passage. Where the passages say as much as the whole, the whole is kept.
+4. A hearing that is unlikely, or has more letters than anybody says in that time, is tried again
+   at a higher temperature; of all tries the likeliest that can be said in that time is kept.
+
+Whisper's own thresholds (Radford et al. 2022, section 4.5) are in `Hypothesis`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multimodal.backends.hearing import (
+    ENGLISH,
+    FRAMES_PER_S,
+    Heard,
+    Hearer,
+    Manner,
+    Model,
+    Stopped,
+    most_spoken,
+)
+from multimodal.backends.voice_activity import Window, windows
+from multimodal.events import Segment
+from multimodal.sound import SAMPLE_RATE
+
+RETRY_TEMPERATURES = (0.4,)
+"""After the first try; more would delay a stop."""
+SHORTEST_HALF_S = 2.5
+"""A repetitive window is not cut into shorter ones."""
+PASSAGE_S = 1.5
+"""Of speech, that a language is told from."""
+PROBES_EVERY_S = 8.0
+"""At most one passage, but always two, for so many seconds: each costs a run of the encoder."""
+SURE, SURER = 0.5, 5.0
+"""A passage changes to a language this probable, or as many times likelier than the last one."""
+
+MAX_COMPRESSION = 2.4
+MIN_LOGPROB = -1.0
+MAX_NO_SPEECH = 0.6
+MAX_LETTERS_PER_S = 30.0
+MIN_LETTERS_PER_S = 2.5
+"""Of speech. Fast talkers say some 20 English letters a second; slow Chinese is 3 signs."""
+SPARSE_S = 4.0
+"""Of speech in a segment, from which on its letters are counted."""
+SAME_LENGTH = 0.04  # the share of letters by which two texts that say as much may differ
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingRequest:
+    """One try at one window. `beams` count at temperature 0, where nothing is drawn by chance."""
+
+    task: str
+    language: str
+    prompt: str
+    temperature: float
+    beams: int
+    stopped: Stopped
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """What one try made of a window; times in seconds from the window's start."""
+
+    segments: tuple[Segment, ...]
+    speech_s: float
+
+    @property
+    def needs_passages(self) -> bool:
+        """Whether something may be said oftener, or less often, than is written."""
+        return compression_ratio(self.text) > MAX_COMPRESSION or self.is_sparse
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether a segment has too few letters for its time."""
+        return any(
+            min(s.end_s - s.start_s, self.speech_s) > SPARSE_S
+            and letters(s.text) < MIN_LETTERS_PER_S * min(s.end_s - s.start_s, self.speech_s)
+            for s in self.segments
+        )
+
+    @property
+    def text(self) -> str:
+        return " ".join(segment.text.strip() for segment in self.segments)
+
+    @property
+    def is_sayable(self) -> bool:
+        """Whether somebody could say that much in the time that was spoken."""
+        return letters(self.text) <= MAX_LETTERS_PER_S * max(1.0, self.speech_s)
+
+    @property
+    def avg_logprob(self) -> float:
+        told = [s.statistics for s in self.segments if s.statistics]
+        tokens = sum(len(s.tokens) for s in told)
+        return sum(s.avg_logprob * len(s.tokens) for s in told) / tokens if tokens else 0.0
+
+    @property
+    def is_accepted(self) -> bool:
+        return self.is_sayable and self.avg_logprob >= MIN_LOGPROB
+
+
+class WhisperRecognizer(Hearer[Model]):
+    """One loaded Whisper model."""
+
+    takes_prompts = True
+
+    @abstractmethod
+    def decode(self, samples: NDArray[np.float32], request: DecodingRequest) -> Iterator[Segment]:
+        """Hear `samples` (at most 30 s) once, whatever comes of it; every segment has statistics.
+
+        Looks at `request.stopped` between two segments.
+        """
+
+    @abstractmethod
+    def language_probabilities(self, samples: NDArray[np.float32]) -> Mapping[str, float]:
+        """How probable each language is, from the first 30 s; {} where the model knows only one."""
+
+    def words(
+        self,
+        piece: NDArray[np.float32],
+        manner: Manner,
+        heard: Callable[[int], bool],
+    ) -> Heard:
+        segments: list[Segment] = []
+        likely = manner.likely
+        for window in windows(piece):
+            for part, language in self._by_language(window, manner, likely):
+                segments += self._transcribe(part, manner, language)
+            likely = most_spoken(segments) or likely
+            if not heard(window.reached):
+                break
+        text = " ".join(segment.text for segment in segments)
+        return Heard(text, manner.language or likely, tuple(segments))
+
+    # ------------------------------------------------------------ languages
+
+    def _by_language(
+        self, window: Window, manner: Manner, likely: str | None
+    ) -> list[tuple[Window, str]]:
+        """The window in parts of one language each."""
+        if manner.language:
+            return [(window, manner.language)]
+        parts: list[tuple[Window, str]] = []
+        for passage, language in self._passages(window, manner, likely):
+            if parts and parts[-1][1] == language:
+                parts[-1] = (window.part(parts[-1][0].start, passage.end), language)
+            else:
+                parts.append((passage, language))
+        return parts
+
+    def _passages(
+        self, window: Window, manner: Manner, likely: str | None
+    ) -> list[tuple[Window, str]]:
+        """The window's passages, each with the language it is heard in."""
+        found = passages(window, max(2, int(window.seconds // PROBES_EVERY_S) + 1))
+        told = [{} if manner.stopped() else self.language_probabilities(p.samples) for p in found]
+        surest = max(told, key=lambda probabilities: max(probabilities.values(), default=0.0))
+        if not surest:
+            return [(window, ENGLISH)]
+        around = likely or likeliest(surest)
+        languages = [
+            spoken_language(probabilities, around, passage.speech_s)
+            for passage, probabilities in zip(found, told, strict=True)
+        ]
+        return list(zip(found, languages, strict=True))
+
+    # ------------------------------------------------------------ words
+
+    def _transcribe(self, window: Window, manner: Manner, language: str) -> list[Segment]:
+        """What is said in `window`, which is in one language, by the recording's clock."""
+        first = manner.temperature
+        tries: list[Hypothesis] = []
+        for temperature in (first, *(t for t in RETRY_TEMPERATURES if t > first)):
+            hypothesis = self._hypothesis(window, manner, language, temperature)
+            if manner.stopped():
+                break
+            if hypothesis.needs_passages and (parts := smaller_parts(window)):
+                found = [s for part in parts for s in self._transcribe(part, manner, language)]
+                whole = _placed(hypothesis, window, language)
+                return whole if say_as_much(whole, found) and hypothesis.is_accepted else found
+            tries.append(hypothesis)
+            if hypothesis.is_accepted:
+                break
+        if not tries:  # stopped
+            return []
+        best = max(tries, key=lambda attempt: (attempt.is_sayable, attempt.avg_logprob))
+        return _placed(best, window, language)
+
+    def _hypothesis(
+        self, window: Window, manner: Manner, language: str, temperature: float
+    ) -> Hypothesis:
+        beams = manner.beams or int(self._card.engine.get("beam_size", 5))
+        request = DecodingRequest(
+            manner.task, language, manner.prompt, temperature, beams, manner.stopped
+        )
+        said = self.decode(window.samples, request)
+        kept = tuple(s for s in said if s.text.strip() and not _is_silence(s, window))
+        return Hypothesis(kept, window.speech_s)
+
+
+def passages(window: Window, most: int | None = None) -> list[Window]:
+    """The window in passages that a language can be told from, cut in the middle of its pauses; the
+    longest pauses where there may be `most` passages."""
+    groups = [[span] for span in window.utterances]
+    while len(groups) > 1:
+        short = [g for g in groups if _spoken_s(g) < PASSAGE_S]
+        if not short and (most is None or len(groups) <= most):
+            break
+        near = short or groups
+        pairs = [
+            (right[0][0] - left[-1][1], index)
+            for index, (left, right) in enumerate(itertools.pairwise(groups))
+            if any(left is g or right is g for g in near)
+        ]
+        _, index = min(pairs)
+        groups[index : index + 2] = [groups[index] + groups[index + 1]]
+    cuts = [(left[-1][1] + right[0][0]) // 2 for left, right in itertools.pairwise(groups)]
+    edges = [window.start, *cuts, window.end]
+    return [window.part(start, end) for start, end in itertools.pairwise(edges)]
+
+
+def spoken_language(probabilities: Mapping[str, float], around: str, speech_s: float) -> str:
+    """The language of a passage: the likeliest one, unless the passage is short or not sure of it;
+    then it is the one `around` it."""
+    if not probabilities or speech_s < PASSAGE_S:
+        return around
+    found = likeliest(probabilities)
+    needed = min(SURE, SURER * probabilities.get(around, 0.0))
+    return found if probabilities[found] >= needed else around
+
+
+def smaller_parts(window: Window) -> list[Window]:
+    """Its passages, else its halves; [] where it is too short to be cut."""
+    if len(found := passages(window)) > 1:
+        return found
+    return list(window.halves(SHORTEST_HALF_S) or ())
+
+
+def say_as_much(one: Sequence[Segment], other: Sequence[Segment]) -> bool:
+    """Whether two hearings of the same window are about as long."""
+    first, second = (sum(letters(s.text) for s in segments) for segments in (one, other))
+    return abs(first - second) <= SAME_LENGTH * max(first, second)
+
+
+def letters(text: str) -> int:
+    """How many letters and digits there are."""
+    return sum(map(str.isalnum, text))
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes of the text, per byte once it is compressed; 0 of no text."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data)) if data else 0.0
+
+
+def likeliest(probabilities: Mapping[str, float]) -> str:
+    return max(probabilities, key=lambda language: probabilities[language])
+
+
+def _spoken_s(spans: list[tuple[int, int]]) -> float:
+    return sum(end - start for start, end in spans) / SAMPLE_RATE
+
+
+def _is_silence(segment: Segment, window: Window) -> bool:
+    """Whether it is what Whisper writes where nobody speaks, or after the window's end."""
+    told = segment.statistics
+    unlikely = (
+        told is not None and told.no_speech_prob > MAX_NO_SPEECH and told.avg_logprob < MIN_LOGPROB
+    )
+    return unlikely or segment.start_s >= window.seconds
+
+
+def _placed(hypothesis: Hypothesis, window: Window, language: str) -> list[Segment]:
+    """Its segments by the recording's clock."""
+    frames = window.start * FRAMES_PER_S // SAMPLE_RATE
+    return [
+        replace(
+            window.segment(segment.start_s, segment.end_s, segment.text.strip()),
+            language=language,
+            statistics=segment.statistics
+            and replace(segment.statistics, seek=segment.statistics.seek + frames),
+        )
+        for segment in hypothesis.segments
+    ]
