@@ -281,16 +281,12 @@ class _Turn:
         """Tell that a text model was given a translation of what was said."""
         spoken = [part for part in self.conversation.messages[-1].recordings if part.english]
         if spoken and isinstance(request, TextRequest):
-            card, unread = (
-                catalog.card(step.card),
-                f"the language you spoke ({spoken[-1].language})",
-            )
-            if spoken[-1].language in card.languages:
-                unread = "one of the languages you spoke"
+            card, said = catalog.card(step.card), spoken[-1].language
+            unread = "all you spoke" if said in card.languages else f"what you spoke ({said})"
             yield self.saw(
                 Notice(
-                    f"{card.title} does not read {unread}, so it was given an English translation "
-                    "and answers in English."
+                    f"{card.title} does not read {unread}, so it was given an English "
+                    "translation and answers in English."
                 )
             )
 
