@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Any
 
 from multimodal.asking import Asking
 from multimodal.backends.base import (
@@ -96,24 +97,16 @@ class Assistant:
         stop: threading.Event,
         language: str | None = None,
         english: bool = False,
-        prompt: str = "",
-        temperature: float | None = None,
+        **how: Any,
     ) -> Generator[Event, None, None]:
-        """Only hear one recording, with the card of that name; yields Progress and a Transcript.
+        """Only hear one recording, with that card, `how` SpeechRequest says; a Transcript at last.
 
-        `language` (ISO 639-1) is detected unless given; `english` asks for a translation too. The
-        rest is as in SpeechRequest.
+        `language` (ISO 639-1) is detected unless given; `english` asks for a translation too.
         """
+        needless = ("en",) if english else ()
 
         def request() -> Request:
-            return SpeechRequest(
-                part,
-                self.media.waveform(part),
-                language,
-                english_unless=("en",) if english else (),
-                prompt=prompt,
-                temperature=temperature,
-            )
+            return SpeechRequest(part, self.media.waveform(part), language, needless, **how)
 
         yield from self._alone(request, card, stop)
 
@@ -281,12 +274,11 @@ class _Turn:
         """Tell that a text model was given a translation of what was said."""
         spoken = [part for part in self.conversation.messages[-1].recordings if part.english]
         if spoken and isinstance(request, TextRequest):
-            card, said = catalog.card(step.card), spoken[-1].language
-            unread = "all you spoke" if said in card.languages else f"what you spoke ({said})"
             yield self.saw(
                 Notice(
-                    f"{card.title} does not read {unread}, so it was given an English "
-                    "translation and answers in English."
+                    f"{catalog.card(step.card).title} does not read the language you spoke "
+                    f"({spoken[-1].language}), so it was given an English translation and answers "
+                    "in English."
                 )
             )
 

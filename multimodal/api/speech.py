@@ -94,8 +94,8 @@ async def _heard(request: Request, program: Program, english: bool) -> Response:
             stop,
             asked.language,
             english,
-            asked.prompt,
-            asked.temperature,
+            prompt=asked.prompt,
+            temperature=asked.temperature,
         ),
         request,
     )
