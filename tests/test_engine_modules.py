@@ -25,6 +25,7 @@ from whisper.model import ModelDimensions, Whisper
 from multimodal import sound
 from multimodal.backends.base import Backend, DrawRequest, SpeechRequest, TextRequest, load
 from multimodal.cards import ModelCard
+from multimodal.limits import Limits
 from multimodal.memory.cuda import Cuda, Movable
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.storages import slots, true_bytes
@@ -141,7 +142,7 @@ def contents(modules: list[nn.Module]) -> list[torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def speech(examples: Path) -> Any:
-    return sound.decode((examples / "speech-en.wav").read_bytes(), "speech", 60)[: 3 * 16_000]
+    return sound.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())[: 3 * 16_000]
 
 
 def answer(backend: Backend, asks: str, speech: Any) -> list[str]:

@@ -29,6 +29,7 @@ from multimodal.backends.voice_activity import windows
 from multimodal.build import build
 from multimodal.errors import BackendError, CardError, PromptError, RequestError
 from multimodal.events import Notice, Progress, SpeechMade, Transcript
+from multimodal.limits import Limits
 from multimodal.memory.footprint import footprint
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.storages import true_bytes
@@ -50,7 +51,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def speech(examples: Path) -> Any:
-    return sound.decode((examples / "speech-en.wav").read_bytes(), "speech", 60)
+    return sound.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())
 
 
 def loaded(checkpoint: Checkpoint, **facts: Any) -> Seamless:
@@ -84,7 +85,7 @@ def spoken(model: Seamless, text: str, **more: Any) -> Any:
     """The samples of what was said aloud."""
     *_, made = model.run(SpeakRequest(text, **more), threading.Event())
     assert isinstance(made, SpeechMade)
-    samples = sound.decode(made.wav, "spoken", 600)
+    samples = sound.decode(made.wav, "spoken", Limits())
     assert len(samples) == pytest.approx(made.seconds * 16_000, abs=1)
     return samples
 

@@ -22,6 +22,7 @@ from multimodal.backends.voice_activity import windows
 from multimodal.backends.wav2vec2 import Wav2Vec2
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import Notice, Progress, Transcript
+from multimodal.limits import Limits
 from multimodal.memory.footprint import footprint
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.storages import true_bytes
@@ -40,7 +41,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def speech(examples: Path) -> Any:
-    return sound.decode((examples / "speech-en.wav").read_bytes(), "speech", 60)
+    return sound.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())
 
 
 def loaded(checkpoint: Checkpoint, **facts: Any) -> Wav2Vec2:
