@@ -89,6 +89,14 @@ class DrawingDefaults(Facts):
     """The checkpoint's own unless given."""
 
 
+class PictureInput(Facts):
+    """How a model that sees is shown a picture."""
+
+    aspect_ratio: Literal["pad"] | None = None
+    """"pad": the whole picture on a square of the mean colour, as LLaVA's authors say with
+    `image_aspect_ratio`; as the checkpoint's own files say unless given."""
+
+
 class Limits(Facts):
     """What one request may bring."""
 
@@ -122,6 +130,7 @@ class ModelCard(Facts):
     """Jinja, where the checkpoint's tokenizer brings none, or a wrong one."""
     sampling: SamplingDefaults = SamplingDefaults()
     drawing: DrawingDefaults = DrawingDefaults()
+    picture: PictureInput = PictureInput()
     limits: Limits = Limits()
     engine: Mapping[str, str | int | float | bool] = Field(default_factory=dict)
     priority: int = 0

@@ -4,6 +4,8 @@ bring their own, of the same classes."""
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,12 @@ import pytest
 import torch
 from PIL import Image
 from tiny_models import hub_card
-from tiny_seeing import SEEING, TEMPLATES, usage_after_a_stop
+from tiny_seeing import IMAGE, SEEING, TEMPLATES, noise, usage_after_a_stop
 
 from multimodal.backends.base import ImageRequest, TextRequest, load
 from multimodal.backends.image_text import ImageText
-from multimodal.errors import CardError
+from multimodal.backends.picture_processor import expected_tokens
+from multimodal.errors import BackendError, CardError
 from multimodal.events import Description, Event, TextDelta, Usage
 from multimodal.memory.footprint import footprint
 from multimodal.memory.mirror import Mirror
@@ -223,3 +226,122 @@ def test_what_stands_for_a_picture_may_be_written_by_a_person(folders: Folders, 
     model = loaded(folders, name)
     asked: tuple[Role, str] = ("user", "What does the <image> tag do?")
     assert ask(model, asked, pictures=((0, RED),))[0]
+
+
+# ------------------------------------------------------------ found out at load
+
+
+def without(*names: str) -> Any:
+    """The processor's files as they were before transformers counted a picture's tokens by them."""
+
+    def change(folder: Path) -> None:
+        path = folder / "processor_config.json"
+        stated = json.loads(path.read_text("utf-8"))
+        path.write_text(json.dumps({k: v for k, v in stated.items() if k not in names}))
+
+    return change
+
+
+def none_at_all(folder: Path) -> None:
+    """Pictures and text in files of their own, and nothing that joins them."""
+    path = folder / "processor_config.json"
+    stated = json.loads(path.read_text("utf-8"))
+    pictures = stated["image_processor"]
+    kept = {**pictures, "processor_class": stated["processor_class"]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(kept))
+    path.unlink()
+
+
+OLDER = {
+    "llava": [
+        without("patch_size"),
+        without("vision_feature_select_strategy"),
+        without("num_additional_image_tokens"),
+        none_at_all,
+    ],
+    "llava-next": [without("patch_size", "num_additional_image_tokens"), none_at_all],
+    "smolvlm": [without("image_seq_len"), none_at_all],
+    "blip-2": [without("num_query_tokens"), none_at_all],
+    "instructblip": [without("num_query_tokens"), none_at_all],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "older"), [(name, older) for name, ways in OLDER.items() for older in ways]
+)
+def test_what_an_older_processor_leaves_out_is_read_from_the_models_configuration(
+    folders: Folders, tmp_path: Path, name: str, older: Any
+) -> None:
+    folder, config = folders[name]
+    changed = shutil.copytree(folder, tmp_path / "older")
+    older(changed)
+    question = TextRequest((QUESTION,), pictures=((0, RED),))
+    now, then = (
+        loaded({name: (place, config)}, name)._prompt(question, "") for place in (folder, changed)
+    )
+    assert then.tokens == now.tokens
+    assert then.inputs.keys() == now.inputs.keys()
+    assert all(torch.equal(then.inputs[key], now.inputs[key]) for key in now.inputs)
+
+
+@pytest.mark.parametrize("name", ["blip-2", "instructblip"])
+def test_a_configuration_that_does_not_number_the_pictures_token_learns_it(
+    folders: Folders, tmp_path: Path, name: str
+) -> None:
+    folder, config = folders[name]
+    changed = shutil.copytree(folder, tmp_path / "older")
+    path = changed / "config.json"
+    stated = json.loads(path.read_text("utf-8"))
+    stated = {k: v for k, v in stated.items() if not k.startswith("image_token")}
+    path.write_text(json.dumps(stated))
+    model = loaded({name: (changed, config)}, name)
+    assert model._model.config.image_token_id == IMAGE
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "wrong"),
+    [
+        ("llava", "patch_size", 16),
+        ("llava", "num_additional_image_tokens", 0),
+        ("llava-next", "patch_size", 16),
+        ("smolvlm", "image_seq_len", 169),
+        ("blip-2", "num_query_tokens", 3),
+        ("instructblip", "num_query_tokens", 8),
+    ],
+)
+def test_a_processor_that_counts_otherwise_than_the_model_is_refused_at_load(
+    folders: Folders, tmp_path: Path, name: str, field: str, wrong: int
+) -> None:
+    folder, config = folders[name]
+    changed = shutil.copytree(folder, tmp_path / "wrong")
+    path = changed / "processor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {field: wrong}))
+    with pytest.raises(BackendError, match=r"a picture takes \d+ tokens of its prompt, and its"):
+        loaded({name: (changed, config)}, name)
+
+
+@pytest.mark.parametrize("size", [(48, 32), (33, 90), (64, 64), (200, 3), (7, 150)])
+@pytest.mark.parametrize("name", SEEING)
+def test_as_many_tokens_are_expected_as_the_model_makes_of_any_picture(
+    folders: Folders, name: str, size: tuple[int, int]
+) -> None:
+    """The vision part really looks here; at load, its tokens are only counted."""
+    model = loaded(folders, name)
+    request = TextRequest((QUESTION,), pictures=((0, noise(size)),))
+    inputs = dict(model._prompt(request, "").inputs)
+    inner: Any = model._model
+    with torch.no_grad():
+        seen = inner.get_image_features(**inputs).pooler_output
+    made = sum(len(tokens.flatten(0, -2)) for tokens in seen)
+    assert expected_tokens(model._model, inputs) == made
+
+
+def test_a_template_that_leaves_the_picture_out_is_refused_at_load(folders: Folders) -> None:
+    words = "{% for m in messages %}{{ m['content'][-1]['text'] }}{% endfor %}"
+    with pytest.raises(BackendError, match="picture"):
+        loaded(folders, "llava", chat_template=words)
+
+
+def test_a_template_that_is_no_jinja_is_refused_at_load(folders: Folders) -> None:
+    with pytest.raises(BackendError, match="could not be loaded"):
+        loaded(folders, "llava", chat_template="{% for m in messages %}")

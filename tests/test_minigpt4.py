@@ -534,6 +534,14 @@ def test_a_card_that_leaves_open_what_the_model_is_is_refused(
 
 
 def test_a_template_that_forgets_a_picture_is_told(folders: Folders) -> None:
-    model = loaded(folders, "qformer", chat_template="Look: <ImageHere>")
+    once = "{% if messages[-1]['content'][0]['type'] == 'image' %}<ImageHere>{% endif %} Well?"
+    model = loaded(folders, "qformer", chat_template=once)
     with pytest.raises(CardError, match="wrote <ImageHere> 1 times for 2 pictures"):
         ask(model, QUESTION, pictures=((0, ONE), (0, OTHER)))
+
+
+def test_a_template_that_shows_a_picture_where_there_is_none_is_refused_at_load(
+    folders: Folders,
+) -> None:
+    with pytest.raises(CardError, match="wrote <ImageHere> 1 times for 0 pictures"):
+        loaded(folders, "qformer", chat_template="Look: <ImageHere>")

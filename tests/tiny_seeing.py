@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from PIL import Image
@@ -37,6 +38,12 @@ VISION = {
     "patch_size": PATCH,
 }
 SIZES = {"size": {"height": SIDE, "width": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
+
+
+def noise(size: tuple[int, int]) -> Image.Image:
+    """A picture in which no two places are alike."""
+    drawn = np.random.default_rng(5).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(drawn)
 
 
 def spread(model: Any) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import psutil
 
+from multimodal.backends.damaged_files import damage
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, CardError, DeviceFullError, MultimodalError
 from multimodal.events import Event
@@ -173,10 +174,14 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
         backend: Backend = module.load(card, files, device)
     except Exception as error:
         _let_go(error)
-        if isinstance(error, MultimodalError):
+        if isinstance(error, MultimodalError) and not isinstance(error, BackendError):
             raise
         if _is_out_of_memory(error):
             raise DeviceFullError(f"{card.title}: the device is out of memory") from error
+        if (reason := damage(files)) is not None:
+            raise BackendError(f"{card.title} could not be loaded: {reason}") from error
+        if isinstance(error, BackendError):
+            raise
         raise BackendError(f"{card.title} could not be loaded: {error}") from error
     return backend
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from multimodal.backends.base import Backend, TextRequest
 from multimodal.backends.chat_template import ChatTemplate
 from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.talking import Prompt, Talker, tokens_of
+from multimodal.backends.tokenizer_files import load_tokenizer
 from multimodal.cards import ModelCard
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load the model and the tokenizer of the folder `files`."""
     check_folder(card, files)
-    tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True, trust_remote_code=False)
-    return CausalLM(card, from_folder(AutoModelForCausalLM, card, files, device), tokenizer)
+    tokenizer = load_tokenizer(files)
+    model = CausalLM(card, from_folder(AutoModelForCausalLM, card, files, device), tokenizer)
+    model.check()
+    return model
 
 
 class CausalLM(Talker):

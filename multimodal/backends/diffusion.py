@@ -31,6 +31,7 @@ from multimodal.backends.canvas import canvas
 from multimodal.backends.denoising import Stopped, Watch
 from multimodal.backends.packing import pack
 from multimodal.backends.prompt_reading import tokens, unread
+from multimodal.backends.tokenizer_files import keep_published_steps
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import Drawn, Event, Notice, Usage
@@ -67,6 +68,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
         trust_remote_code=False,
     )
     for name, module in pipeline.components.items():
+        keep_published_steps(module, files / name)
         if isinstance(module, torch.nn.Module):
             module.requires_grad_(False)
             if _is_packed(card, name):

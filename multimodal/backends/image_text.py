@@ -12,28 +12,36 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText
 
 from multimodal.backends.base import Backend, TextRequest
 from multimodal.backends.chat_template import ChatTemplate
 from multimodal.backends.checkpoints import check_folder, from_folder
-from multimodal.backends.seeing import SeeingTalker, digest, shown
+from multimodal.backends.picture_processor import check_picture, complete, load_processor
+from multimodal.backends.seeing import SeeingTalker, digest, one_picture, shown
 from multimodal.backends.talking import Prompt, opens
+from multimodal.backends.tokenizer_files import check_tokens
 from multimodal.cards import ModelCard
 from multimodal.errors import CardError
+
+QFORMER_TOKENS = 128
+"""Of a question, the Q-Former of InstructBLIP reads the last so many, as in its authors' code
+(LAVIS, blip2_vicuna_instruct); it has no positions for a long one."""
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load the model and the processor of the folder `files`."""
     check_folder(card, files)
-    processor: Any = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-        files, local_files_only=True, trust_remote_code=False
-    )
+    processor = load_processor(card, files)
     if not (card.chat_template or getattr(processor, "chat_template", None)):
         raise CardError(
             f"{card.name}: its checkpoint has no chat template; write one as 'chat_template'"
         )
-    return ImageText(card, from_folder(AutoModelForImageTextToText, card, files, device), processor)
+    model = from_folder(AutoModelForImageTextToText, card, files, device)
+    complete(processor, model, files)
+    loaded = ImageText(card, model, processor)
+    loaded.check()
+    return loaded
 
 
 class ImageText(SeeingTalker):
@@ -44,6 +52,13 @@ class ImageText(SeeingTalker):
         super().__init__(card, model, processor.tokenizer, ChatTemplate(processor, card, [sign]))
         self._processor = processor
 
+    def check(self) -> None:
+        """Raise BackendError, too, where a picture in a prompt would not be seen."""
+        super().check()
+        prompt = self._prompt(one_picture(), self._card.system_prompt)
+        check_tokens(self._card, self._tokenizer, self._model, prompt.tokens)
+        check_picture(self._card, self._model, prompt.tokens, dict(prompt.inputs))
+
     def _prompt(self, request: TextRequest, system: str) -> Prompt:
         text = self._template.text(system, shown(request))
         pictures = [picture for _, picture in request.pictures]
@@ -53,6 +68,10 @@ class ImageText(SeeingTalker):
             add_special_tokens=not opens(self._tokenizer, text),
             return_tensors="pt",
         )
+        if (second := getattr(self._processor, "qformer_tokenizer", None)) is not None:
+            cut = second([text], truncation=True, max_length=QFORMER_TOKENS, return_tensors="pt")
+            encoded["qformer_input_ids"] = cut["input_ids"]
+            encoded["qformer_attention_mask"] = cut["attention_mask"]
         tokens: list[int] = encoded.pop("input_ids")[0].tolist()
         encoded.pop("attention_mask", None)
         return Prompt(tokens, dict(encoded), digest(pictures), self._last_seen(tokens))
@@ -68,6 +87,5 @@ class ImageText(SeeingTalker):
 
     def _last_seen(self, tokens: list[int]) -> int:
         """Behind the last token that stands for a picture."""
-        config = self._model.config
-        sign = getattr(config, "image_token_id", getattr(config, "image_token_index", None))
+        sign = self._model.config.image_token_id
         return max((at + 1 for at, token in enumerate(tokens) if token == sign), default=0)

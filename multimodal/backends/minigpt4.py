@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BlipImageProcessorPil
+from transformers import AutoModelForCausalLM, BlipImageProcessorPil
 
 from multimodal.backends.base import Backend, TextRequest
 from multimodal.backends.chat_template import ChatTemplate
 from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.minigpt4_pictures import VISION, Pictures, load_pictures
-from multimodal.backends.seeing import SeeingTalker, digest, shown
+from multimodal.backends.seeing import SeeingTalker, digest, one_picture, shown
 from multimodal.backends.talking import Prompt, tokens_of
+from multimodal.backends.tokenizer_files import check_tokens, load_tokenizer
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, CardError
 
@@ -42,9 +43,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     if SIGN not in card.chat_template:
         raise CardError(f"{card.name}: its 'chat_template' must write {SIGN} for a picture")
     pictures = load_pictures(card, files, device)
-    tokenizer = AutoTokenizer.from_pretrained(
-        files / LLM, local_files_only=True, trust_remote_code=False
-    )
+    tokenizer = load_tokenizer(files / LLM)
     llm = from_folder(AutoModelForCausalLM, card, files / LLM, device, pickled=True)
     made, read = pictures.projection.out_features, llm.get_input_embeddings().embedding_dim
     if made != read:
@@ -52,7 +51,9 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
             f"{card.title}: its pictures become embeddings of {made} numbers, and the text model "
             f"in {LLM}/ reads {read}. Put the text model there that the checkpoint was trained for."
         )
-    return MiniGPT4(card, llm, tokenizer, pictures)
+    model = MiniGPT4(card, llm, tokenizer, pictures)
+    model.check()
+    return model
 
 
 class MiniGPT4(SeeingTalker):
@@ -65,6 +66,12 @@ class MiniGPT4(SeeingTalker):
         self._processor = BlipImageProcessorPil(
             size={"height": pictures.side, "width": pictures.side}
         )
+
+    def check(self) -> None:
+        """Try a prompt with a picture, too."""
+        super().check()
+        prompt = self._prompt(one_picture(), self._card.system_prompt)
+        check_tokens(self._card, self._tokenizer, self._model, prompt.tokens)
 
     def close(self) -> None:
         super().close()

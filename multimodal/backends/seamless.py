@@ -22,7 +22,6 @@ from langcodes.tag_parser import LanguageTagError
 from numpy.typing import NDArray
 from transformers import (
     AutoFeatureExtractor,
-    AutoTokenizer,
     GenerationMixin,
     SeamlessM4Tv2Model,
     StoppingCriteria,
@@ -32,6 +31,7 @@ from transformers import (
 from multimodal.backends.base import Backend, SpeakRequest, SpeechRequest, stream
 from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.hearing import Heard, Hearer, Manner, Stopped, unknown_language
+from multimodal.backends.tokenizer_files import check_vocabulary, load_tokenizer
 from multimodal.backends.voice_activity import windows
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, CardError, PromptError, RequestError
@@ -53,8 +53,9 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     check_folder(card, files)
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     extractor: Any = AutoFeatureExtractor.from_pretrained(files, **local)  # type: ignore[no-untyped-call]
-    tokenizer: Any = AutoTokenizer.from_pretrained(files, **local)
+    tokenizer = load_tokenizer(files)
     model = from_folder(SeamlessM4Tv2Model, card, files, device)
+    check_vocabulary(card, tokenizer, model)
     return Seamless(card, model, extractor, tokenizer)
 
 

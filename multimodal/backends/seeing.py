@@ -6,15 +6,14 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL import Image
 
 from multimodal.backends.base import ImageRequest, TextRequest
 from multimodal.backends.describing import DESCRIBE, described
 from multimodal.backends.talking import Talker
 from multimodal.events import Event
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 
 class SeeingTalker(Talker):
@@ -38,13 +37,18 @@ def shown(request: TextRequest) -> list[dict[str, Any]]:
     ]
 
 
+def one_picture() -> TextRequest:
+    """A question about a picture, to try a model with."""
+    return TextRequest((("user", DESCRIBE),), pictures=((0, Image.new("RGB", (48, 32))),))
+
+
 def _parts(text: str, pictures: int) -> list[dict[str, str]]:
     """A picture that was sent without a word is to be described."""
     words = {"type": "text", "text": text or DESCRIBE}
     return [*({"type": "image"} for _ in range(pictures)), words]
 
 
-def digest(pictures: list[Image]) -> str:
+def digest(pictures: list[Image.Image]) -> str:
     """A name for these pictures in this order."""
     found = hashlib.sha256()
     for picture in pictures:

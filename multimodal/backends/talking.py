@@ -40,6 +40,7 @@ from multimodal.backends.prefix_cache import (
     static_length,
 )
 from multimodal.backends.sampling import ResolvedSampling, resolve_sampling
+from multimodal.backends.tokenizer_files import check_tokens, check_vocabulary
 from multimodal.backends.trimming import left_out, surplus_turns, too_long
 from multimodal.cards import ModelCard
 from multimodal.events import Event, Progress
@@ -88,6 +89,16 @@ class Talker(Loaded[Any], ABC):
         self._caches.clear()
         if self._options.is_static:
             gc.collect()  # a compiled model and its compiled step refer to each other
+
+    def check(self) -> None:
+        """Try a short conversation without computing anything. Raises BackendError where the model
+        could not read it, so that this is found out at load and not at the first question."""
+        check_vocabulary(self._card, self._tokenizer, self._model)
+        prompt = self._prompt(self._sample(), self._card.system_prompt)
+        check_tokens(self._card, self._tokenizer, self._model, prompt.tokens)
+
+    def _sample(self) -> TextRequest:
+        return TextRequest((("user", "Hello."), ("assistant", "Hello."), ("user", "Who is it?")))
 
     @abstractmethod
     def _prompt(self, request: TextRequest, system: str) -> Prompt:
