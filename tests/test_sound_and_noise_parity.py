@@ -17,11 +17,12 @@ from transformers import AutoFeatureExtractor
 
 from multimodal import sound
 from multimodal.backends.diffusion import SCHEDULERS
+from multimodal.limits import Limits
 
 
 @pytest.fixture(scope="module")
 def speech(examples: Path) -> Any:
-    return sound.decode((examples / "speech-en.wav").read_bytes(), "speech", 60)
+    return sound.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())
 
 
 @pytest.mark.parametrize("bands", [80, 128])
