@@ -72,3 +72,11 @@ class Gguf(Facts):
 
 
 Architecture = Annotated[Measured | Modules | Gguf, Field(discriminator="kind")]
+
+
+class PictureInput(Facts):
+    """How a model that sees is shown a picture."""
+
+    aspect_ratio: Literal["pad"] | None = None
+    """"pad": the whole picture on a square of the mean colour, as LLaVA's authors say with
+    `image_aspect_ratio`; as the checkpoint's own files say unless given."""

@@ -23,7 +23,7 @@ from pydantic import (
     ValidationError,
 )
 
-from multimodal.architectures import Architecture, Facts
+from multimodal.architectures import Architecture, Facts, PictureInput
 from multimodal.errors import CardError, UnknownModelError
 from multimodal.messages import Task
 from multimodal.sources import FileSource, Source, comes_from
@@ -87,14 +87,6 @@ class DrawingDefaults(Facts):
     max_pixels: PositiveInt = 1024 * 1024
     scheduler: Scheduler | None = None
     """The checkpoint's own unless given."""
-
-
-class PictureInput(Facts):
-    """How a model that sees is shown a picture."""
-
-    aspect_ratio: Literal["pad"] | None = None
-    """"pad": the whole picture on a square of the mean colour, as LLaVA's authors say with
-    `image_aspect_ratio`; as the checkpoint's own files say unless given."""
 
 
 class Limits(Facts):
