@@ -248,11 +248,11 @@ class Router:
         return None if name is None else self._catalog.card(name)
 
     def _missing(self, ability: str, task: Task) -> Route:
-        able = [p.name for p in self._catalog.profiles if p.default(task)]
-        way = f"Start with --profile {able[0]}." if able else "No profile has one yet."
+        able = [p.title for p in self._catalog.profiles if p.default(task)]
+        way = f"The set of models “{able[0]}” has one." if able else "No set of models has one yet."
         answer = (
-            f"I cannot {ability} here: that needs {NEEDS[task]}, and the profile "
-            f"“{self._profile.title}” lists no model for it. {way}"
+            f"I cannot {ability} here: that needs {NEEDS[task]}, and the models of "
+            f"“{self._profile.title}” that this program was started with are for other things. {way}"
         )
         return Route((), f"no-{task}", f"No model of this profile can {ability}.", answer)
 
