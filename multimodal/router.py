@@ -251,8 +251,8 @@ class Router:
         able = [p.title for p in self._catalog.profiles if p.default(task)]
         way = f"The set of models “{able[0]}” has one." if able else "No set of models has one yet."
         answer = (
-            f"I cannot {ability} here: that needs {NEEDS[task]}, and the models of "
-            f"“{self._profile.title}” that this program was started with are for other things. {way}"
+            f"I cannot {ability} here: that needs {NEEDS[task]}, and this program was started with "
+            f"“{self._profile.title}”, whose models do other things. {way}"
         )
         return Route((), f"no-{task}", f"No model of this profile can {ability}.", answer)
 

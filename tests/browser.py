@@ -91,7 +91,7 @@ class Person:
 
     def unfold(self, accordion: str, field: str) -> None:
         """Open an accordion of the side, and wait until its fields stay."""
-        self.page.get_by_role("button", name=accordion).click()
+        self.side.get_by_role("button", name=accordion).click()
         self.settle(field)
 
     def settle(self, label: str) -> None:
@@ -153,6 +153,10 @@ class Person:
         self.answers.last.wait_for()
         said = self.answers.last.locator("> .body, > .note")
         return "\n".join(filter(None, said.all_inner_texts()))
+
+    @property
+    def side(self) -> Locator:
+        return self.page.locator("#sidebar")
 
     @property
     def answers(self) -> Locator:

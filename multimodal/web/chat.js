@@ -337,7 +337,7 @@ const newRoute = () => {
   summary.addEventListener("click", lookBack); // what was opened stays in sight
   return card;
 };
-const seconds = (value) => (value >= 100 ? `${Math.round(value)} s` : value >= 10 ? `${value.toFixed(1)} s` : `${value.toFixed(2)} s`);
+const seconds = (value) => `${value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2)}\u00a0s`;
 const drawRoute = (card, route, isWriting) => {
   card.classList.toggle("working", isWriting);
   const line = make("span", "chain");
