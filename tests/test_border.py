@@ -397,7 +397,7 @@ def test_no_other_site_frames_the_page(browser: Browser, app: Server, site: Site
     page.goto(f"{site.url}/?{app.url}/")
     page.wait_for_timeout(1500)
     assert "elsewhere" in page.inner_text("body")
-    assert not any(frame.query_selector("#box") for frame in page.frames)
+    assert not any(frame.query_selector("#composer") for frame in page.frames)
     context.close()
 
 

@@ -11,7 +11,7 @@ import sqlalchemy
 from axe_playwright_python.sync_playwright import Axe
 from browser import BOX, Person, launch
 from conftest import wait_until
-from fake_page import FakePage, running_page
+from fake_page import FakePage, Pen, running_page
 from fakes import picture
 from playwright.sync_api import Browser, expect
 
@@ -748,12 +748,12 @@ def test_what_was_read_and_heard_is_shown_in_every_word(
 STATES = ["empty", "answered", "streaming", "enlarged", "error", "editing"]
 
 
-def bring(person: Person, chat: FakePage, state: str, red: Path) -> None:
-    """The pane in one of its states; a stream that is left open is ended by the caller."""
-    page = person.page
+def bring(person: Person, chat: FakePage, state: str, red: Path) -> Pen | None:
+    """The pane in one of its states; the pen of an answer that is still being written."""
+    page, pen = person.page, None
     if state == "empty":
         page.locator("#chat .examples button").first.wait_for()
-        return
+        return pen
     chat.say(
         TABLE + FORMULAS + "\n```python\nif x < 1:  # small\n    print('a', 2)\n```\n> so it is"
     )
@@ -776,6 +776,7 @@ def bring(person: Person, chat: FakePage, state: str, red: Path) -> None:
         person.complaint()
     elif state == "editing":
         person.do("Edit")
+    return pen
 
 
 def targets(person: Person) -> list[list[object]]:
@@ -802,7 +803,7 @@ def test_nothing_of_the_pane_keeps_anybody_out(
     chat.source.sight = "A red square."
     size = {"width": width, "height": 800 if width == 1280 else 844}
     person = Person(browser, chat.url, viewport=size, color_scheme=scheme, reduced_motion="reduce")
-    bring(person, chat, state, red)
+    pen = bring(person, chat, state, red)
     person.page.wait_for_timeout(300)
     found = Axe().run(person.page, context={"include": [["#chat"]]})
     serious = [
@@ -813,6 +814,10 @@ def test_nothing_of_the_pane_keeps_anybody_out(
     assert serious == []
     assert targets(person) == []
     assert person.page.evaluate("document.documentElement.scrollWidth") <= width
+    if pen is not None:
+        person.page.get_by_role("button", name="Do not send").click()
+        pen.end()
+        person.wait()
     person.close()
 
 

@@ -147,9 +147,9 @@ def test_a_killed_app_shows_the_conversation_again(
         wait_until(lambda: person.said.count() == 2, 10)
         assert "Interrupted" in person.reply()
         assert len(person.reply()) > 100, "what was written before the kill is lost"
-        person.page.get_by_label("Retry").last.click()
-        person.page.locator("#box .stop-button").click()
-        person.page.locator("#box .submit-button").wait_for()
+        person.do("Answer again")
+        person.stop_button.click()
+        person.page.locator("#chat .pane:not(.busy)").wait_for()
         assert person.said.count() == 2
     finally:
         again.terminate()
@@ -165,7 +165,7 @@ def test_an_index_that_cannot_be_reached_is_told_on_the_page_and_the_page_stays(
         alert.wait_for(timeout=10_000)
         assert "SmolLM2 135M has no weights yet" in alert.inner_text()
         assert "--offline" in person.ask("Hello")
-        assert person.said.last.inner_text() == "Hello"
+        assert person.said.last.locator("> .body").inner_text() == "Hello"
         person.close()
 
 
@@ -215,8 +215,8 @@ def test_models_that_do_not_fit_together_take_turns(
         person.page.get_by_text("New chat").click()
         wait_until(lambda: person.said.count() == 0, 5)
         person.ask("Say hello.")
-        person.routes.last.locator(".title").click()
-        assert "Picture describer" in person.routes.last.locator("table").inner_text()
+        person.route()
+        assert "Picture describer" in person.routes.last.locator(".timings").inner_text()
         person.close()
 
 
@@ -229,7 +229,7 @@ def test_with_a_login_the_page_asks_for_it(
         page.get_by_label("username").fill("ann")
         page.get_by_label("password").fill("secret")
         page.get_by_role("button").first.click()
-        page.wait_for_selector("#box textarea")
+        page.wait_for_selector("#composer textarea")
         page.close()
 
 
