@@ -480,6 +480,9 @@ def test_two_pictures_share_a_frame_and_are_enlarged_by_keyboard(
     pictures = person.said.last.locator(".pictures")
     expect(pictures).to_have_count(1)
     expect(pictures.locator("img")).to_have_count(2)
+    edges = "node => node.getBoundingClientRect().right"
+    ends = [pictures.evaluate(edges), person.said.last.locator("> .body").evaluate(edges)]
+    assert ends[0] == pytest.approx(ends[1], abs=2), "pictures and words end on one line"
     for image in pictures.locator("img").all():
         assert "a red square" in (image.get_attribute("alt") or ""), "what a model saw in it"
     first = pictures.locator(".picture").first
