@@ -37,7 +37,7 @@ KERNELS = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
 FOUND = TorchBuild(
     cuda="13.0", card=CARD.name, card_bytes=12_878_086_144, compute=(8, 9), kernels=KERNELS
 )
-COMMAND = 'pip install --force-reinstall "torch>=2.13,<2.14" --index-url '
+COMMAND = 'pip install --force-reinstall "torch>=2.10,<2.14" --index-url '
 INDEX = "https://download.pytorch.org/whl/"
 
 WINDOWS = Machine(
@@ -106,7 +106,8 @@ def test_a_machine_that_is_well_needs_nothing(machine: Machine) -> None:
     [
         ((13, 3), (8, 9), "cu130"),
         ((13, 0), (12, 0), "cu130"),
-        ((12, 9), (8, 9), "cu126"),
+        ((12, 9), (8, 9), "cu128"),
+        ((12, 8), (12, 0), "cu128"),
         ((12, 7), (8, 9), "cu126"),
         ((12, 6), (8, 9), "cu126"),
         ((13, 0), (6, 1), "cu126"),
@@ -121,7 +122,7 @@ def test_the_index_is_the_newest_that_driver_and_card_run(
 
 
 @pytest.mark.parametrize(
-    ("cuda", "compute"), [((12, 5), (8, 9)), ((11, 8), (8, 6)), ((12, 8), (12, 0))]
+    ("cuda", "compute"), [((12, 5), (8, 9)), ((11, 8), (8, 6)), ((12, 6), (12, 0))]
 )
 def test_a_driver_that_is_too_old_is_to_be_updated(
     cuda: tuple[int, int], compute: tuple[int, int]
@@ -145,7 +146,7 @@ def test_a_torch_newer_than_the_driver_gets_the_one_that_it_runs_or_a_newer_driv
     build = TorchBuild(cuda="13.0", card_error="The NVIDIA driver on your system is too old")
     found = judged(replace(LINUX, driver=drives("570.86", (12, 8)), build=build))["torch"]
     assert "too old" in found.found
-    assert found.fix.startswith(f"{COMMAND}{INDEX}cu126 ; or update the NVIDIA driver")
+    assert found.fix.startswith(f"{COMMAND}{INDEX}cu128 ; or update the NVIDIA driver")
 
 
 def test_a_card_that_torch_does_not_find_for_another_reason_is_told_with_that_reason() -> None:

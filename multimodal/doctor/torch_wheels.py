@@ -1,8 +1,8 @@
 """Which PyTorch fits a driver and a card, and the commands that install it.
 
-Sources: the CUDA support matrix in PyTorch's RELEASE.md (2.13 is built for CUDA 12.6 and 13.0), and
-NVIDIA's CUDA release notes and compatibility guide for the drivers. What PyTorch calls experimental
-is not offered.
+Sources: the CUDA support matrix in PyTorch's RELEASE.md (2.10 to 2.13 are built for CUDA 12.6 and
+13.0, 2.10 and 2.11 for 12.8 too), and NVIDIA's CUDA release notes and compatibility guide for the
+drivers. What PyTorch calls experimental is not offered.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multimodal.doctor.machine import Machine
 from multimodal.doctor.nvidia import Version
 
-TORCH = "torch>=2.13,<2.14"
+TORCH = "torch>=2.10,<2.14"
 INDEX = "https://download.pytorch.org/whl"
 NEWEST_DRIVER = 580
 """The first branch for CUDA 13, and the last one for cards older than Turing."""
@@ -31,6 +31,7 @@ class Wheels:
 
 WHEELS = (
     Wheels("cu130", (13, 0), (7, 5), (12, 9)),
+    Wheels("cu128", (12, 8), (7, 5), (12, 9)),
     Wheels("cu126", (12, 6), (5, 0), (9, 0)),
 )
 """Newest first."""
