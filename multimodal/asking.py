@@ -31,6 +31,7 @@ from multimodal.messages import (
     Task,
     TextPart,
 )
+from multimodal.pixels import SEEN_SIDE, within
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Asking:
         for sha256 in step.pictures:
             _part(conversation, sha256)
         shown = tuple(
-            (index, self.media.image(picture))
+            (index, within(self.media.image(picture), SEEN_SIDE))
             for index, turn in enumerate(said)
             for picture in turn.pictures
         )

@@ -10,6 +10,7 @@ from multimodal.errors import MediaError
 from multimodal.events import Drawn, Event, ImageMade
 from multimodal.media import MediaFolder
 from multimodal.messages import Conversation, ImagePart, Step
+from multimodal.pixels import SEEN_SIDE, within
 from multimodal.prompts import prompt_of, wish_of
 
 
@@ -21,7 +22,8 @@ def draw_request(
     source, prompt = None, prompt_of(words)
     if step.sha256 is not None:
         part, made = _source(conversation, step.sha256)
-        source, prompt = media.image(part), wish_of(words) or prompt
+        source = within(media.image(part), SEEN_SIDE)
+        prompt = wish_of(words) or prompt
         if made and part.description:
             prompt = f"{part.description}, {prompt}"
     asked = conversation.controls.drawing

@@ -32,6 +32,11 @@ class Limits:
     pixels_in_all: int = 200_000_000
     aspect: int = 50
     stored_side: int = 2048
+    """Of the longer side of a picture as it is kept; a long page or panorama may be longer."""
+    page_width: int = 1280
+    """Of the shorter side, which a long page keeps so that its text can be read."""
+    page_length: int = 12_288
+    """Of the longer side, whatever the shorter one; WebP holds 16,383."""
     min_audio_s: float = 0.1
     max_audio_s: float = 1800.0
     audio_samples: int = 180_000_000
@@ -48,6 +53,14 @@ class Limits:
     visitor_upload_bytes: int = 500_000_000
     """Of all uploads from one address that are still kept."""
     uploads_in_all_bytes: int = 2_000_000_000
+
+    def stored_size(self, width: int, height: int) -> tuple[int, int]:
+        """The size that a picture is kept at, never larger than it is: at most 16 million pixels
+        with the usual sides."""
+        shorter, longer = min(width, height), max(width, height)
+        page = min(self.page_width / shorter, self.page_length / longer)
+        scale = min(1.0, max(self.stored_side / longer, page))
+        return max(1, round(width * scale)), max(1, round(height * scale))
 
     def check_text(self, text: str) -> None:
         """Raise PromptError for a message that is too long."""

@@ -1,9 +1,9 @@
 """Untrusted pictures and recordings in, bounded and normalised files out.
 
 What a file is, its content says, never its name. A picture loses all metadata (place and camera
-too), is turned upright and made at most `Limits.stored_side` pixels wide and high. A recording
-becomes mono FLAC at 16 kHz. Files are named by the SHA-256 of what is stored, so the same
-picture is kept once. Whatever cannot be used raises MediaError: one sentence, with the way out.
+too), is turned upright and made as small as `Limits.stored_size` says. A recording becomes mono
+FLAC at 16 kHz. Files are named by the SHA-256 of what is stored, so the same picture is kept once.
+Whatever cannot be used raises MediaError: one sentence, with the way out.
 """
 
 from __future__ import annotations
@@ -163,23 +163,29 @@ class MediaFolder:
         _refuse_other_kinds(data, name)
         if not is_picture(data):
             raise MediaError(f"“{name}” is not a picture this program reads. Use JPEG or PNG.")
-        side = self.limits.stored_side
         with _picture_errors(name), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             self._check_size(opened.size, name)
             intake.quota.take_pixels(opened.width * opened.height)
+            sent = opened.size
+            side = max(self.limits.stored_size(*sent))
             opened.draft(None, (side, side))  # a huge JPEG is decoded smaller
             opened.load()
             picture = eight_bit_colour(opened, side, intake.stop)
             picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+            made_smaller = picture.size != sent
             with suppress(Exception):  # broken metadata; the picture itself is whole
                 picture.getexif()[ORIENTATION] = opened.getexif().get(ORIENTATION, 1)
-                picture = ImageOps.exif_transpose(picture)
+                upright = ImageOps.exif_transpose(picture)
+                if upright.size != picture.size:
+                    sent = sent[::-1]
+                picture = upright
         picture.info.clear()  # Pillow would write a colour profile into the new file
         lossless = picture.mode == "RGBA" or opened.format in {"PNG", "GIF", "BMP"}
         media_type, buffer = "image/png" if lossless else "image/webp", io.BytesIO()
         picture.save(buffer, "PNG" if lossless else "WEBP", quality=92, method=2)
         digest = self._keep(buffer.getvalue(), media_type)
-        return ImagePart(digest, media_type, picture.width, picture.height, name)
+        reduced_from = sent if made_smaller else None
+        return ImagePart(digest, media_type, *picture.size, name, reduced_from=reduced_from)
 
     def _check_size(self, size: tuple[int, int], name: str) -> None:
         width, height = size

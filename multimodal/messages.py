@@ -39,7 +39,8 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True)
 class ImagePart:
-    """A normalised picture. `description` is what a model saw in it, once it was looked at."""
+    """A normalised picture. `description` is what a model saw in it, once it was looked at;
+    `reduced_from` the width and height it was sent with, where it is kept smaller."""
 
     sha256: str
     media_type: str
@@ -47,6 +48,7 @@ class ImagePart:
     height: int
     name: str = "picture"
     description: str | None = None
+    reduced_from: tuple[int, int] | None = None
     kind: Literal["image"] = "image"
 
 

@@ -26,6 +26,9 @@ NOISE = 1 / 256
 """Of white: values that span less would be one shade in 8 bits."""
 SATURATED = 0.97
 
+SEEN_SIDE = 2048
+"""Of what a model is given that sees or draws; none reads more."""
+
 TRANSPARENT = 128
 VISIBLE = 25
 GROUNDS = {"white": 255, "black": 0, "grey": 118}
@@ -64,6 +67,15 @@ def eight_bit_colour(image: Image.Image, side: int, stop: threading.Event) -> Im
         part = Image.fromarray(shades.eight_bit(np.asarray(strip))) if shades else strip
         result.paste(_reduced(part.convert(mode), factor), (0, top // factor))
     return result
+
+
+def within(image: Image.Image, side: int) -> Image.Image:
+    """`image`, made smaller where it is wider or higher than `side`."""
+    if max(image.size) <= side:
+        return image
+    smaller = image.copy()
+    smaller.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return smaller
 
 
 def flattened(image: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,16 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from skimage import data as pictures
 
 from multimodal.backends.base import Backend, ImageRequest, load
 from multimodal.backends.picture_caption import Findings, caption
-from multimodal.backends.picture_findings import Text, colour_name, colours, is_colourless
+from multimodal.backends.picture_findings import (
+    Text,
+    TextReader,
+    colour_name,
+    colours,
+    is_colourless,
+)
 from multimodal.backends.picture_labels import LIKELY, Vocabulary
 from multimodal.cards import Catalog
 from multimodal.errors import BackendError
 from multimodal.events import Description
+from multimodal.media import MediaFolder
 from multimodal.messages import Focus, ImagePart
 
 NAME = "picture-describer"
@@ -185,3 +193,154 @@ def test_every_class_has_a_name(vocabulary: Vocabulary) -> None:
 def spread(vocabulary: Vocabulary, given: dict[str, float]) -> list[float]:
     rest = (1 - sum(given.values())) / (1000 - len(given))
     return [given.get(name, rest) for name in vocabulary.names]
+
+
+# ---------------------------------------------------------------- text
+
+
+@pytest.mark.parametrize("words", ["OPEN FROM NINE", "Closed on Sunday", "Mind the step"])
+@pytest.mark.parametrize(
+    ("size", "spacing"), [(20, 0), (40, 4), (60, 0), (60, 8), (90, 0), (160, 0)]
+)
+def test_each_word_of_a_line_is_read_once(
+    eyes: Backend, words: str, size: int, spacing: int
+) -> None:
+    assert read(eyes, sign(words, size, spacing)) == [words]
+
+
+def test_a_short_sign_is_read_once(eyes: Backend) -> None:
+    image = Image.new("RGB", (640, 160), "white")
+    draw = ImageDraw.Draw(image)
+    draw.text((30, 40), "OPEN FROM NINE", "black", ImageFont.load_default(60))
+    assert read(eyes, image) == ["OPEN FROM NINE"]
+
+
+def test_columns_and_lines_stay_apart(eyes: Backend) -> None:
+    image = Image.new("RGB", (1100, 460), "white")
+    draw = ImageDraw.Draw(image)
+    wanted = []
+    for row in range(6):
+        for column, side in enumerate(("left", "right")):
+            wanted.append(f"{side} words of row {row + 1}")
+            at = (40 + 540 * column, 30 + 70 * row)
+            draw.text(at, wanted[-1], "black", ImageFont.load_default(36))
+    assert read(eyes, image) == wanted
+
+
+@pytest.mark.parametrize("degrees", [12, 90, 180, 270])
+def test_turned_text_is_read(eyes: Backend, degrees: int) -> None:
+    image = Image.new("RGB", (800, 800), "white")
+    draw = ImageDraw.Draw(image)
+    draw.text((80, 370), "Turn left at the church", "black", ImageFont.load_default(50))
+    assert read(eyes, image.rotate(degrees, fillcolor="white")) == ["Turn left at the church"]
+
+
+def test_a_long_page_is_read_whole_and_in_order(eyes: Backend, media: MediaFolder) -> None:
+    image = Image.new("RGB", (1080, 8000), "white")
+    draw = ImageDraw.Draw(image)
+    costs = [100 + n * 37 % 900 for n in range(1, 100)]
+    wanted = [f"{n}. Invoice {n * 7} costs {cost} euro" for n, cost in enumerate(costs, 1)]
+    wanted.append(f"The sum of all is {sum(costs)} euro")
+    for index, line in enumerate(wanted):
+        draw.text((60, 25 + 79 * index), line, "black", ImageFont.load_default(30))
+    lines = read(eyes, through(media, image))
+    assert len(lines) == 100
+    assert sum(line == want for line, want in zip(lines, wanted, strict=True)) >= 98
+    assert lines[-1] == wanted[-1]
+
+
+def test_a_long_sign_is_read_across_its_strips(eyes: Backend, media: MediaFolder) -> None:
+    image = Image.new("RGB", (8000, 600), "white")
+    draw = ImageDraw.Draw(image)
+    across = (
+        "The quick brown fox jumps over the lazy dog near the river bank and then it runs "
+        "home again before nine in the evening to eat"
+    )
+    draw.text((60, 60), across, "black", ImageFont.load_default(100))
+    wanted = [across]
+    for row in range(3):
+        for column, side in enumerate(("one", "two")):
+            wanted.append(f"Column {side}, row {row + 1}: trains leave from platform {row + 4}")
+            at = (60 + 4000 * column, 250 + 100 * row)
+            draw.text(at, wanted[-1], "black", ImageFont.load_default(60))
+    assert read(eyes, through(media, image)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("ink", "ground"), [("white", (0, 0, 0, 0)), ("black", (255, 255, 255, 0))]
+)
+def test_text_on_a_transparent_ground_is_read(
+    eyes: Backend, media: MediaFolder, ink: str, ground: tuple[int, int, int, int]
+) -> None:
+    image = Image.new("RGBA", (700, 160), ground)
+    draw = ImageDraw.Draw(image)
+    draw.text((30, 40), "Ring the bell twice", ink, ImageFont.load_default(60))
+    assert read(eyes, through(media, image)) == ["Ring the bell twice"]
+
+
+def test_text_of_a_picture_that_was_made_smaller_says_so(eyes: Backend, media: MediaFolder) -> None:
+    image = Image.new("RGB", (4000, 3000), "white")
+    draw = ImageDraw.Draw(image)
+    draw.text((300, 300), "Ring the bell twice", "black", ImageFont.load_default(200))
+    part = media.add_image(png(image), "photo.png")
+    focuses: tuple[Focus, ...] = ("text", "general")
+    for focus in focuses:
+        (event,) = eyes.run(ImageRequest(part, media.image(part), focus), threading.Event())
+        assert isinstance(event, Description)
+        told = "made smaller, from 4000x3000 to 2048x1536 pixels"
+        assert told in event.answer
+        assert told in (event.part.description or "")
+
+
+def test_reading_a_long_page_ends_when_it_is_stopped() -> None:
+    stop = StopAfter(3)
+    page = Image.new("RGB", (1080, 8000), "white")
+    assert TextReader(1).read(page, stop).lines == ()
+    assert stop.asked == 4, "three strips of five were looked at"
+
+
+class StopAfter(threading.Event):
+    """Is set once it was asked that often whether it is."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.asked, self._times = 0, times
+
+    def is_set(self) -> bool:
+        self.asked += 1
+        return self.asked > self._times
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> MediaFolder:
+    return MediaFolder(tmp_path / "media")
+
+
+def sign(words: str, size: int, spacing: int) -> Image.Image:
+    """`words` in black on white, `spacing` pixels more than usual between the letters."""
+    font = ImageFont.load_default(size)
+    places, at = [], float(size)
+    for letter in words:
+        places.append(at)
+        at += font.getlength(letter) + spacing
+    image = Image.new("RGB", (round(at) + size, 5 * size // 2), "white")
+    draw = ImageDraw.Draw(image)
+    for place, letter in zip(places, words, strict=True):
+        draw.text((place, size // 2), letter, "black", font)
+    return image
+
+
+def read(eyes: Backend, image: Image.Image) -> list[str]:
+    """The lines that are found in the picture."""
+    return look(eyes, image, "text").answer.split("\n")[2:]
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def through(media: MediaFolder, image: Image.Image) -> Image.Image:
+    """As it is looked at after it was sent."""
+    return media.image(media.add_image(png(image), "picture.png"))

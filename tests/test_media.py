@@ -237,8 +237,9 @@ def test_white_stays_white_and_only_a_low_range_is_stretched(
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16"])
-def test_pictures_far_larger_than_what_is_kept_look_the_same(media: MediaFolder, mode: str) -> None:
+def test_pictures_far_larger_than_what_is_kept_look_the_same(tmp_path: Path, mode: str) -> None:
     """They are made smaller strip by strip; no seam may show."""
+    media = MediaFolder(tmp_path, Limits(page_width=16))
     ramp = np.linspace(0, 255, 6500).astype(np.uint8)[None].repeat(400, 0)
     if mode == "I;16":
         image = Image.fromarray(ramp.astype(np.uint16) * 257)
@@ -320,8 +321,50 @@ def test_the_sides_of_a_recording_do_not_cancel_each_other(
 
 
 def test_a_large_picture_is_scaled_down(media: MediaFolder) -> None:
-    part = media.add_image(picture((4000, 1000)), "wide.jpg")
-    assert (part.width, part.height) == (2048, 512)
+    part = media.add_image(picture((4000, 3000)), "photo.jpg")
+    assert (part.width, part.height) == (2048, 1536)
+    assert part.reduced_from == (4000, 3000)
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ((1080, 8000), (1080, 8000)),
+        ((8000, 600), (8000, 600)),
+        ((2048, 2048), (2048, 2048)),
+        ((2160, 8000), (1280, 4741)),
+        ((1400, 20_000), (860, 12_288)),
+        ((49_000, 1000), (12_288, 251)),
+    ],
+)
+def test_a_long_page_keeps_its_width_within_bounds(
+    sent: tuple[int, int], kept: tuple[int, int]
+) -> None:
+    assert Limits().stored_size(*sent) == kept
+    assert Limits().stored_size(*sent[::-1]) == kept[::-1]
+
+
+def test_no_picture_is_kept_with_more_than_16_million_pixels_or_longer_than_webp_holds() -> None:
+    limits = Limits()
+    for longer in range(16, 50_001, 499):
+        for shorter in range(max(1, longer // limits.aspect), longer + 1, 97):
+            width, height = limits.stored_size(longer, shorter)
+            assert width * height <= 16_000_000
+            assert max(width, height) <= 16_383
+
+
+def test_a_long_page_is_kept_whole_and_a_turned_one_says_its_size_upright(
+    media: MediaFolder,
+) -> None:
+    page = media.add_image(picture((1080, 4000)), "page.png")
+    assert (page.width, page.height, page.reduced_from) == (1080, 4000, None)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.new("RGB", (4000, 3000)).save(buffer, "JPEG", exif=exif)
+    turned = media.add_image(buffer.getvalue(), "phone.jpg")
+    assert (turned.width, turned.height) == (1536, 2048)
+    assert turned.reduced_from == (3000, 4000)
 
 
 def test_the_same_picture_is_kept_once(media: MediaFolder, tmp_path: Path) -> None:

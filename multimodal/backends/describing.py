@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from multimodal.backends.base import ImageRequest, TextRequest
 from multimodal.events import Description, Event, TextDelta
+from multimodal.pixels import SEEN_SIDE, within
 
 DESCRIBE = "Describe this picture."
 """What is asked where a picture was sent without a word."""
@@ -18,7 +19,7 @@ def described(
 ) -> Generator[Event, None, None]:
     """Ask about the picture by `answer`, and yield all it says as one Description at the end."""
     question = request.question or DESCRIBE
-    asked = TextRequest((("user", question),), pictures=((0, request.image),))
+    asked = TextRequest((("user", question),), pictures=((0, within(request.image, SEEN_SIDE)),))
     words: list[str] = []
     with closing(answer(asked)) as events:
         for event in events:

@@ -80,13 +80,21 @@ class ImageDescriber:
         labels = vocabulary.choose(classifier.probabilities(image))
         if stop.is_set():
             return None
-        text = reader.read(image)
+        text = reader.read(image, stop)
         if stop.is_set():
             return None
         count = faces.count(image)
         if stop.is_set():
             return None
-        return Findings(labels, text, count, colours(image), is_colourless(image))
+        return Findings(
+            labels,
+            text,
+            count,
+            colours(image),
+            is_colourless(image),
+            image.size,
+            request.part.reduced_from,
+        )
 
     def close(self) -> None:
         self._tools = None

@@ -29,12 +29,15 @@ class Findings:
     faces: int
     colours: tuple[str, ...]
     colourless: bool = False
+    size: tuple[int, int] = (0, 0)
+    reduced_from: tuple[int, int] | None = None
+    """Width and height as it was looked at, and as it was sent where that is more."""
 
 
 def answer(found: Findings, focus: Focus) -> str:
     """The reply to a question about the picture that the findings alone can answer."""
     if focus == "text":
-        return _all_text(found.text)
+        return "\n\n".join(filter(None, (_all_text(found.text), _made_smaller(found))))
     if focus == "colours":
         verb = "colour is" if len(found.colours) == 1 else "colours are"
         return f"The main {verb} {_listed(found.colours)}."
@@ -51,6 +54,7 @@ def caption(found: Findings) -> str:
     if not led_by_text:
         sentences = [shown, text]
     sentences += [_faces(found.faces), _colours(found.colours)]
+    sentences.append(_made_smaller(found) if found.text.lines else "")
     return " ".join(filter(None, sentences))
 
 
@@ -60,6 +64,8 @@ def description(found: Findings) -> str:
     if found.text.lines:
         parts.append(f"Text in it: “{_cut(' / '.join(found.text.lines), DESCRIBED_CHARACTERS)}”.")
     parts += [_faces(found.faces) or "No faces.", _colours(found.colours)]
+    if found.text.lines and (told := _made_smaller(found)):
+        parts.append(told)
     return " ".join(parts)
 
 
@@ -97,6 +103,14 @@ def _all_text(text: Text) -> str:
         return "I can find no text in this picture that I could read."
     lines = "\n".join(text.lines)
     return f"The picture says:\n\n{lines}"
+
+
+def _made_smaller(found: Findings) -> str:
+    if found.reduced_from is None:
+        return ""
+    sent, seen = (f"{width}x{height}" for width, height in (found.reduced_from, found.size))
+    change = f"was made smaller, from {sent} to {seen} pixels"
+    return f"The picture {change}; small print may be misread."
 
 
 def _faces(count: int) -> str:

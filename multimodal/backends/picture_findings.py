@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import colorsys
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -12,9 +14,23 @@ import numpy as np
 from PIL import Image
 from rapidocr import RapidOCR
 
+from multimodal.backends.text_lines import (
+    Quad,
+    cut_out,
+    in_reading_order,
+    is_cut,
+    joined,
+    strips,
+)
+
 MIN_TEXT_SCORE = 0.75
-MAX_ASPECT = 4
-MAX_SIDE = 1536  # in pixels; at 1280, letters of 18 pixels on a page 2048 high are misread
+MAX_SIDE = 1536  # of what the detector sees at once, in pixels
+PAGE_SIDE = 2048
+OVERLAP = 192
+"""Of two strips, at the detector's scale: what is lower than this is whole in one of them."""
+LEAST_SIDE = 32
+ENLARGED_SIDE = 736
+MAX_ENLARGEMENT = 2.0
 FACE_CASCADE = "haarcascade_frontalface_alt2.xml"
 MIN_FACE_WEIGHT = 8.0
 FACE_SHARE = 16
@@ -37,40 +53,74 @@ class Text:
 
 
 class TextReader:
-    """RapidOCR on ONNX Runtime; its models are part of its package, nothing is fetched."""
+    """RapidOCR on ONNX Runtime; its models are part of its package, nothing is fetched.
+
+    Lines are found in a picture that is made smaller, a long one strip by strip, and read from the
+    picture as it is.
+    """
 
     def __init__(self, threads: int) -> None:
-        self._engine = RapidOCR(
-            params={
-                "Global.log_level": "critical",
-                "Global.max_side_len": MAX_SIDE,
-                "EngineConfig.onnxruntime.intra_op_num_threads": threads,
-            }
-        )
+        def engine(**how: Any) -> RapidOCR:
+            return RapidOCR(
+                params={
+                    "Global.log_level": "critical",
+                    "Global.use_preprocess_img": False,
+                    "Global.use_vertical_padding": False,
+                    "EngineConfig.onnxruntime.intra_op_num_threads": threads,
+                    "Det.limit_side_len": LEAST_SIDE,
+                    **{f"Global.{name}": value for name, value in how.items()},
+                }
+            )
 
-    def read(self, image: Image.Image) -> Text:
-        """The text of an RGB picture; lines it is not sure of are left out."""
-        found: Any = self._engine(np.asarray(_no_strip(image))[:, :, ::-1])
-        if found.txts is None:
-            return Text()
+        # One of both kinds would keep from call to call which of its parts is used.
+        self._detector = engine(use_cls=False, use_rec=False)
+        self._recogniser = engine(use_det=False)
+
+    def read(self, image: Image.Image, stop: threading.Event) -> Text:
+        """The text of an RGB picture; lines it is not sure of are left out. Once `stop` is set, it
+        ends with the next strip or line."""
+        pixels = np.asarray(image)[:, :, ::-1]
         lines, covered = [], 0.0
-        for words, score, box in zip(found.txts, found.scores, found.boxes, strict=True):
+        for quad in in_reading_order(joined(self._boxes(image, stop))):
+            if stop.is_set():
+                break
+            found: Any = self._recogniser(np.ascontiguousarray(cut_out(pixels, quad)))
+            if not found.txts:
+                continue
+            words, score = found.txts[0], found.scores[0]
             if score >= MIN_TEXT_SCORE and len(words.strip()) > 1:
                 lines.append(" ".join(words.split()))
-                covered += float(cv2.contourArea(np.asarray(box, dtype=np.float32)))
+                covered += float(cv2.contourArea(quad))
         return Text(tuple(lines), covered / (image.width * image.height))
 
+    def _boxes(self, image: Image.Image, stop: threading.Event) -> Iterator[Quad]:
+        """What may be lines or parts of them, in pixels of `image`."""
+        scale = _detection_scale(image.size)
+        width, height = (max(LEAST_SIDE, round(side * scale)) for side in image.size)
+        size = width, height
+        pixels = np.asarray(image.resize(size, Image.Resampling.BICUBIC))[:, :, ::-1]
+        back = np.array(image.size, np.float32) / np.array(size, np.float32)
+        axis = 0 if size[0] > size[1] else 1
+        for strip in strips(size[axis], MAX_SIDE, OVERLAP):
+            if stop.is_set():
+                return
+            along = slice(strip.start, strip.end)
+            part = pixels[:, along] if axis == 0 else pixels[along]
+            found: Any = self._detector(np.ascontiguousarray(part))
+            for box in () if found.boxes is None else found.boxes:
+                quad = np.asarray(box, np.float32)
+                if not is_cut(quad, axis, strip, OVERLAP):
+                    quad[:, axis] += strip.start
+                    yield np.asarray(quad * back, np.float32)
 
-def _no_strip(image: Image.Image) -> Image.Image:
-    """A long strip on a white ground: the reader enlarges the short side of what it is given, which
-    would make a strip of 16x800 pixels 37,000 pixels long."""
-    width, height = image.size
-    wide, high = max(width, height // MAX_ASPECT), max(height, width // MAX_ASPECT)
-    if (wide, high) == (width, height):
-        return image
-    ground = Image.new("RGB", (wide, high), "white")
-    ground.paste(image)
-    return ground
+
+def _detection_scale(size: tuple[int, int]) -> float:
+    """Letters of a page 2048 pixels high are found at three quarters of their size, those of a
+    longer one too; what is small is enlarged."""
+    shorter, longer = min(size), max(size)
+    if longer > MAX_SIDE:
+        return MAX_SIDE / min(longer, PAGE_SIDE)
+    return max(1.0, min(MAX_ENLARGEMENT, ENLARGED_SIDE / shorter, MAX_SIDE / longer))
 
 
 class FaceFinder:
