@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -140,7 +141,7 @@ class MediaFolder:
             return source[:SIGN_BYTES]
         if not isinstance(source, Path):
             return source()[:SIGN_BYTES]
-        with _reading(name), source.open("rb") as file:
+        with _reading(safe_name(name)), source.open("rb") as file:
             return file.read(SIGN_BYTES)
 
     def _read(self, source: Source, name: str) -> bytes:
@@ -154,7 +155,7 @@ class MediaFolder:
         data = source if isinstance(source, bytes) else source()
         if (size := max(size, len(data))) > limit:
             most = f"at most {limit / 1e6:.0f} MB can be sent"
-            raise MediaError(f"“{name}” has {size / 1e6:.0f} MB and {most}. Make it smaller.")
+            raise MediaError(f"“{name}” has {ceil(size / 1e6)} MB and {most}. Make it smaller.")
         if not data:
             raise MediaError(f"“{name}” is empty. Send the original again.")
         return data

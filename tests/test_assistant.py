@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,14 @@ from conftest import wait_until
 from fakes import FakeBackend, FakeSource
 from PIL import Image
 
-from multimodal.asking import Turn, turns
+from multimodal.asking import Asking, Turn, turns
 from multimodal.assistant import Assistant
+from multimodal.backends.base import DrawRequest, ImageRequest, TextRequest
+from multimodal.backends.describing import described
 from multimodal.cards import Catalog
 from multimodal.chats import Chats
 from multimodal.errors import BackendError, MediaError, PromptError, RequestError
-from multimodal.events import Done, RouteChosen, TextDelta, Transcript
+from multimodal.events import Done, Event, RouteChosen, TextDelta, Transcript
 from multimodal.media import MediaFolder
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.simulated import Simulated
@@ -29,6 +32,8 @@ from multimodal.messages import (
     ImagePart,
     Message,
     Sampling,
+    Step,
+    Task,
     TextPart,
 )
 from multimodal.store import Store
@@ -343,3 +348,30 @@ def test_twenty_people_at_once_all_get_their_answers(world: World) -> None:
         thread.join(60)
     assert texts == {n: f"I am {n} " for n in range(20)}
     wait_until(lambda: world.memory.snapshot().waiting == 0, 5)
+
+
+def test_a_long_page_is_read_whole_and_shown_smaller_to_a_model_that_sees(
+    world: World, tmp_path: Path
+) -> None:
+    Image.new("RGB", (1080, 8000), "white").save(tmp_path / "page.png")
+    page = world.media.add_image(tmp_path / "page.png", "page.png")
+    conversation = Conversation((Message("user", (page, TextPart("What does it say?"))),))
+    asking = Asking(world.media, ())
+    look = Step(Task.IMAGE, "any", "look", page.sha256)
+    read = asking.request(look, conversation)
+    assert isinstance(read, ImageRequest)
+    assert read.image.size == (1080, 8000)
+    seen = asking.request(replace(look, pictures=(page.sha256,)), conversation)
+    assert isinstance(seen, TextRequest)
+    asked: list[TextRequest] = [seen]
+
+    def answer(request: TextRequest) -> Generator[Event, None, None]:
+        asked.append(request)
+        yield TextDelta("a page")
+
+    list(described(read, answer))
+    drawn = asking.request(Step(Task.DRAW, "any", "draw", page.sha256), conversation)
+    assert isinstance(drawn, DrawRequest)
+    assert drawn.source is not None
+    assert [request.pictures[0][1].size for request in asked] == [(276, 2048)] * 2
+    assert drawn.source.size == (276, 2048)

@@ -88,5 +88,5 @@ def test_what_is_no_base64_is_refused(text: str) -> None:
 def test_what_is_too_large_is_refused_before_it_is_decoded() -> None:
     whole = base64.b64encode(bytes(MOST)).decode()
     assert len(decode_base64(lines(whole, "\r\n"), "data", MOST)) == MOST
-    with pytest.raises(TooLargeError, match="data has 0 MB and at most 0 MB"):
+    with pytest.raises(TooLargeError, match="data has 1 MB and at most 0 MB"):
         decode_base64("A" * math.ceil(MOST * 1.5), "data", MOST)

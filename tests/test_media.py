@@ -396,6 +396,7 @@ def test_recordings_become_16_khz(media: MediaFolder, examples: Path, name: str)
         (b"%PDF-1.7" + b"\0" * 500, "letter.pdf", "is not a picture or a recording but a PDF"),
         (b"", "nothing.jpg", "is empty"),
         (b"\0" * 200_000_000, "huge.bin", "has 200 MB and at most 50 MB"),
+        (b"\0" * 50_000_001, "a.bin", "has 51 MB and at most 50 MB"),
         (b"MZ" + os.urandom(4096), "virus.jpg", "is not a picture or a recording"),
         (Path(sys.executable).resolve().read_bytes()[:100_000], "photo.png", "is not a picture"),
         (b"Dear diary, " * 50, "notes.txt", "is not a picture or a recording"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import re
+from math import ceil
 from urllib.parse import unquote_to_bytes
 
 from multimodal.errors import RequestError, TooLargeError
@@ -45,7 +46,7 @@ def decode_base64(text: str, field: str, most_bytes: int) -> bytes:
     """
     if len(text) > most_bytes * 4 / 3 * LINE_ENDS + 4:
         raise TooLargeError(
-            f"{field} has {len(text) * 3 / 4e6:.0f} MB and at most {most_bytes / 1e6:.0f} MB can "
+            f"{field} has {ceil(len(text) * 3 / 4e6)} MB and at most {most_bytes / 1e6:.0f} MB can "
             "be sent. Make it smaller."
         )
     try:
