@@ -235,6 +235,16 @@ def test_turned_text_is_read(eyes: Backend, degrees: int) -> None:
     assert read(eyes, image.rotate(degrees, fillcolor="white")) == ["Turn left at the church"]
 
 
+def test_long_lines_are_not_taken_for_upside_down(eyes: Backend) -> None:
+    image = Image.new("RGB", (1280, 2400), "white")
+    draw = ImageDraw.Draw(image)
+    words = "The dense page goes on and on with many words on line"
+    wanted = [f"{n}. {words} {n} until {n * 7 - 7} ends" for n in range(1, 79)]
+    for row, line in enumerate(wanted):
+        draw.text((20, 8 + 30 * row), line, "black", ImageFont.load_default(24))
+    assert read(eyes, image) == wanted
+
+
 def test_a_long_page_is_read_whole_and_in_order(eyes: Backend, media: MediaFolder) -> None:
     image = Image.new("RGB", (1080, 8000), "white")
     draw = ImageDraw.Draw(image)

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from rapidocr import RapidOCR
 
@@ -24,6 +25,7 @@ from multimodal.backends.text_lines import (
 )
 
 MIN_TEXT_SCORE = 0.75
+SURE_SCORE = 0.9
 MAX_SIDE = 1536  # of what the detector sees at once, in pixels
 PAGE_SIDE = 2048
 OVERLAP = 192
@@ -74,7 +76,7 @@ class TextReader:
 
         # One of both kinds would keep from call to call which of its parts is used.
         self._detector = engine(use_cls=False, use_rec=False)
-        self._recogniser = engine(use_det=False)
+        self._recogniser = engine(use_det=False, use_cls=False)
 
     def read(self, image: Image.Image, stop: threading.Event) -> Text:
         """The text of an RGB picture; lines it is not sure of are left out. Once `stop` is set, it
@@ -84,14 +86,23 @@ class TextReader:
         for quad in in_reading_order(joined(self._boxes(image, stop))):
             if stop.is_set():
                 break
-            found: Any = self._recogniser(np.ascontiguousarray(cut_out(pixels, quad)))
-            if not found.txts:
-                continue
-            words, score = found.txts[0], found.scores[0]
+            words, score = self._words(cut_out(pixels, quad))
             if score >= MIN_TEXT_SCORE and len(words.strip()) > 1:
                 lines.append(" ".join(words.split()))
                 covered += float(cv2.contourArea(quad))
         return Text(tuple(lines), covered / (image.width * image.height))
+
+    def _words(self, line: NDArray[np.uint8]) -> tuple[str, float]:
+        """The text of a line and how sure the recogniser is. One that it is not sure of is read
+        upside down too; RapidOCR's own classifier turns long lines that are upright."""
+        best = "", 0.0
+        for pixels in (line, np.rot90(line, 2)):
+            found: Any = self._recogniser(np.ascontiguousarray(pixels))
+            if found.txts and found.scores[0] > best[1]:
+                best = found.txts[0], float(found.scores[0])
+            if best[1] >= SURE_SCORE:
+                break
+        return best
 
     def _boxes(self, image: Image.Image, stop: threading.Event) -> Iterator[Quad]:
         """What may be lines or parts of them, in pixels of `image`."""
