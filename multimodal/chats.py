@@ -212,12 +212,12 @@ class Chats:
             yield draft.ended(str(error))
 
     def _keep(self, owner: str, conversation: str, draft: Draft) -> None:
-        """Store the reply, and the messages whose pictures or recordings it gave words to."""
-        self.store.put(owner, conversation, draft.reply)
+        """Store the messages whose pictures or recordings the reply gave words to, and it."""
         before = {message.id: message for message in self.store.load(owner, conversation).messages}
         for message in draft.conversation.messages:
             if before.get(message.id) != message and message.damage is None:
                 self.store.put(owner, conversation, message)
+        self.store.put(owner, conversation, draft.reply)
 
     # ------------------------------------------------------------ inside
 

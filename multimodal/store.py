@@ -39,6 +39,9 @@ from multimodal.rows import (
 
 TITLE_CHARACTERS = 60
 NEW = "New chat"
+PICTURE, PICTURES, RECORDING = "A picture", "Pictures", "A recording"
+PROVISIONAL = (NEW, PICTURE, PICTURES, RECORDING)
+"""Titles that stand until something was said, heard, seen or answered."""
 
 
 class Store:
@@ -219,9 +222,11 @@ class Store:
             session.execute(update(row).where(row.id == message.id).values(**values))
         heading = update(ConversationRow).where(ConversationRow.id == conversation)
         session.execute(heading.values(updated_at=datetime.now(UTC)))
-        if message.role == "user":
-            unnamed = heading.where(ConversationRow.title == NEW)
-            session.execute(unnamed.values(title=title_of(message)))
+        if (title := title_of(message)) != NEW:
+            # What is said in a recording names it, not the answer to that.
+            replaced = PROVISIONAL if message.role == "user" else (PICTURE, PICTURES)
+            unnamed = heading.where(ConversationRow.title.in_(replaced))
+            session.execute(unnamed.values(title=title))
 
     def _cut(self, session: Session, conversation: str, message: str) -> None:
         row = MessageRow
@@ -240,13 +245,32 @@ class Store:
 
 
 def title_of(message: Message) -> str:
-    """What a conversation is called by the first thing that a person says."""
-    said = (p.transcript for p in message.recordings if p.transcript)
-    words = message.text or next(said, "") or next((p.name for p in message.images), "")
+    """What a conversation is called by this message: its words, else what was heard in its
+    recordings, else what was seen in its pictures. A reply gives a title once it is whole."""
+    if message.role == "assistant" and not _is_whole(message):
+        return NEW
+    heard = (part.transcript for part in message.recordings if part.transcript)
+    seen = (part.description for part in message.images if part.description)
+    words = message.text or next(heard, "") or next(seen, "")
+    return _line(words) or (_kind(message) if message.role == "user" else NEW)
+
+
+def _is_whole(message: Message) -> bool:
+    return message.outcome is not None and message.outcome.finish in {"stop", "length"}
+
+
+def _line(words: str) -> str:
     line = " ".join(words.split())
     if len(line) > TITLE_CHARACTERS:
         line = line[: TITLE_CHARACTERS - 1].rsplit(" ", 1)[0] + "…"
-    return line or NEW
+    return line
+
+
+def _kind(message: Message) -> str:
+    """A title for what has no words yet; names of files say nothing."""
+    if message.images:
+        return PICTURE if len(message.images) == 1 else PICTURES
+    return RECORDING if message.recordings else NEW
 
 
 def _not_found() -> ConversationNotFoundError:

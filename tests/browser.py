@@ -72,7 +72,7 @@ class Person:
     def open(self) -> None:
         self.page.goto(self.url)
         self.page.wait_for_selector("#composer textarea")
-        self.page.wait_for_selector("#gauge .gauge")
+        self.page.wait_for_selector("#gauge .gauge", state="attached")  # the side may be closed
         # The page has said who this is, so what is sent now has an owner.
         self.page.wait_for_function("() => localStorage.getItem('multimodal-chat') !== null")
 

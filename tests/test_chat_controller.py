@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 from conftest import wait_until
 from fakes import FakeSource, picture, program
+from gradio import EventData
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from multimodal.build import Program
+from multimodal.errors import ConversationNotFoundError, RequestError
 from multimodal.messages import Controls
+from multimodal.web.actions import read_conversation
 from multimodal.web.chat_controller import ChatController
 from multimodal.web.tab_session import TabSession
 
@@ -218,3 +221,80 @@ def test_pictures_in_the_transcript_are_small(controller: ChatController, made: 
     small = client.get("/" + controller.addresses.small(part))
     assert small.headers["content-type"] == "image/webp"
     assert max(Image.open(io.BytesIO(small.content)).size) == 640
+
+
+# ---------------------------------------------------------------- deleting
+
+
+def begun(controller: ChatController, tab: TabSession, text: str = "hello") -> str:
+    act(controller, tab, do="send", text=text, files=[], chat=tab.conversation)
+    return tab.conversation
+
+
+def undoable(controller: ChatController, tab: TabSession) -> dict[str, bool]:
+    """Each chat of the list, and whether it was deleted and can be had back."""
+    return {row["id"]: row["undo_s"] is not None for row in controller.list.shown(tab)["rows"]}
+
+
+def test_only_the_owner_deletes_a_chat_or_undoes_that(
+    controller: ChatController, made: Program, tab: TabSession
+) -> None:
+    chat, stranger = begun(controller, tab), TabSession("bob")
+    with pytest.raises(ConversationNotFoundError):
+        controller.list.delete(stranger, chat)
+    assert undoable(controller, tab) == {chat: False}
+    assert controller.list.delete(tab, chat)
+    with pytest.raises(ConversationNotFoundError):
+        controller.list.restore(stranger, chat)
+    assert undoable(controller, tab) == {chat: True}
+    assert controller.list.restore(tab, chat)
+    assert undoable(controller, tab) == {chat: False}
+    assert len(made.store.load("ann", chat).messages) == 2
+
+
+def test_a_deletion_is_of_the_chat_it_names_whatever_is_open(
+    controller: ChatController, tab: TabSession
+) -> None:
+    first = begun(controller, tab)
+    controller.open(tab, "")
+    second = begun(controller, tab)
+    assert not controller.list.delete(tab, first)
+    assert tab.conversation == second
+    assert undoable(controller, tab) == {second: False, first: True}
+    assert not controller.list.restore(tab, first), "the tab stays where it is"
+
+
+def test_a_deleted_chat_can_be_undone_in_any_tab_and_used_in_none(
+    controller: ChatController, made: Program, tab: TabSession
+) -> None:
+    chat, other = begun(controller, tab), TabSession("ann")
+    controller.open(other, chat)
+    controller.list.delete(tab, chat)
+    receipt = act(controller, other, do="send", text="more", files=[], chat=chat)
+    assert "This chat was deleted" in receipt["error"]
+    assert other.conversation == ""
+    assert not controller.list.restore(other, chat)
+    assert len(made.store.load("ann", chat).messages) == 2
+
+
+def test_what_nobody_undid_is_deleted_when_its_time_is_over_or_the_page_closes(
+    made: Program, tab: TabSession
+) -> None:
+    controller = ChatController(made, "secret", undo_s=0.0)
+    chat = begun(controller, tab)
+    controller.list.delete(tab, chat)
+    wait_until(lambda: made.store.headings("ann") == [], 30)
+    with pytest.raises(ConversationNotFoundError, match="for good"):
+        controller.list.restore(tab, chat)
+    controller.close()
+    patient = ChatController(made, "secret", undo_s=3600.0)
+    patient.list.delete(tab, begun(patient, tab))
+    assert len(made.store.headings("ann")) == 1
+    patient.close()
+    assert made.store.headings("ann") == []
+
+
+@pytest.mark.parametrize("data", [{}, {"conversation": 7}, {"conversation": "../x"}, None])
+def test_an_event_that_names_no_chat_is_refused(data: Any) -> None:
+    with pytest.raises(RequestError, match="Reload the page"):
+        read_conversation(EventData(None, data))

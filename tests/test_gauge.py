@@ -37,7 +37,7 @@ def test_the_gauge_shows_what_is_there_in_use_and_mirrored() -> None:
         "0.00 GB · in use",
         "Model A kept in host memory",
         "Turns under way",
-        "simulated 0 GB card",
+        "Simulated 0 GB card",
         "This card is simulated",
     ):
         assert part in words

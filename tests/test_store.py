@@ -142,10 +142,27 @@ def test_no_conversation_is_named_after_an_answer(url: str) -> None:
     talk, spoken = store.create("ann"), AudioPart("0" * 64, "audio/flac", 1.0)
     store.put("ann", talk, Message("user", (spoken,), "1"))
     store.put("ann", talk, REPLY)
-    assert [h.title for h in store.headings("ann")] == ["New chat"]
+    assert [h.title for h in store.headings("ann")] == ["A recording"]
     heard = replace(spoken, transcript="When does the sun rise?")
     store.put("ann", talk, Message("user", (heard,), "1"))
     assert [h.title for h in store.headings("ann")] == ["When does the sun rise?"]
+
+
+def test_a_chat_that_begins_with_a_picture_is_named_by_what_was_seen_or_answered(url: str) -> None:
+    store = Store(url)
+    picture = ImagePart("0" * 64, "image/png", 8, 8, "IMG_0001.png")
+    growing = Message("assistant", (TextPart("A"),), "2", outcome=Outcome())
+    answered = replace(growing, parts=(TextPart("A cat."),), outcome=Outcome(finish="stop"))
+    for seen, title in (("A tabby cat", "A tabby cat"), (None, "A cat.")):
+        talk = store.create("ann")
+        asked = Message("user", (picture,))
+        store.put("ann", talk, asked)
+        assert store.headings("ann")[0].title == "A picture"
+        store.put("ann", talk, replace(growing, id=f"{asked.id}a"))
+        assert store.headings("ann")[0].title == "A picture"
+        store.put("ann", talk, replace(asked, parts=(replace(picture, description=seen),)))
+        store.put("ann", talk, replace(answered, id=f"{asked.id}a"))
+        assert store.headings("ann")[0].title == title
 
 
 def test_a_title_is_cut_at_a_word() -> None:

@@ -6,6 +6,7 @@ whole, and the ids and paths in them are checked against what the session may us
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -15,7 +16,8 @@ from multimodal.limits import Limits
 
 MAX_TEXT = 4_000_000
 MAX_FILES = Limits().message_files
-Id = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
+ID = r"^[0-9a-f]{1,64}$"
+Id = Annotated[str, Field(pattern=ID)]
 Nonce = Annotated[str, Field(pattern=r"^[0-9a-z-]{1,64}$")]
 
 
@@ -107,6 +109,22 @@ def read_action(data: Any) -> Action:
         raise RequestError(
             "The page sent something this program does not know. Reload the page."
         ) from error
+
+
+def field_of(event: object, name: str) -> Any:
+    """What a browser says of its event under that name; None where it says nothing."""
+    try:
+        return getattr(event, name, None)
+    except TypeError:  # Gradio looks into anything that was sent as if it were a mapping
+        return None
+
+
+def read_conversation(event: object) -> str:
+    """Which conversation an event of the list of chats names. Raises RequestError."""
+    found = field_of(event, "conversation")
+    if isinstance(found, str) and re.fullmatch(ID, found):
+        return found
+    raise RequestError("The page sent something this program does not know. Reload the page.")
 
 
 def nonce_of(data: Any) -> str:

@@ -173,7 +173,7 @@ const apply = (frame) => {
   pane.classList.toggle("busy", busy);
   if (frame.whole) { epoch = frame.epoch; drawAll(frame.messages); } else drawSome(frame.messages);
   drawState();
-  if (isOther && !isNamed) { isFollowing = true; if (frame.chat === "" && !isTouch) box.focus({ preventScroll: true }); }
+  if (isOther && !isNamed) { isFollowing = true; if (frame.chat === "" && !isTouch && !document.activeElement?.closest("#conversations")) box.focus({ preventScroll: true }); }
   keepEnd();
   if (wasBusy !== busy) announceTurn(wasBusy && !isOther);
   if (!busy) sendNext();

@@ -39,7 +39,9 @@ from multimodal.web.actions import (
 )
 from multimodal.web.alternatives import alternatives
 from multimodal.web.attachments import Attachments
+from multimodal.web.chat_list import ChatList
 from multimodal.web.chat_pane import ExampleMessage, draft_scope
+from multimodal.web.deletions import UNDO_S
 from multimodal.web.media_addresses import MediaAddresses
 from multimodal.web.replies import ReplyRunner, RunningReply
 from multimodal.web.tab_session import Presence, TabSession
@@ -57,6 +59,7 @@ class ChatController:
         secret: str,
         examples: Sequence[ExampleMessage] = (),
         grace_s: float = 0.0,
+        undo_s: float = UNDO_S,
     ) -> None:
         self.program = program
         self.examples = tuple(examples)
@@ -67,6 +70,7 @@ class ChatController:
         uploads = program.settings.page_cache
         self.attachments = Attachments(program.media, self.addresses, uploads)
         self.presence = Presence(grace_s, self.replies.abandon)
+        self.list = ChatList(program, self.replies, undo_s)
 
     # ------------------------------------------------------------ looking
 
@@ -92,6 +96,7 @@ class ChatController:
         frame = self._frame(session, is_whole=True)
         if not session.conversation:
             return frame | {"messages": []}
+        self.list.check_kept(session)
         conversation = self.chats.store.load(session.owner, session.conversation)
         reply = self.replies.get(session.conversation)
         if reply is None:
@@ -113,9 +118,6 @@ class ChatController:
             return Controls()
         return self.chats.store.load(session.owner, session.conversation).controls
 
-    def headings(self, session: TabSession) -> list[tuple[str, str]]:
-        return [(row.title, row.id) for row in self.chats.store.headings(session.owner)]
-
     def is_busy(self, session: TabSession) -> bool:
         return self.replies.get(session.conversation) is not None
 
@@ -127,7 +129,7 @@ class ChatController:
         reply = self.replies.get(conversation)
         if reply is None:
             if session.is_busy:  # it ended before this began
-                yield self.show(session)
+                yield self.open(session, conversation)
             return
         seen = -1
 
@@ -156,7 +158,7 @@ class ChatController:
     def _ended(self, session: TabSession, reply: RunningReply) -> Frame:
         if reply.error is not None:
             session.receipts.append({"nonce": f"reply-{session.version}", "error": reply.error})
-        return self.show(session)
+        return self.open(session, session.conversation)
 
     def _frame(self, session: TabSession, is_whole: bool = False) -> Frame:
         session.version += 1
@@ -188,6 +190,7 @@ class ChatController:
             return self._frame(session) | {"messages": []}
 
     def _act(self, session: TabSession, action: Action, controls: Controls) -> dict[str, Any]:
+        self.list.check_kept(session)
         match action:
             case Send():
                 self.send(session, action, controls)
@@ -272,13 +275,6 @@ class ChatController:
                 files.append(self.attachments.kept(part))
         return {"text": message.text, "files": files}
 
-    def delete(self, session: TabSession) -> None:
-        if session.conversation:
-            self.replies.stop(session.conversation, wait_s=5.0)
-            self.chats.store.delete(session.owner, session.conversation)
-            session.conversation = ""
-            self.program.sweep()
-
     def stop(self, session: TabSession) -> None:
         """Stop the reply that the tab looks at."""
         reply = self.replies.get(session.conversation)
@@ -286,6 +282,7 @@ class ChatController:
             reply.stop.set()
 
     def close(self) -> None:
+        self.list.close()
         self.replies.close()
 
     # ------------------------------------------------------------ inside

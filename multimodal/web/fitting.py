@@ -7,7 +7,8 @@ from html import escape
 import gradio as gr
 
 from multimodal.build import Program
-from multimodal.errors import MultimodalError
+from multimodal.cards import clipped
+from multimodal.errors import MultimodalError, RequestError, SettingsError
 from multimodal.fit import Answer, answer_for
 from multimodal.memory.certificate import Line
 from multimodal.memory.training import Training
@@ -37,11 +38,21 @@ class FittingPanel:
         """The certificate as HTML; what is wrong with the budget, in its place."""
         catalog = self._program.catalog
         try:
-            size = byte_size("budget", budget.strip()) if budget.strip() else None
+            size = _size(budget.strip())
             chosen = catalog.profile(profile)
             return drawn(answer_for(catalog, chosen, size, models=models or ()))
         except MultimodalError as error:
             return f'<p class="fit-wrong" role="alert">{escape(str(error))}</p>'
+
+
+def _size(budget: str) -> int | None:
+    """Raises RequestError in the page's words."""
+    if not budget:
+        return None
+    try:
+        return byte_size("budget", budget)
+    except SettingsError as error:
+        raise RequestError(f"“{clipped(budget)}” is no size. Write one such as 12GB.") from error
 
 
 def drawn(found: Answer) -> str:

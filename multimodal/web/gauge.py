@@ -27,12 +27,17 @@ def gauge(snapshot: Snapshot, title: TitleOf) -> str:
     label = f"Memory: {used} of {whole} in use on {snapshot.device}"
     return (
         f'<section class="gauge" aria-label="{escape(label)}"><p><b>Memory</b>'
-        f"<span>{used} of {whole} · {escape(snapshot.device)}</span></p>"
+        f"<span>{used} of {whole}</span></p>"
         f'<div role="meter" aria-label="{escape(label)}" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{100 * snapshot.used_bytes / budget:.0f}">{segments}</div>'
+        f"<p class='device'>{escape(_capital(snapshot.device))}</p>"
         f"<ul>{''.join(_rows(snapshot, title))}</ul>{_last(snapshot, title)}"
         f"{_simulated(snapshot)}</section>"
     )
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _rows(snapshot: Snapshot, title: TitleOf) -> list[str]:
@@ -79,9 +84,8 @@ def _simulated(snapshot: Snapshot) -> str:
     if not snapshot.simulated:
         return ""
     return (
-        "<p class='simulated' role='note'>This card is simulated: models run on the CPU, slowly, "
-        "with their real weights, which are fetched; what fits, what swaps and the seconds above "
-        "are the card's.</p>"
+        "<p class='simulated' role='note'>This card is simulated. Models run on the CPU, slowly, "
+        "with their real weights; what fits, what swaps and the seconds are the card's.</p>"
     )
 
 

@@ -8,10 +8,12 @@ from typing import Any
 import gradio as gr
 
 from multimodal.build import Program
-from multimodal.cards import AUTO, SamplingDefaults
+from multimodal.cards import SamplingDefaults
 from multimodal.messages import Task
 from multimodal.web.chat_pane import chat_pane, example_messages
+from multimodal.web.conversation_list import conversation_list
 from multimodal.web.fitting import FittingPanel
+from multimodal.web.model_menu import ModelMenu
 from multimodal.web.quantization import QuantizationPanel
 from multimodal.web.tab_session import TabSession
 from multimodal.web.voice import VoicePanel
@@ -60,21 +62,9 @@ class Layout:
         with gr.Sidebar(width=300, elem_id="sidebar"):
             gr.HTML(f"<h1>{TITLE}</h1>", elem_id="brand")
             self.new = gr.Button("New chat", variant="primary", elem_id="new")
-            self.list = gr.Radio(
-                [], label="Conversations", elem_id="conversations", container=False
-            )
-            with gr.Row(elem_id="delete-row"):
-                self.delete = gr.Button("Delete this chat", size="sm", elem_id="delete")
-                self.sure = gr.Button(
-                    "Really delete", size="sm", variant="stop", visible=False, elem_id="sure"
-                )
-                self.keep = gr.Button("Keep", size="sm", visible=False, elem_id="keep")
-            self.model = gr.Dropdown(
-                [("Auto (the router chooses)", AUTO), *self._choices()],
-                value=AUTO,
-                label="Model",
-                elem_id="model",
-            )
+            self.list = conversation_list()
+            self.menu = ModelMenu(self.program)
+            self.model = self.menu.choice
             self.quantization = QuantizationPanel(self.program)
             with gr.Accordion("Instructions and sampling", open=False, elem_id="controls"):
                 self._sampling()
@@ -82,9 +72,6 @@ class Layout:
             self.drawing = self._drawing() if self.program.profile.default(Task.DRAW) else []
             self.gauge = gr.HTML(elem_id="gauge")
             self.fit = FittingPanel(self.program)
-
-    def _choices(self) -> list[tuple[str, str]]:
-        return [(card.title, card.name) for card in self.program.cards]
 
     def _sampling(self) -> None:
         default = self.defaults()

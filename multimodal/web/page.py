@@ -15,6 +15,7 @@ from multimodal.build import Program
 from multimodal.errors import MultimodalError
 from multimodal.messages import Controls
 from multimodal.web import gauge
+from multimodal.web.actions import field_of, read_conversation
 from multimodal.web.chat_controller import ChatController, Frame
 from multimodal.web.controls import controls_of, filled
 from multimodal.web.layout import TITLE, Layout
@@ -51,6 +52,7 @@ class Page:
 
     def close(self) -> None:
         """Stop every reply that is under way."""
+        self.ui.menu.close()
         self.controller.close()
 
     # ------------------------------------------------------------ wiring
@@ -64,29 +66,25 @@ class Page:
         }
         opened = [ui.chat, ui.list, ui.browser, *ui.controls]
         self.blocks.unload(self._leave)
-        ui.timer.tick(self._tick, None, [ui.gauge, ui.fetching], **quiet)
+        ui.timer.tick(self._tick, state, [ui.gauge, ui.fetching, ui.model], **quiet)
         self._wire_chat(state, quiet)
-        choice = [ui.delete, ui.sure, ui.keep]
-        ui.delete.click(_ask, None, choice, **quiet)
-        ui.keep.click(_unask, None, choice, **quiet)
+        latest, each = quiet | {"trigger_mode": "always_last"}, quiet | {"trigger_mode": "multiple"}
         kind, voice = ui.quantization.choice, ui.voice.inputs
         openings = (
             self.blocks.load(self._enter, [ui.browser, *state], opened, **quiet),
             ui.new.click(self._open_new, state, opened, **quiet),
-            ui.list.input(self._open, [ui.list, *state], opened, **quiet),
+            ui.list.select(self._open, state, opened, **latest),
+            ui.list.delete(self._delete, state, opened, **each),
+            ui.list.undo(self._restore, state, opened, **each),
         )
         for opening in openings:
             self._follow_after(opening, state, quiet)
         changes = (
             *openings,
-            ui.sure.click(self._delete, state, opened, **quiet).then(_unask, None, choice, **quiet),
-            ui.model.input(self._choose, [ui.model, *voice], [kind, *voice], **quiet),
+            ui.model.input(self._choose, [ui.model, *state, *voice], [kind, *voice], **quiet),
         )
-        sizes = [
-            change.then(ui.quantization.sized, [ui.model], [kind], **quiet) for change in changes
-        ]
-        # What is still being worked out is of another model by then.
-        gr.on([ui.model.input, ui.new.click, ui.list.input], None, cancels=sizes)
+        for change in changes:
+            change.then(self._size, [ui.model, *state], [kind], **quiet)
         fit = ui.fit
         for asked in (fit.ask.click, fit.budget.submit):
             asked(
@@ -121,6 +119,7 @@ class Page:
         known = browser or {}
         session.owner = owner_of(getattr(request, "username", None), known.get("owner"))
         self._attach(session, request)
+        self.ui.menu.size_up()
         return self._opened(session, known.get("conversation", ""))
 
     def _attach(self, session: TabSession, request: gr.Request) -> None:
@@ -134,8 +133,17 @@ class Page:
         if (session := self._sessions.pop(request.session_hash or "", None)) is not None:
             self.controller.presence.leave(session.owner)
 
-    def _tick(self) -> tuple[str, str]:
-        return self._gauge(), self._fetching()
+    def _tick(self, session: TabSession) -> tuple[str, str, Any]:
+        return self._gauge(), self._fetching(), self._menu(session)
+
+    def _menu(self, session: TabSession) -> Any:
+        """The model menu where something of it changed since this tab was told."""
+        choices = self.ui.menu.choices()
+        told = tuple(label for label, _ in choices)
+        if session.menu == told:
+            return gr.skip()
+        session.menu = told
+        return gr.Dropdown(choices)
 
     def _gauge(self) -> str:
         return gauge.gauge(self.program.memory.snapshot(), self.program.catalog.title)
@@ -150,6 +158,7 @@ class Page:
         with _show_errors():
             shown = self.controller.open(session, conversation)
             controls = self.controller.controls(session)
+        session.model = self.ui.quantization.listed(controls.model)
         return [
             shown,
             self._list(session),
@@ -157,21 +166,32 @@ class Page:
             *filled(self.ui, controls),
         ]
 
-    def _open(self, conversation: str | None, session: TabSession) -> list[Any]:
-        return self._opened(session, conversation or "")
+    def _open(self, event: gr.EventData, session: TabSession) -> list[Any]:
+        with _show_errors():
+            return self._opened(session, read_conversation(event))
 
     def _open_new(self, session: TabSession) -> list[Any]:
         return self._opened(session, "")
 
-    def _delete(self, session: TabSession) -> list[Any]:
+    def _delete(self, event: gr.EventData, session: TabSession) -> list[Any]:
         with _show_errors():
-            self.controller.delete(session)
-        return self._opened(session, "")
+            was_open = self.controller.list.delete(session, read_conversation(event))
+        return self._opened(session, "") if was_open else self._relisted(session)
 
-    def _list(self, session: TabSession) -> gr.Radio:
-        return gr.Radio(
-            choices=self.controller.headings(session), value=session.conversation or None
-        )
+    def _restore(self, event: gr.EventData, session: TabSession) -> list[Any]:
+        with _show_errors():
+            conversation = read_conversation(event)
+            goes_back = self.controller.list.restore(session, conversation)
+        return self._opened(session, conversation) if goes_back else self._relisted(session)
+
+    def _relisted(self, session: TabSession) -> list[Any]:
+        """The outputs of `_opened` where the tab stays where it is."""
+        ui = self.ui
+        stays = [gr.skip() for _ in ui.controls]
+        return [gr.skip(), self._list(session), self._browser(session), *stays]
+
+    def _list(self, session: TabSession) -> Frame:
+        return self.controller.list.shown(session)
 
     def _browser(self, session: TabSession) -> dict[str, str]:
         return {"owner": session.owner, "conversation": session.conversation}
@@ -180,9 +200,9 @@ class Page:
 
     def _act(
         self, event: gr.EventData, request: gr.Request, session: TabSession, *controls: Any
-    ) -> tuple[Frame, gr.Radio, dict[str, str]]:
+    ) -> tuple[Frame, Frame, dict[str, str]]:
         self._attach(session, request)
-        action = getattr(event, "action", None)
+        action = field_of(event, "action")
         frame = self.controller.act(session, action, controls_of(self.ui, *controls))
         return frame, self._list(session), self._browser(session)
 
@@ -194,14 +214,22 @@ class Page:
         if not is_following:
             yield gr.skip()
 
-    def _finish_turn(self, session: TabSession) -> tuple[gr.Radio, dict[str, str]]:
+    def _finish_turn(self, session: TabSession) -> tuple[Frame, dict[str, str]]:
         return self._list(session), self._browser(session)
 
     # ------------------------------------------------------------ controls
 
-    def _choose(self, model: str, language: str, translate_to: str, speak_in: str) -> list[Any]:
+    def _choose(
+        self, model: str, session: TabSession, language: str, translate_to: str, speak_in: str
+    ) -> list[Any]:
+        session.model = model
         asked = hearing_of(language, translate_to)
         return [self.ui.quantization.shown(model), *self.ui.voice.shown(model, asked, speak_in)]
+
+    def _size(self, model: str, session: TabSession) -> Any:
+        """What each quantization of the model takes, unless another was chosen meanwhile."""
+        sized = self.ui.quantization.sized(model)
+        return sized if session.model == model else gr.skip()
 
     def _reset(self) -> list[Any]:
         return filled(self.ui, Controls())[2:]
@@ -214,11 +242,3 @@ def _show_errors() -> Iterator[None]:
         yield
     except MultimodalError as error:
         raise gr.Error(str(error), duration=15, print_exception=False) from error
-
-
-def _ask() -> tuple[gr.Button, gr.Button, gr.Button]:
-    return gr.Button(visible=False), gr.Button(visible=True), gr.Button(visible=True)
-
-
-def _unask() -> tuple[gr.Button, gr.Button, gr.Button]:
-    return gr.Button(visible=True), gr.Button(visible=False), gr.Button(visible=False)

@@ -17,6 +17,12 @@ class TabSession:
 
     owner: str = ""
     conversation: str = ""
+    left: str = ""
+    """The conversation that it looked at until that was deleted."""
+    model: str = ""
+    """What its model menu shows."""
+    menu: tuple[str, ...] = ()
+    """What is written in its model menu."""
     epoch: int = 0
     """Counts the whole transcripts sent; a frame of changes belongs to one of them."""
     version: int = 0

@@ -84,6 +84,12 @@ class Weights:
             until_stopped(lambda: self._provide(job, supplier), stop)
         return job.folder
 
+    def known_bytes(self, card: ModelCard) -> int:
+        """What the card itself says would be fetched; 0 where only the place knows, or nobody
+        fetches it."""
+        supplier = self._supplier(card)
+        return 0 if supplier is None else supplier.known_bytes()
+
     def offered_bytes(self, card: ModelCard) -> int:
         """How much `ensure` would fetch for a card that is not ready; fetches nothing.
 

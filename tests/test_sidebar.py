@@ -1,0 +1,380 @@
+"""What stands beside the chat pane, in a real browser: chats, models, settings, memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browser import BOX, Person
+from conftest import wait_until
+from fake_page import FakePage, running_page
+from playwright.sync_api import Browser, Locator, expect
+
+from multimodal.messages import Message, TextPart
+from multimodal.web.deletions import UNDO_S
+
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakePage]:
+    with running_page(tmp_path_factory.mktemp("page")) as page:
+        yield page
+
+
+@pytest.fixture
+def person(browser: Browser, page: FakePage) -> Iterator[Person]:
+    page.echo()
+    person = Person(browser, page.url)
+    yield person
+    assert person.faults == []
+    person.close()
+
+
+@pytest.fixture
+def phone(browser: Browser, page: FakePage) -> Iterator[Person]:
+    page.echo()
+    person = Person(browser, page.url, viewport=PHONE, has_touch=True, is_mobile=True)
+    yield person
+    assert person.faults == []
+    person.close()
+
+
+def chats(person: Person) -> Locator:
+    return person.page.locator("#conversations .open")
+
+
+def chat(person: Person, title: str) -> Locator:
+    return person.page.locator("#conversations").get_by_role("button", name=title, exact=True)
+
+
+def delete(person: Person, title: str) -> None:
+    person.page.locator("#conversations li").filter(has_text=title).hover()
+    person.page.get_by_role("button", name=f"Delete “{title}”").click()
+
+
+def begin(person: Person, *questions: str) -> None:
+    """A chat for each question; the last one stays open."""
+    for index, question in enumerate(questions):
+        if index:
+            person.page.locator("#new").click()
+            expect(person.said).to_have_count(0)
+        person.ask(question)
+        expect(chat(person, question)).to_have_attribute("aria-current", "page")
+
+
+def owner_of(person: Person, page: FakePage) -> str:
+    """Whose the newest chat of the store is."""
+    database = page.program.store._database
+    from sqlalchemy import select
+
+    from multimodal.database import ConversationRow
+
+    with database.session() as session:
+        row = ConversationRow
+        return str(session.scalar(select(row.owner).order_by(row.updated_at.desc()).limit(1)))
+
+
+# ---------------------------------------------------------------- deleting
+
+
+def test_the_chat_that_is_deleted_is_the_one_whose_button_is_pressed(person: Person) -> None:
+    begin(person, "one", "two", "three")
+    delete(person, "one")
+    expect(person.page.get_by_text("Deleted “one”")).to_be_visible()
+    chat(person, "two").click()
+    expect(person.said).to_have_text(re.compile("two"))
+    person.open()
+    expect(chats(person)).to_have_text(["three", "two"])
+
+
+def test_a_deleted_chat_comes_back_whole(person: Person) -> None:
+    begin(person, "keep me", "other")
+    chat(person, "keep me").click()
+    expect(person.said).to_have_text(re.compile("keep me"))
+    person.ask("and this")
+    delete(person, "keep me")
+    expect(person.said).to_have_count(0)
+    expect(chats(person)).to_have_text(["other"])
+    person.page.get_by_role("button", name="Undo").click()
+    expect(chats(person)).to_have_text(["keep me", "other"])
+    expect(person.said).to_have_count(2)
+    expect(person.answers).to_have_count(2)
+    person.open()
+    expect(person.said).to_have_count(2)
+
+
+def test_what_is_not_undone_is_deleted_in_the_store(person: Person, page: FakePage) -> None:
+    begin(person, "soon gone")
+    owner = owner_of(person, page)
+    delete(person, "soon gone")
+    expect(person.page.get_by_role("button", name="Undo")).to_be_visible()
+    assert [row.title for row in page.program.store.headings(owner)] == ["soon gone"]
+    wait_until(lambda: page.program.store.headings(owner) == [], UNDO_S + 30)
+    expect(person.page.get_by_role("button", name="Undo")).to_have_count(0)
+
+
+def test_another_tab_is_told_that_its_chat_was_deleted_and_loses_no_words(person: Person) -> None:
+    begin(person, "shared")
+    other = person.context.new_page()
+    other.goto(person.url)
+    other.locator("#chat .message.user").wait_for()
+    delete(person, "shared")
+    expect(person.said).to_have_count(0)
+    other.fill(BOX, "more of it")
+    other.keyboard.press("Enter")
+    expect(other.locator("#chat .alert")).to_contain_text("This chat was deleted")
+    person.page.get_by_role("button", name="Undo").click()
+    expect(person.said).to_have_count(1)
+    other.close()
+
+
+# ---------------------------------------------------------------- the list
+
+
+def test_the_list_stays_where_a_chat_below_the_fold_is_chosen(
+    person: Person, page: FakePage
+) -> None:
+    begin(person, "first")
+    owner = owner_of(person, page)
+    for number in range(60):
+        talk = page.program.store.create(owner)
+        page.program.store.put(owner, talk, Message("user", (TextPart(f"chat {number}"),)))
+    person.open()
+    expect(chats(person)).to_have_count(61)
+    last = chat(person, "chat 3")
+    last.click()
+    expect(last).to_have_attribute("aria-current", "page")
+    person.page.wait_for_timeout(300)
+    assert last.evaluate(
+        """button => { const box = button.getBoundingClientRect();
+        return document.elementFromPoint(box.x + 9, box.y + 9)?.closest('.open') === button; }"""
+    ), "the chosen chat is not in sight"
+    assert person.page.evaluate("document.querySelector('#sidebar').scrollTop") == 0
+
+
+def test_a_new_chat_is_in_the_list_before_it_is_answered(person: Person, page: FakePage) -> None:
+    pen = page.pen()
+    person.type("still being answered")
+    person.send()
+    expect(chat(person, "still being answered")).to_be_visible()
+    expect(person.stop_button).to_be_visible()
+    pen.write("Yes.")
+    pen.end()
+    person.wait()
+
+
+def test_a_title_is_text(person: Person) -> None:
+    begin(person, "<img src=x onerror=alert(1)>")
+    expect(chats(person)).to_have_text(["<img src=x onerror=alert(1)>"])
+
+
+def test_on_a_phone_the_side_closes_behind_what_was_chosen(phone: Person) -> None:
+    side, page = phone.page.locator("#sidebar.open"), phone.page
+    expect(side).to_have_count(0)
+    phone.ask("one")
+    for choose in (
+        lambda: page.locator("#new").click(),
+        lambda: chat(phone, "one").click(),
+        lambda: page.keyboard.press("Escape"),
+    ):
+        page.get_by_role("button", name="Open the side panel").click()
+        expect(side).to_have_count(1)
+        page.wait_for_timeout(400)  # it slides
+        choose()
+        expect(side).to_have_count(0)
+
+
+# ---------------------------------------------------------------- the keyboard
+
+
+def focused(person: Person) -> str:
+    return str(
+        person.page.evaluate(
+            "() => { const at = document.activeElement;"
+            " return at.getAttribute('aria-label')"
+            " || at.textContent.replace('▼', '').trim(); }"
+        )
+    )
+
+
+def tab_to(person: Person, name: str, most: int = 25) -> None:
+    for _ in range(most):
+        person.page.keyboard.press("Tab")
+        if focused(person) == name:
+            return
+    raise AssertionError(f"{name} is not reached; the focus is at {focused(person)}")
+
+
+def test_everything_beside_the_pane_is_reached_by_keyboard_alone(person: Person) -> None:
+    begin(person, "one", "two", "three")
+    page = person.page
+    person.open()
+    page.evaluate("document.activeElement.blur()")
+    tab_to(person, "New chat")
+    page.keyboard.press("Enter")
+    expect(person.said).to_have_count(0)
+    page.locator("#new").focus()
+    page.keyboard.press("Tab")
+    assert focused(person) in {"one", "two", "three"}
+    page.keyboard.press("Home")
+    assert focused(person) == "three"
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert focused(person) == "one"
+    page.keyboard.press("Enter")
+    expect(person.said).to_have_text(re.compile("one"))
+    page.locator("#new").focus()
+    page.keyboard.press("Tab")
+    assert focused(person) == "one", "the list is one stop, at the chat that is open"
+    page.keyboard.press("Delete")
+    expect(page.get_by_role("button", name="Undo")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(chats(person)).to_have_count(3)
+    expect(person.said).to_have_text(re.compile("one"))
+    page.locator("#new").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert focused(person) == "Delete “one”"
+    page.keyboard.press("Tab")
+    assert focused(person) == "Model", "the other chats are no stops of their own"
+    page.keyboard.press("Control+A")
+    page.keyboard.type("SmolLM2")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Model", exact=True)).to_have_value(re.compile("SmolLM2 135M"))
+    tab_to(person, "Instructions and sampling")
+    page.keyboard.press("Enter")
+    expect(page.locator("#system textarea")).to_be_visible()
+
+
+def test_a_closed_side_takes_no_focus(person: Person) -> None:
+    page = person.page
+    page.get_by_role("button", name="Close the side panel").click()
+    opener = page.get_by_role("button", name="Open the side panel")
+    expect(opener).to_have_attribute("aria-expanded", "false")
+    page.wait_for_timeout(400)
+    opener.focus()
+    inside = "() => Boolean(document.activeElement.closest('#sidebar .sidebar-content'))"
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        assert not page.evaluate(inside), focused(person)
+
+
+# ---------------------------------------------------------------- models
+
+
+def test_the_model_menu_tells_task_size_and_state(person: Person) -> None:
+    person.ask("hello")
+    page = person.page
+    menu = page.get_by_role("option")
+    loaded = menu.filter(has_text=re.compile(r"SmolLM2 135M · text · 0\.84 GB · loaded"))
+    for _ in range(20):  # the state is told with the memory, every two seconds
+        page.get_by_label("Model", exact=True).click()
+        page.wait_for_timeout(500)
+        if loaded.count():
+            break
+        page.keyboard.press("Escape")
+        page.locator("#new").focus()
+    assert loaded.count() == 1
+    hearing = menu.filter(has_text="Whisper base").inner_text()
+    assert re.search(r"Whisper base · speech · 0\.59 GB · (ready|needs \d+ MB download)", hearing)
+
+
+def test_choosing_models_leaves_no_error_in_the_console(browser: Browser, page: FakePage) -> None:
+    person = Person(browser, page.url)
+    told: list[str] = []
+    person.page.on("console", lambda m: told.append(m.text) if m.type == "error" else None)
+    answers: list[tuple[str, int]] = []
+    person.page.on("response", lambda r: answers.append((r.url, r.status)))
+    for model in ("SmolLM2 135M", "Whisper base", "Auto", "SmolLM2 135M"):
+        person.choose("Model", model)
+        person.page.wait_for_timeout(700)
+    person.page.locator("#new").click()
+    person.page.wait_for_timeout(700)
+    assert told == []
+    assert [answer for answer in answers if answer[1] >= 400] == []
+    assert person.faults == []
+    person.close()
+
+
+def test_the_page_speaks_no_command_line(person: Person) -> None:
+    page = person.page
+    person.unfold("What fits?", "Set of models")
+    person.write("#fit input[type=text], #fit textarea", "lots")
+    page.keyboard.press("Enter")
+    wrong = page.locator(".fit-wrong")
+    expect(wrong).to_have_text("“lots” is no size. Write one such as 12GB.", timeout=60_000)
+    assert "--" not in page.locator("#sidebar").inner_text()
+
+
+# ---------------------------------------------------------------- for everybody
+
+STATES = ["empty", "answered", "side", "settings", "fits"]
+GRADIOS_OWN: dict[str, str] = {}
+"""What axe says against Gradio's own parts and cannot be mended from outside, and why."""
+
+
+def bring(person: Person, state: str) -> None:
+    page, is_phone = person.page, (person.page.viewport_size or PHONE)["width"] < 768
+    if state in {"answered", "side"}:
+        begin_here(person)
+    if state in {"side", "settings", "fits"} and is_phone:
+        page.get_by_role("button", name="Open the side panel").click()
+        page.wait_for_timeout(500)
+    if state == "side":
+        page.locator("#conversations .delete").first.click()
+        expect(page.get_by_role("button", name="Undo")).to_be_visible()
+    elif state == "settings":
+        page.get_by_role("button", name="Instructions and sampling").click()
+        page.locator("#system textarea").wait_for()
+        page.wait_for_timeout(1500)  # what was folded is made once more
+    elif state == "fits":
+        page.get_by_role("button", name="What fits?").click()
+        person.settle("Set of models")
+        page.get_by_role("button", name="Work it out").click()
+        page.locator("section.fit").wait_for(timeout=60_000)
+
+
+def begin_here(person: Person) -> None:
+    person.ask("What is photosynthesis?")
+
+
+def small_targets(person: Person) -> list[list[object]]:
+    """Everything beside the pane that can be pressed and is smaller than 24 pixels."""
+    found = person.page.evaluate(
+        """() => [...document.querySelectorAll('#sidebar :is(button, input, textarea)')]
+        .filter(node => node.checkVisibility({visibilityProperty: true}))
+        .map(node => [node.getAttribute('aria-label') || node.textContent.trim() || node.type,
+            (node.closest('.wrap, label') ?? node).getBoundingClientRect()])
+        .filter(([, box]) => box.width && (box.width < 24 || box.height < 24))
+        .map(([name, box]) => [name, box.width, box.height])"""
+    )
+    assert isinstance(found, list)
+    return found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("state", STATES)
+def test_nothing_of_the_page_keeps_anybody_out(
+    browser: Browser, page: FakePage, state: str, width: int, scheme: str
+) -> None:
+    page.echo()
+    size = {"width": width, "height": 800 if width == 1280 else 844}
+    person = Person(browser, page.url, viewport=size, color_scheme=scheme, reduced_motion="reduce")
+    bring(person, state)
+    person.page.wait_for_timeout(300)
+    found = Axe().run(person.page)
+    serious = [
+        (rule["id"], [node["html"][:200] for node in rule["nodes"]])
+        for rule in found.response["violations"]
+        if rule["impact"] in {"critical", "serious"} and rule["id"] not in GRADIOS_OWN
+    ]
+    assert serious == []
+    assert small_targets(person) == []
+    assert person.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert person.page.locator("h1").count() == 1
+    assert person.faults == []
+    person.close()
