@@ -129,7 +129,7 @@ class ChatController:
         reply = self.replies.get(conversation)
         if reply is None:
             if session.is_busy:  # it ended before this began
-                yield self.open(session, conversation)
+                yield self.open(session, session.conversation)
             return
         seen = -1
 
