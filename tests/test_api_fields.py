@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 import httpx2 as httpx
 import numpy as np
@@ -25,7 +25,6 @@ from openai.types.audio import (
     translation_create_params,
 )
 from openai.types.chat import completion_create_params
-from typing_extensions import get_type_hints
 
 from multimodal.api.fields import (
     CHAT,
