@@ -108,7 +108,7 @@ def test_only_what_the_page_shows_is_served(app: Server, examples: Path) -> None
 
 
 def test_a_link_out_of_a_shown_folder_is_not_followed(app: Server) -> None:
-    link = app.data / "page" / "link.png"
+    link = app.data / "page-cache" / "link.png"
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(app.data / "secret")
     assert get_raw(app, f"{GRADIO}/file={link}")[0] in {403, 404}

@@ -4,9 +4,10 @@
 
 1. Host and origin: does it name this server, and does it come from a page of this server, or from
    no page at all? (DNS rebinding, requests forged by other sites)
-2. Route: is it one that is used (`route_table`)? Is a file one of the folders that are shown?
+2. Route: is it one that is used (`route_table`)?
 3. Login: with logins set, is there one; a wrong one is counted and slowed down.
-4. Session: does the session of the page that it names belong to who asks?
+4. File: does it lie in a folder that is shown?
+5. Session: does the session of the page that it names belong to who asks?
 
 What goes out loses every header that would let pages of other origins read it, and its cookies are
 closed to scripts and to requests from elsewhere. A refusal is one sentence that names the way out,
@@ -125,11 +126,11 @@ class Border:
             shown = f"{request.method} {path}"[:SHOWN_CHARACTERS]
             raise _RefusedError(404, f"There is no {shown} here.", INVALID)
         row, match = found
-        if row.path == FILE:
-            self._check_file(match["path"])
         if row.path == LOGOUT:
             _check_logout(request)
         person = self._person(row, request, outgoing)
+        if row.path == FILE:
+            self._check_file(match["path"])
         if row.path == LOGIN:
             return await self._check_login_form(request)
         if row.session is Session.NONE:
@@ -164,24 +165,6 @@ class Border:
     def _is_https(self, request: Request) -> bool:
         host = request.headers.get("host", "")
         return request.scope.get("scheme") == "https" or self.hosts.is_https(host)
-
-    # ------------------------------------------------------------ 2. files
-
-    def _check_file(self, path: str) -> None:
-        """Raises _RefusedError unless `path` is plain, absolute and in a folder that is shown.
-
-        An address in its place would be fetched by Gradio and passed on as if it were ours.
-        """
-        named = Path(path)
-        is_plain = (
-            named.is_absolute()
-            and ".." not in named.parts
-            and not path.startswith(("//", "\\\\"))
-            and path.isprintable()
-        )
-        real = named.resolve() if is_plain else named
-        if not (is_plain and any(real.is_relative_to(folder) for folder in self._folders)):
-            raise _RefusedError(404, "There is no such file here.", INVALID)
 
     # ------------------------------------------------------------ 3. logins
 
@@ -220,7 +203,25 @@ class Border:
                 raise _RefusedError(400, "Incorrect credentials.", "authentication_error")
         return replayed(body, request.receive)
 
-    # ------------------------------------------------------------ 4. sessions
+    # ------------------------------------------------------------ 4. files
+
+    def _check_file(self, path: str) -> None:
+        """Raises _RefusedError unless `path` is plain, absolute and in a folder that is shown.
+
+        An address in its place would be fetched by Gradio and passed on as if it were ours.
+        """
+        named = Path(path)
+        is_plain = (
+            named.is_absolute()
+            and ".." not in named.parts
+            and not path.startswith(("//", "\\\\"))
+            and path.isprintable()
+        )
+        real = named.resolve() if is_plain else named
+        if not (is_plain and any(real.is_relative_to(folder) for folder in self._folders)):
+            raise _RefusedError(404, "There is no such file here.", INVALID)
+
+    # ------------------------------------------------------------ 5. sessions
 
     async def _check_session(
         self, row: AllowedRoute, match: re.Match[str], request: Request, person: str
