@@ -26,7 +26,7 @@ SHORTEST_PAUSE_S = 0.3
 """Between two utterances; a shorter one is part of an utterance."""
 EDGE_S = 0.15
 """Of quiet, counted with each utterance: the detector cuts soft consonants off."""
-MARGIN_S = 0.4
+MARGIN_S = LONGEST_PAUSE_S / 2
 """Of the recording, heard before and after the speech of a window."""
 SHORTEST = SAMPLE_RATE // 10
 """A shorter window is filled up with silence: convolutions need something to go over."""
