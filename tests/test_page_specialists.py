@@ -12,12 +12,16 @@ from PIL import Image
 from playwright.sync_api import Browser
 from tiny_specialists import BUDGET, save_specialists
 
+ONE_AT_A_TIME = "1.4MB"
+"""Room for one of the models and what it computes; not for two."""
+
 
 @pytest.fixture(scope="module")
 def person(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
     data = tmp_path_factory.mktemp("data")
     save_specialists(data)
-    with running_app(data, "--profile", "tiny", "--device", f"sim:{BUDGET}") as server:
+    device = ("--device", f"sim:{BUDGET}", "--budget", ONE_AT_A_TIME)
+    with running_app(data, "--profile", "tiny", *device) as server:
         person = Person(browser, server.url)
         yield person
         person.close()
