@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import (
     Browser,
     BrowserType,
+    Error,
     Locator,
     Page,
     TimeoutError,
@@ -70,7 +71,12 @@ class Person:
             self.faults.append(told)
 
     def open(self) -> None:
-        self.page.goto(self.url)
+        try:
+            self.page.goto(self.url)
+        except Error as error:  # the page reloads itself when its server is back
+            if "ERR_ABORTED" not in error.message:
+                raise
+            self.page.goto(self.url)
         self.page.wait_for_selector("#composer textarea")
         self.page.wait_for_selector("#gauge .gauge", state="attached")  # the side may be closed
         # The page has said who this is, so what is sent now has an owner.
