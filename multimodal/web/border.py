@@ -6,8 +6,7 @@
    no page at all? (DNS rebinding, requests forged by other sites)
 2. Route: is it one that is used (`route_table`)?
 3. Login: with logins set, is there one; a wrong one is counted and slowed down.
-4. File: does it lie in a folder that is shown?
-5. Session: does the session of the page that it names belong to who asks?
+4. File and session: are those that it names in a folder that is shown, and of who asks?
 
 What goes out loses every header that would let pages of other origins read it, and its cookies are
 closed to scripts and to requests from elsewhere. A refusal is one sentence that names the way out,
@@ -221,7 +220,7 @@ class Border:
         if not (is_plain and any(real.is_relative_to(folder) for folder in self._folders)):
             raise _RefusedError(404, "There is no such file here.", INVALID)
 
-    # ------------------------------------------------------------ 5. sessions
+    # ------------------------------------------------------------ 4. sessions
 
     async def _check_session(
         self, row: AllowedRoute, match: re.Match[str], request: Request, person: str
