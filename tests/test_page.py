@@ -113,6 +113,16 @@ def test_a_later_question_goes_back_to_the_picture(person: Person, examples: Pat
     assert "Picture describer" not in person.routes.last.inner_text()
 
 
+def test_the_route_of_an_answer_stays_when_another_answer_follows(
+    person: Person, examples: Path
+) -> None:
+    person.ask("What is in this picture?", examples / "chelsea.jpg")
+    before = person.routes.last.inner_text()
+    assert "Picture describer" in before
+    person.ask("", examples / "question-en.wav")
+    assert person.routes.nth(person.routes.count() - 2).inner_text() == before
+
+
 def test_a_spoken_question_is_shown_in_words_and_answered(person: Person, examples: Path) -> None:
     reply = person.ask("", examples / "question-en.wav")
     assert "What is photosynthesis?" in person.said.last.inner_text()

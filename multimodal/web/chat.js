@@ -871,6 +871,7 @@ $(".discard").addEventListener("click", () => endRecording("discard"));
 
 // ---------------------------------------------------------------- begin
 
-watch("value", () => apply(props.value));
-apply(props.value);
+const applyText = (text) => apply(text ? JSON.parse(text) : null);
+watch("value", () => applyText(props.value));
+applyText(props.value);
 if (!isTouch) box.focus({ preventScroll: true });

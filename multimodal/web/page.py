@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -160,7 +161,7 @@ class Page:
             controls = self.controller.controls(session)
         session.model = self.ui.quantization.listed(controls.model)
         return [
-            shown,
+            _packed(shown),
             self._list(session),
             self._browser(session),
             *filled(self.ui, controls),
@@ -200,17 +201,17 @@ class Page:
 
     def _act(
         self, event: gr.EventData, request: gr.Request, session: TabSession, *controls: Any
-    ) -> tuple[Frame, Frame, dict[str, str]]:
+    ) -> tuple[str, Frame, dict[str, str]]:
         self._attach(session, request)
         action = field_of(event, "action")
         frame = self.controller.act(session, action, controls_of(self.ui, *controls))
-        return frame, self._list(session), self._browser(session)
+        return _packed(frame), self._list(session), self._browser(session)
 
     def _follow(self, session: TabSession) -> Iterator[Any]:
         is_following = False
         for frame in self.controller.follow(session):
             is_following = True
-            yield frame
+            yield _packed(frame)
         if not is_following:
             yield gr.skip()
 
@@ -233,6 +234,12 @@ class Page:
 
     def _reset(self) -> list[Any]:
         return filled(self.ui, Controls())[2:]
+
+
+def _packed(frame: Frame) -> str:
+    """A frame as text: of values in a stream Gradio sends what changed since the one before, and
+    frames are not versions of each other."""
+    return json.dumps(frame)
 
 
 @contextmanager
