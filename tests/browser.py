@@ -210,3 +210,12 @@ class Person:
 
     def close(self) -> None:
         self.context.close()
+
+
+@contextlib.contextmanager
+def visit(browser: Browser, url: str, **context: Any) -> Iterator[Person]:
+    """A person at `url`, where nothing may go wrong in their browser."""
+    person = Person(browser, url, **context)
+    yield person
+    assert person.faults == []
+    person.close()

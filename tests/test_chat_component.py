@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 from axe_playwright_python.sync_playwright import Axe
-from browser import BOX, Person, launch
+from browser import BOX, Person, launch, visit
 from conftest import wait_until
 from fake_page import FakePage, Pen, running_page
 from fakes import picture
@@ -34,19 +34,15 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakePage]:
 def person(browser: Browser, chat: FakePage) -> Iterator[Person]:
     chat.echo()
     chat.source.sight = "A red square."
-    person = Person(browser, chat.url)
-    yield person
-    assert person.faults == []
-    person.close()
+    with visit(browser, chat.url) as person:
+        yield person
 
 
 @pytest.fixture
 def phone(browser: Browser, chat: FakePage) -> Iterator[Person]:
     chat.echo()
-    person = Person(browser, chat.url, viewport=PHONE, has_touch=True, is_mobile=True)
-    yield person
-    assert person.faults == []
-    person.close()
+    with visit(browser, chat.url, viewport=PHONE, has_touch=True, is_mobile=True) as person:
+        yield person
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser import BOX, Person
+from browser import BOX, Person, visit
 from conftest import wait_until
 from fake_page import FakePage, running_page
 from playwright.sync_api import Browser, Locator, expect
@@ -27,19 +27,15 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakePage]:
 @pytest.fixture
 def person(browser: Browser, page: FakePage) -> Iterator[Person]:
     page.echo()
-    person = Person(browser, page.url)
-    yield person
-    assert person.faults == []
-    person.close()
+    with visit(browser, page.url) as person:
+        yield person
 
 
 @pytest.fixture
 def phone(browser: Browser, page: FakePage) -> Iterator[Person]:
     page.echo()
-    person = Person(browser, page.url, viewport=PHONE, has_touch=True, is_mobile=True)
-    yield person
-    assert person.faults == []
-    person.close()
+    with visit(browser, page.url, viewport=PHONE, has_touch=True, is_mobile=True) as person:
+        yield person
 
 
 def chats(person: Person) -> Locator:
