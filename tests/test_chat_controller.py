@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from starlette.testclient import TestClient
 
 from multimodal.build import Program
 from multimodal.errors import ConversationNotFoundError, RequestError
-from multimodal.messages import Controls
+from multimodal.messages import Controls, Conversation
 from multimodal.web.actions import read_conversation
 from multimodal.web.chat_controller import ChatController
 from multimodal.web.tab_session import TabSession
@@ -76,6 +77,25 @@ def test_a_message_with_an_upload_is_stored_and_answered(
     assert shown[0]["text"] == "what is it?"
     assert shown[0]["media"][0]["kind"] == "image"
     assert shown[1]["text"] == "A red square."
+
+
+def test_an_answer_that_ends_while_its_chat_is_read_is_shown(
+    controller: ChatController, made: Program, tab: TabSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = made.store.load
+
+    def slowly(owner: str, conversation: str) -> Conversation:
+        stored = load(owner, conversation)
+        if threading.current_thread() is threading.main_thread():
+            wait_until(lambda: controller.replies.get(conversation) is None, 10)
+        return stored
+
+    monkeypatch.setattr(made.store, "load", slowly)
+    frame = controller.act(tab, NONCE | {"do": "send", "text": "hello", "chat": ""}, Controls())
+    for later in controller.follow(tab):
+        frame = later
+    assert not frame["busy"]
+    assert frame["messages"][-1]["blocks"] == ["<p>hello</p>"]
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_a_drawing_is_previewed_shown_and_kept(person: Person, studio: Server) -
 
 def test_how_pictures_are_drawn_can_be_set(person: Person) -> None:
     page = person.page
-    person.side.get_by_role("button", name="Pictures").click()
+    person.unfold("Pictures", "Steps")
     page.locator("#steps input").fill("3")
     page.get_by_label("Width").fill("100")
     page.get_by_label("Height").fill("64")
@@ -89,14 +89,14 @@ def test_how_pictures_are_drawn_can_be_set(person: Person) -> None:
     assert "Drawn at 96x64" in told
     person.open()
     person.answers.last.locator(".picture img").wait_for()
-    person.side.get_by_role("button", name="Pictures").click()
+    person.unfold("Pictures", "Steps")
     assert page.locator("#steps input").input_value() == "3"
     assert page.locator("#negative textarea").input_value() == "dogs"
 
 
 def test_stop_ends_a_drawing(person: Person) -> None:
     page = person.page
-    person.side.get_by_role("button", name="Pictures").click()
+    person.unfold("Pictures", "Steps")
     page.locator("#steps input").fill("200")
     person.type("Draw a cat")
     person.send()

@@ -97,8 +97,7 @@ class ChatController:
         if not session.conversation:
             return frame | {"messages": []}
         self.list.check_kept(session)
-        conversation = self.chats.store.load(session.owner, session.conversation)
-        reply = self.replies.get(session.conversation)
+        conversation, reply = self.replies.read(session.owner, session.conversation)
         if reply is None:
             redo = alternatives(self.program, conversation)
             return frame | {"messages": self.transcript.conversation(conversation, redo)}

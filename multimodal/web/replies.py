@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from multimodal.chats import Chats, Draft
 from multimodal.errors import MultimodalError, RequestError
-from multimodal.messages import Controls
+from multimodal.messages import Controls, Conversation
 
 CLOSE_S = 10.0
 
@@ -81,6 +81,16 @@ class ReplyRunner:
     def get(self, conversation: str) -> RunningReply | None:
         with self._lock:
             return self._running.get(conversation)
+
+    def read(self, owner: str, conversation: str) -> tuple[Conversation, RunningReply | None]:
+        """A conversation as it is stored, and the reply under way in it: what is in neither was
+        never said. Raises the errors of `Store.load`."""
+        while True:
+            reply = self.get(conversation)
+            stored = self._chats.store.load(owner, conversation)
+            # One that began while the store was read answers what may not have been read.
+            if reply is not None or self.get(conversation) is None:
+                return stored, reply
 
     def abandon(self, owner: str) -> None:
         """Stop every reply of an owner who no longer waits for it."""
