@@ -2,8 +2,9 @@
 
     python -m benchmarks.concurrency [--people 8] [--slots 4 8] [--tokens 128] [--rounds 3]
 
-For every number of slots, four sides take turns on the same weights, settings, questions and
-seeds, so that whatever else the machine does hits all of them: raw xllamacpp with the parameters
+For every number of slots, four sides take turns on the same weights, settings and questions, so
+that whatever else the machine does hits all of them. Nobody sets a seed, as at the page: with one,
+the program reads every prompt anew. The sides: raw xllamacpp with the parameters
 this program sets; the same with one cache that all slots share; the engine behind the program's
 seam (`backends/llama_cpp.py`); and the whole program over HTTP, streamed. A side's figure is all
 tokens of all people divided by the seconds until the last one was served; ratios are to the first.
@@ -45,8 +46,8 @@ ROOT = Path(__file__).parent.parent
 CARD = "smollm2-135m-instruct"
 TOPICS = ("a dog", "a cat", "a ship", "a star", "a tree", "a king", "a clock", "a river")
 
-Ask = Callable[[str, int], int]
-"""One question and its seed; how many tokens were written."""
+Ask = Callable[[str], int]
+"""One question; how many tokens were written."""
 
 
 def question(person: int, turn: int) -> str:
@@ -57,7 +58,7 @@ def together(ask: Ask, people: int, turn: int) -> float:
     """Tokens a second of all people, who ask at the same moment."""
     started = time.perf_counter()
     with ThreadPoolExecutor(people) as crowd:
-        asked = [crowd.submit(ask, question(person, turn), person) for person in range(people)]
+        asked = [crowd.submit(ask, question(person, turn)) for person in range(people)]
         tokens = sum(each.result() for each in asked)
     return tokens / (time.perf_counter() - started)
 
@@ -71,7 +72,7 @@ def raw(card: ModelCard, files: Path, tokens: int, is_shared: bool) -> Iterator[
     server = xllamacpp.Server(params)
     sampling = card.sampling
 
-    def ask(text: str, seed: int) -> int:
+    def ask(text: str) -> int:
         timings: dict[str, Any] = {}
 
         def receive(chunk: dict[str, Any]) -> bool:
@@ -89,7 +90,6 @@ def raw(card: ModelCard, files: Path, tokens: int, is_shared: bool) -> Iterator[
                 "top_p": sampling.top_p,
                 "repeat_penalty": sampling.repeat_penalty,
                 "max_tokens": tokens,
-                "seed": seed,
             },
             receive,
         )
@@ -103,8 +103,8 @@ def engine(card: ModelCard, files: Path, tokens: int) -> Iterator[Ask]:
     """The program's own engine, as its assistant runs it."""
     backend = load(card, files, "cpu")
 
-    def ask(text: str, seed: int) -> int:
-        request = TextRequest((("user", text),), sampling=Sampling(max_tokens=tokens, seed=seed))
+    def ask(text: str) -> int:
+        request = TextRequest((("user", text),), sampling=Sampling(max_tokens=tokens))
         *_, used = backend.run(request, threading.Event())
         assert isinstance(used, Usage)
         return used.completion_tokens
@@ -127,12 +127,11 @@ def program(card: ModelCard, tokens: int, data: Path) -> Iterator[Ask]:
     port = server.servers[0].sockets[0].getsockname()[1]
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600)
 
-    def ask(text: str, seed: int) -> int:
+    def ask(text: str) -> int:
         body = {
             "model": card.name,
             "messages": [{"role": "user", "content": text}],
             "max_tokens": tokens,
-            "seed": seed,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
@@ -189,7 +188,7 @@ def compare(
     for turn in range(chosen.rounds):
         for name, side in sides.items():
             with side() as ask:
-                ask("Hello.", 0)
+                ask("Hello.")
                 rates[name].append(together(ask, chosen.people, turn))
     first = statistics.median(rates["raw"])
     for name, found in rates.items():

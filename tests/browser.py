@@ -208,6 +208,20 @@ class Person:
         shown.wait_for(timeout=20_000)
         return re.sub(r"\s+", " ", shown.inner_text())
 
+    def small_targets(self, selector: str, frame: str = "*") -> list[list[object]]:
+        """What can be pressed and is smaller than 24 pixels (WCAG 2.5.8): its name, width and
+        height. What is pressed is the nearest `frame` around it, else the element itself."""
+        found: list[list[object]] = self.page.evaluate(
+            """([selector, frame]) => [...document.querySelectorAll(selector)]
+            .filter(node => node.checkVisibility({visibilityProperty: true}))
+            .map(node => [node.getAttribute('aria-label') || node.textContent.trim() || node.type,
+                (node.closest(frame) ?? node).getBoundingClientRect()])
+            .filter(([, box]) => box.width && (box.width < 24 || box.height < 24))
+            .map(([name, box]) => [name, box.width, box.height])""",
+            [selector, frame],
+        )
+        return found
+
     def close(self) -> None:
         self.context.close()
 

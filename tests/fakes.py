@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import openai
 import uvicorn
 from PIL import Image
 from starlette.applications import Starlette
@@ -214,3 +215,14 @@ def served(program: Program) -> Iterator[str]:
             server.should_exit = True
             thread.join(20)
             program.close()
+
+
+def client_at(url: str) -> openai.OpenAI:
+    """OpenAI's own client, which fails at once instead of trying again."""
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+
+
+@contextmanager
+def client_of(program: Program) -> Iterator[openai.OpenAI]:
+    with served(program) as url, client_at(url) as client:
+        yield client

@@ -19,7 +19,7 @@ import numpy as np
 import openai
 import pytest
 from conftest import Server, running_app, wait_until
-from fakes import FakeSource, program, served
+from fakes import FakeSource, client_at, client_of, program
 
 from multimodal.api.drive import events
 from multimodal.cards import Catalog
@@ -32,7 +32,7 @@ QUESTION: Any = [{"role": "user", "content": "What is photosynthesis?"}]
 
 @pytest.fixture(scope="module")
 def client(app: Server) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{app.url}/v1", api_key="none", max_retries=0) as client:
+    with client_at(app.url) as client:
         yield client
 
 
@@ -211,10 +211,7 @@ def source() -> FakeSource:
 
 @pytest.fixture
 def fake(source: FakeSource, tmp_path: Path) -> Iterator[openai.OpenAI]:
-    with (
-        served(program(tmp_path, source)) as url,
-        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
-    ):
+    with client_of(program(tmp_path, source)) as client:
         yield client
 
 

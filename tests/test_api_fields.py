@@ -17,7 +17,7 @@ import numpy as np
 import openai
 import pytest
 from conftest import Server
-from fakes import FakeSource, program, served
+from fakes import FakeSource, client_at, client_of, program
 from openai.types import image_generate_params
 from openai.types.audio import (
     speech_create_params,
@@ -72,10 +72,7 @@ def source() -> FakeSource:
 
 @pytest.fixture
 def fake(source: FakeSource, tmp_path: Path) -> Iterator[openai.OpenAI]:
-    with (
-        served(program(tmp_path, source)) as url,
-        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
-    ):
+    with client_of(program(tmp_path, source)) as client:
         yield client
 
 
@@ -195,7 +192,7 @@ def test_answers_say_what_they_depend_on(fake: openai.OpenAI, catalog: Catalog) 
 
 def test_one_seed_gives_one_text_through_the_whole_program(app: Server) -> None:
     """One after another, and three at once beside another question."""
-    with openai.OpenAI(base_url=f"{app.url}/v1", api_key="none", max_retries=0) as client:
+    with client_at(app.url) as client:
 
         def text(question: str) -> str:
             asked: Any = [{"role": "user", "content": question}]
@@ -252,7 +249,7 @@ def test_a_greeting_of_the_assistant_is_kept(fake: openai.OpenAI, source: FakeSo
 
 def test_a_greeting_of_the_assistant_reaches_the_real_model(app: Server) -> None:
     greeting = {"role": "assistant", "content": "Hello! My name is Bartholomew."}
-    with openai.OpenAI(base_url=f"{app.url}/v1", api_key="none", max_retries=0) as client:
+    with client_at(app.url) as client:
         asked = [{"role": "user", "content": "What is your name?"}]
         alone, greeted = (
             client.chat.completions.create(
@@ -282,7 +279,7 @@ def test_every_listed_model_can_be_looked_up(fake: openai.OpenAI) -> None:
 
 
 def test_clients_can_tell_errors_apart(app: Server) -> None:
-    with openai.OpenAI(base_url=f"{app.url}/v1", api_key="none", max_retries=0) as client:
+    with client_at(app.url) as client:
         with pytest.raises(openai.NotFoundError) as unknown:
             ask(client, model="gpt-5")
         with pytest.raises(openai.BadRequestError) as long:

@@ -778,20 +778,6 @@ def bring(person: Person, chat: FakePage, state: str, red: Path) -> Pen | None:
     return pen
 
 
-def targets(person: Person) -> list[list[object]]:
-    """Everything in the pane that can be pressed and is smaller than 24 pixels."""
-    found = person.page.evaluate(
-        """() => [...document.querySelectorAll('#chat :is(button, summary, select, .icon)')]
-        .filter(node => node.checkVisibility({visibilityProperty: true}))
-        .map(node => [node.getAttribute('aria-label') || node.textContent.trim(),
-            node.getBoundingClientRect()])
-        .filter(([, box]) => box.width && (box.width < 24 || box.height < 24))
-        .map(([name, box]) => [name, box.width, box.height])"""
-    )
-    assert isinstance(found, list)
-    return found
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("state", STATES)
@@ -811,7 +797,7 @@ def test_nothing_of_the_pane_keeps_anybody_out(
         if rule["impact"] in {"critical", "serious"}
     ]
     assert serious == []
-    assert targets(person) == []
+    assert person.small_targets("#chat :is(button, summary, select, .icon)") == []
     assert person.page.evaluate("document.documentElement.scrollWidth") <= width
     if pen is not None:
         person.page.get_by_role("button", name="Do not send").click()

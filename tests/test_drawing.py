@@ -14,7 +14,7 @@ from typing import Any
 import httpx2 as httpx
 import openai
 import pytest
-from fakes import FakeSource, picture, program, served
+from fakes import FakeSource, client_of, picture, program, served
 from PIL import Image
 
 from multimodal.asking import Turn, turns
@@ -280,10 +280,7 @@ def test_what_is_set_for_drawing_is_kept_with_the_conversation(studio: Program) 
 
 @pytest.fixture
 def client(source: FakeSource, tmp_path: Path) -> Iterator[openai.OpenAI]:
-    with (
-        served(program(tmp_path, source, profile="gpu-12gb")) as url,
-        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
-    ):
+    with client_of(program(tmp_path, source, profile="gpu-12gb")) as client:
         yield client
 
 

@@ -17,7 +17,7 @@ import pytest
 import tomlkit
 import torch
 import transformers
-from fakes import served
+from fakes import client_at, served
 from tiny_hearing import heard, save_seamless, save_wav2vec2
 from tiny_models import add_model, hub_card
 
@@ -329,7 +329,7 @@ def url(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="module")
 def client(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+    with client_at(url) as client:
         yield client
 
 

@@ -337,20 +337,6 @@ def begin_here(person: Person) -> None:
     person.ask("What is photosynthesis?")
 
 
-def small_targets(person: Person) -> list[list[object]]:
-    """Everything beside the pane that can be pressed and is smaller than 24 pixels."""
-    found = person.page.evaluate(
-        """() => [...document.querySelectorAll('#sidebar :is(button, input, textarea)')]
-        .filter(node => node.checkVisibility({visibilityProperty: true}))
-        .map(node => [node.getAttribute('aria-label') || node.textContent.trim() || node.type,
-            (node.closest('.wrap, label') ?? node).getBoundingClientRect()])
-        .filter(([, box]) => box.width && (box.width < 24 || box.height < 24))
-        .map(([name, box]) => [name, box.width, box.height])"""
-    )
-    assert isinstance(found, list)
-    return found
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("state", STATES)
@@ -369,7 +355,8 @@ def test_nothing_of_the_page_keeps_anybody_out(
         if rule["impact"] in {"critical", "serious"} and rule["id"] not in GRADIOS_OWN
     ]
     assert serious == []
-    assert small_targets(person) == []
+    targets = "#sidebar :is(button, input, textarea)"
+    assert person.small_targets(targets, ".wrap, label") == []
     assert person.page.evaluate("document.documentElement.scrollWidth") <= width
     assert person.page.locator("h1").count() == 1
     assert person.faults == []

@@ -12,9 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
-from fakes import served
+from fakes import client_of
 from PIL import Image
 from tiny_minigpt4 import VARIANTS
 from tiny_specialists import BUDGET, save_specialists
@@ -154,10 +153,7 @@ def test_a_stopped_specialist_is_free_at_once(program: Program) -> None:
 def test_openai_clients_reach_every_specialist(checkpoints: Path, red: Path) -> None:
     built = build(read_settings(data=checkpoints, profile="tiny", device=f"sim:{BUDGET}"))
     data = base64.b64encode(red.read_bytes()).decode()
-    with (
-        served(built) as url,
-        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
-    ):
+    with client_of(built) as client:
         names = {model.id for model in client.models.list()}
         assert {"auto", "tiny-mistral", "tiny-gpt2", "tiny-llava"} <= names
         picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}

@@ -11,7 +11,7 @@ import httpx2 as httpx
 import openai
 import pytest
 from conftest import Server
-from fakes import FakeSource, program, served
+from fakes import FakeSource, client_at, program, served
 
 from multimodal.api.subtitles import srt, vtt
 from multimodal.events import Segment
@@ -52,7 +52,7 @@ def test_ffmpeg_reads_the_same_times(write: object, kind: str) -> None:
 
 @pytest.fixture(scope="module")
 def client(app: Server) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{app.url}/v1", api_key="none", max_retries=0) as client:
+    with client_at(app.url) as client:
         yield client
 
 
