@@ -6,6 +6,7 @@ Each option of the command line is also read from MULTIMODAL_<NAME>; the command
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 import secrets
 from collections.abc import Mapping
@@ -171,14 +172,26 @@ def _refuse_empty_logins(given: Mapping[str, Any]) -> None:
 
 
 def page_secret(settings: Settings) -> str:
-    """A secret that stays the same for a data folder, so that browsers keep their conversations."""
+    """What browsers encrypt their own notes with; the same for a data folder, so that they keep
+    their conversations. Gradio writes it into every page, so it guards nothing on the server."""
+    return hashlib.sha256(_folder_secret(settings)).hexdigest()
+
+
+def media_secret(settings: Settings) -> str:
+    """The key of the addresses of media, 32 bytes in hexadecimal digits; the same for a data
+    folder. It never leaves the server and does not follow from `page_secret`."""
+    return hmac.new(_folder_secret(settings), b"addresses of media", hashlib.sha256).hexdigest()
+
+
+def _folder_secret(settings: Settings) -> bytes:
+    """Random bytes that are made once for a data folder."""
     path = settings.data / "secret"
     if not path.exists() or path.stat().st_size < SECRET_BYTES:  # anybody knows an empty one
         fresh = path.with_name(f".secret-{secrets.token_hex(4)}")
         fresh.touch(0o600)
         fresh.write_text(secrets.token_hex(SECRET_BYTES), "utf-8")
         fresh.replace(path)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return path.read_bytes()
 
 
 def byte_size(option: str, size: str) -> int:

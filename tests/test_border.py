@@ -156,7 +156,7 @@ def test_every_route_of_the_installed_gradio_was_judged(tmp_path: Path) -> None:
 
     made = program(tmp_path, FakeSource())
     try:
-        server = App.create_app(Page(made, "secret").blocks)
+        server = App.create_app(Page(made, "secret", "key").blocks)
         found = set(server.openapi()["paths"])
         found |= {route.path for route in server.routes if hasattr(route, "path")}
     finally:

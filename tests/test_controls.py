@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 
 @pytest.fixture(scope="module")
 def ui(made: Program) -> Layout:
-    return Page(made, "secret").ui
+    return Page(made, "secret", "key").ui
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def other(tmp_path: Path) -> Iterator[Any]:
 
     def page(profile: str) -> Layout:
         opened.append(program(tmp_path, FakeSource(), profile=profile))
-        return Page(opened[-1], "secret").ui
+        return Page(opened[-1], "secret", "key").ui
 
     yield page
     for one in opened:

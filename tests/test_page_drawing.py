@@ -108,5 +108,5 @@ def test_stop_ends_a_drawing(person: Person) -> None:
 
 def test_a_profile_that_cannot_draw_offers_no_settings_for_it(tmp_path: Path) -> None:
     made = program(tmp_path, FakeSource())
-    assert Page(made, "secret").ui.drawing == []
+    assert Page(made, "secret", "key").ui.drawing == []
     made.close()

@@ -22,7 +22,7 @@ from multimodal.build import Program, build, fetch_missing
 from multimodal.data_folder import held_data_folder, prepare_data_folder
 from multimodal.errors import MultimodalError, SettingsError
 from multimodal.private_files import make_private_folder
-from multimodal.settings import Settings, page_secret
+from multimodal.settings import Settings, media_secret, page_secret
 from multimodal.weights import console_progress
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def open_page(
     from multimodal.web.theme import theme
 
     logins, head = settings.logins(), _head()
-    page = Page(program, page_secret(settings), _examples(), grace_s)
+    secrets = page_secret(settings), media_secret(settings)
+    page = Page(program, *secrets, _examples(), grace_s)
     border = Border(hosts, Logins(logins), [settings.page_cache])
     page.blocks.queue(default_concurrency_limit=None, api_open=False, max_size=EVENTS)
     page.blocks.launch(

@@ -44,7 +44,8 @@ _TYPES = {
 
 
 class MediaAddresses:
-    """Makes the addresses of one program and serves what lies behind them."""
+    """Makes the addresses of one program and serves what lies behind them. `secret`: the key of the
+    HMAC, known to nobody outside the server."""
 
     def __init__(self, media: MediaFolder, secret: str) -> None:
         self._media = media

@@ -29,12 +29,14 @@ names an upload by its content, so one that was sent may be another person's tha
 
 
 class Page:
-    """Builds the Blocks of one program."""
+    """Builds the Blocks of one program. `secret` is told to every browser, `media_secret` to
+    nobody; see `settings`."""
 
     def __init__(
         self,
         program: Program,
         secret: str,
+        media_secret: str,
         examples: Path | None = None,
         grace_s: float = 0.0,
     ) -> None:
@@ -44,7 +46,7 @@ class Page:
             title=TITLE, fill_height=True, analytics_enabled=False, delete_cache=UPLOADS_S
         ) as self.blocks:
             self.ui = Layout(program, secret, examples)
-            self.controller = ChatController(program, secret, self.ui.examples, grace_s)
+            self.controller = ChatController(program, media_secret, self.ui.examples, grace_s)
             self._wire()
 
     def routes(self) -> list[Route]:
