@@ -33,9 +33,11 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 DEFAULT_PORTS = {"http": 80, "https": 443}
+MAX_PORT = 65_535
 
 _LOGIN = "login:"
 _RANDOM_ID = re.compile("[0-9a-f]{32}")
+_PORT = re.compile("[0-9]{1,5}")
 
 # ------------------------------------------------------------ owners
 
@@ -269,7 +271,7 @@ def split_host(host: str) -> tuple[str, int | None]:
     """Name (IPv6 in brackets) and port of a Host header; the whole as the name if malformed."""
     host = host.strip().lower()
     name, colon, port = host.rpartition(":")
-    if not colon or "]" in port or not (port.isascii() and port.isdecimal()):
+    if not colon or not _PORT.fullmatch(port) or int(port) > MAX_PORT:
         return host, None
     return name, int(port)
 

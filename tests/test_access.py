@@ -164,6 +164,17 @@ def test_a_server_for_this_machine_answers_to_few_names(host: str) -> None:
         assert not hosts.answers_to(name)
 
 
+@pytest.mark.parametrize("port", ["7" * 5000, "65536", "000007860", "-1", "٧٨٦٠", "78 60", "", "x"])
+def test_a_host_whose_port_is_none_is_no_name_of_the_server(port: str) -> None:
+    hosts = Hosts("127.0.0.1")
+    for name in ("localhost", "127.0.0.1", "[::1]"):
+        assert not hosts.answers_to(f"{name}:{port}")
+        assert not hosts.is_https(f"{name}:{port}")
+        assert not hosts.is_own("http://localhost:80", f"{name}:{port}")
+        assert not hosts.is_own(f"http://{name}:{port}", name)
+        assert not hosts.is_listed(f"http://{name}:{port}")
+
+
 def test_a_server_for_everybody_answers_to_addresses_and_to_no_strange_name() -> None:
     for host in ("0.0.0.0", "::", "192.0.2.1", "chat.example"):  # noqa: S104
         hosts = Hosts(host)

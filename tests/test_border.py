@@ -202,13 +202,39 @@ def test_other_sites_are_refused_on_every_route(
             {"Origin": f"http://evil.example:{port}"},
             {"Host": f"evil.example:{port}"},
             {"Host": f"evil.example:{port}", "Origin": f"http://evil.example:{port}"},
+            {"Host": f"127.0.0.1:{'7' * 5000}"},
+            {"Host": "127.0.0.1:65536"},
             {"X-Forwarded-Host": "evil.example"},
+            {"X-Forwarded-Host": f"127.0.0.1:{'7' * 5000}"},
             {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
             {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"},
         ):
             reply = httpx.request(method, server.url + path, headers=headers, timeout=30)
             assert (reply.status_code, WAY_OUT in reply.text) == (403, True), headers
             assert not [name for name in reply.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("value", ["7" * 5000, f"bytes={'7' * 5000}-", f"http://[::1]:{'7' * 5000}"])
+@pytest.mark.parametrize("path", ["/", "/static/img/logo.svg", "/health", "/v1/models"])
+def test_no_number_of_a_header_or_a_query_is_too_long_to_be_answered(
+    app: Server, path: str, value: str
+) -> None:
+    for name in (
+        "Host",
+        "Origin",
+        "Range",
+        "If-Range",
+        "If-Modified-Since",
+        "X-Forwarded-Host",
+        "X-Forwarded-Proto",
+        "X-Forwarded-Port",
+        "X-Forwarded-For",
+        "Accept-Language",
+        "Authorization",
+        "Cookie",
+    ):
+        assert get_raw(app, path, **{name: value})[0] < 500, name
+    assert get_raw(app, f"{path}?session_hash={value}&limit={value}")[0] < 500
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", f"{GRADIO}/queue/join", "/login"])
