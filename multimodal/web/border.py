@@ -21,17 +21,22 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from multimodal.access import Hosts, LoginCheck, Logins, Sessions
+from multimodal.access import Hosts, LoginCheck, Logins, Sessions, network_of
+from multimodal.api.drive import in_thread
 from multimodal.api.guard import INVALID, failure
+from multimodal.errors import RequestError
 from multimodal.limits import Limits
 from multimodal.web.incoming import (
+    IDLE_S,
+    WHOLE_S,
     BodyError,
+    ReadingBudget,
+    TimedReceive,
     address_of,
     browser_of,
     credentials,
@@ -46,6 +51,7 @@ from multimodal.web.route_table import (
     FILE,
     LOGIN,
     LOGOUT,
+    RESET,
     Access,
     AllowedRoute,
     RouteTable,
@@ -53,7 +59,7 @@ from multimodal.web.route_table import (
 )
 
 LIMITS = Limits()
-MAX_LOGIN_BYTES = 16_384
+MAX_FORM_BYTES = 16_384
 SHOWN_CHARACTERS = 100
 FOREIGN_SITES = frozenset({"cross-site", "same-site"})
 
@@ -76,14 +82,19 @@ class Border:
     hosts: the names that are answered to; may be added to while it runs (a share link).
     logins: user names and passwords; none: everybody who reaches the server may use it.
     folders: what the page shows files from; no others are served.
+    idle_s: how long a client may send nothing in the middle of a body of words.
     """
 
-    def __init__(self, hosts: Hosts, logins: Logins, folders: Sequence[Path]) -> None:
+    def __init__(
+        self, hosts: Hosts, logins: Logins, folders: Sequence[Path], idle_s: float = IDLE_S
+    ) -> None:
         self.hosts = hosts
         self._logins = logins
         self._folders = [folder.resolve() for folder in folders]
         self._routes = RouteTable()
         self._sessions = Sessions()
+        self._reading = ReadingBudget()
+        self._idle_s = idle_s
         self._app: ASGIApp | None = None
 
     @asynccontextmanager
@@ -112,7 +123,7 @@ class Border:
             inner = await self._admit(request, outgoing)
         except ClientDisconnect:
             return
-        except (BodyError, _RefusedError) as refusal:
+        except (RequestError, _RefusedError) as refusal:
             response = _response(refusal, scope["path"])
             return await response(scope, receive, outgoing)
         await self._app(scope, inner, outgoing)
@@ -132,6 +143,8 @@ class Border:
             self._check_file(match["path"])
         if row.path == LOGIN:
             return await self._check_login_form(request)
+        if row.path == RESET:
+            return replayed(await self._form(request, "The message"), request.receive)
         if row.session is Session.NONE:
             return request.receive
         return await self._check_session(row, match, request, person)
@@ -193,7 +206,7 @@ class Border:
             raise _RefusedError(401, way, "authentication_error", **challenge)
 
     async def _check_login_form(self, request: Request) -> Receive:
-        body = await whole_body(request.receive, MAX_LOGIN_BYTES, "The login form")
+        body = await self._form(request, "The login form")
         if self._logins:
             user, password = await login_form(request, body)
             check = self._logins.check(user, password, address_of(request))
@@ -226,25 +239,41 @@ class Border:
         self, row: AllowedRoute, match: re.Match[str], request: Request, person: str
     ) -> Receive:
         receive = request.receive
+        if person == "browser:":
+            raise _RefusedError(403, "Allow this site its cookie, and open the page again.")
         if row.session is Session.PATH:
             session: object = match["session_hash"]
         elif row.session is Session.QUERY:
             session = request.query_params.get("session_hash")
         else:
-            body = await whole_body(receive, LIMITS.words_body_bytes, "The message")
-            session, receive = await to_thread.run_sync(session_in, body), replayed(body, receive)
-        if person == "browser:":
-            raise _RefusedError(403, "Allow this site its cookie, and open the page again.")
+            body, session = await self._event(request)
+            receive = replayed(body, receive)
         if not isinstance(session, str) or not self._sessions.admit(session, person):
             raise _RefusedError(403, "This page was opened by somebody else. Open it again.")
         return receive
 
+    async def _event(self, request: Request) -> tuple[bytes, object]:
+        """The body of an event, and the session that it names."""
+        with self._reading.reading(network_of(address_of(request))) as grow:
+            body = await whole_body(
+                self._timed(request), LIMITS.words_body_bytes, "The message", grow
+            )
+            return body, await in_thread(lambda: session_in(body, LIMITS))
 
-def _response(refusal: BodyError | _RefusedError, path: str) -> Response:
+    async def _form(self, request: Request, what: str) -> bytes:
+        return await whole_body(self._timed(request), MAX_FORM_BYTES, what)
+
+    def _timed(self, request: Request) -> TimedReceive:
+        return TimedReceive(request.receive, self._idle_s, WHOLE_S)
+
+
+def _response(refusal: RequestError | _RefusedError, path: str) -> Response:
     """A refusal in the words of whoever asks: OpenAI's clients, Gradio's page, or a person."""
-    sentence, status, kind, headers = str(refusal), refusal.status, INVALID, {}
-    if isinstance(refusal, _RefusedError):
-        kind, headers = refusal.kind, refusal.headers
+    sentence, status, kind, headers = str(refusal), 400, INVALID, {}
+    if isinstance(refusal, BodyError):
+        status = refusal.status
+    elif isinstance(refusal, _RefusedError):
+        status, kind, headers = refusal.status, refusal.kind, refusal.headers
     if _is_api(path) or path == "/metrics":
         return failure(status, sentence, kind, **headers)
     if path.startswith("/gradio_api/") or path == LOGIN:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import math
 import re
-from collections.abc import Mapping
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol, cast
 
 from starlette.exceptions import HTTPException
@@ -13,7 +18,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
 from multimodal.errors import RequestError
+from multimodal.limits import Limits
 from multimodal.web.outgoing import BROWSER_COOKIE
+
+IDLE_S = 60.0
+"""How long a client may send nothing in the middle of its body."""
+WHOLE_S = 180.0
+"""How long a body of words may take in all: its limit at the speed of a slow phone."""
+SMALL_BYTES = 64_000
+"""Of a body that is always read; what one connection costs is not much less."""
+READ_TOGETHER_BYTES = 64_000_000
+READ_TOGETHER_BYTES_OF_ONE = READ_TOGETHER_BYTES // 4
 
 _BROWSER_ID = re.compile("[0-9a-f]{32}")
 
@@ -84,8 +99,10 @@ async def login_form(request: Request, body: bytes) -> tuple[str, str]:
     return user.strip(), password
 
 
-def session_in(body: bytes) -> object:
-    """The session that an event of the page names; None where there is none."""
+def session_in(body: bytes, limits: Limits) -> object:
+    """The session that an event of the page names; None where there is none. Raises RequestError,
+    before anything is parsed, for a body that would take far more memory than its own size."""
+    limits.check_json(body)
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError):
@@ -93,8 +110,72 @@ def session_in(body: bytes) -> object:
     return parsed.get("session_hash") if isinstance(parsed, dict) else None
 
 
-async def whole_body(receive: Receive, limit: int, what: str) -> bytes:
-    """The body of a request. Raises BodyError beyond `limit` bytes."""
+class TimedReceive:
+    """`receive` that raises RequestError for a body of which nothing came for `idle_s` seconds, or
+    that is not whole after `whole_s`."""
+
+    def __init__(self, receive: Receive, idle_s: float = IDLE_S, whole_s: float = math.inf) -> None:
+        self._receive = receive
+        self._idle_s = idle_s
+        self._until_s = time.monotonic() + whole_s
+        self.is_whole = False
+
+    async def __call__(self) -> Message:
+        if self.is_whole:
+            return await self._receive()
+        wait_s = min(self._idle_s, self._until_s - time.monotonic())
+        try:
+            message = await asyncio.wait_for(self._receive(), wait_s)
+        except TimeoutError as error:
+            raise RequestError("The request stopped in the middle. Send it again.") from error
+        self.is_whole = not message.get("more_body", False)
+        return message
+
+
+class ReadingBudget:
+    """Bounds the bytes of all bodies that are being read at a time, and of those from one network.
+
+    The first `SMALL_BYTES` of a body do not count, so whoever sends a few words is never refused
+    for what others send. For one event loop.
+    """
+
+    def __init__(
+        self,
+        most_bytes: int = READ_TOGETHER_BYTES,
+        most_bytes_of_one: int = READ_TOGETHER_BYTES_OF_ONE,
+    ) -> None:
+        self._most_bytes = most_bytes
+        self._most_bytes_of_one = most_bytes_of_one
+        self._held: Counter[str] = Counter()
+
+    @contextmanager
+    def reading(self, network: str) -> Iterator[Callable[[int], None]]:
+        """What is called with a body's size as it grows; raises BodyError (503) beyond a bound."""
+        counted = 0
+
+        def grow(size: int) -> None:
+            nonlocal counted
+            more = max(0, size - SMALL_BYTES) - counted
+            of_one, in_all = self._held[network] + more, self._held.total() + more
+            if more > 0 and (of_one > self._most_bytes_of_one or in_all > self._most_bytes):
+                sentence = "The server is receiving too much at the moment. Send it again later."
+                raise BodyError(503, sentence)
+            self._held[network] += more
+            counted += more
+
+        try:
+            yield grow
+        finally:
+            self._held[network] -= counted
+            if not self._held[network]:
+                del self._held[network]
+
+
+async def whole_body(
+    receive: Receive, limit: int, what: str, grow: Callable[[int], None] = lambda size: None
+) -> bytes:
+    """The body of a request; `grow` is told its size meanwhile. Raises BodyError beyond `limit`
+    bytes, and what `receive` and `grow` raise."""
     body = bytearray()
     while True:
         message = await receive()
@@ -104,6 +185,7 @@ async def whole_body(receive: Receive, limit: int, what: str) -> bytes:
         if len(body) > limit:
             sentence = f"{what} is larger than {limit // 1000:,} kB. Send less at once."
             raise BodyError(413, sentence)
+        grow(len(body))
         if not message.get("more_body", False):
             return bytes(body)
 

@@ -7,7 +7,6 @@ counted while it passes (`uploads.py`). `/v1` has its own bounds.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import re
@@ -23,11 +22,11 @@ from multimodal.api.drive import in_thread
 from multimodal.api.guard import status_of
 from multimodal.errors import MediaError, MultimodalError, RequestError, TooLargeError
 from multimodal.limits import Limits
+from multimodal.web.incoming import IDLE_S, TimedReceive
 from multimodal.web.uploads import UploadForm, UploadLedger, full_disk
 
 WITH_BODY = {"POST", "PUT", "PATCH", "DELETE"}
 OWN_BOUNDS = ("/v1", "/health", "/metrics")
-IDLE_S = 60.0
 DRAINED_BYTES = 1_000_000_000
 """Of a refused body, read and thrown away so that a browser gets to see why."""
 EVENT_VALUES = 5_000
@@ -37,11 +36,15 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class RequestLimits:
-    """ASGI middleware. `uploads`: the folder that Gradio keeps uploads in, for `kept_s` seconds."""
+    """ASGI middleware. `uploads`: the folder that Gradio keeps uploads in, for `kept_s` seconds;
+    `idle_s`: how long a client may send nothing in the middle of a body."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, uploads: Path, kept_s: float) -> None:
+    def __init__(
+        self, app: ASGIApp, limits: Limits, uploads: Path, kept_s: float, idle_s: float = IDLE_S
+    ) -> None:
         self._app = app
         self._limits = limits
+        self._idle_s = idle_s
         self._ledger = UploadLedger(uploads, limits, kept_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,7 +52,7 @@ class RequestLimits:
             return await self._app(scope, receive, send)
         if scope["path"].startswith(OWN_BOUNDS):
             return await self._app(scope, receive, send)
-        body = _Body(receive)
+        body = TimedReceive(receive, self._idle_s)
         request = Request(scope, body)
         is_upload = scope["path"].rstrip("/").endswith("/upload")
         try:
@@ -58,7 +61,7 @@ class RequestLimits:
             else:
                 await self._event(request, send)
         except MultimodalError as error:
-            await body.drain()
+            await _drain(body)
             await _refusal(error, is_upload)(scope, receive, send)
         except ClientDisconnect:
             return None
@@ -144,27 +147,12 @@ def check_event(body: bytes, limits: Limits) -> None:
     limits.check_files(files, files)
 
 
-class _Body:
-    """`receive` that gives up on a body that stands still."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._is_whole = False
-
-    async def __call__(self) -> Message:
-        try:
-            message = await asyncio.wait_for(self._receive(), None if self._is_whole else IDLE_S)
-        except TimeoutError as error:
-            raise RequestError("The request stopped in the middle. Send it again.") from error
-        self._is_whole = not message.get("more_body", False)
-        return message
-
-    async def drain(self) -> None:
-        """Read the rest and throw it away."""
-        size = 0
-        with suppress(RequestError):
-            while not self._is_whole and size < DRAINED_BYTES:
-                size += len((await self()).get("body", b""))
+async def _drain(receive: TimedReceive) -> None:
+    """Read the rest of a body and throw it away."""
+    size = 0
+    with suppress(RequestError):
+        while not receive.is_whole and size < DRAINED_BYTES:
+            size += len((await receive()).get("body", b""))
 
 
 def _refusal(error: MultimodalError, is_upload: bool) -> Response:

@@ -52,6 +52,7 @@ class AllowedRoute:
 
 GRADIO = "/gradio_api"
 FILE = f"{GRADIO}/file={{path:path}}"
+RESET = f"{GRADIO}/reset"
 LOGIN = "/login"
 LOGOUT = "/logout"
 
@@ -71,7 +72,7 @@ ALLOWED: tuple[AllowedRoute, ...] = (
     AllowedRoute(f"{GRADIO}/queue/join", SEND, "every event of the page", session=Session.BODY),
     AllowedRoute(f"{GRADIO}/queue/data", READ, "what events answer", session=Session.QUERY),
     AllowedRoute(f"{GRADIO}/cancel", SEND, "ending an event", session=Session.BODY),
-    AllowedRoute(f"{GRADIO}/reset", SEND, "ending an event; does nothing by now"),
+    AllowedRoute(RESET, SEND, "ending an event; does nothing by now"),
     AllowedRoute(
         f"{GRADIO}/heartbeat/{{session_hash}}", READ, "an open page", session=Session.PATH
     ),
