@@ -18,9 +18,10 @@ import re
 import secrets
 import socket
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from limits import RateLimitItem, parse_many
@@ -63,7 +64,8 @@ PER_USER_AND_ADDRESS = "5 per 30 seconds; 10 per 2 minutes; 20 per 5 minutes"
 PER_ADDRESS = "20 per minute; 60 per 5 minutes"
 PER_USER_FROM_NEW_ADDRESSES = "60 per 5 minutes"
 """Wrong passwords for one user from all addresses where that user never gave the right one. Who
-logged in from an address before is not kept out by what others try elsewhere."""
+logged in from an address before is not kept out by what others try, elsewhere or there: behind a
+share link or a proxy all people have one address."""
 FAMILIAR_ADDRESSES = 32
 SHOWN_CHARACTERS = 64
 
@@ -77,11 +79,17 @@ class LoginCheck:
     wait_s: int = 0
 
 
+class _Count(NamedTuple):
+    item: RateLimitItem
+    key: tuple[str, ...]
+
+
 class Logins:
     """The user names and passwords of a server, and how often wrong ones may be tried.
 
     Every wrong one is counted for its user at its address, for the address, and for its user at
     addresses that are new to them; a full count makes the next attempt wait, at most 5 minutes.
+    At an address where a user logged in before, only the count of the two makes that user wait.
     Counts are kept in memory and forgotten with the process. Not thread-safe: one event loop.
     """
 
@@ -96,8 +104,8 @@ class Logins:
 
     def check(self, user: str, password: str, address: str) -> LoginCheck:
         """Compare a login that came from `address`; a wrong one is counted and logged."""
-        counts = self._counts(user, network_of(address))
-        waits = [self._wait_s(item, key) for item, key in counts]
+        counts, binding = self._counts(user, network_of(address))
+        waits = [self._wait_s(item, key) for item, key in binding]
         if any(waits):
             return LoginCheck(False, max(waits))
         if self._is_right(user, password):
@@ -115,15 +123,17 @@ class Logins:
         known = self._passwords.get(user, secrets.token_hex())
         return hmac.compare_digest(known.encode(), password.encode()) and user in self._passwords
 
-    def _counts(self, user: str, network: str) -> list[tuple[RateLimitItem, tuple[str, ...]]]:
+    def _counts(self, user: str, network: str) -> tuple[list[_Count], list[_Count]]:
+        """What a wrong login is counted for, and those of the counts that it has to wait for."""
         # A name that nobody has needs no count of its own, and could be of any length.
         name = user if user in self._passwords else ""
-        counts = [(item, ("pair", name, network)) for item in parse_many(PER_USER_AND_ADDRESS)]
-        counts += [(item, ("address", "", network)) for item in parse_many(PER_ADDRESS)]
-        if network not in self._familiar.get(name, ()):
-            new = parse_many(PER_USER_FROM_NEW_ADDRESSES)
-            counts += [(item, ("user", name, "")) for item in new if name]
-        return [(item, key) for item, key in counts]
+        pair = [_Count(item, ("pair", name, network)) for item in parse_many(PER_USER_AND_ADDRESS)]
+        there = [_Count(item, ("address", "", network)) for item in parse_many(PER_ADDRESS)]
+        if network in self._familiar.get(name, ()):
+            return pair + there, pair
+        new = parse_many(PER_USER_FROM_NEW_ADDRESSES) if name else []
+        counts = [*pair, *there, *(_Count(item, ("user", name, "")) for item in new)]
+        return counts, counts
 
     def _wait_s(self, item: RateLimitItem, key: tuple[str, ...]) -> int:
         if self._limiter.test(item, *key):
@@ -154,45 +164,76 @@ def network_of(address: str) -> str:
 
 # ------------------------------------------------------------ sessions
 
-MAX_SESSIONS = 20_000
-SESSION_IDLE_S = 3600.0
+MAX_SESSIONS = 1_000
+"""Tabs that are told apart at once; Gradio keeps the state of as many (`web/launch.py`)."""
 MAX_SESSION_NAME = 128
+MAX_UNREAD = 20
+"""Events of a session whose answers nobody fetches; the server keeps those answers in memory."""
+
+
+@dataclass(slots=True)
+class _Session:
+    person: str
+    network: str
+    unread: int = 0
 
 
 class Sessions:
     """Which person each session of the page belongs to: whoever used it first.
 
     A session's name is drawn by the browser with `Math.random`, so it must not be enough to use
-    it. At most `capacity` sessions are kept; a new one takes the place of one that was idle for
-    `idle_s`, never of one in use, whose name could then be taken over.
+    it. At most `capacity` sessions are kept, at most half of them from one network; a further one
+    takes the place of the longest unused of its own network, or, where others fill the table, of
+    the network that has the most. So no stranger is able to keep everybody else out.
     """
 
-    def __init__(self, capacity: int = MAX_SESSIONS, idle_s: float = SESSION_IDLE_S) -> None:
+    def __init__(self, capacity: int = MAX_SESSIONS) -> None:
         self._capacity = capacity
-        self._idle_s = idle_s
-        self._people: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._share = max(1, capacity // 2)
+        self._known: OrderedDict[str, _Session] = OrderedDict()
+        self._sizes: Counter[str] = Counter()
 
-    def admit(self, session: str, person: str) -> bool:
-        """Whether `person` may use `session`; the first to ask is the one it belongs to."""
-        now = time.monotonic()
-        known = self._people.get(session)
+    def admit(self, session: str, person: str, address: str = "") -> bool:
+        """Whether `person`, at `address`, may use `session`; the first to ask is whose it is."""
+        known = self._known.get(session)
         if known is None:
-            if not session or len(session) > MAX_SESSION_NAME or not self._has_room(now):
+            if not session or len(session) > MAX_SESSION_NAME:
                 return False
-        elif known[0] != person:
+            network = network_of(address)
+            self._make_room(network)
+            self._known[session] = _Session(person, network)
+            self._sizes[network] += 1
+        elif known.person != person:
             return False
-        self._people[session] = (person, now)
-        self._people.move_to_end(session)
+        self._known.move_to_end(session)
         return True
 
-    def _has_room(self, now: float) -> bool:
-        if len(self._people) < self._capacity:
-            return True
-        oldest, (_, used) = next(iter(self._people.items()))
-        if now - used < self._idle_s:
+    def begin_event(self, session: str) -> bool:
+        """Whether a session that was admitted may have another event answered; False once
+        `MAX_UNREAD` came since something of the answers was last read."""
+        known = self._known.get(session)
+        if known is None or known.unread >= MAX_UNREAD:
             return False
-        del self._people[oldest]
+        known.unread += 1
         return True
+
+    def note_read(self, session: str) -> None:
+        """Something of the answers was received by whoever `session` belongs to."""
+        if (known := self._known.get(session)) is not None:
+            known.unread = 0
+
+    def _make_room(self, network: str) -> None:
+        if self._sizes[network] >= self._share:
+            self._evict(network)
+        elif len(self._known) >= self._capacity:
+            self._evict(max(self._sizes, key=self._sizes.__getitem__))
+
+    def _evict(self, network: str) -> None:
+        oldest = next(name for name, known in self._known.items() if known.network == network)
+        del self._known[oldest]
+        self._sizes[network] -= 1
+        if not self._sizes[network]:
+            del self._sizes[network]
 
 
 # ------------------------------------------------------------ names and origins

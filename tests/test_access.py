@@ -90,6 +90,28 @@ def test_many_addresses_lock_nobody_out_who_is_known(logins: Logins) -> None:
     assert logins.check("böb", "réght", THERE).is_right
 
 
+def test_who_is_known_at_an_address_is_not_kept_out_by_others_there() -> None:
+    """Behind a share link or a proxy everybody has the same address."""
+    logins = Logins({f"user{number}": "right" for number in range(100)})
+    assert logins.check("user0", "right", HERE).is_right
+    for number in range(1, 100):
+        logins.check(f"user{number}", "wrong", HERE)
+    assert logins.check("user99", "right", HERE).wait_s > 0
+    assert logins.check("user0", "right", HERE).is_right
+    tries = [logins.check("user0", "wrong", HERE) for _ in range(100)]
+    assert sum(not check.wait_s for check in tries) == 5, "guessing stays as slow as elsewhere"
+
+
+def test_wrong_passwords_of_who_is_known_count_for_the_address() -> None:
+    logins = Logins({f"user{number}": "right" for number in range(100)})
+    for number in range(4):
+        assert logins.check(f"user{number}", "right", HERE).is_right
+    for number in range(4):
+        for _ in range(5):
+            logins.check(f"user{number}", "wrong", HERE)
+    assert logins.check("user99", "right", HERE).wait_s > 0
+
+
 def test_the_right_password_ends_the_count_of_slips(logins: Logins) -> None:
     for _ in range(10):
         assert not logins.check("ann", "slip", HERE).wait_s
@@ -138,17 +160,44 @@ def test_a_session_belongs_to_who_used_it_first() -> None:
     assert not sessions.admit("x" * 1000, "login:bob")
 
 
-def test_a_flood_of_sessions_sets_none_free_that_is_in_use() -> None:
-    sessions = Sessions(capacity=10, idle_s=3600)
-    assert all(sessions.admit(str(number), "ann") for number in range(10))
-    assert not sessions.admit("one more", "eve")
-    assert not sessions.admit("0", "eve")
-    assert sessions.admit("0", "ann")
+def test_a_flood_from_one_address_takes_the_places_of_that_address_alone() -> None:
+    sessions = Sessions(capacity=10)
+    assert all(sessions.admit(f"ann{number}", "ann", HERE) for number in range(3))
+    for number in range(1000):
+        assert sessions.admit(f"flood{number}", f"browser:{number}", THERE)
+        assert sessions.admit("ann0", "ann", HERE)
+    assert not sessions.admit("ann1", "eve", THERE), "it still belongs to who used it first"
+    assert sessions.admit("new", "bob", "192.0.2.3"), "a newcomer is let in"
+    assert not sessions.admit("flood999", "eve", THERE)
 
 
-def test_idle_sessions_make_room() -> None:
-    sessions = Sessions(capacity=2, idle_s=0)
-    assert all(sessions.admit(str(number), "ann") for number in range(10))
+def test_a_flood_from_many_addresses_keeps_no_newcomer_out() -> None:
+    sessions = Sessions(capacity=100)
+    for number in range(1000):
+        assert sessions.admit(f"flood{number}", "eve", f"198.51.100.{number % 40}")
+    for number in range(30):
+        assert sessions.admit(f"new{number}", "ann", f"203.0.113.{number}")
+    for number in range(30):
+        assert not sessions.admit(f"new{number}", "eve", "198.51.100.1")
+
+
+def test_what_one_machine_sends_from_many_addresses_is_one_share() -> None:
+    sessions = Sessions(capacity=4)
+    assert sessions.admit("ann", "ann", "2001:db8:1::1")
+    for number in range(100):
+        assert sessions.admit(f"flood{number}", "eve", f"2001:db8:2::{number}")
+    assert not sessions.admit("ann", "eve", "2001:db8:2::1")
+
+
+def test_events_whose_answers_nobody_reads_are_bounded() -> None:
+    sessions = Sessions()
+    assert not sessions.begin_event("one"), "it was never admitted"
+    assert sessions.admit("one", "ann")
+    assert sum(sessions.begin_event("one") for _ in range(100)) == 20
+    sessions.note_read("two")
+    assert not sessions.begin_event("one")
+    sessions.note_read("one")
+    assert sessions.begin_event("one")
 
 
 # ------------------------------------------------------------ names and origins

@@ -573,6 +573,41 @@ def test_events_are_ended_by_who_began_them(app: Server) -> None:
         assert ann.post(f"{GRADIO}/reset", json={"event_id": "x"}).json() == {"success": True}
 
 
+def test_events_whose_answers_nobody_fetches_are_refused_until_they_are_read(app: Server) -> None:
+    session = secrets.token_hex(5)
+    with stranger(app) as ann, stranger(app) as bob:
+        ann.get("/")
+        bob.get("/")
+        body = tick(app, session)
+        codes = [ann.post(f"{GRADIO}/queue/join", json=body).status_code for _ in range(100)]
+        assert codes == [200] * 20 + [429] * 80
+        refused = ann.post(f"{GRADIO}/queue/join", json=body)
+        assert "Reload" in refused.json()["detail"]
+        assert bob.post(f"{GRADIO}/queue/join", json=tick(app, session + "x")).status_code == 200
+        answers = {"params": {"session_hash": session}}
+        with ann.stream("GET", f"{GRADIO}/queue/data", **answers) as stream:
+            assert sum("process_completed" in line for line in stream.iter_lines()) == 20
+        assert ann.post(f"{GRADIO}/queue/join", json=body).status_code == 200
+
+
+def tick(server: Server, session: str) -> dict[str, Any]:
+    """The body of what the page sends every two seconds."""
+    config = config_of(httpx.get(server.url).text)
+    (step,) = [
+        step for step in config["dependencies"] if any(t[1] == "tick" for t in step["targets"])
+    ]
+    data = [None for _ in step["inputs"]]
+    return {"data": data, "fn_index": step["id"], "session_hash": session}
+
+
+def config_of(page: str) -> dict[str, Any]:
+    """What Gradio tells its page about events and components."""
+    found = re.search(r"window\.gradio_config = (\{.*?\});</script>", page, re.DOTALL)
+    assert found is not None
+    config: dict[str, Any] = json.loads(found[1])
+    return config
+
+
 def assert_session_is_closed_to(client: httpx.Client, session: str) -> None:
     for reply in (
         client.post(f"{GRADIO}/queue/join", json=event(session)),
@@ -604,10 +639,7 @@ def loaded(server: Server, kept: dict[str, Any]) -> str:
     """What the page's events of loading answer to a browser that kept this."""
     session = secrets.token_hex(5)
     with stranger(server) as client:
-        page = client.get("/").text
-        found = re.search(r"window\.gradio_config = (\{.*?\});</script>", page, re.DOTALL)
-        assert found is not None
-        config = json.loads(found[1])
+        config = config_of(client.get("/").text)
         kinds = {part["id"]: part["type"] for part in config["components"]}
         loads = [
             step for step in config["dependencies"] if any(t[1] == "load" for t in step["targets"])

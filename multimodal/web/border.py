@@ -48,7 +48,9 @@ from multimodal.web.incoming import (
 )
 from multimodal.web.outgoing import BROWSER_COOKIE, Outgoing, new_cookie
 from multimodal.web.route_table import (
+    ANSWERS,
     FILE,
+    JOIN,
     LOGIN,
     LOGOUT,
     RESET,
@@ -147,7 +149,13 @@ class Border:
             return replayed(await self._form(request, "The message"), request.receive)
         if row.session is Session.NONE:
             return request.receive
-        return await self._check_session(row, match, request, person)
+        session, receive = await self._check_session(row, match, request, person)
+        if row.path == JOIN and not self._sessions.begin_event(session):
+            sentence = "This page asks without taking the answers. Reload it."
+            raise _RefusedError(429, sentence, "rate_limit_error")
+        if row.path == ANSWERS:
+            outgoing.on_received = lambda: self._sessions.note_read(session)
+        return receive
 
     # ------------------------------------------------------------ 1. host and origin
 
@@ -237,7 +245,9 @@ class Border:
 
     async def _check_session(
         self, row: AllowedRoute, match: re.Match[str], request: Request, person: str
-    ) -> Receive:
+    ) -> tuple[str, Receive]:
+        """The session that a request belongs to, and what the application may receive of it.
+        Raises _RefusedError where it is somebody else's."""
         receive = request.receive
         if person == "browser:":
             raise _RefusedError(403, "Allow this site its cookie, and open the page again.")
@@ -248,9 +258,10 @@ class Border:
         else:
             body, session = await self._event(request)
             receive = replayed(body, receive)
-        if not isinstance(session, str) or not self._sessions.admit(session, person):
+        admit = self._sessions.admit
+        if not isinstance(session, str) or not admit(session, person, address_of(request)):
             raise _RefusedError(403, "This page was opened by somebody else. Open it again.")
-        return receive
+        return session, receive
 
     async def _event(self, request: Request) -> tuple[bytes, object]:
         """The body of an event, and the session that it names."""

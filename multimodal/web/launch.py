@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.middleware import Middleware
 
-from multimodal.access import Hosts, Logins
+from multimodal.access import MAX_SESSIONS, Hosts, Logins
 from multimodal.build import Program, build, fetch_missing
 from multimodal.data_folder import held_data_folder, prepare_data_folder
 from multimodal.errors import MultimodalError, SettingsError
@@ -109,6 +109,7 @@ def open_page(
         enable_monitoring=False,
         max_file_size=program.media.limits.file_bytes,
         max_threads=THREADS,
+        state_session_capacity=MAX_SESSIONS,
         allowed_paths=[],
         app_kwargs=_served(program, page, border, head),
         ssr_mode=False,

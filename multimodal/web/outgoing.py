@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import MutableHeaders
@@ -19,6 +20,8 @@ class Outgoing:
         self._is_https = is_https
         self._allowed: str | None = None
         self.cookies: list[str] = []
+        self.on_received: Callable[[], None] = lambda: None
+        """Called whenever a piece of the body was taken off our hands."""
 
     def allow(self, origin: str) -> None:
         """Let pages of `origin` read the reply, without cookies."""
@@ -30,6 +33,8 @@ class Outgoing:
             self._rewrite(headers)
             message = {**message, "headers": headers.raw}
         await self._send(message)
+        if message.get("body"):
+            self.on_received()
 
     def _rewrite(self, headers: MutableHeaders) -> None:
         for name in {key for key in headers if key.startswith("access-control-")}:

@@ -52,6 +52,8 @@ class AllowedRoute:
 
 GRADIO = "/gradio_api"
 FILE = f"{GRADIO}/file={{path:path}}"
+JOIN = f"{GRADIO}/queue/join"
+ANSWERS = f"{GRADIO}/queue/data"
 RESET = f"{GRADIO}/reset"
 LOGIN = "/login"
 LOGOUT = "/logout"
@@ -69,8 +71,8 @@ ALLOWED: tuple[AllowedRoute, ...] = (
     AllowedRoute("/robots.txt", READ, "search engines", Access.EVERYBODY),
     AllowedRoute(f"{GRADIO}/startup-events", READ, "Gradio's own start", Access.EVERYBODY),
     AllowedRoute(f"{GRADIO}/app_id", READ, "the page after the connection broke"),
-    AllowedRoute(f"{GRADIO}/queue/join", SEND, "every event of the page", session=Session.BODY),
-    AllowedRoute(f"{GRADIO}/queue/data", READ, "what events answer", session=Session.QUERY),
+    AllowedRoute(JOIN, SEND, "every event of the page", session=Session.BODY),
+    AllowedRoute(ANSWERS, READ, "what events answer", session=Session.QUERY),
     AllowedRoute(f"{GRADIO}/cancel", SEND, "ending an event", session=Session.BODY),
     AllowedRoute(RESET, SEND, "ending an event; does nothing by now"),
     AllowedRoute(
