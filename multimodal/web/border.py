@@ -23,18 +23,17 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from multimodal.access import Hosts, LoginCheck, Logins, Sessions, network_of
+from multimodal.access import Hosts, Logins, network_of
 from multimodal.api.drive import in_thread
-from multimodal.api.guard import INVALID, failure
+from multimodal.api.guard import INVALID
 from multimodal.errors import RequestError
 from multimodal.limits import Limits
 from multimodal.web.incoming import (
     IDLE_S,
     WHOLE_S,
-    BodyError,
     ReadingBudget,
     TimedReceive,
     address_of,
@@ -47,6 +46,14 @@ from multimodal.web.incoming import (
     whole_body,
 )
 from multimodal.web.outgoing import BROWSER_COOKIE, Outgoing, new_cookie
+from multimodal.web.refusals import (
+    SHOWN_CHARACTERS,
+    RefusedError,
+    foreign_origin,
+    is_api,
+    raise_if_waiting,
+    refusal_response,
+)
 from multimodal.web.route_table import (
     ANSWERS,
     FILE,
@@ -59,23 +66,11 @@ from multimodal.web.route_table import (
     RouteTable,
     Session,
 )
+from multimodal.web.sessions import Sessions
 
 LIMITS = Limits()
 MAX_FORM_BYTES = 16_384
-SHOWN_CHARACTERS = 100
 FOREIGN_SITES = frozenset({"cross-site", "same-site"})
-
-
-class _RefusedError(Exception):
-    """Why a request goes no further. Never leaves this module."""
-
-    def __init__(
-        self, status: int, sentence: str, kind: str = "permission_error", **headers: str
-    ) -> None:
-        super().__init__(sentence)
-        self.status = status
-        self.kind = kind
-        self.headers = headers
 
 
 class Border:
@@ -118,25 +113,25 @@ class Border:
         outgoing = Outgoing(send, self._is_https(request))
         try:
             listed = self._check_origin(request)
-            if listed and _is_api(scope["path"]):
+            if listed and is_api(scope["path"]):
                 outgoing.allow(listed)
                 if request.method == "OPTIONS":
                     return await Response(status_code=204)(scope, receive, outgoing)
             inner = await self._admit(request, outgoing)
         except ClientDisconnect:
             return
-        except (RequestError, _RefusedError) as refusal:
-            response = _response(refusal, scope["path"])
+        except (RequestError, RefusedError) as refusal:
+            response = refusal_response(refusal, scope["path"])
             return await response(scope, receive, outgoing)
         await self._app(scope, inner, outgoing)
 
     async def _admit(self, request: Request, outgoing: Outgoing) -> Receive:
-        """What the application may receive of `request`. Raises _RefusedError."""
+        """What the application may receive of `request`. Raises RefusedError."""
         path = request.scope["path"]
         found = self._routes.find(request.method, path)
         if found is None:
             shown = f"{request.method} {path}"[:SHOWN_CHARACTERS]
-            raise _RefusedError(404, f"There is no {shown} here.", INVALID)
+            raise RefusedError(404, f"There is no {shown} here.", INVALID)
         row, match = found
         if row.path == LOGOUT:
             _check_logout(request)
@@ -152,7 +147,7 @@ class Border:
         session, receive = await self._check_session(row, match, request, person)
         if row.path == JOIN and not self._sessions.begin_event(session):
             sentence = "This page asks without taking the answers. Reload it."
-            raise _RefusedError(429, sentence, "rate_limit_error")
+            raise RefusedError(429, sentence, "rate_limit_error")
         if row.path == ANSWERS:
             outgoing.on_received = lambda: self._sessions.note_read(session)
         return receive
@@ -160,12 +155,12 @@ class Border:
     # ------------------------------------------------------------ 1. host and origin
 
     def _check_origin(self, request: Request) -> str | None:
-        """The origin if it is another site's that was listed. Raises _RefusedError."""
+        """The origin if it is another site's that was listed. Raises RefusedError."""
         headers = request.headers
         host = headers.get("host", "")
         for name in (host, headers.get("x-forwarded-host", "").split(",")[0].strip()):
             if (name or name is host) and not self.hosts.answers_to(name):
-                raise _RefusedError(
+                raise RefusedError(
                     403,
                     f"This server does not answer to {name[:SHOWN_CHARACTERS]!r}. Use its own "
                     "address, or start it with --allow-origin and the address that you use, such "
@@ -177,9 +172,9 @@ class Border:
                 return None
             if self.hosts.is_listed(origin):
                 return origin
-            raise _foreign(origin)
+            raise foreign_origin(origin)
         if headers.get("sec-fetch-site") in FOREIGN_SITES and not _is_visit(request):
-            raise _foreign("another site")
+            raise foreign_origin("another site")
         return None
 
     def _is_https(self, request: Request) -> bool:
@@ -189,7 +184,7 @@ class Border:
     # ------------------------------------------------------------ 3. logins
 
     def _person(self, row: AllowedRoute, request: Request, outgoing: Outgoing) -> str:
-        """Who asks, as `Sessions` tells people apart. Raises _RefusedError for a missing login."""
+        """Who asks, as `Sessions` tells people apart. Raises RefusedError for a missing login."""
         if self._logins and row.access is Access.PROGRAM:
             self._check_authorization(request)
         if row.access is not Access.PAGE:
@@ -199,7 +194,7 @@ class Border:
         if self._logins:
             if (login := login_of(request)) is None:
                 sentence = "Log in first; open the page again."
-                raise _RefusedError(401, sentence, "authentication_error")
+                raise RefusedError(401, sentence, "authentication_error")
             return f"login:{login}"
         return f"browser:{browser_of(request) or ''}"
 
@@ -207,26 +202,26 @@ class Border:
         found = credentials(request.headers.get("authorization", ""))
         if found is not None:
             check = self._logins.check(*found, address_of(request))
-            _raise_if_waiting(check)
+            raise_if_waiting(check)
         if found is None or not check.is_right:
             way = "Send a login: Authorization: Bearer USER:PASSWORD."
             challenge = {"WWW-Authenticate": "Bearer"}
-            raise _RefusedError(401, way, "authentication_error", **challenge)
+            raise RefusedError(401, way, "authentication_error", **challenge)
 
     async def _check_login_form(self, request: Request) -> Receive:
         body = await self._form(request, "The login form")
         if self._logins:
             user, password = await login_form(request, body)
             check = self._logins.check(user, password, address_of(request))
-            _raise_if_waiting(check)
+            raise_if_waiting(check)
             if not check.is_right:
-                raise _RefusedError(400, "Incorrect credentials.", "authentication_error")
+                raise RefusedError(400, "Incorrect credentials.", "authentication_error")
         return replayed(body, request.receive)
 
     # ------------------------------------------------------------ 4. files
 
     def _check_file(self, path: str) -> None:
-        """Raises _RefusedError unless `path` is plain, absolute and in a folder that is shown.
+        """Raises RefusedError unless `path` is plain, absolute and in a folder that is shown.
 
         An address in its place would be fetched by Gradio and passed on as if it were ours.
         """
@@ -239,7 +234,7 @@ class Border:
         )
         real = named.resolve() if is_plain else named
         if not (is_plain and any(real.is_relative_to(folder) for folder in self._folders)):
-            raise _RefusedError(404, "There is no such file here.", INVALID)
+            raise RefusedError(404, "There is no such file here.", INVALID)
 
     # ------------------------------------------------------------ 4. sessions
 
@@ -247,10 +242,10 @@ class Border:
         self, row: AllowedRoute, match: re.Match[str], request: Request, person: str
     ) -> tuple[str, Receive]:
         """The session that a request belongs to, and what the application may receive of it.
-        Raises _RefusedError where it is somebody else's."""
+        Raises RefusedError where it is somebody else's."""
         receive = request.receive
         if person == "browser:":
-            raise _RefusedError(403, "Allow this site its cookie, and open the page again.")
+            raise RefusedError(403, "Allow this site its cookie, and open the page again.")
         if row.session is Session.PATH:
             session: object = match["session_hash"]
         elif row.session is Session.QUERY:
@@ -260,7 +255,7 @@ class Border:
             receive = replayed(body, receive)
         admit = self._sessions.admit
         if not isinstance(session, str) or not admit(session, person, address_of(request)):
-            raise _RefusedError(403, "This page was opened by somebody else. Open it again.")
+            raise RefusedError(403, "This page was opened by somebody else. Open it again.")
         return session, receive
 
     async def _event(self, request: Request) -> tuple[bytes, object]:
@@ -278,33 +273,6 @@ class Border:
         return TimedReceive(request.receive, self._idle_s, WHOLE_S)
 
 
-def _response(refusal: RequestError | _RefusedError, path: str) -> Response:
-    """A refusal in the words of whoever asks: OpenAI's clients, Gradio's page, or a person."""
-    sentence, status, kind, headers = str(refusal), 400, INVALID, {}
-    if isinstance(refusal, BodyError):
-        status = refusal.status
-    elif isinstance(refusal, _RefusedError):
-        status, kind, headers = refusal.status, refusal.kind, refusal.headers
-    if _is_api(path) or path == "/metrics":
-        return failure(status, sentence, kind, **headers)
-    if path.startswith("/gradio_api/") or path == LOGIN:
-        return JSONResponse({"detail": sentence}, status, headers)
-    return PlainTextResponse(sentence, status, headers)
-
-
-def _is_api(path: str) -> bool:
-    return path == "/v1" or path.startswith("/v1/")
-
-
-def _foreign(origin: str) -> _RefusedError:
-    return _RefusedError(
-        403,
-        f"Pages of other sites ({origin[:SHOWN_CHARACTERS]}) may not use this. Call it from a "
-        "program, or start the server with --allow-origin and the address of the page, such as "
-        "--allow-origin https://chat.example.",
-    )
-
-
 def _is_visit(request: Request) -> bool:
     """Whether a person followed a link of another site to the page itself."""
     return (
@@ -316,22 +284,12 @@ def _is_visit(request: Request) -> bool:
 
 
 def _check_logout(request: Request) -> None:
-    """Raise _RefusedError unless a person opened it: a picture must not log anybody out."""
+    """Raise RefusedError unless a person opened it: a picture must not log anybody out."""
     headers = request.headers
     kind = headers.get("sec-fetch-dest")  # sent over TLS, and to this machine
     if kind == "document" or (kind is None and "text/html" in headers.get("accept", "")):
         return
-    raise _RefusedError(403, "Open /logout in the address bar of the browser to log out.")
-
-
-def _raise_if_waiting(check: LoginCheck) -> None:
-    if check.wait_s:
-        raise _RefusedError(
-            429,
-            f"Too many wrong passwords. Wait {check.wait_s} seconds, then try again.",
-            "rate_limit_error",
-            **{"Retry-After": str(check.wait_s)},
-        )
+    raise RefusedError(403, "Open /logout in the address bar of the browser to log out.")
 
 
 async def _closed(scope: Scope, send: Send) -> None:

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.middleware import Middleware
 
-from multimodal.access import MAX_SESSIONS, Hosts, Logins
+from multimodal.access import Hosts, Logins
 from multimodal.build import Program, build, fetch_missing
 from multimodal.data_folder import held_data_folder, prepare_data_folder
 from multimodal.errors import MultimodalError, SettingsError
 from multimodal.private_files import make_private_folder
 from multimodal.settings import Settings, media_secret, page_secret
+from multimodal.web.sessions import MAX_SESSIONS
 from multimodal.weights import console_progress
 
 if TYPE_CHECKING:
