@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,9 @@ import httpx2 as httpx
 import pytest
 from fake_page import FakePage, running_page
 from fakes import picture
+from starlette.applications import Starlette
 
+from multimodal.media import MediaFolder
 from multimodal.messages import ImagePart
 from multimodal.settings import media_secret, page_secret
 from multimodal.web.media_addresses import MediaAddresses
@@ -89,3 +94,59 @@ def test_the_secret_of_media_stays_and_is_not_the_pages(page: FakePage, tmp_path
     assert media_secret(settings) == media_secret(settings)
     assert media_secret(settings) not in {page_secret(settings), file_secret(page)}
     assert len(bytes.fromhex(media_secret(settings))) == 32
+
+
+# ---------------------------------------------------------------- small pictures
+
+
+class Decoder:
+    """Decodes slowly, and counts how often it does so and how often at the same time."""
+
+    def __init__(self) -> None:
+        self.paths: list[Path] = []
+        self.running = self.most = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, path: Path) -> bytes:
+        with self._lock:
+            self.paths.append(path)
+            self.running += 1
+            self.most = max(self.most, self.running)
+        time.sleep(0.02)
+        with self._lock:
+            self.running -= 1
+        return path.name.encode()
+
+
+def get_all(addresses: MediaAddresses, parts: list[ImagePart]) -> list[httpx.Response]:
+    """The small pictures of `parts`, all asked for at once."""
+    application = Starlette(routes=addresses.routes())
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app=application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
+            return await asyncio.gather(*(client.get(addresses.small(part)) for part in parts))
+
+    return asyncio.run(ask())
+
+
+def test_small_pictures_are_made_one_at_a_time_and_each_once(tmp_path: Path) -> None:
+    media, decoder = MediaFolder(tmp_path), Decoder()
+    parts = [
+        media.add_image(picture((1000, 700), colour, "PNG"), "large.png")
+        for colour in ("red", "green", "blue")
+    ]
+    addresses = MediaAddresses(media, "key", decoder)
+    asked = parts * 7
+    answers = get_all(addresses, asked)
+    assert [answer.content for answer in answers] == [media.path(p).name.encode() for p in asked]
+    assert decoder.most == 1
+    assert sorted(decoder.paths) == sorted(map(media.path, parts))
+
+
+def test_a_picture_that_is_damaged_on_the_disk_is_not_there(tmp_path: Path) -> None:
+    media = MediaFolder(tmp_path)
+    part = media.add_image(picture((1000, 700), "red", "PNG"), "large.png")
+    media.path(part).write_bytes(b"no picture")
+    (answer,) = get_all(MediaAddresses(media, "key"), [part])
+    assert answer.status_code == 404
