@@ -1,7 +1,7 @@
 """Pixels of any kind to 8 bits in RGB or RGBA, and what is transparent onto a ground.
 
-A picture is brought to 8 bits and made smaller strip by strip: beside the decoded picture only a
-strip and the result are in memory.
+A picture is worked on strip by strip: beside the decoded picture only a strip and the result are in
+memory; while a ground is chosen, also a few bytes a pixel.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ GROUNDS = {"white": 255, "black": 0, "grey": 118}
 LEAST_CONTRAST = 3.0
 """For graphics and large letters (WCAG 2.2, success criteria 1.4.3 and 1.4.11)."""
 MOST_UNREADABLE = 0.2
+BORDER_PIXELS = 100_000
+"""Looked at to choose a ground; a photograph that is translucent all over is all border."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +85,13 @@ def flattened(image: Image.Image) -> Image.Image:
     not stand out from white."""
     if image.mode == "RGB":
         return image
-    layer = image.convert("RGBA")
-    ground = Image.new("RGBA", layer.size, (GROUNDS[_ground(layer)],) * 3)
-    return Image.alpha_composite(ground, layer).convert("RGB")
+    layer = image if image.mode == "RGBA" else image.convert("RGBA")
+    grey = GROUNDS[_ground(layer)]
+    result = Image.new("RGB", layer.size)
+    for top, strip in _strips(layer):
+        ground = Image.new("RGBA", strip.size, (grey,) * 3)
+        result.paste(Image.alpha_composite(ground, strip).convert("RGB"), (0, top))
+    return result
 
 
 # ---------------------------------------------------------------- shades
@@ -124,12 +130,12 @@ def _shades(image: Image.Image, stop: threading.Event) -> _Shades:
 
 
 def _strips(
-    image: Image.Image, stop: threading.Event, factor: int = 1
+    image: Image.Image, stop: threading.Event | None = None, factor: int = 1
 ) -> Iterator[tuple[int, Image.Image]]:
     """(top, strip) of all of `image`; heights are multiples of `factor` but for the last one."""
     rows = max(1, STRIP_PIXELS // image.width // factor) * factor
     for top in range(0, image.height, rows):
-        if stop.is_set():
+        if stop is not None and stop.is_set():
             raise stopped()
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
@@ -148,12 +154,10 @@ def _reduced(strip: Image.Image, factor: int) -> Image.Image:
 def _ground(layer: Image.Image) -> str:
     """The first of GROUNDS that what is drawn stands out from, where it borders on it; the best
     one where it does from none."""
-    alpha = layer.getchannel("A")
-    least = np.asarray(alpha.filter(ImageFilter.MinFilter(5)))
-    border = (np.asarray(alpha) >= VISIBLE) & (least < TRANSPARENT)
-    if not border.any():
+    colours = _border_colours(layer)
+    if not len(colours):
         return "white"
-    light = _luminance(np.asarray(layer)[border][:, :3])
+    light = _luminance(colours)
     unreadable = {
         name: float(np.mean(_contrast(light, _luminance(np.full(3, grey))) < LEAST_CONTRAST))
         for name, grey in GROUNDS.items()
@@ -162,11 +166,35 @@ def _ground(layer: Image.Image) -> str:
     return next(good, min(unreadable, key=lambda name: unreadable[name]))
 
 
+def _border_colours(layer: Image.Image) -> NDArray[np.uint8]:
+    """Colours of visible pixels beside transparent ones, shape (n, 3): all of them, or every so
+    many-th where there are more than BORDER_PIXELS."""
+    alpha = layer.getchannel("A")
+    least = alpha.filter(ImageFilter.MinFilter(5))
+    found = (np.asarray(alpha) >= VISIBLE) & (np.asarray(least) < TRANSPARENT)
+    step = max(1, -(-int(np.count_nonzero(found)) // BORDER_PIXELS))
+    colours, passed = [np.empty((0, 3), np.uint8)], 0
+    for top, strip in _strips(layer):
+        places = np.flatnonzero(found[top : top + strip.height])
+        chosen = places[-passed % step :: step]
+        passed += len(places)
+        if len(chosen):
+            colours.append(np.asarray(strip).reshape(-1, 4)[chosen, :3])
+    return np.concatenate(colours)
+
+
+def _linear_light() -> NDArray[np.float64]:
+    share = np.arange(256) / 255
+    return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+
+
+LINEAR_LIGHT = _linear_light()
+"""Of each of the 256 values of a channel in sRGB."""
+
+
 def _luminance(colours: NDArray[Any]) -> NDArray[np.float64]:
-    """Relative luminance of sRGB colours, shape (..., 3) to (...) (WCAG 2.2)."""
-    share = colours / 255.0
-    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    light: NDArray[np.float64] = linear @ np.array([0.2126, 0.7152, 0.0722])
+    """Relative luminance of sRGB colours in 8 bits, shape (..., 3) to (...) (WCAG 2.2)."""
+    light: NDArray[np.float64] = LINEAR_LIGHT[colours] @ np.array([0.2126, 0.7152, 0.0722])
     return light
 
 

@@ -8,6 +8,7 @@ import os
 import struct
 import sys
 import threading
+import tracemalloc
 import wave
 import zlib
 from pathlib import Path
@@ -25,6 +26,7 @@ from multimodal.errors import MediaError, StoreError, TurnStoppedError
 from multimodal.limits import Limits
 from multimodal.media import MediaFolder, safe_name
 from multimodal.messages import AudioPart, ImagePart
+from multimodal.pixels import flattened
 
 
 @pytest.fixture
@@ -186,6 +188,38 @@ def test_where_nothing_is_drawn_the_ground_is_white(media: MediaFolder) -> None:
     assert media.image(part).getpixel((0, 0)) == (255, 255, 255)
     whole = media.add_image(png(Image.new("RGBA", (32, 32), (255, 255, 255, 255))), "a.png")
     assert media.image(whole).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("ink", "ground"),
+    [((20, 30, 20), 255), ((250, 240, 230), 0)],
+    ids=["dark", "light"],
+)
+def test_the_ground_of_a_long_translucent_page_takes_little_memory(
+    ink: tuple[int, ...], ground: int
+) -> None:
+    """Each of its 15.7 million pixels is visible and beside a transparent one."""
+    page = Image.new("RGBA", (1280, 12_288), (*ink, 100))
+    page.putpixel((0, 0), (*ink, 0))
+    tracemalloc.start()
+    try:
+        seen = flattened(page)
+        _, peak_bytes = tracemalloc.get_traced_memory()  # numpy's arrays; not Pillow's pictures
+    finally:
+        tracemalloc.stop()
+    assert seen.getpixel((0, 0)) == (ground,) * 3
+    assert peak_bytes < 100_000_000
+
+
+def test_a_ground_chosen_by_every_so_manieth_pixel_is_that_of_all(media: MediaFolder) -> None:
+    """White letters above and black ones below: on white or black, half could not be read."""
+    page = Image.new("RGBA", (1200, 4000), (255, 255, 255, 0))
+    draw = ImageDraw.Draw(page)
+    for top in range(0, 4000, 40):
+        shade = 255 if top < 2000 else 0
+        draw.text((0, top), "W" * 60, (shade, shade, shade, 255), ImageFont.load_default(36))
+    seen = media.image(media.add_image(png(page), "a.png"))
+    assert seen.getpixel((1199, 3999)) == (118, 118, 118)
 
 
 RAMP = np.linspace(0, 1, 64 * 64).reshape(64, 64)
