@@ -136,6 +136,18 @@ class FakeBackend:
         self.source.closed.append(self.card.name)
 
 
+class StopAfter(threading.Event):
+    """Is set once it was asked that often whether it is."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.asked, self._times = 0, times
+
+    def is_set(self) -> bool:
+        self.asked += 1
+        return self.asked > self._times
+
+
 def picture(size: tuple[int, int], colour: str, kind: str) -> bytes:
     written = io.BytesIO()
     Image.new("RGB", size, colour).save(written, kind)

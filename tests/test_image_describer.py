@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fakes import StopAfter
 from PIL import Image, ImageDraw, ImageFont
 from skimage import data as pictures
 
 from multimodal.backends.base import Backend, ImageRequest, load
-from multimodal.backends.picture_caption import Findings, caption
+from multimodal.backends.picture_caption import Findings, answer, caption, description
 from multimodal.backends.picture_findings import (
     Text,
     TextReader,
@@ -309,16 +311,22 @@ def test_reading_a_long_page_ends_when_it_is_stopped() -> None:
     assert stop.asked == 4, "three strips of five were looked at"
 
 
-class StopAfter(threading.Event):
-    """Is set once it was asked that often whether it is."""
-
-    def __init__(self, times: int) -> None:
-        super().__init__()
-        self.asked, self._times = 0, times
-
-    def is_set(self) -> bool:
-        self.asked += 1
-        return self.asked > self._times
+def test_more_text_than_is_read_of_one_picture_is_told(vocabulary: Vocabulary) -> None:
+    page = Image.new("RGB", (700, 400), "white")
+    draw = ImageDraw.Draw(page)
+    wanted = ["Ring the bell twice", "Mind the step", "No dogs"]
+    for row, line in enumerate(wanted):
+        draw.text((30, 30 + 120 * row), line, "black", ImageFont.load_default(50))
+    text = TextReader(1, max_boxes=3).read(page, threading.Event())
+    assert (text.lines, text.is_whole) == (tuple(wanted), True)
+    text = TextReader(1, max_boxes=2).read(page, threading.Event())
+    assert (len(text.lines), text.is_whole) == (2, False)
+    found = Findings(vocabulary.choose([1 / 1000] * 1000), text, 0, ("white",))
+    told = "more text in it than is read"
+    assert told in caption(found)
+    assert told in description(found)
+    assert told in answer(found, "text")
+    assert told not in caption(replace(found, text=replace(text, is_whole=True)))
 
 
 @pytest.fixture

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from fakes import StopAfter
 
 from multimodal.backends.text_lines import Quad, in_reading_order, is_cut, joined, strips
+
+NEVER = threading.Event()
 
 
 def box(left: float, top: float, right: float, bottom: float, degrees: float = 0.0) -> Quad:
@@ -28,17 +33,17 @@ def test_overlapping_boxes_of_a_line_become_one_around_both(height: int, degrees
     long = box(177, 100, 177 + 5 * height, 100 + height, degrees)
     short = box(20, 103, 205, 98 + height, degrees)
     for boxes in ((short, long), (long, short)):
-        (whole,) = joined(boxes)
+        (whole,) = joined(boxes, NEVER)
         assert same(whole, box(20, 100, 177 + 5 * height, 100 + height, degrees))
 
 
 def test_a_box_that_bridges_two_joins_all_three() -> None:
-    (whole,) = joined([box(0, 0, 100, 40), box(180, 0, 300, 40), box(90, 2, 190, 42)])
+    (whole,) = joined([box(0, 0, 100, 40), box(180, 0, 300, 40), box(90, 2, 190, 42)], NEVER)
     assert same(whole, box(0, 0, 300, 42))
 
 
 def test_a_vertical_line_is_joined_along_its_height() -> None:
-    (whole,) = joined([box(10, 0, 50, 300), box(12, 280, 50, 700)])
+    (whole,) = joined([box(10, 0, 50, 300), box(12, 280, 50, 700)], NEVER)
     assert same(whole, box(10, 0, 50, 700))
 
 
@@ -54,7 +59,45 @@ def test_a_vertical_line_is_joined_along_its_height() -> None:
     ids=["lines", "columns", "large and small", "digits below each other", "tilted lines"],
 )
 def test_what_is_not_one_line_stays_apart(boxes: list[Quad]) -> None:
-    assert len(joined(boxes)) == len(boxes)
+    assert len(joined(boxes, NEVER)) == len(boxes)
+
+
+def words(count: int) -> list[Quad]:
+    """Seven words in a row, rows below each other, none of them touching another."""
+    places = [(180 * (at % 7), 20 * (at // 7)) for at in range(count)]
+    return [box(left, top, left + 170, top + 17) for left, top in places]
+
+
+def test_a_page_with_twice_the_words_takes_twice_the_work() -> None:
+    def calls(count: int) -> int:
+        found, made = words(count), 0
+
+        def note(*_: object) -> None:
+            nonlocal made
+            made += 1
+
+        sys.setprofile(note)
+        try:
+            lines = joined(found, NEVER)
+        finally:
+            sys.setprofile(None)
+        assert len(lines) == count
+        return made
+
+    assert calls(400) < 2.5 * calls(200)
+
+
+def test_what_touches_none_of_the_rest_is_joined_as_if_it_were_alone() -> None:
+    rows = [box(0, 30 * row, 100, 30 * row + 20) for row in range(200)]
+    rest = [box(90, 30 * row, 300, 30 * row + 20) for row in range(200)]
+    lines = joined([*rows, *reversed(rest)], NEVER)
+    for row, line in enumerate(sorted(lines, key=lambda line: float(line[0, 1]))):
+        assert same(line, box(0, 30 * row, 300, 30 * row + 20))
+    assert len(lines) == 200
+
+
+def test_joining_ends_when_it_is_stopped() -> None:
+    assert len(joined(words(50), StopAfter(10))) == 10
 
 
 def test_rows_are_read_from_the_top_and_each_from_the_left() -> None:
@@ -73,11 +116,11 @@ def test_rows_are_read_from_the_top_and_each_from_the_left() -> None:
 def test_strips_cover_the_picture_and_overlap(length: int) -> None:
     found = list(strips(length, 1536, 192))
     assert (found[0].start, found[-1].end) == (0, length)
-    assert (found[0].before, found[-1].after) == (False, False)
+    assert (found[0].is_first, found[-1].is_last) == (True, True)
     assert all(strip.end - strip.start == min(length, 1536) for strip in found)
     for one, other in pairwise(found):
-        assert one.after
-        assert other.before
+        assert not one.is_last
+        assert not other.is_first
         assert one.end - other.start >= 192
 
 

@@ -37,7 +37,8 @@ class Findings:
 def answer(found: Findings, focus: Focus) -> str:
     """The reply to a question about the picture that the findings alone can answer."""
     if focus == "text":
-        return "\n\n".join(filter(None, (_all_text(found.text), _made_smaller(found))))
+        told = (_all_text(found.text), _left_out(found.text), _made_smaller(found))
+        return "\n\n".join(filter(None, told))
     if focus == "colours":
         verb = "colour is" if len(found.colours) == 1 else "colours are"
         return f"The main {verb} {_listed(found.colours)}."
@@ -53,7 +54,7 @@ def caption(found: Findings) -> str:
     sentences = [text, shown if _is_sure(found) else ""]
     if not led_by_text:
         sentences = [shown, text]
-    sentences += [_faces(found.faces), _colours(found.colours)]
+    sentences += [_left_out(found.text), _faces(found.faces), _colours(found.colours)]
     sentences.append(_made_smaller(found) if found.text.lines else "")
     return " ".join(filter(None, sentences))
 
@@ -63,10 +64,10 @@ def description(found: Findings) -> str:
     parts = [_shown(found)] if not _is_about_text(found.text) else ["It is mostly text."]
     if found.text.lines:
         parts.append(f"Text in it: “{_cut(' / '.join(found.text.lines), DESCRIBED_CHARACTERS)}”.")
-    parts += [_faces(found.faces) or "No faces.", _colours(found.colours)]
+    parts += [_left_out(found.text), _faces(found.faces) or "No faces.", _colours(found.colours)]
     if found.text.lines and (told := _made_smaller(found)):
         parts.append(told)
-    return " ".join(parts)
+    return " ".join(filter(None, parts))
 
 
 def _is_about_text(text: Text) -> bool:
@@ -103,6 +104,12 @@ def _all_text(text: Text) -> str:
         return "I can find no text in this picture that I could read."
     lines = "\n".join(text.lines)
     return f"The picture says:\n\n{lines}"
+
+
+def _left_out(text: Text) -> str:
+    if text.is_whole:
+        return ""
+    return "There is more text in it than is read of one picture; the end was left out."
 
 
 def _made_smaller(found: Findings) -> str:

@@ -6,6 +6,7 @@ import colorsys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +31,8 @@ MAX_SIDE = 1536  # of what the detector sees at once, in pixels
 PAGE_SIDE = 2048
 OVERLAP = 192
 """Of two strips, at the detector's scale: what is lower than this is whole in one of them."""
+MAX_BOXES = 3000
+"""Read of one picture; a page of small print has a few hundred."""
 LEAST_SIDE = 32
 ENLARGED_SIDE = 736
 MAX_ENLARGEMENT = 2.0
@@ -44,10 +47,12 @@ COLOURLESS = 12
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Lines in reading order; `share` of the picture's area that they cover."""
+    """Lines in reading order; `share` of the picture's area that they cover. `is_whole`: no more
+    of it was found than is read."""
 
     lines: tuple[str, ...] = ()
     share: float = 0.0
+    is_whole: bool = True
 
     @property
     def characters(self) -> int:
@@ -61,7 +66,7 @@ class TextReader:
     picture as it is.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, max_boxes: int = MAX_BOXES) -> None:
         def engine(**how: Any) -> RapidOCR:
             return RapidOCR(
                 params={
@@ -74,23 +79,26 @@ class TextReader:
                 }
             )
 
+        self._max_boxes = max_boxes
         # One of both kinds would keep from call to call which of its parts is used.
         self._detector = engine(use_cls=False, use_rec=False)
         self._recogniser = engine(use_det=False, use_cls=False)
 
     def read(self, image: Image.Image, stop: threading.Event) -> Text:
-        """The text of an RGB picture; lines it is not sure of are left out. Once `stop` is set, it
-        ends with the next strip or line."""
-        pixels = np.asarray(image)[:, :, ::-1]
+        """The text of an RGB picture, of `max_boxes` boxes at most; lines it is not sure of are
+        left out. Once `stop` is set, it ends with the next strip or line."""
+        boxes = list(islice(self._boxes(image, stop), self._max_boxes + 1))
+        pixels = np.ascontiguousarray(np.asarray(image)[:, :, ::-1])  # once, not for every line
         lines, covered = [], 0.0
-        for quad in in_reading_order(joined(self._boxes(image, stop))):
+        for quad in in_reading_order(joined(boxes[: self._max_boxes], stop)):
             if stop.is_set():
                 break
             words, score = self._words(cut_out(pixels, quad))
             if score >= MIN_TEXT_SCORE and len(words.strip()) > 1:
                 lines.append(" ".join(words.split()))
                 covered += float(cv2.contourArea(quad))
-        return Text(tuple(lines), covered / (image.width * image.height))
+        share = covered / (image.width * image.height)
+        return Text(tuple(lines), share, len(boxes) <= self._max_boxes)
 
     def _words(self, line: NDArray[np.uint8]) -> tuple[str, float]:
         """The text of a line and how sure the recogniser is. One that it is not sure of is read

@@ -6,6 +6,7 @@ A quadrilateral is float32 of the shape (4, 2): its corners in pixels, clockwise
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,13 +27,13 @@ SAME_LINE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """From `start` to `end` along the longer side, in pixels; `before` and `after` say whether the
-    picture goes on there."""
+    """From `start` to `end` along the longer side, in pixels; the picture goes on before and after
+    it, unless it is the first or the last one."""
 
     start: int
     end: int
-    before: bool
-    after: bool
+    is_first: bool
+    is_last: bool
 
 
 def strips(length: int, longest: int, overlap: int) -> Iterator[Strip]:
@@ -42,7 +43,7 @@ def strips(length: int, longest: int, overlap: int) -> Iterator[Strip]:
     size = min(length, longest)
     for index in range(count):
         start = round(index * (length - size) / max(1, count - 1))
-        yield Strip(start, start + size, index > 0, index < count - 1)
+        yield Strip(start, start + size, index == 0, index == count - 1)
 
 
 def is_cut(quad: Quad, axis: int, strip: Strip, overlap: int, margin: int = 2) -> bool:
@@ -50,24 +51,54 @@ def is_cut(quad: Quad, axis: int, strip: Strip, overlap: int, margin: int = 2) -
     so short that the neighbouring strip has it whole."""
     low, high = float(quad[:, axis].min()), float(quad[:, axis].max())
     length = strip.end - strip.start
-    touches = (strip.before and low <= margin) or (strip.after and high >= length - 1 - margin)
-    return touches and high - low < overlap
+    is_cut_before = not strip.is_first and low <= margin
+    is_cut_after = not strip.is_last and high >= length - 1 - margin
+    return (is_cut_before or is_cut_after) and high - low < overlap
 
 
-def joined(quads: Iterable[Quad]) -> list[Quad]:
-    """Quadrilaterals of one line that overlap put together, so that no letter is in two of them."""
-    lines: list[Quad] = []
+def joined(quads: Iterable[Quad], stop: threading.Event) -> list[Quad]:
+    """Quadrilaterals of one line that overlap put together, so that no letter is in two of them.
+    Once `stop` is set, further ones are left out."""
+    lines = _Lines()
     for quad in quads:
-        current, at = quad, 0
-        while at < len(lines):
-            whole = _union(current, lines[at]) if _bounds_meet(current, lines[at]) else None
-            if whole is not None:
-                del lines[at]
-                current, at = whole, 0
-            else:
-                at += 1
-        lines.append(current)
-    return lines
+        if stop.is_set():
+            break
+        lines.add(quad)
+    return lines.quads
+
+
+class _Lines:
+    """Lines as they grow, and the bounds of all of them in one array: a page has thousands, and
+    only those that a box touches are worth a closer look."""
+
+    def __init__(self) -> None:
+        self._lines: list[Quad | None] = []
+        self._bounds = np.empty((64, 2, 2), np.float32)
+        """Least and greatest x and y of each line; of one that went into another, nowhere."""
+
+    @property
+    def quads(self) -> list[Quad]:
+        return [line for line in self._lines if line is not None]
+
+    def add(self, quad: Quad) -> None:
+        while (found := self._joined_with(quad)) is not None:
+            at, quad = found
+            self._lines[at] = None
+            self._bounds[at] = np.nan
+        if len(self._lines) == len(self._bounds):
+            self._bounds = np.concatenate([self._bounds, np.empty_like(self._bounds)])
+        self._bounds[len(self._lines)] = quad.min(axis=0), quad.max(axis=0)
+        self._lines.append(quad)
+
+    def _joined_with(self, quad: Quad) -> tuple[int, Quad] | None:
+        """The first line that `quad` is a part of, and both put together."""
+        known = self._bounds[: len(self._lines)]
+        meets = (known[:, 0] < quad.max(axis=0)) & (quad.min(axis=0) < known[:, 1])
+        for at in np.flatnonzero(meets.all(axis=1)).tolist():
+            line = self._lines[at]
+            if line is not None and (whole := _union(quad, line)) is not None:
+                return at, whole
+        return None
 
 
 def in_reading_order(quads: Sequence[Quad]) -> list[Quad]:
@@ -104,12 +135,6 @@ def cut_out(pixels: NDArray[np.uint8], quad: Quad) -> NDArray[np.uint8]:
 
 def _middle(quad: Quad) -> float:
     return float(quad[:, 1].mean())
-
-
-def _bounds_meet(one: Quad, other: Quad) -> bool:
-    low = np.maximum(one.min(axis=0), other.min(axis=0))
-    high = np.minimum(one.max(axis=0), other.max(axis=0))
-    return bool((low < high).all())
 
 
 def _union(one: Quad, other: Quad) -> Quad | None:
