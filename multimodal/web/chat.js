@@ -12,7 +12,7 @@ const newest = $(".newest"), picker = $(".picker"), dropSign = $(".drop"), light
 const statusLine = $(".status"), recorder = $(".recorder"), speakButton = $(".speak");
 const limits = props.limits;
 const isTouch = matchMedia("(hover: none) and (pointer: coarse)").matches;
-const SEND_TIMEOUT_MS = 60000, SAVE_DELAY_MS = 250, END_PX = 32, ANNOUNCED = 400;
+const SEND_TIMEOUT_MS = 60000, SAVE_DELAY_MS = 250, END_PX = 32, ANNOUNCED = 400, DRAG_MS = 1000;
 
 // ---------------------------------------------------------------- small things
 
@@ -57,6 +57,8 @@ const button = (className, label, iconName, onClick) => {
   return node;
 };
 const uuid = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (b) => b.toString(16).padStart(2, "0")).join("");
+// A key that an input method takes for itself; Safari says so by the code 229 only.
+const isComposing = (event) => event.isComposing || event.keyCode === 229;
 const announce = (text) => { statusLine.textContent = text; };
 const plural = (count, one) => `${count} ${one}${count === 1 ? "" : "s"}`;
 
@@ -81,7 +83,8 @@ let pending = null; // the message on its way to the server
 const waiting = new Map(); // nonce -> what to do with the server's receipt
 const receiptsSeen = new Set();
 const nodes = new Map(); // message id -> its element
-const drafts = new Map(); // conversation -> {text, files, queue}
+const drafts = new Map(); // conversation -> {text, files, queue, isHeld: whether the queue waits for a refused message}
+const early = { id: null, text: "", files: [], queue: [], isHeld: false }; // until the server says which chat is open
 
 // ---------------------------------------------------------------- drafts, kept in the browser
 
@@ -90,10 +93,11 @@ const readDraft = (id) => {
   if (drafts.has(id)) return drafts.get(id);
   let kept = {};
   try { kept = JSON.parse(localStorage.getItem(draftKey(id)) || "{}"); } catch { kept = {}; }
-  const draft = { id, text: String(kept.text || ""), files: kept.files || [], queue: kept.queue || [] };
+  const draft = { id, text: String(kept.text || ""), files: kept.files || [], queue: kept.queue || [], isHeld: Boolean(kept.isHeld) };
   drafts.set(id, draft);
   const paths = [...draft.files, ...draft.queue.flatMap((item) => item.files)].map((file) => file.path).filter(Boolean);
   if (paths.length) ask("input", { do: "check", paths }, (answer) => {
+    if (answer.error) return;
     for (const file of [...draft.files, ...draft.queue.flatMap((item) => item.files)])
       if (answer.missing.includes(file.path)) file.error = "It was kept too long and is gone. Add it again.";
     drawFiles();
@@ -103,28 +107,38 @@ const readDraft = (id) => {
 const plainFile = ({ path, name, kind, thumb, sha256, media_type, key }) => ({ path, name, kind, thumb, sha256, media_type, key });
 const isStored = (file) => file.path || file.sha256;
 const saveDraft = (draft) => {
+  if (draft === early) return;
   const text = draft === current() ? box.value : draft.text;
   draft.text = text;
   const files = draft.files.filter(isStored).map(plainFile);
   const queue = draft.queue.map((item) => ({ ...item, files: item.files.filter(isStored).map(plainFile) }));
   const key = draftKey(draft.id);
   try {
-    if (text || files.length || queue.length) localStorage.setItem(key, JSON.stringify({ text, files, queue }));
+    if (text || files.length || queue.length) localStorage.setItem(key, JSON.stringify({ text, files, queue, isHeld: draft.isHeld }));
     else localStorage.removeItem(key);
   } catch { try { localStorage.removeItem(key); } catch { /* the browser keeps nothing */ } }
 };
-const current = () => (chat === null ? null : readDraft(chat));
+const current = () => (chat === null ? early : readDraft(chat));
 let saveTimer = 0;
-const saveSoon = () => { clearTimeout(saveTimer); saveTimer = setTimeout(() => current() && saveDraft(current()), SAVE_DELAY_MS); };
-addEventListener("pagehide", () => { if (element.isConnected && current()) saveDraft(current()); });
+const saveSoon = () => { clearTimeout(saveTimer); saveTimer = setTimeout(() => saveDraft(current()), SAVE_DELAY_MS); };
+addEventListener("pagehide", () => { if (element.isConnected) saveDraft(current()); });
 
 const openDraft = (id) => {
+  const isFirst = chat === null;
+  if (isFirst) early.text = box.value;
   chat = id;
   const draft = current();
+  if (isFirst) takeEarly(draft);
   box.value = draft.text;
   fit();
   drawFiles();
   drawQueue();
+};
+const takeEarly = (draft) => { // what was typed, attached and sent while the page was still loading
+  draft.text = [draft.text, early.text].filter((text) => text.trim()).join("\n");
+  draft.files = [...draft.files, ...early.files];
+  draft.queue = [...draft.queue, ...early.queue];
+  saveDraft(draft);
 };
 const moveDraft = (from, to) => { // the first message of a new conversation gave it its name
   const draft = readDraft(from);
@@ -180,7 +194,7 @@ const apply = (frame) => {
 };
 const leaveFor = (id) => {
   if (chat !== null) saveDraft(current());
-  if (recording) endRecording("discard");
+  if (recording && recording.draft !== early) endRecording("discard");
   complain("");
   openDraft(id);
 };
@@ -435,7 +449,7 @@ const drawRedo = (node, offers) => {
 };
 const followers = (node) => { let count = 0; for (let next = node.nextElementSibling; next; next = next.nextElementSibling) count += 1; return count; };
 const begin = (action, then) => {
-  if (busy || pending) return;
+  if (busy || pending) { complain("An answer is being written. Wait until it is done, or stop it."); return; }
   complain("");
   isFollowing = true;
   ask("submit", action, then);
@@ -489,6 +503,7 @@ const startEdit = (node) => {
     begin({ do: "edit", message: node.dataset.id, text: area.value }, (answer) => { if (!answer.error) { editor.remove(); node.classList.remove("editing"); box.focus({ preventScroll: true }); } });
   });
   editor.addEventListener("keydown", (event) => {
+    if (isComposing(event)) return;
     if (event.key === "Escape") { event.preventDefault(); event.stopPropagation(); close(); }
     else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); editor.requestSubmit(); }
   });
@@ -535,7 +550,7 @@ const fit = () => {
 };
 box.addEventListener("input", () => { fit(); saveSoon(); drawState(); });
 box.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  if (event.key !== "Enter" || event.shiftKey || isComposing(event)) return;
   event.preventDefault();
   send();
 });
@@ -543,7 +558,6 @@ form.addEventListener("submit", (event) => { event.preventDefault(); send(); });
 
 const send = () => {
   const draft = current();
-  if (!draft) return;
   const failed = draft.files.find((file) => file.error);
   if (failed) { complain(`“${failed.name}” cannot be sent: ${failed.error}`); return; }
   if (!box.value.trim() && !draft.files.length) { complain("The message is empty. Type something, or add a picture or voice."); return; }
@@ -552,13 +566,14 @@ const send = () => {
   box.value = "";
   draft.files = [];
   complain("");
-  if (busy || pending || draft.queue.length) { draft.queue.push(item); announce("It will be sent when the answer is done."); }
+  if (draft.isHeld) { draft.isHeld = false; draft.queue.unshift(item); sendNext(); } // it takes the place of the refused one
+  else if (busy || pending || draft.queue.length || chat === null) { draft.queue.push(item); announce("It will be sent when the answer is done."); }
   else dispatch(item, draft);
   fit(); drawFiles(); drawQueue(); drawState(); saveSoon();
 };
 const sendNext = () => {
   const draft = current();
-  if (busy || pending || !draft || !draft.queue.length) return;
+  if (busy || pending || draft.isHeld || !draft.queue.length) return;
   const item = draft.queue.shift();
   drawQueue();
   saveDraft(draft);
@@ -587,6 +602,8 @@ const refuse = (item, draft, sentence) => {
   if (pending === item) pending = null;
   drawPending();
   if (!Number.isInteger(item.example)) restore(item, draft);
+  draft.isHeld = draft.queue.length > 0; // what waits was meant to follow it
+  if (draft === current()) drawQueue();
   complain(sentence);
   drawState();
 };
@@ -614,11 +631,13 @@ const drawQueue = () => {
     const words = item.text.trim() || plural(item.files.length, "file");
     const cancel = button("icon", `Do not send: ${words.slice(0, 60)}`, "close", () => {
       draft.queue = draft.queue.filter((other) => other !== item);
+      draft.isHeld &&= draft.queue.length > 0;
       restore(item, draft);
       drawQueue();
       box.focus();
     });
-    return make("li", "", make("span", "when", "Sent when the answer is done"), make("span", "words", words), cancel);
+    const when = draft.isHeld ? "Sent after what is in the message box" : "Sent when the answer is done and this chat is open";
+    return make("li", "", make("span", "when", when), make("span", "words", words), cancel);
   }));
 };
 
@@ -631,7 +650,7 @@ const stop = () => {
   box.focus({ preventScroll: true });
 };
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape" || event.defaultPrevented || !element.isConnected || lightbox.open) return;
+  if (event.key !== "Escape" || event.defaultPrevented || isComposing(event) || !element.isConnected || lightbox.open) return;
   const isHere = pane.contains(document.activeElement) || document.activeElement === document.body;
   if (!isHere) return;
   if (recording) { event.preventDefault(); endRecording("discard"); }
@@ -642,7 +661,6 @@ document.addEventListener("keydown", (event) => {
 
 const drawFiles = () => {
   const draft = current();
-  if (!draft) return;
   attachments.replaceChildren(...draft.files.map((file) => {
     const item = make("li", `attachment ${file.kind || ""}`);
     if (file.thumb) { const image = make("img"); image.src = file.thumb; image.alt = ""; item.append(image); }
@@ -681,42 +699,48 @@ const thumbOf = async (file) => {
 };
 const attach = (files) => {
   const draft = current();
-  if (!draft) return;
   const refused = [];
   for (const file of files) {
     const kind = kindOf(file);
     if (!kind) { refused.push(`“${file.name}” is not a picture or a recording.`); continue; }
     if (file.size > limits.fileBytes) { refused.push(`“${file.name}” has ${Math.round(file.size / 1e6)} MB and at most ${Math.round(limits.fileBytes / 1e6)} MB can be sent. Make it smaller.`); continue; }
     if (!file.size) { refused.push(`“${file.name}” is empty.`); continue; }
-    draft.files.push(newUpload(file, kind, draft));
+    draft.files.push(newUpload(file, kind));
   }
   if (refused.length) complain(refused.join(" ")); else complain("");
   drawFiles(); drawState();
   announce(plural(draft.files.length, "file") + " attached");
 };
-const newUpload = (file, kind, draft) => {
+const newUpload = (file, kind) => {
   const entry = { name: file.name || `pasted.${file.type.split("/")[1] || "png"}`, kind };
-  const show = () => { if (draft === current()) { drawFiles(); drawState(); } };
-  if (kind === "image") thumbOf(file).then((thumb) => { entry.thumb = thumb; show(); saveDraft(draft); });
-  entry.upload = upload(file).then(
-    ({ path }) => { entry.path = path; },
-    () => { entry.error = "It could not be uploaded. Check that the program is still running, remove it and add it again."; },
-  ).then(() => { show(); saveDraft(draft); });
+  const show = () => { // where it is by now
+    const draft = [early, ...drafts.values()].find((each) => each.files.includes(entry) || each.queue.some((item) => item.files.includes(entry)));
+    if (!draft) return;
+    if (draft === current()) { drawFiles(); drawState(); }
+    saveDraft(draft);
+  };
+  if (kind === "image") thumbOf(file).then((thumb) => { entry.thumb = thumb; show(); });
+  entry.upload = upload(file).then(({ path }) => { entry.path = path; }, (fault) => { entry.error = uploadFault(fault); }).then(show);
   return entry;
+};
+const uploadFault = (fault) => { // the server's own sentence, where it sent one
+  const told = /^HTTP \d{3}: (.+)$/s.exec(fault?.message ?? "")?.[1];
+  if (!told) return "It could not be uploaded. Check that the program is still running, remove it and add it again.";
+  try { return String(JSON.parse(told).detail); } catch { return told.slice(0, ANNOUNCED); }
 };
 $(".attach").addEventListener("click", () => picker.click());
 picker.addEventListener("change", () => { attach([...picker.files]); picker.value = ""; box.focus({ preventScroll: true }); });
 
 const hasFiles = (event) => element.isConnected && [...(event.dataTransfer?.types || [])].includes("Files");
-let dragDepth = 0;
-document.addEventListener("dragenter", (event) => { if (hasFiles(event)) { event.preventDefault(); dragDepth += 1; dropSign.hidden = false; } });
-document.addEventListener("dragover", (event) => { if (hasFiles(event)) { event.preventDefault(); event.dataTransfer.dropEffect = "copy"; } });
-document.addEventListener("dragleave", (event) => { if (hasFiles(event)) { dragDepth -= 1; if (dragDepth <= 0) { dragDepth = 0; dropSign.hidden = true; } } });
+let dropTimer = 0; // what is dragged out of the window sends no event when what it is over goes
+const showDrop = (isShown) => { clearTimeout(dropTimer); dropSign.hidden = !isShown; if (isShown) dropTimer = setTimeout(() => showDrop(false), DRAG_MS); };
+document.addEventListener("dragenter", (event) => { if (hasFiles(event)) { event.preventDefault(); showDrop(true); } });
+document.addEventListener("dragover", (event) => { if (hasFiles(event)) { event.preventDefault(); event.dataTransfer.dropEffect = "copy"; showDrop(true); } });
+document.addEventListener("dragleave", (event) => { if (hasFiles(event) && !event.relatedTarget) showDrop(false); });
 document.addEventListener("drop", (event) => {
   if (!hasFiles(event)) return;
   event.preventDefault();
-  dragDepth = 0;
-  dropSign.hidden = true;
+  showDrop(false);
   attach([...event.dataTransfer.files]);
   box.focus({ preventScroll: true });
 });
@@ -725,7 +749,9 @@ document.addEventListener("paste", (event) => {
   const focused = document.activeElement;
   const isElsewhere = focused && focused !== document.body && !pane.contains(focused);
   const files = [...(event.clipboardData?.files || [])];
-  if (isElsewhere || !files.length) return;
+  // A table or a paragraph of an office program comes with a picture of itself.
+  const isText = focused?.matches("textarea, input") && event.clipboardData?.getData("text/plain").trim();
+  if (isElsewhere || isText || !files.length) return;
   event.preventDefault();
   attach(files);
 });
@@ -736,7 +762,7 @@ props.examples.forEach((example, index) => {
   const sign = example.thumb ? make("img") : make("span", "sign", icon(example.kind === "audio" ? "hear" : "write"));
   if (example.thumb) { sign.src = example.thumb; sign.alt = ""; }
   const card = button("example", example.text, "", () => {
-    if (busy || pending || !current()) return;
+    if (busy || pending || chat === null) return;
     dispatch({ nonce: uuid(), text: example.text, files: [], example: index }, current());
   });
   card.prepend(sign);
@@ -860,7 +886,7 @@ const finishRecording = (mine) => {
   const type = mine.recorder.mimeType.split(";")[0] || "audio/webm";
   const file = new File(mine.chunks, `recording.${type.split("/")[1]}`, { type });
   if (!file.size) { complain("The recording is empty. Record it again."); return; }
-  if (mine.draft !== current()) { mine.draft.files.push(newUpload(file, "audio", mine.draft)); return; }
+  if (mine.draft !== current() && mine.draft !== early) { mine.draft.files.push(newUpload(file, "audio")); return; }
   attach([file]);
   if (mine.end === "send") send();
 };
@@ -869,9 +895,30 @@ $(".finish").addEventListener("click", () => endRecording("send"));
 $(".keep").addEventListener("click", () => endRecording("keep"));
 $(".discard").addEventListener("click", () => endRecording("discard"));
 
+// ---------------------------------------------------------------- the focus
+
+// What has the focus may be hidden or removed, by a press or by a frame; then the message box takes
+// it (on a touch screen the conversation: a keyboard would come up), so that Tab goes on from here.
+let focused = null;
+const home = () => (isTouch ? log : box).focus({ preventScroll: true });
+const keepFocus = () => {
+  if (!focused || (focused.isConnected && focused.checkVisibility())) return;
+  focused = null;
+  if (document.activeElement === document.body || document.activeElement === null) home();
+};
+pane.addEventListener("focusin", (event) => { focused = event.target; });
+pane.addEventListener("focusout", (event) => {
+  const left = event.target;
+  setTimeout(() => {
+    if (focused === left && left.isConnected && left.checkVisibility() && document.activeElement !== left) focused = null;
+    else keepFocus();
+  });
+});
+pane.addEventListener("click", () => setTimeout(keepFocus));
+
 // ---------------------------------------------------------------- begin
 
-const applyText = (text) => apply(text ? JSON.parse(text) : null);
+const applyText = (text) => { apply(text ? JSON.parse(text) : null); keepFocus(); };
 watch("value", () => applyText(props.value));
 applyText(props.value);
 if (!isTouch) box.focus({ preventScroll: true });

@@ -57,9 +57,13 @@ const drawDeleted = (row) => {
   undo.addEventListener("click", () => restore(row));
   return [words, undo];
 };
+let drawn = "";
 const draw = () => {
   const shown = rows.filter((row) => row.undo_s === null || !isOver(row));
   const kept = shown.filter((row) => row.undo_s === null);
+  const now = JSON.stringify([shown.map((row) => [row.id, row.title, groupOf(row.updated), row.undo_s === null]), current]);
+  if (now === drawn) return; // what is made anew loses a press under way
+  drawn = now;
   if (!kept.some((row) => row.id === stop)) stop = kept.some((row) => row.id === current) ? current : kept[0]?.id ?? "";
   const focused = list.contains(document.activeElement) ? document.activeElement : null;
   const at = focused && { id: focused.closest("li")?.dataset.id, part: focused.className };
