@@ -130,6 +130,7 @@ const openDraft = (id) => {
   const draft = current();
   if (isFirst) takeEarly(draft);
   box.value = draft.text;
+  saveDraft(draft);
   fit();
   drawFiles();
   drawQueue();
@@ -138,7 +139,6 @@ const takeEarly = (draft) => { // what was typed, attached and sent while the pa
   draft.text = [draft.text, early.text].filter((text) => text.trim()).join("\n");
   draft.files = [...draft.files, ...early.files];
   draft.queue = [...draft.queue, ...early.queue];
-  saveDraft(draft);
 };
 const moveDraft = (from, to) => { // the first message of a new conversation gave it its name
   const draft = readDraft(from);
