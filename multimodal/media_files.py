@@ -1,25 +1,28 @@
 """Where the bytes of pictures and recordings lie: files named by their SHA-256, in one folder.
 
 Each database has a subfolder of its own and removes nothing elsewhere, so whatever is started on a
-data folder loses no other database's media. What is found only in another's subfolder is linked
-into its own (copied where the file system has no links): the bytes stay until the last link goes.
+data folder loses no other database's media. What is found only in another's subfolder, or in the
+folder itself where older versions kept everything, is linked into its own (copied where the file
+system has no links): the bytes stay until the last link goes.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
 import re
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from multimodal.private_files import FILE_MODE, make_private_folder
 
@@ -27,6 +30,8 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 UNFINISHED = ".new-"
 UNFINISHED_S = 3600.0
 """A file that was not finished in that time was left by a program that was killed."""
+LOCK_WAIT_S = 30.0
+"""For another program, which holds the lock while it writes or removes one file."""
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +52,18 @@ class MediaFiles:
     """The files of one owner; without an owner, of the folder itself, where nothing is removed.
 
     Every method is safe for threads and for other processes on the same folder, and raises OSError.
+    `lock_wait_s`: how long another process may hold the folder's lock, in seconds.
     """
 
-    def __init__(self, root: Path, owner: MediaOwner | None = None) -> None:
+    def __init__(
+        self, root: Path, owner: MediaOwner | None = None, lock_wait_s: float = LOCK_WAIT_S
+    ) -> None:
         self._root = root
         self._owner = owner
         self._own = root / owner.media_owner if owner is not None else root
+        self._lock = threading.Lock()
+        self._lock_wait_s = lock_wait_s
+        self._has_warned = False
 
     def find(self, digest: str, suffix: str) -> Path | None:
         """The file with these bytes, from now on an own one; None where it is gone."""
@@ -96,8 +107,6 @@ class MediaFiles:
                 for other in list(self._others(f"{digest}.*"))[:1]:
                     with self._locked():
                         self._take_over(other, self._place(digest, other.suffix[1:]))
-                    if other.parent.parent == self._root:  # not in a subfolder, so nobody else's
-                        other.unlink()
 
     def sweep(self, older_than_s: float) -> int:
         """Remove what the owner added longer ago than that and no longer uses; return how many
@@ -151,10 +160,28 @@ class MediaFiles:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Between looking whether a file is wanted and removing it, nobody may begin to want it."""
+        """Between looking whether a file is wanted and removing it, nobody may begin to want it.
+
+        On a file system without locks, threads of this program alone are kept apart.
+        """
         make_private_folder(self._own)
-        with FileLock(self._own / ".lock", mode=FILE_MODE):
+        with self._lock, ExitStack() as held:
+            try:
+                held.enter_context(
+                    FileLock(self._own / ".lock", timeout=self._lock_wait_s, mode=FILE_MODE)
+                )
+            except Timeout as error:
+                raise OSError(
+                    errno.EBUSY, f"another program holds {self._own / '.lock'}"
+                ) from error
+            except (OSError, NotImplementedError) as error:
+                self._warn(error)
             yield
+
+    def _warn(self, error: Exception) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning("%s cannot be locked (%s); start no second program on it", self._own, error)
 
 
 def _write_all(path: Path, data: bytes) -> None:

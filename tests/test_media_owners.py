@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeSource, program
+from filelock import FileLock
 from PIL import Image
 
 from multimodal.build import Program
 from multimodal.chats import Chats
 from multimodal.errors import MediaError, StoreError
+from multimodal.media_files import MediaFiles
 from multimodal.messages import ImagePart, Message, TextPart
 
 OLD = "2001-01-01 00:00:00.000000"
@@ -197,29 +199,49 @@ def test_the_advice_for_a_corrupt_database_loses_nothing(data: Path) -> None:
         assert is_here(made, part)
 
 
-def test_what_an_older_version_added_is_found_and_swept_as_ever(data: Path) -> None:
-    """That version kept all files in the folder itself, and no list of them."""
-    with opened(data) as made:
-        _, held = show(made, 64)
-        talk, dropped = show(made, 65)
-        for part in (held, dropped):
-            path = made.media.path(part)
-            (data / "media" / path.parent.name).mkdir(exist_ok=True)
-            path.rename(data / "media" / path.parent.name / path.name)
-        stranger = data / "media" / "ff" / f"{'f' * 64}.png"
-        stranger.parent.mkdir(exist_ok=True)
-        stranger.write_bytes(b"another database's")
+def make_older(data: Path) -> None:
+    """As a version before this one left it: all files in the folder itself, and no list of them."""
+    for path in media_files(data):
+        (data / "media" / path.parent.name).mkdir(exist_ok=True)
+        path.rename(data / "media" / path.parent.name / path.name)
     with closing(sqlite3.connect(data / "conversations.sqlite3")) as connection:
         connection.execute("DROP TABLE media")
         connection.execute("DROP TABLE properties")
+        connection.commit()
+
+
+def test_what_an_older_version_added_is_found_and_stays_where_it_was(data: Path) -> None:
+    with opened(data) as made:
+        _, held = show(made, 64)
+        talk, dropped = show(made, 65)
+    make_older(data)
+    before = {path: path.read_bytes() for path in media_files(data)}
     with opened(data) as made:
         assert is_here(made, held)
+        own = data / "media" / made.store.media_owner
         made.store.delete("ann", talk)
         age(data)
         made.sweep()
-        assert [is_here(made, part) for part in (held, dropped)] == [1, 0]
-    assert len(media_files(data)) == 2
-    assert stranger.exists(), "what nobody is known to have added stays"
+        assert [path.stem for path in own.rglob("*.png")] == [held.sha256]
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path.stem for path in before} == {held.sha256, dropped.sha256}
+
+
+def test_a_copy_that_is_opened_before_its_original_takes_nothing_from_it(data: Path) -> None:
+    """Both were made by an older version, so neither is known to hold what lies in the folder."""
+    with opened(data) as made:
+        talk, part = show(made)
+    make_older(data)
+    copy = data / "copy.sqlite3"
+    with closing(sqlite3.connect(data / "conversations.sqlite3")) as connection:
+        connection.execute("VACUUM INTO ?", (str(copy),))
+    with opened(data, f"sqlite:///{copy}") as other:
+        other.store.delete("ann", talk)
+        age(data)
+        other.sweep()
+    with opened(data) as made:
+        assert made.store.load("ann", talk).messages[0].images == (part,)
+        assert is_here(made, part)
 
 
 def test_a_data_folder_that_was_moved_is_the_same_one(data: Path, tmp_path: Path) -> None:
@@ -301,3 +323,31 @@ def test_what_a_kill_left_unfinished_is_removed(data: Path) -> None:
         age(data)
         made.sweep()
         assert not left.exists()
+
+
+def test_pictures_are_kept_on_a_file_system_without_locks(
+    data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A folder in the place of the lock's file fails as such a file system does: with OSError."""
+    with opened(data) as made:
+        (data / "media" / made.store.media_owner / ".lock").mkdir(parents=True)
+        talk, part = show(made)
+        assert is_here(made, part)
+        made.store.delete("ann", talk)
+        show(made, 65)
+        age(data)
+        made.sweep()
+        assert not is_here(made, part)
+    told = [record.getMessage() for record in caplog.records if "locked" in record.getMessage()]
+    assert len(told) == 1
+    assert "start no second program" in told[0]
+
+
+def test_a_lock_that_another_program_keeps_is_told(data: Path) -> None:
+    with opened(data) as made:
+        own = data / "media" / made.store.media_owner
+        own.mkdir(parents=True)
+        files = MediaFiles(data / "media", made.store, lock_wait_s=0.1)
+        with FileLock(own / ".lock"), pytest.raises(OSError, match=r"another program holds .*lock"):
+            files.keep(b"x", "png")
+        assert files.keep(b"x", "png")
