@@ -20,7 +20,7 @@ from multimodal.media import MediaFolder
 from multimodal.memory.devices import Cpu, Device, nvidia_driver_is_here
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
-from multimodal.memory.reserve import model_bytes
+from multimodal.memory.reserve import model_bytes, planned_reserve_bytes
 from multimodal.memory.simulated import Simulated
 from multimodal.memory.transfers import Report
 from multimodal.settings import Settings
@@ -109,7 +109,7 @@ def build(settings: Settings) -> Program:
     profile, device = choose(settings, catalog)
     _check_families(catalog, profile)
     weights = Weights(settings.weights_folder, settings.offline)
-    budget = model_bytes(int(settings.budget or profile.budget), profile, device)
+    budget = model_bytes(int(settings.budget or profile.budget), device)
     memory = MemoryManager(device, budget, _Models(weights), Peaks(settings.data / "peaks.json"))
     store, media = open_storage(settings)
     return Program(
@@ -259,7 +259,10 @@ def choose(settings: Settings, catalog: Catalog) -> tuple[Profile, Device]:
     if kind == "sim":
         # Models of a simulated card run on the CPU, so host memory holds its mirrors anyway.
         host_bytes = psutil.virtual_memory().total // 2
-        return profile, Simulated(settings.simulated_bytes, host_bytes=host_bytes)
+        context_bytes = planned_reserve_bytes(profile, kind)
+        return profile, Simulated(
+            settings.simulated_bytes, host_bytes=host_bytes, context_bytes=context_bytes
+        )
     if kind == "auto" and profile.device == "cuda" and not here:
         raise SettingsError(
             f"The profile {profile.name} is for an NVIDIA card, and none can be used here; "

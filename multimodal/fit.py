@@ -75,7 +75,15 @@ def answer(
         card_bytes = int(settings.budget or 0)
     profile = choose_profile(catalog, settings.profile, card_bytes, can_run=_plannable)
     budget = int(settings.budget) if settings.budget else None
-    return answer_for(catalog, profile, budget, context_tokens, bus_bytes_per_s, models)
+    return answer_for(
+        catalog,
+        profile,
+        budget,
+        context_tokens,
+        bus_bytes_per_s,
+        models,
+        settings.device_kind,
+    )
 
 
 def _plannable(_family: str) -> bool:
@@ -90,6 +98,7 @@ def answer_for(
     context_tokens: int | None = None,
     bus_bytes_per_s: float = BUS_BYTES_PER_S,
     models: Sequence[str] = (),
+    device_kind: str = "auto",
 ) -> Answer:
     """The answer for a profile of `catalog`, under its own budget unless one is given; for one
     model a task, the profile's default, unless `models` are named."""
@@ -99,6 +108,7 @@ def answer_for(
         profile,
         cards,
         budget,
+        device_kind,
         context_tokens=context_tokens,
         bus_bytes_per_s=bus_bytes_per_s,
     )

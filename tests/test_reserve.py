@@ -13,8 +13,10 @@ from multimodal.build import build
 from multimodal.cards import Catalog
 from multimodal.errors import DeviceFullError, SettingsError
 from multimodal.fit import answer
+from multimodal.memory.cuda import Cuda
+from multimodal.memory.devices import CUDA_CONTEXT_BYTES
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.reserve import CUDA_CONTEXT_BYTES, model_bytes
+from multimodal.memory.reserve import model_bytes, planned_reserve_bytes
 from multimodal.memory.simulated import Simulated
 from multimodal.settings import read_settings
 
@@ -24,8 +26,8 @@ GB = 10**9
 class Shared(Simulated):
     """A card that other programs use as well."""
 
-    def __init__(self, capacity_bytes: int, others_bytes: int = 0) -> None:
-        super().__init__(capacity_bytes)
+    def __init__(self, capacity_bytes: int, others_bytes: int = 0, context_bytes: int = 0) -> None:
+        super().__init__(capacity_bytes, context_bytes=context_bytes)
         self.others_bytes = others_bytes
         self.limits: list[int] = []
 
@@ -40,40 +42,59 @@ class Shared(Simulated):
 
 
 @pytest.mark.parametrize(
-    ("profile", "device"),
+    ("profile", "device", "reserve"),
     [
-        ("gpu-8gb", "sim:8GB"),
-        ("gpu-12gb", "sim:12GB"),
-        ("gpu-24gb", "sim:24GB"),
-        ("gpu-12gb", "sim:16GB"),
-        ("embedded", "sim:12GB"),
+        ("gpu-8gb", "sim:8GB", CUDA_CONTEXT_BYTES),
+        ("gpu-12gb", "sim:12GB", CUDA_CONTEXT_BYTES),
+        ("gpu-24gb", "sim:24GB", CUDA_CONTEXT_BYTES),
+        ("gpu-12gb", "sim:16GB", CUDA_CONTEXT_BYTES),
+        ("embedded", "sim:12GB", 0),
+        ("embedded", "cpu", 0),
+        ("gpu-8gb", "cpu", 0),
     ],
 )
 def test_the_program_keeps_as_much_free_as_fit_does(
-    profile: str, device: str, tmp_path: Path
+    profile: str, device: str, reserve: int, tmp_path: Path
 ) -> None:
     settings = read_settings(profile=profile, device=device, data=tmp_path)
     program = build(settings)
     planned = answer(settings).plan.certificate
     assert program.memory.budget_bytes == planned.budget_bytes - planned.reserve_bytes
+    assert planned.reserve_bytes == reserve
     program.close()
 
 
-def test_a_card_in_use_has_less_room_for_ledger_and_limit_alike(catalog: Catalog) -> None:
-    device = Shared(12 * GB, others_bytes=2 * GB)
-    room = model_bytes(12 * GB, catalog.profile("gpu-12gb"), device)
+def test_a_card_in_use_has_less_room_for_ledger_and_limit_alike() -> None:
+    device = Shared(12 * GB, others_bytes=2 * GB, context_bytes=CUDA_CONTEXT_BYTES)
+    room = model_bytes(12 * GB, device)
     assert room == 10 * GB
     memory: MemoryManager[FakeBackend] = MemoryManager(device, room, FakeSource())
     assert device.limits == [memory.budget_bytes] == [10 * GB]
-    assert model_bytes(8 * GB, catalog.profile("gpu-12gb"), device) == 8 * GB - CUDA_CONTEXT_BYTES
+    assert model_bytes(8 * GB, device) == 8 * GB - CUDA_CONTEXT_BYTES
 
 
-def test_a_budget_of_nothing_is_refused_in_a_sentence(catalog: Catalog) -> None:
-    profile = catalog.profile("gpu-12gb")
+def test_a_budget_of_nothing_is_refused_in_a_sentence() -> None:
     with pytest.raises(SettingsError, match=r"--budget 0\.50 GB leaves nothing .* larger budget"):
-        model_bytes(GB // 2, profile, Simulated(12 * GB))
+        model_bytes(GB // 2, Simulated(12 * GB, context_bytes=CUDA_CONTEXT_BYTES))
     with pytest.raises(SettingsError, match="other programs take its memory"):
-        model_bytes(12 * GB, profile, Shared(12 * GB, others_bytes=12 * GB))
+        model_bytes(12 * GB, Shared(12 * GB, others_bytes=12 * GB))
+
+
+def test_a_card_keeps_room_for_its_context_whatever_the_profile_is_made_for(
+    catalog: Catalog,
+) -> None:
+    assert Cuda.context_bytes == CUDA_CONTEXT_BYTES
+    for name in ("embedded", "gpu-8gb"):
+        profile = catalog.profile(name)
+        assert planned_reserve_bytes(profile, "cuda") == CUDA_CONTEXT_BYTES
+        assert planned_reserve_bytes(profile, "cpu") == 0
+
+
+def test_the_cpu_says_nothing_of_a_card(tmp_path: Path) -> None:
+    settings = read_settings(profile="gpu-8gb", device="cpu", budget="0.7GB", data=tmp_path)
+    program = build(settings)
+    assert program.memory.budget_bytes == 700_000_000
+    program.close()
 
 
 def test_a_turn_makes_room_that_another_program_took_meanwhile() -> None:

@@ -50,7 +50,7 @@ def _models(settings: Settings, machine: Machine) -> tuple[bool, list[Finding]]:
     budget = int(settings.budget) if settings.budget else None
     usable_card = bool(machine.build.card) or kind == "sim"
     loads = bool(machine.torch) and not machine.build.error
-    room = Room(card, machine.memory_bytes, budget, usable_card, loads, on_cpu=kind == "cpu")
+    room = Room(card, machine.memory_bytes, budget, usable_card, loads, is_on_cpu=kind == "cpu")
     cards = [catalog.card(name) for name in chosen.defaults]
     found = [*lines(catalog, chosen, room), *supplies(settings, cards)]
     return asked or (kind == "auto" and chosen.device == "cuda"), found

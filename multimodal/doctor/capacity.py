@@ -21,14 +21,14 @@ OTHER = "choose another: --profile embedded"
 class Room:
     """Sizes in bytes. `card`: of the card, or of the simulated one; 0 without one. `usable`: a
     model can be loaded onto it. `torch_loads`: PyTorch can be asked about a model's modules.
-    `on_cpu`: the profile that is chosen runs on the CPU, whatever it is made for."""
+    `is_on_cpu`: the profile that is chosen runs on the CPU, whatever it is made for."""
 
     card: int
     memory: int
     budget: int | None = None
     usable: bool = False
     torch_loads: bool = True
-    on_cpu: bool = False
+    is_on_cpu: bool = False
 
 
 def lines(catalog: Catalog, chosen: Profile, room: Room) -> Iterator[Finding]:
@@ -43,15 +43,16 @@ def line(catalog: Catalog, profile: Profile, room: Room, chosen: bool) -> Findin
     name = f"profile {profile.name}"
     cards = [catalog.card(card) for card in profile.defaults]
     budget = room.budget or int(profile.budget)
-    on_card = profile.device == "cuda" and not (chosen and room.on_cpu)
+    on_card = profile.device == "cuda" and not (chosen and room.is_on_cpu)
     here = room.card if on_card else room.memory
     if not here:
         told = f"needs an NVIDIA card; its budget is {gigabytes(budget)}"
         return _judged(name, told, chosen, bad=True)
     if not room.torch_loads and not all(_needs_no_torch(card) for card in cards):
         return _judged(name, "cannot be worked out until torch can be loaded", chosen, bad=True)
+    kind = "cuda" if on_card else "cpu"
     try:
-        found = plan(request_for(profile, cards, min(budget, here))).certificate
+        found = plan(request_for(profile, cards, min(budget, here), kind)).certificate
     except (ImportError, OSError, MultimodalError) as error:
         return _judged(name, f"cannot be worked out: {error}", chosen, bad=True)
     told = _words(found)

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from multimodal.errors import DeviceFullError, SettingsError
+from multimodal.memory.devices import CUDA_CONTEXT_BYTES
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.reserve import DRIVER_MARGIN_BYTES
 from multimodal.memory.storages import true_bytes
@@ -51,6 +52,7 @@ class Cuda:
 
     engine = "cuda"
     simulated = False
+    context_bytes = CUDA_CONTEXT_BYTES
 
     def __init__(self, index: int = 0) -> None:
         if not torch.cuda.is_available():

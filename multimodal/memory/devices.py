@@ -14,15 +14,20 @@ from typing import Protocol
 
 import psutil
 
+CUDA_CONTEXT_BYTES = 800_000_000
+"""Kept free of models for the CUDA context, cuBLAS and cuDNN. A reserve, not a measurement."""
+
 
 class Device(Protocol):
     """`engine` names the device that backends really load onto ("cpu", "cuda"). `host_bytes` is
-    the most that mirrors of evicted models may take of host memory; 0: none are kept."""
+    the most that mirrors of evicted models may take of host memory; 0: none are kept.
+    `context_bytes` is what a budget for the device holds beside models and turns."""
 
     name: str
     engine: str
     simulated: bool
     host_bytes: int
+    context_bytes: int
 
     def capacity_bytes(self) -> int: ...
 
@@ -96,6 +101,7 @@ class Cpu:
     engine = "cpu"
     simulated = False
     host_bytes = 0
+    context_bytes = 0
 
     def capacity_bytes(self) -> int:
         return int(psutil.virtual_memory().total)

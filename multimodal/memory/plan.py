@@ -17,7 +17,7 @@ from multimodal.memory.certificate import (
     together,
 )
 from multimodal.memory.footprint import DEFAULT_TOKENS, footprint, usual_quantization
-from multimodal.memory.reserve import reserve_bytes
+from multimodal.memory.reserve import planned_reserve_bytes
 
 SHORTEST_CONTEXT = 1024
 MOST_STEPS = 3
@@ -35,10 +35,16 @@ class Request:
 
 
 def request_for(
-    profile: Profile, cards: Sequence[ModelCard], budget_bytes: int, **more: Any
+    profile: Profile,
+    cards: Sequence[ModelCard],
+    budget_bytes: int,
+    device_kind: str = "auto",
+    **more: Any,
 ) -> Request:
-    """What to ask for a profile: one for a card keeps room for the CUDA context."""
-    return Request(tuple(cards), budget_bytes, reserve_bytes(profile), **more)
+    """What to ask for a profile on a device of that kind (`--device`): on a card, room is kept for
+    the CUDA context."""
+    reserve = planned_reserve_bytes(profile, device_kind)
+    return Request(tuple(cards), budget_bytes, reserve, **more)
 
 
 @dataclass(frozen=True, slots=True)

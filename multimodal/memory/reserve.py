@@ -9,27 +9,27 @@ from __future__ import annotations
 
 from multimodal.cards import Profile
 from multimodal.errors import SettingsError
-from multimodal.memory.devices import Device
+from multimodal.memory.devices import CUDA_CONTEXT_BYTES, Device
 from multimodal.sizes import gigabytes
 
-CUDA_CONTEXT_BYTES = 800_000_000
-"""Kept free of models for the CUDA context, cuBLAS and cuDNN. A reserve, not a measurement."""
 DRIVER_MARGIN_BYTES = 500_000_000
 """Left of what is free when the program starts, for kernels that are loaded later and for windows
 that other programs open. A reserve, not a measurement."""
 
 
-def reserve_bytes(profile: Profile) -> int:
-    """What a budget for that profile also has to hold."""
-    return CUDA_CONTEXT_BYTES if profile.device == "cuda" else 0
+def planned_reserve_bytes(profile: Profile, device_kind: str = "auto") -> int:
+    """What a budget also has to hold where `profile` is to run on a device of that kind, as
+    `--device` names it; a simulated card is the one that the profile is made for."""
+    kind = device_kind if device_kind in {"cpu", "cuda"} else profile.device
+    return CUDA_CONTEXT_BYTES if kind == "cuda" else 0
 
 
-def model_bytes(budget_bytes: int, profile: Profile, device: Device) -> int:
-    """The most that models and turns of `profile` may take of `device` under a budget.
+def model_bytes(budget_bytes: int, device: Device) -> int:
+    """The most that models and turns may take of `device` under a budget.
 
     Raises SettingsError where nothing would be left.
     """
-    reserve = reserve_bytes(profile)
+    reserve = device.context_bytes
     budget = min(budget_bytes, device.capacity_bytes())
     left = min(budget - reserve, device.room_bytes())
     if left <= 0 and budget <= reserve:

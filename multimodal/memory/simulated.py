@@ -29,9 +29,11 @@ class Simulated:
         host_bytes: int = 0,
         slab_bytes: int = 0,
         disk_bytes_per_s: float = DISK_BYTES_PER_S,
+        context_bytes: int = 0,
     ) -> None:
         self.name = f"simulated {capacity_bytes / 1e9:.0f} GB card"
         self.host_bytes = host_bytes
+        self.context_bytes = context_bytes
         self.fail_next = 0
         self._capacity = capacity_bytes
         self._bus, self._disk = bus_bytes_per_s, disk_bytes_per_s
