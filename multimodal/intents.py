@@ -3,6 +3,9 @@
 Patterns for a whole sentence are matched from its beginning, after greetings and politeness are
 taken off. They are narrow on purpose: words that no pattern knows go to the text model, which
 reads the description of every picture and so still knows what is meant.
+
+Some patterns take time that grows with the square of what they read, and Python's `re` lets no
+other thread run meanwhile. So every question here is answered from the `excerpt` of a message.
 """
 
 from __future__ import annotations
@@ -10,37 +13,7 @@ from __future__ import annotations
 import re
 
 from multimodal.messages import Focus
-
-# Vocabulary that patterns name as <PICTURE>, <END> ...; an entry may use those below it.
-WORDS = {
-    "SCENE": r"(?:\s+(?:are|is|can|do|does|you|we|i|see|seen|be|count|there|here|visible|shown|in|"
-    r"on|this|that|the|it|appear|of|these|background|foreground|total|<PICTURE>s?|vois-tu|voit-on|"
-    r"y|a-t-il|il|a|sur|dans|cette|la|l|le|tu|vois|voit|visibles?|l[àa]))*<END>",
-    "SHOWN": r"(?:<THIS>|shown|visible|seen|there|(?:in|on) (?:it|there|the|this|that|my)\b.*|"
-    r"(?:the|this|that|these|those|my) [\w ]{0,20}<PICTURE>s?)",
-    "THIS": r"(?:this|that|these|those|it|here|he|she|they)",
-    "BEING": r"(?:person|man|woman|guy|animal|plant|bird|dog|cat)",
-    "ME": r"(?: me| us)?",
-    "SOMEONE": r"(?:faces?|people|persons?|humans?|someone|somebody|anyone|anybody)",
-    "DRAWABLE": r"(?:picture|image|drawing|photo|photograph|illustration|painting|sketch|portrait|"
-    r"logo|icon|poster|wallpaper|avatar|dessin|tableau|ic[ôo]ne|affiche)",
-    "PICTURE": r"(?:picture|image|photo|pic|photograph|screenshot|snapshot|drawing|capture|dessin)",
-    # Questions that need thought, not findings.
-    "NO_TASTE": r"(?!.*\b(?:would|should|could|match|best|go(?:es)?\b|wear|mix|paint|stands? for|"
-    r"mean|symboli[sz]e|blind|theory|wavelength|you get|favou?rite|irait|signifie|pr[ée]f[ée]r))",
-    "NO_USE": r"(?!.*\b(?:used?|for|made?|means?|costs?|worth|good|eat|doing|history|next|wrong|"
-    r"happen\w*|difference|common|about to|feel\w*|think\w*|weighs?|dangerous|from)\b)",
-    "NO_CROWD": r"(?!(?:people|they|you|we|i|experts?|scientists?|critics|the (?:bible|law))\b)",
-    "END": r"\W*$",
-}
-
-
-def any_of(*patterns: str) -> re.Pattern[str]:
-    pattern = "|".join(f"(?:{pattern})" for pattern in patterns)
-    for name, words in WORDS.items():
-        pattern = pattern.replace(f"<{name}>", words)
-    return re.compile(pattern, re.IGNORECASE)
-
+from multimodal.vocabulary import any_of
 
 LEAD = any_of(
     r"(?:hi|hello|hey|dear|please|ok|okay|so|and|but|now|well|also|then|oh|wow|cool|great|thanks|"
@@ -206,6 +179,10 @@ NAME_BEFORE = re.compile(r"\S\s+[A-Z][a-zé]+.*\b(?:it|its|he|she|him|her|his|th
 POINTING_WORDS = 14
 """In a longer sentence “it” most likely stands for something the sentence itself names."""
 FRAGMENT_WORDS = 3
+PUNCTUATION = " \t,.;:!?¿¡…-–—«»“”\"'()"
+"""What a sentence may begin with before its first word."""
+EXCERPT_CHARACTERS = 1000
+"""Of a message, in which what it asks is looked for; half at its beginning, half at its end."""
 
 
 def focus_of(words: str) -> Focus | None:
@@ -213,7 +190,7 @@ def focus_of(words: str) -> Focus | None:
     if not words.strip():
         return "general"
     asked: set[Focus] = set()
-    for sentence in sentences(words):
+    for sentence in sentences(excerpt(words)):
         focus = _focus(sentence)
         if focus is None and ASKING.match(sentence):
             return None
@@ -225,11 +202,12 @@ def focus_of(words: str) -> Focus | None:
 
 
 def wants_drawing(words: str) -> bool:
-    return any(DRAW.match(sentence) for sentence in sentences(words))
+    return any(DRAW.match(sentence) for sentence in sentences(excerpt(words)))
 
 
 def wants_transcript(words: str) -> bool:
     """Whether the words heard are themselves the answer, not what a model makes of them."""
+    words = excerpt(words)
     if THEN_COMPOSE.search(words) or not WRITE_DOWN.search(words):
         return False
     return all(WRITE_DOWN.match(s) or not COMPOSE.match(s) for s in sentences(words))
@@ -237,31 +215,50 @@ def wants_transcript(words: str) -> bool:
 
 def wants_text_of_picture(words: str) -> bool:
     """Whether it is the text in a picture that is to be written down, not what was said."""
-    return focus_of(words) == "text" and IN_PICTURE.search(words) is not None
+    return focus_of(words) == "text" and IN_PICTURE.search(excerpt(words)) is not None
 
 
 def names_a_picture(words: str) -> bool:
-    return PICTURE_NAMED.search(words) is not None
+    return PICTURE_NAMED.search(excerpt(words)) is not None
 
 
 def points_at_something(words: str) -> bool:
     """Whether a sentence asks about something it does not name: “What colour is it?”"""
-    return any(map(_points, sentences(words)))
+    return any(map(_points, sentences(excerpt(words))))
+
+
+def excerpt(words: str) -> str:
+    """The beginning and the end of a longer message, with an ellipsis between them: what is asked
+    stands before or after the letter, the log or the poem that is asked about."""
+    words = words.strip()
+    if len(words) <= EXCERPT_CHARACTERS:
+        return words
+    half = EXCERPT_CHARACTERS // 2
+    head, tail = words[:half], words[-half:]
+    # A word that was cut in two is left out, unless there is no other.
+    opening, ending = re.match(r".*\s", head, re.DOTALL), re.search(r"\s.*", tail, re.DOTALL)
+    head = opening[0] if opening else head
+    tail = ending[0] if ending else tail
+    return f"{head}…{tail}"
 
 
 def sentences(words: str) -> list[str]:
-    """The sentences without the greetings and politeness they begin with."""
+    """All sentences, without the greetings and politeness they begin with."""
     bare = (_bare(sentence) for sentence in re.split(r"(?<=[.?!…])\s+|\n+", words))
     return [sentence for sentence in bare if sentence]
 
 
 def _bare(sentence: str) -> str:
+    """Each greeting is looked at once, where it stands: a copy of the rest for every one of many
+    would take time by the square of them."""
+    end, start = len(sentence.rstrip(" ?!.")), 0
     while True:
-        sentence = sentence.lstrip(" \t,.;:!?¿¡…-–—«»“”\"'()")
-        lead = LEAD.match(sentence)
-        if lead is None or lead.end() == len(sentence.rstrip(" ?!.")):
-            return sentence
-        sentence = sentence[lead.end() :]
+        while start < len(sentence) and sentence[start] in PUNCTUATION:
+            start += 1
+        lead = LEAD.match(sentence, start)
+        if lead is None or lead.end() == end:
+            return sentence[start:]
+        start = lead.end()
 
 
 def _composes(sentence: str) -> bool:

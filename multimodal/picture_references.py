@@ -6,7 +6,8 @@ such an elliptic question asks of its picture what was asked of the one before.
 
 from __future__ import annotations
 
-from multimodal.intents import any_of, sentences
+from multimodal.intents import excerpt, sentences
+from multimodal.vocabulary import any_of
 
 MANY = any_of(
     r"\b(?:both|all(?: of)?(?: the| my| these)?|(?:the|these|my) (?:two|three|four|\d)) "
@@ -50,7 +51,7 @@ COMPARING = any_of(
 
 def compares(words: str) -> bool:
     """Whether a question about one picture needs others, too."""
-    return COMPARING.search(words) is not None and not is_elliptic(words)
+    return COMPARING.search(excerpt(words)) is not None and not is_elliptic(words)
 
 
 def is_elliptic(words: str) -> bool:
@@ -62,12 +63,13 @@ def is_elliptic(words: str) -> bool:
 
 
 def means_many_pictures(words: str) -> bool:
-    return MANY.search(words) is not None
+    return MANY.search(excerpt(words)) is not None
 
 
 def ordinals_of(words: str) -> tuple[int, ...]:
     """0 for “the first picture”, 1 for “picture 2”, -1 for “And the last?” ...; all there are."""
-    named = (index for index, order in ORDERS if order.search(words))
+    shown = excerpt(words)
+    named = (index for index, order in ORDERS if order.search(shown))
     bare = (_bare_order(sentence) for sentence in _short_sentences(words))
     return tuple(dict.fromkeys([*named, *(index for index in bare if index is not None)]))
 

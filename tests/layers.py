@@ -12,6 +12,7 @@ FLOORS = {
     "sizes": 0,
     "private_files": 0,
     "languages": 0,
+    "vocabulary": 0,
     "architectures": 0,
     "events": 1,
     "sources": 1,
