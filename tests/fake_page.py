@@ -58,8 +58,11 @@ class FakePage:
 
 
 @contextmanager
-def running_page(data: Path, grace_s: float = 20.0, **settings: Any) -> Iterator[FakePage]:
-    source, port = FakeSource(), free_port()
+def running_page(
+    data: Path, grace_s: float = 20.0, port: int = 0, **settings: Any
+) -> Iterator[FakePage]:
+    """On a free port, unless one is named."""
+    source, port = FakeSource(), port or free_port()
     made = program(data, source, **settings)
     try:
         hosts = Hosts("127.0.0.1", made.settings.allow_origin)

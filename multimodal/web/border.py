@@ -47,6 +47,7 @@ from multimodal.web.incoming import (
 )
 from multimodal.web.outgoing import BROWSER_COOKIE, Outgoing, new_cookie
 from multimodal.web.refusals import (
+    RELOAD,
     SHOWN_CHARACTERS,
     RefusedError,
     foreign_origin,
@@ -194,7 +195,7 @@ class Border:
         if self._logins:
             if (login := login_of(request)) is None:
                 sentence = "Log in first; open the page again."
-                raise RefusedError(401, sentence, "authentication_error")
+                raise RefusedError(401, sentence, "authentication_error", **RELOAD)
             return f"login:{login}"
         return f"browser:{browser_of(request) or ''}"
 
@@ -255,7 +256,8 @@ class Border:
             receive = replayed(body, receive)
         admit = self._sessions.admit
         if not isinstance(session, str) or not admit(session, person, address_of(request)):
-            raise RefusedError(403, "This page was opened by somebody else. Open it again.")
+            sentence = "This page was opened by somebody else. Open it again."
+            raise RefusedError(403, sentence, **RELOAD)
         return session, receive
 
     async def _event(self, request: Request) -> tuple[bytes, object]:

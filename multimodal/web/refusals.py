@@ -11,6 +11,8 @@ from multimodal.web.incoming import BodyError
 from multimodal.web.route_table import LOGIN
 
 SHOWN_CHARACTERS = 100
+RELOAD = {"Page-Reload": "once"}
+"""The header of what a page is told that only opening it again mends; see `head.html`."""
 
 
 class RefusedError(Exception):

@@ -70,7 +70,7 @@ ALLOWED: tuple[AllowedRoute, ...] = (
     AllowedRoute("/favicon.ico", READ, "the page's icon", Access.EVERYBODY),
     AllowedRoute("/robots.txt", READ, "search engines", Access.EVERYBODY),
     AllowedRoute(f"{GRADIO}/startup-events", READ, "Gradio's own start", Access.EVERYBODY),
-    AllowedRoute(f"{GRADIO}/app_id", READ, "the page after the connection broke"),
+    AllowedRoute(f"{GRADIO}/app_id", READ, "whether the server was started anew", Access.EVERYBODY),
     AllowedRoute(JOIN, SEND, "every event of the page", session=Session.BODY),
     AllowedRoute(ANSWERS, READ, "what events answer", session=Session.QUERY),
     AllowedRoute(f"{GRADIO}/cancel", SEND, "ending an event", session=Session.BODY),

@@ -1,0 +1,74 @@
+"""Pages that were open when their server was started anew, or when their login ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import BOX
+from conftest import free_port
+from fake_page import running_page
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+BACK_MS = 30_000
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    opened = browser.new_context(locale="en-US")
+    yield opened
+    opened.close()
+
+
+def log_in(page: Page) -> None:
+    page.get_by_label("username").fill("ann")
+    page.get_by_label("password").fill("right")
+    page.get_by_role("button", name="Login").click()
+    expect(page.locator(BOX)).to_be_visible(timeout=BACK_MS)
+
+
+def test_a_page_comes_back_to_its_login_form_when_the_server_was_started_anew(
+    context: BrowserContext, tmp_path: Path
+) -> None:
+    port, page = free_port(), context.new_page()
+    with running_page(tmp_path, port=port, auth="ann:right") as server:
+        page.goto(server.url)
+        log_in(page)
+        page.fill(BOX, "what was being written")
+    with running_page(tmp_path, port=port, auth="ann:right"):
+        expect(page.get_by_label("password")).to_be_visible(timeout=BACK_MS)
+        log_in(page)
+        expect(page.locator(BOX)).to_have_value("what was being written")
+
+
+def test_a_page_whose_login_ended_elsewhere_shows_its_login_form(
+    context: BrowserContext, tmp_path: Path
+) -> None:
+    with running_page(tmp_path, auth="ann:right") as server:
+        page, other = context.new_page(), context.new_page()
+        page.goto(server.url)
+        log_in(page)
+        other.goto(server.url)
+        expect(other.locator(BOX)).to_be_visible(timeout=BACK_MS)
+        other.goto(f"{server.url}/logout")
+        expect(page.get_by_label("password")).to_be_visible(timeout=BACK_MS)
+        log_in(page)
+
+
+def test_a_page_that_asks_in_vain_is_not_opened_again_and_again(
+    context: BrowserContext, tmp_path: Path
+) -> None:
+    with running_page(tmp_path) as server:
+        page = context.new_page()
+        visits: list[str] = []
+        page.on("framenavigated", lambda frame: visits.append(frame.url))
+        page.goto(server.url)
+        expect(page.locator(BOX)).to_be_visible(timeout=BACK_MS)
+        headers = {"Page-Reload": "once", "Content-Type": "application/json"}
+        page.route(
+            "**/queue/join*",
+            lambda route: route.fulfill(status=403, headers=headers, body='{"detail": "No."}'),
+        )
+        page.wait_for_timeout(8_000)
+        assert len(visits) == 2, "once, and then no more"
