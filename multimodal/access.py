@@ -20,6 +20,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -42,19 +43,26 @@ _PORT = re.compile("[0-9]{1,5}")
 # ------------------------------------------------------------ owners
 
 
-def owner_of(login: str | None, claim: object) -> str:
+def owner_of(login: str | None, claim: object, first: str | None = None) -> str:
     """The owner of what a person stores.
 
     login: the user name that the server verified for this request; None where none is asked for.
     claim: what the browser says that its owner was last time. It counts only without a login, and
         only in the form of the ids that this program draws (128 random bits), so it can never
-        name what belongs to a login. Otherwise a new owner is drawn.
+        name what belongs to a login.
+    first: whose a browser is that says nothing yet (`first_owner`); None draws a new owner.
     """
     if login is not None:
         return _LOGIN + login
     if isinstance(claim, str) and _RANDOM_ID.fullmatch(claim):
         return claim
-    return new_id()
+    return first or new_id()
+
+
+def first_owner(secret: str, cookie: str) -> str:
+    """The owner of a browser with this cookie, an HMAC under a secret of the server: tabs that are
+    opened together for the first time have the same one, and nobody else can work it out."""
+    return hmac.new(secret.encode(), f"first owner:{cookie}".encode(), sha256).hexdigest()[:32]
 
 
 # ------------------------------------------------------------ logins

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multimodal.access import Hosts, Logins, network_of, owner_of, parsed_origin
+from multimodal.access import Hosts, Logins, first_owner, network_of, owner_of, parsed_origin
 from multimodal.messages import new_id
 
 # ------------------------------------------------------------ owners
@@ -23,6 +23,16 @@ def test_a_browser_keeps_the_id_that_it_was_given() -> None:
     given_before = owner_of(None, None)
     assert owner_of(None, given_before) == given_before
     assert owner_of(None, None) != owner_of(None, None)
+
+
+def test_tabs_of_a_browser_without_an_owner_are_given_the_same_one() -> None:
+    first = first_owner("secret", "a" * 32)
+    assert owner_of(None, "", first) == owner_of(None, None, first) == first
+    assert owner_of(None, first, first_owner("secret", "b" * 32)) == first
+    assert owner_of("ann", None, first) == "login:ann"
+    others = {first_owner("other", "a" * 32), first_owner("secret", "b" * 32), "a" * 32}
+    assert first not in others
+    assert owner_of(None, first) == first, "it is kept like one that was drawn"
 
 
 @given(

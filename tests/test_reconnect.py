@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import BOX
+from browser import BOX, visit
 from conftest import free_port
 from fake_page import running_page
 from playwright.sync_api import Browser, BrowserContext, Page, expect
@@ -72,3 +72,38 @@ def test_a_page_that_asks_in_vain_is_not_opened_again_and_again(
         )
         page.wait_for_timeout(8_000)
         assert len(visits) == 2, "once, and then no more"
+
+
+def test_tabs_that_are_opened_together_for_the_first_time_share_their_chats(
+    context: BrowserContext, tmp_path: Path
+) -> None:
+    with running_page(tmp_path) as server:
+        tabs = [context.new_page(), context.new_page()]
+        for tab in tabs:  # as a browser does that is started with several tabs
+            tab.evaluate("url => { location.href = url; }", server.url)
+        for tab in tabs:
+            expect(tab.locator(BOX)).to_be_visible(timeout=BACK_MS)
+        tabs[0].wait_for_timeout(3_000)  # time for a tab to notice that the other has its cookie
+        for tab in tabs:
+            tab.wait_for_function("() => localStorage.getItem('multimodal-chat') !== null")
+        for number, tab in enumerate(tabs):
+            tab.fill(BOX, f"chat {number}")
+            tab.keyboard.press("Enter")
+            expect(tab.locator("#chat .message.assistant .body")).to_have_text(f"chat {number}")
+        for tab in tabs:
+            tab.reload()
+            titles = tab.locator("#conversations .open")
+            expect(titles).to_have_text(["chat 1", "chat 0"], timeout=BACK_MS)
+
+
+def test_a_tab_whose_session_is_of_another_cookie_opens_itself_again(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with running_page(tmp_path) as server, visit(browser, server.url) as person:
+        assert person.ask("before") == "before"
+        with person.page.expect_navigation(timeout=BACK_MS):
+            person.context.add_cookies(
+                [{"name": "multimodal-browser", "value": "b" * 32, "url": server.url}]
+            )
+        expect(person.replies).to_have_text(["before"], timeout=BACK_MS)
+        assert person.ask("after") == "after"

@@ -189,7 +189,7 @@ class Border:
         if self._logins and row.access is Access.PROGRAM:
             self._check_authorization(request)
         if row.access is not Access.PAGE:
-            if not self._logins and row.path == "/" and browser_of(request) is None:
+            if not self._logins and row.path == "/" and browser_of(request.cookies) is None:
                 outgoing.cookies.append(new_cookie(BROWSER_COOKIE, secrets.token_hex(16)))
             return ""
         if self._logins:
@@ -197,7 +197,7 @@ class Border:
                 sentence = "Log in first; open the page again."
                 raise RefusedError(401, sentence, "authentication_error", **RELOAD)
             return f"login:{login}"
-        return f"browser:{browser_of(request) or ''}"
+        return f"browser:{browser_of(request.cookies) or ''}"
 
     def _check_authorization(self, request: Request) -> None:
         found = credentials(request.headers.get("authorization", ""))

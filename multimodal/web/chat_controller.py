@@ -43,8 +43,9 @@ from multimodal.web.chat_list import ChatList
 from multimodal.web.chat_pane import ExampleMessage, draft_scope
 from multimodal.web.deletions import UNDO_S
 from multimodal.web.media_addresses import MediaAddresses
+from multimodal.web.presence import Presence
 from multimodal.web.replies import ReplyRunner, RunningReply
-from multimodal.web.tab_session import Presence, TabSession
+from multimodal.web.tab_session import TabSession
 from multimodal.web.transcript import Transcript
 
 Frame = dict[str, Any]

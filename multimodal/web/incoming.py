@@ -58,8 +58,9 @@ def login_of(request: Request) -> str | None:
     return None
 
 
-def browser_of(request: Request) -> str | None:
-    value = request.cookies.get(BROWSER_COOKIE, "")
+def browser_of(cookies: Mapping[str, str]) -> str | None:
+    """What tells this browser apart from others."""
+    value = cookies.get(BROWSER_COOKIE, "")
     return value if _BROWSER_ID.fullmatch(value) else None
 
 

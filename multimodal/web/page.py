@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 from starlette.routing import Route
 
-from multimodal.access import owner_of
+from multimodal.access import first_owner, owner_of
 from multimodal.build import Program
 from multimodal.errors import MultimodalError
 from multimodal.messages import Controls
@@ -19,6 +19,7 @@ from multimodal.web import gauge
 from multimodal.web.actions import field_of, read_conversation
 from multimodal.web.chat_controller import ChatController, Frame
 from multimodal.web.controls import controls_of, filled
+from multimodal.web.incoming import browser_of
 from multimodal.web.layout import TITLE, Layout
 from multimodal.web.tab_session import TabSession
 from multimodal.web.voice import hearing_of
@@ -30,7 +31,7 @@ names an upload by its content, so one that was sent may be another person's tha
 
 class Page:
     """Builds the Blocks of one program. `secret` is told to every browser, `media_secret` to
-    nobody; see `settings`."""
+    nobody; see `settings`. The first owner of a browser is made with the latter, too."""
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class Page:
         grace_s: float = 0.0,
     ) -> None:
         self.program = program
-        self._sessions: dict[str, TabSession] = {}
+        self._own_secret = media_secret
         with gr.Blocks(
             title=TITLE, fill_height=True, analytics_enabled=False, delete_cache=UPLOADS_S
         ) as self.blocks:
@@ -56,6 +57,7 @@ class Page:
     def close(self) -> None:
         """Stop every reply that is under way."""
         self.ui.menu.close()
+        self.controller.presence.close()
         self.controller.close()
 
     # ------------------------------------------------------------ wiring
@@ -119,24 +121,23 @@ class Page:
     def _enter(
         self, browser: dict[str, str] | None, session: TabSession, request: gr.Request
     ) -> list[Any]:
-        known = browser or {}
-        session.owner = owner_of(getattr(request, "username", None), known.get("owner"))
-        self._attach(session, request)
+        known, cookie = browser or {}, browser_of(request.cookies)
+        first = first_owner(self._own_secret, cookie) if cookie else None
+        login = getattr(request, "username", None)
+        session.owner = owner_of(login, known.get("owner"), first)
+        self.controller.presence.enter(_tab(request), session.owner)
         self.ui.menu.size_up()
         return self._opened(session, known.get("conversation", ""))
 
-    def _attach(self, session: TabSession, request: gr.Request) -> None:
-        """Note that a tab is open; one that was taken for closed (a phone that slept) returns."""
-        key = request.session_hash or ""
-        if session.owner and self._sessions.get(key) is not session:
-            self._sessions[key] = session
-            self.controller.presence.enter(session.owner)
+    def _see(self, session: TabSession, request: gr.Request, is_tick: bool = False) -> None:
+        if session.owner:
+            self.controller.presence.see(_tab(request), session.owner, is_tick)
 
     def _leave(self, request: gr.Request) -> None:
-        if (session := self._sessions.pop(request.session_hash or "", None)) is not None:
-            self.controller.presence.leave(session.owner)
+        self.controller.presence.leave(_tab(request))
 
-    def _tick(self, session: TabSession) -> tuple[str, str, Any]:
+    def _tick(self, session: TabSession, request: gr.Request) -> tuple[str, str, Any]:
+        self._see(session, request, is_tick=True)
         return self._gauge(), self._fetching(), self._menu(session)
 
     def _menu(self, session: TabSession) -> Any:
@@ -204,15 +205,16 @@ class Page:
     def _act(
         self, event: gr.EventData, request: gr.Request, session: TabSession, *controls: Any
     ) -> tuple[str, Frame, dict[str, str]]:
-        self._attach(session, request)
+        self._see(session, request)
         action = field_of(event, "action")
         frame = self.controller.act(session, action, controls_of(self.ui, *controls))
         return _packed(frame), self._list(session), self._browser(session)
 
-    def _follow(self, session: TabSession) -> Iterator[Any]:
+    def _follow(self, session: TabSession, request: gr.Request) -> Iterator[Any]:
         is_following = False
         for frame in self.controller.follow(session):
             is_following = True
+            self._see(session, request)
             yield _packed(frame)
         if not is_following:
             yield gr.skip()
@@ -236,6 +238,10 @@ class Page:
 
     def _reset(self) -> list[Any]:
         return filled(self.ui, Controls())[2:]
+
+
+def _tab(request: gr.Request) -> str:
+    return request.session_hash or ""
 
 
 def _packed(frame: Frame) -> str:

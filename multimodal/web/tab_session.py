@@ -1,10 +1,8 @@
-"""One browser tab as the server knows it, and which people have a tab open."""
+"""One browser tab as the server knows it."""
 
 from __future__ import annotations
 
-import threading
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,34 +31,3 @@ class TabSession:
 
     def __deepcopy__(self, memo: object) -> TabSession:
         return TabSession()
-
-
-class Presence:
-    """Counts the open tabs of each owner; calls `abandon` with an owner who has had none for
-    `grace_s`. Thread-safe."""
-
-    def __init__(self, grace_s: float, abandon: Callable[[str], None]) -> None:
-        self._grace_s = grace_s
-        self._abandon = abandon
-        self._tabs: Counter[str] = Counter()
-        self._lock = threading.Lock()
-
-    def enter(self, owner: str) -> None:
-        with self._lock:
-            self._tabs[owner] += 1
-
-    def leave(self, owner: str) -> None:
-        with self._lock:
-            self._tabs[owner] -= 1
-            if self._tabs[owner] > 0:
-                return
-        timer = threading.Timer(self._grace_s, self._check, [owner])
-        timer.daemon = True
-        timer.start()
-
-    def _check(self, owner: str) -> None:
-        with self._lock:
-            if self._tabs[owner] > 0:
-                return
-            del self._tabs[owner]
-        self._abandon(owner)
