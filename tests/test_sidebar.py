@@ -265,7 +265,7 @@ def test_the_model_menu_tells_task_size_and_state(person: Person) -> None:
     person.ask("hello")
     page = person.page
     menu = page.get_by_role("option")
-    loaded = menu.filter(has_text=re.compile(r"SmolLM2 135M · text · 0\.84 GB · loaded"))
+    loaded = menu.filter(has_text=re.compile(r"SmolLM2 135M · text · 0\.95 GB · loaded"))
     for _ in range(20):  # the state is told with the memory, every two seconds
         page.get_by_label("Model", exact=True).click()
         page.wait_for_timeout(500)
