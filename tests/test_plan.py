@@ -157,7 +157,7 @@ def test_the_page_plans_with_a_persons_own_profile(tmp_path: Any) -> None:
     panel = FittingPanel.__new__(FittingPanel)
     panel._program = program(tmp_path, FakeSource())
     assert "Fits together, 1.05 GB spare." in panel.work_out("mine", None, "")
-    assert "Fits together, 0.16 GB spare." in panel.work_out("mine", [], " 1GB ")
+    assert "Fits together, 0.05 GB spare." in panel.work_out("mine", [], " 1GB ")
     assert "“lots” is no size. Write one such as 12GB." in panel.work_out("mine", [], "lots")
 
 
