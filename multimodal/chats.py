@@ -7,85 +7,42 @@ when it ends, so that whatever happens the conversation can be opened again.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from multimodal.assistant import Assistant
 from multimodal.backends.sampling import MAX_SEED
+from multimodal.claims import Claim, Claims
+from multimodal.drafts import Draft
 from multimodal.errors import (
     ConversationNotFoundError,
     MultimodalError,
     PromptError,
     RequestError,
 )
-from multimodal.events import (
-    Description,
-    Done,
-    Event,
-    ImageMade,
-    Notice,
-    Preview,
-    Progress,
-    RouteChosen,
-    Spoken,
-    TextDelta,
-    Transcript,
-)
 from multimodal.media import MediaFolder
-from multimodal.messages import Controls, Conversation, Message, Outcome, Part, TextPart
+from multimodal.messages import (
+    Controls,
+    Message,
+    Part,
+    TextPart,
+    new_id,
+)
 from multimodal.store import Store
 
 SAVE_EVERY_S = 0.3
+UNEXPECTED = (
+    "Something went wrong that this program did not expect; its log says what. Send it again, or "
+    "choose another model."
+)
+GONE = "That message is no longer part of this conversation."
 
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A reply as it stands: the conversation up to it, its message, and what is under way."""
-
-    conversation: Conversation
-    reply: Message
-    progress: Progress | None = None
-    done: bool = False
-    preview: Preview | None = None
-
-    def after(self, event: Event) -> Draft:
-        """This draft with one more event folded in."""
-        outcome = self.reply.outcome or Outcome()
-        match event:
-            case RouteChosen(route):
-                return self._with(replace(outcome, routes=(*outcome.routes, route)))
-            case Notice(text):
-                return self._with(replace(outcome, notices=(*outcome.notices, text)))
-            case Transcript(part) | Description(part):
-                return replace(self, conversation=self.conversation.with_part(part), progress=None)
-            case TextDelta(text):
-                words = TextPart(self.reply.text + text)
-                media: tuple[Part, ...] = (*self.reply.images, *self.reply.recordings)
-                reply = replace(self.reply, parts=(words, *media))
-                return replace(self, reply=reply, progress=None)
-            case ImageMade(part) | Spoken(part):
-                reply = replace(self.reply, parts=(*self.reply.parts, part))
-                return replace(self, reply=reply, progress=None, preview=None)
-            case Progress():
-                return replace(self, progress=event)
-            case Preview():
-                return replace(self, preview=event)
-            case Done(finished):
-                return replace(self._with(finished), progress=None, preview=None, done=True)
-        return self
-
-    def ended(self, error: str | None = None) -> Draft:
-        """This draft cut short: failed with the sentence `error`, or stopped by the person."""
-        outcome = self.reply.outcome or Outcome()
-        cut = replace(outcome, finish="failed" if error else "stopped", error=error)
-        return replace(self._with(cut), progress=None, preview=None, done=True)
-
-    def _with(self, outcome: Outcome) -> Draft:
-        return replace(self, reply=replace(self.reply, outcome=outcome))
+log = logging.getLogger(__name__)
 
 
 def _check_seed(controls: Controls) -> None:
@@ -98,14 +55,25 @@ def _check_seed(controls: Controls) -> None:
 
 
 class Chats:
-    """Every call names the owner; the store refuses what is somebody else's."""
+    """Every call names the owner; the store refuses what is somebody else's.
+
+    Every change of a conversation is made under its claim (`claims.py`): the caller's own, where
+    one is given, which the caller releases; else one that is taken for the call. All of them raise
+    ConversationBusyError where the conversation is being changed or answered.
+    """
 
     def __init__(self, store: Store, media: MediaFolder, assistant: Assistant) -> None:
         self.store = store
         self._media = media
         self._assistant = assistant
-        self._busy: set[str] = set()
-        self._lock = threading.Lock()
+        self._claims = Claims()
+
+    def claim(self, conversation: str) -> Claim:
+        """The right to change a conversation, which may be one that is not begun yet."""
+        return self._claims.take(conversation)
+
+    def is_busy(self, conversation: str) -> bool:
+        return self._claims.is_held(conversation)
 
     # ------------------------------------------------------------ what the person says
 
@@ -116,56 +84,89 @@ class Chats:
         text: str,
         files: Sequence[tuple[Path, str]] = (),
         stop: threading.Event | None = None,
+        claim: Claim | None = None,
+        message_id: str | None = None,
     ) -> Message:
         """Store a message of `text` and `files` (path, name). Nothing is stored if any is bad, or
         once `stop` is set.
 
-        Raises PromptError (empty, too long), MediaError, RequestError (an answer is under way),
-        CapacityError (too many files wait to be read), TurnStoppedError.
+        Raises PromptError (empty, too long), MediaError, CapacityError (too many files wait to be
+        read), TurnStoppedError.
         """
-        self._check(conversation, text, len(files))
-        intake = self._media.intake(stop)
-        parts: list[Part] = [self._media.add(path, name, intake) for path, name in files]
-        if text.strip():
-            parts.append(TextPart(text.strip()))
-        message = Message("user", tuple(parts))
-        self.store.put(owner, conversation, message)
+        with self._claims.holding(conversation, claim):
+            message = self._message(text, files, stop, message_id)
+            self.store.put(owner, conversation, message)
         return message
 
-    def edit(self, owner: str, conversation: str, message: str, text: str) -> None:
+    def begin(
+        self,
+        owner: str,
+        conversation: str,
+        controls: Controls,
+        text: str,
+        files: Sequence[tuple[Path, str]] = (),
+        stop: threading.Event | None = None,
+        claim: Claim | None = None,
+        message_id: str | None = None,
+    ) -> Message:
+        """Begin a conversation of that id with its first message, both or neither; see `say`."""
+        with self._claims.holding(conversation, claim):
+            message = self._message(text, files, stop, message_id)
+            self.store.create(owner, controls, conversation, message)
+        return message
+
+    def edit(
+        self,
+        owner: str,
+        conversation: str,
+        message: str,
+        text: str,
+        claim: Claim | None = None,
+    ) -> None:
         """Replace the words of a message and forget what followed; its media stay."""
-        self._check_idle(conversation)
-        old = self._find(owner, conversation, message)
-        media = tuple(part for part in old.parts if not isinstance(part, TextPart))
-        if not text.strip() and not media:
-            raise PromptError("The edited message is empty. Type something, or undo the turn.")
-        self._media.limits.check_text(text)
-        words = (TextPart(text.strip()),) if text.strip() else ()
-        edited = replace(old, parts=(*media, *words), damage=None)
-        self.store.replace(owner, conversation, edited)
+        with self._claims.holding(conversation, claim):
+            old = self._find(owner, conversation, message)
+            media = tuple(part for part in old.parts if not isinstance(part, TextPart))
+            if not text.strip() and not media:
+                raise PromptError("The edited message is empty. Type something, or undo the turn.")
+            self._media.limits.check_text(text)
+            words = (TextPart(text.strip()),) if text.strip() else ()
+            edited = replace(old, parts=(*media, *words), damage=None)
+            self.store.replace(owner, conversation, edited)
 
-    def take_back(self, owner: str, conversation: str) -> Message | None:
-        """Remove the person's newest message and its reply; return it, None if none is left."""
-        self._check_idle(conversation)
-        messages = self.store.load(owner, conversation).messages
-        said = [message for message in messages if message.role == "user"]
-        if not said:
-            return None
-        self.store.cut(owner, conversation, said[-1].id)
-        kept = (part.sha256 for part in said[-1].parts if not isinstance(part, TextPart))
-        self.store.record_media(kept)  # they may be sent again, so they stay for a while
-        return said[-1]
+    def take_back(
+        self, owner: str, conversation: str, message: str | None = None
+    ) -> Message | None:
+        """Remove the person's newest message and its reply; return it, None if none is left.
 
-    def forget_reply(self, owner: str, conversation: str, message: str) -> None:
+        Raises RequestError where `message` is given and is not the newest.
+        """
+        with self._claims.holding(conversation, None):
+            messages = self.store.load(owner, conversation).messages
+            newest = next((known for known in reversed(messages) if known.role == "user"), None)
+            if message is not None and (newest is None or newest.id != message):
+                raise RequestError(
+                    "Only your newest message can be taken back, and that is another one by now."
+                )
+            if newest is None:
+                return None
+            kept = (part.sha256 for part in newest.parts if not isinstance(part, TextPart))
+            self.store.record_media(kept)  # they may be sent again, so they stay for a while
+            self.store.cut(owner, conversation, newest.id)
+        return newest
+
+    def forget_reply(
+        self, owner: str, conversation: str, message: str, claim: Claim | None = None
+    ) -> None:
         """Remove the reply to `message` (an id of either of the two) and all that followed."""
-        self._check_idle(conversation)
-        messages = self.store.load(owner, conversation).messages
-        index = next((i for i, known in enumerate(messages) if known.id == message), None)
-        if index is None:
-            raise RequestError("That message is no longer part of this conversation.")
-        first = index if messages[index].role == "assistant" else index + 1
-        if first < len(messages):
-            self.store.cut(owner, conversation, messages[first].id)
+        with self._claims.holding(conversation, claim):
+            messages = self.store.load(owner, conversation).messages
+            index = next((i for i, known in enumerate(messages) if known.id == message), None)
+            if index is None:
+                raise RequestError(GONE)
+            first = index if messages[index].role == "assistant" else index + 1
+            if first < len(messages):
+                self.store.cut(owner, conversation, messages[first].id)
 
     # ------------------------------------------------------------ what is answered
 
@@ -175,6 +176,7 @@ class Chats:
         conversation: str,
         stop: threading.Event,
         controls: Controls | None = None,
+        claim: Claim | None = None,
     ) -> Generator[Draft, None, None]:
         """Answer the newest message and store the reply; yields a draft per event.
 
@@ -182,24 +184,31 @@ class Chats:
         something failed, its outcome holds the sentence. Closing the stream stops the engine, and
         so does deleting the conversation.
         """
-        known = self.store.load(owner, conversation)
-        if not known.messages or known.messages[-1].role != "user":
-            raise RequestError("There is no message to answer.")
-        known = replace(known, controls=controls or known.controls)
-        draft = Draft(known, Message("assistant", ()))
-        # Who deletes the conversation meanwhile wants no reply: it ends and nothing is told.
-        with suppress(ConversationNotFoundError), self._answering(conversation):
-            self.store.put(owner, conversation, draft.reply)
-            saved_s = time.monotonic()
-            try:
-                with closing(self._drafts(draft, stop)) as drafts:
-                    for draft in drafts:
-                        if time.monotonic() - saved_s > SAVE_EVERY_S and not draft.done:
-                            self.store.put(owner, conversation, draft.reply)
-                            saved_s = time.monotonic()
-                        yield draft
-            finally:
-                self._keep(owner, conversation, draft if draft.done else draft.ended())
+        with self._claims.holding(conversation, claim):
+            known = self.store.load(owner, conversation)
+            if not known.messages or known.messages[-1].role != "user":
+                raise RequestError("There is no message to answer.")
+            known = replace(known, controls=controls or known.controls)
+            draft = Draft(known, Message("assistant", ()))
+            # Who deletes the conversation meanwhile wants no reply: it ends and nothing is told.
+            with suppress(ConversationNotFoundError):
+                yield from self._stored(owner, conversation, draft, stop)
+
+    def _stored(
+        self, owner: str, conversation: str, draft: Draft, stop: threading.Event
+    ) -> Generator[Draft, None, None]:
+        """The drafts of a reply, which is stored when it begins, while it grows, and at its end."""
+        self.store.put(owner, conversation, draft.reply)
+        saved_s = time.monotonic()
+        try:
+            with closing(self._drafts(draft, stop)) as drafts:
+                for draft in drafts:
+                    if time.monotonic() - saved_s > SAVE_EVERY_S and not draft.done:
+                        self.store.put(owner, conversation, draft.reply)
+                        saved_s = time.monotonic()
+                    yield draft
+        finally:
+            self._keep(owner, conversation, draft if draft.done else draft.ended())
 
     def _drafts(self, draft: Draft, stop: threading.Event) -> Generator[Draft, None, None]:
         try:
@@ -210,6 +219,9 @@ class Chats:
                     yield draft
         except MultimodalError as error:
             yield draft.ended(str(error))
+        except Exception:
+            log.exception("a reply ended with an error that was not expected")
+            yield draft.ended(UNEXPECTED)
 
     def _keep(self, owner: str, conversation: str, draft: Draft) -> None:
         """Store the messages whose pictures or recordings the reply gave words to, and it."""
@@ -225,30 +237,23 @@ class Chats:
         for known in self.store.load(owner, conversation).messages:
             if known.id == message:
                 return known
-        raise RequestError("That message is no longer part of this conversation.")
+        raise RequestError(GONE)
 
-    def _check(self, conversation: str, text: str, files: int) -> None:
-        self._check_idle(conversation)
+    def _message(
+        self,
+        text: str,
+        files: Sequence[tuple[Path, str]],
+        stop: threading.Event | None,
+        message_id: str | None,
+    ) -> Message:
+        """What a person says, its files decoded and kept."""
         if not text.strip() and not files:
             raise PromptError("The message is empty. Type something, or add a picture or voice.")
         limits = self._media.limits
-        limits.check_files(files, files)
+        limits.check_files(len(files), len(files))
         limits.check_text(text)
-
-    def is_busy(self, conversation: str) -> bool:
-        return conversation in self._busy
-
-    def _check_idle(self, conversation: str) -> None:
-        if self.is_busy(conversation):
-            raise RequestError("This conversation is still being answered. Wait, or press stop.")
-
-    @contextmanager
-    def _answering(self, conversation: str) -> Iterator[None]:
-        with self._lock:
-            self._check_idle(conversation)
-            self._busy.add(conversation)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._busy.discard(conversation)
+        intake = self._media.intake(stop)
+        parts: list[Part] = [self._media.add(path, name, intake) for path, name in files]
+        if text.strip():
+            parts.append(TextPart(text.strip()))
+        return Message("user", tuple(parts), message_id or new_id())

@@ -36,12 +36,7 @@ from multimodal.rows import (
     read_heading,
     read_message,
 )
-
-TITLE_CHARACTERS = 60
-NEW = "New chat"
-PICTURE, PICTURES, RECORDING = "A picture", "Pictures", "A recording"
-PROVISIONAL = (NEW, PICTURE, PICTURES, RECORDING)
-"""Titles that stand until something was said, heard, seen or answered."""
+from multimodal.titles import NEW, PICTURE, PICTURES, PROVISIONAL, title_of
 
 
 class Store:
@@ -66,19 +61,32 @@ class Store:
 
     # ------------------------------------------------------------ conversations
 
-    def create(self, owner: str, controls: Controls | None = None) -> str:
-        """Begin an empty conversation and return its id."""
-        conversation = new_id()
+    def create(
+        self,
+        owner: str,
+        controls: Controls | None = None,
+        conversation: str | None = None,
+        first: Message | None = None,
+    ) -> str:
+        """Begin a conversation and return its id; with its `first` message, if any, or not at all.
+
+        Raises StoreError where there is one of that id.
+        """
+        conversation = conversation or new_id()
+        values = {
+            "id": conversation,
+            "owner": owner,
+            "title": NEW,
+            "controls": controls_adapter.dump_python(controls or Controls(), mode="json"),
+            "updated_at": datetime.now(UTC),
+        }
         with self._database.session() as session:
-            session.execute(
-                insert(ConversationRow).values(
-                    id=conversation,
-                    owner=owner,
-                    title=NEW,
-                    controls=controls_adapter.dump_python(controls or Controls(), mode="json"),
-                    updated_at=datetime.now(UTC),
-                )
-            )
+            try:
+                session.execute(insert(ConversationRow).values(**values))
+            except IntegrityError as error:
+                raise StoreError("That conversation was begun already. Open it.") from error
+            if first is not None:
+                self._put(session, conversation, first)
         return conversation
 
     def headings(self, owner: str, limit: int = 200) -> list[Heading]:
@@ -137,6 +145,17 @@ class Store:
         with self._database.session() as session:
             self._check_owner(session, owner, conversation)
             self._put(session, conversation, message)
+
+    def holds(self, owner: str, conversation: str, message: str) -> bool:
+        """Whether that message is in that conversation of the owner's."""
+        query = (
+            select(MessageRow.id)
+            .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
+            .where(MessageRow.id == message, ConversationRow.id == conversation)
+            .where(ConversationRow.owner == owner)
+        )
+        with self._database.session() as session:
+            return session.scalar(query) is not None
 
     def cut(self, owner: str, conversation: str, message: str) -> None:
         """Remove the message with that id and all that follow it."""
@@ -242,35 +261,6 @@ class Store:
         last = func.max(MessageRow.position)
         query = select(last).where(MessageRow.conversation_id == conversation)
         return (session.scalar(query) or 0) + 1
-
-
-def title_of(message: Message) -> str:
-    """What a conversation is called by this message: its words, else what was heard in its
-    recordings, else what was seen in its pictures. A reply gives a title once it is whole."""
-    if message.role == "assistant" and not _is_whole(message):
-        return NEW
-    heard = (part.transcript for part in message.recordings if part.transcript)
-    seen = (part.description for part in message.images if part.description)
-    words = message.text or next(heard, "") or next(seen, "")
-    return _line(words) or (_kind(message) if message.role == "user" else NEW)
-
-
-def _is_whole(message: Message) -> bool:
-    return message.outcome is not None and message.outcome.finish in {"stop", "length"}
-
-
-def _line(words: str) -> str:
-    line = " ".join(words.split())
-    if len(line) > TITLE_CHARACTERS:
-        line = line[: TITLE_CHARACTERS - 1].rsplit(" ", 1)[0] + "…"
-    return line
-
-
-def _kind(message: Message) -> str:
-    """A title for what has no words yet; names of files say nothing."""
-    if message.images:
-        return PICTURE if len(message.images) == 1 else PICTURES
-    return RECORDING if message.recordings else NEW
 
 
 def _not_found() -> ConversationNotFoundError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from multimodal.web.actions import read_conversation
 from multimodal.web.chat_controller import ChatController
 from multimodal.web.tab_session import TabSession
 
-NONCE = {"nonce": "0a"}
+NONCES = (f"{number:x}" for number in itertools.count(10))
 
 
 @pytest.fixture
@@ -52,11 +53,14 @@ def tab() -> TabSession:
 
 
 def act(controller: ChatController, tab: TabSession, **action: Any) -> dict[str, Any]:
-    """The receipt of an action, after the answer it began is whole."""
-    frame = controller.act(tab, action | NONCE, Controls())
+    """The receipt of an action in the chat that the tab looks at, unless it names another, after
+    the answer it began is whole."""
+    asked = {"nonce": next(NONCES), "chat": tab.conversation} | action
+    frame = controller.act(tab, asked, Controls)
     wait_until(lambda: controller.replies.get(tab.conversation) is None, 10)
-    assert frame["receipts"][-1]["nonce"] == "0a"
-    return frame["receipts"][-1]
+    receipt: dict[str, Any] = frame["receipts"][-1]
+    assert receipt["nonce"] == asked["nonce"]
+    return receipt
 
 
 def upload(made: Program, name: str = "red.png") -> Path:
@@ -72,7 +76,7 @@ def test_a_message_with_an_upload_is_stored_and_answered(
 ) -> None:
     files = [{"path": str(upload(made)), "name": "red.png"}]
     assert "error" not in act(controller, tab, do="send", text="what is it?", files=files, chat="")
-    shown = controller.show(tab)["messages"]
+    shown = controller.view.show(tab)["messages"]
     assert [message["role"] for message in shown] == ["user", "assistant"]
     assert shown[0]["text"] == "what is it?"
     assert shown[0]["media"][0]["kind"] == "image"
@@ -91,8 +95,9 @@ def test_an_answer_that_ends_while_its_chat_is_read_is_shown(
         return stored
 
     monkeypatch.setattr(made.store, "load", slowly)
-    frame = controller.act(tab, NONCE | {"do": "send", "text": "hello", "chat": ""}, Controls())
-    for later in controller.follow(tab):
+    sent = {"do": "send", "nonce": "0a", "text": "hello", "chat": ""}
+    frame = controller.act(tab, sent, Controls)
+    for later in controller.view.follow(tab):
         frame = later
     assert not frame["busy"]
     assert frame["messages"][-1]["blocks"] == ["<p>hello</p>"]
@@ -129,7 +134,8 @@ def test_a_kept_picture_is_sent_again_only_with_its_key(
 ) -> None:
     files = [{"path": str(upload(made)), "name": "red.png"}]
     act(controller, tab, do="send", text="what is it?", files=files, chat="")
-    given = act(controller, tab, do="take_back")
+    message = controller.view.show(tab)["messages"][0]["id"]
+    given = act(controller, tab, do="take_back", message=message)
     kept = {k: v for k, v in given["files"][0].items() if k != "thumb"}
     forged = kept | {"key": "0" * 32}
     chat = tab.conversation
@@ -141,7 +147,7 @@ def test_messages_of_somebody_else_cannot_be_touched(
     controller: ChatController, made: Program, tab: TabSession
 ) -> None:
     act(controller, tab, do="send", text="mine", chat="")
-    message = controller.show(tab)["messages"][0]["id"]
+    message = controller.view.show(tab)["messages"][0]["id"]
     other = TabSession("bob")
     act(controller, other, do="send", text="yours", chat="")
     for action in (
@@ -162,19 +168,24 @@ def test_messages_of_somebody_else_cannot_be_touched(
         [],
         {},
         {"do": "delete_everything"},
-        {"do": "send", "text": 5},
-        {"do": "send", "text": "x", "owner": "bob"},
-        {"do": "send", "text": "x", "files": [{"path": ["a"]}]},
-        {"do": "example", "index": -1},
-        {"do": "edit", "message": "'; drop table", "text": "x"},
-        {"do": "retry", "message": "0a", "model": 7},
+        {"do": "send", "chat": "", "text": 5},
+        {"do": "send", "text": "for which chat?"},
+        {"do": "send", "chat": "../x", "text": "x"},
+        {"do": "send", "chat": "", "text": "x", "nonce": "'; drop table"},
+        {"do": "send", "chat": "", "text": "x", "owner": "bob"},
+        {"do": "send", "chat": "", "text": "x", "files": [{"path": ["a"]}]},
+        {"do": "example", "chat": "", "index": -1},
+        {"do": "edit", "chat": "", "message": "'; drop table", "text": "x"},
+        {"do": "retry", "chat": "", "message": "0a", "model": 7},
+        {"do": "take_back", "chat": ""},
+        {"do": "stop"},
     ],
 )
 def test_what_is_no_action_is_refused_in_a_sentence(
     controller: ChatController, tab: TabSession, action: Any
 ) -> None:
-    sent = action | NONCE if isinstance(action, dict) else action
-    receipt = controller.act(tab, sent, Controls())["receipts"][-1]
+    sent = {"nonce": "0a"} | action if isinstance(action, dict) else action
+    receipt = controller.act(tab, sent, Controls)["receipts"][-1]
     assert "Reload the page." in receipt["error"]
 
 
@@ -182,9 +193,9 @@ def test_a_model_that_is_not_there_is_refused_and_the_answer_kept(
     controller: ChatController, tab: TabSession
 ) -> None:
     act(controller, tab, do="send", text="hello", chat="")
-    message = controller.show(tab)["messages"][1]["id"]
+    message = controller.view.show(tab)["messages"][1]["id"]
     assert "error" in act(controller, tab, do="retry", message=message, model="no-such-model")
-    assert len(controller.show(tab)["messages"]) == 2
+    assert len(controller.view.show(tab)["messages"]) == 2
 
 
 def test_a_message_for_another_chat_is_not_sent_here(
@@ -204,11 +215,11 @@ def test_offers_to_redo_make_sense(
     sound.write_bytes((examples / "question-en.wav").read_bytes())
     files = [{"path": str(sound), "name": "q.wav"}]
     act(controller, tab, do="send", text="", files=files, chat="")
-    offers = {offer["value"] for offer in controller.show(tab)["messages"][-1]["redo"]}
+    offers = {offer["value"] for offer in controller.view.show(tab)["messages"][-1]["redo"]}
     tasks = {made.catalog.card(name).task.value for name in offers}
     assert "automatic-speech-recognition" not in tasks
     act(controller, tab, do="send", text="hello", chat=tab.conversation)
-    offers = {offer["value"] for offer in controller.show(tab)["messages"][-1]["redo"]}
+    offers = {offer["value"] for offer in controller.view.show(tab)["messages"][-1]["redo"]}
     assert {made.catalog.card(name).task.value for name in offers} <= {"text-generation"}
 
 
@@ -217,7 +228,7 @@ def test_media_are_served_to_who_has_the_key_only(
 ) -> None:
     files = [{"path": str(upload(made)), "name": "red.png"}]
     act(controller, tab, do="send", text="what is it?", files=files, chat="")
-    medium = controller.show(tab)["messages"][0]["media"][0]
+    medium = controller.view.show(tab)["messages"][0]["media"][0]
     client = TestClient(Starlette(routes=controller.addresses.routes()))
     answer = client.get("/" + medium["src"])
     assert answer.status_code == 200
@@ -276,7 +287,7 @@ def test_a_deletion_is_of_the_chat_it_names_whatever_is_open(
     controller: ChatController, tab: TabSession
 ) -> None:
     first = begun(controller, tab)
-    controller.open(tab, "")
+    controller.view.open(tab, "")
     second = begun(controller, tab)
     assert not controller.list.delete(tab, first)
     assert tab.conversation == second
@@ -288,7 +299,7 @@ def test_a_deleted_chat_can_be_undone_in_any_tab_and_used_in_none(
     controller: ChatController, made: Program, tab: TabSession
 ) -> None:
     chat, other = begun(controller, tab), TabSession("ann")
-    controller.open(other, chat)
+    controller.view.open(other, chat)
     controller.list.delete(tab, chat)
     receipt = act(controller, other, do="send", text="more", files=[], chat=chat)
     assert "This chat was deleted" in receipt["error"]

@@ -21,7 +21,8 @@ from multimodal.asking import Turn, turns
 from multimodal.backends.base import DrawRequest
 from multimodal.build import Program
 from multimodal.cards import Catalog
-from multimodal.chats import Chats, Draft
+from multimodal.chats import Chats
+from multimodal.drafts import Draft
 from multimodal.errors import RequestError
 from multimodal.events import Done, ImageMade, TextDelta
 from multimodal.messages import (

@@ -15,7 +15,7 @@ from PIL import Image
 from multimodal.build import Program
 from multimodal.chats import Chats
 from multimodal.errors import StoreError
-from multimodal.messages import Message
+from multimodal.messages import Controls, Message
 from multimodal.web.chat_controller import ChatController
 from multimodal.web.tab_session import TabSession
 
@@ -95,7 +95,8 @@ def test_a_recording_that_is_gone_before_it_was_heard_is_named(
 
 def shown(made: Program, talk: str) -> str:
     return json.dumps(
-        ChatController(made, "secret").open(TabSession("ann"), talk)["messages"], ensure_ascii=False
+        ChatController(made, "secret").view.open(TabSession("ann"), talk)["messages"],
+        ensure_ascii=False,
     )
 
 
@@ -122,8 +123,10 @@ def test_undoing_a_turn_whose_picture_is_gone_gives_its_words_back(
     talk = made.store.create("ann")
     ask(chats, talk, "What is this?", square)
     lose_media(made)
-    given = ChatController(made, "secret").take_back(TabSession("ann", talk))
-    assert given == {"text": "What is this?", "files": []}
+    asked = {"do": "take_back", "nonce": "0a", "chat": talk, "message": messages(chats, talk)[0].id}
+    frame = ChatController(made, "secret").act(TabSession("ann", talk), asked, Controls)
+    (given,) = frame["receipts"]
+    assert (given["text"], given["files"]) == ("What is this?", [])
 
 
 def test_only_a_conversation_that_was_deleted_opens_as_a_new_one(
@@ -134,11 +137,11 @@ def test_only_a_conversation_that_was_deleted_opens_as_a_new_one(
         ask(chats, each, "Hello")
     made.store.delete("ann", talk)
     controller, session = ChatController(made, "secret"), TabSession("ann", other)
-    assert controller.open(session, talk)["messages"] == []
+    assert controller.view.open(session, talk)["messages"] == []
     assert session.conversation == ""
     session.conversation = other
     made.store.close()
     (made.settings.data / "conversations.sqlite3").write_bytes(b"garbage" * 5000)
     with pytest.raises(StoreError, match="cannot be read"):
-        controller.open(session, talk)
+        controller.view.open(session, talk)
     assert session.conversation == other, "it still looks at what it looked at"

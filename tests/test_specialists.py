@@ -19,7 +19,8 @@ from tiny_minigpt4 import VARIANTS
 from tiny_specialists import BUDGET, save_specialists
 
 from multimodal.build import Program, build
-from multimodal.chats import Chats, Draft
+from multimodal.chats import Chats
+from multimodal.drafts import Draft
 from multimodal.memory.footprint import footprint
 from multimodal.messages import Controls, Outcome, Sampling
 from multimodal.settings import read_settings

@@ -29,7 +29,8 @@ from multimodal.messages import (
     TextPart,
     Timing,
 )
-from multimodal.store import Store, title_of
+from multimodal.store import Store
+from multimodal.titles import title_of
 
 RICH = Message(
     "user",

@@ -14,7 +14,8 @@ from fakes import FakeSource, program
 from multimodal.backends.base import SpeakRequest, SpeechRequest
 from multimodal.build import Program
 from multimodal.cards import Catalog
-from multimodal.chats import Chats, Draft
+from multimodal.chats import Chats
+from multimodal.drafts import Draft
 from multimodal.errors import BackendError
 from multimodal.events import Progress
 from multimodal.messages import (

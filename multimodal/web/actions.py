@@ -41,54 +41,63 @@ class Kept(_Value):
     name: str = Field("file", max_length=1000)
 
 
-class Send(_Value):
-    do: Literal["send"]
+class _Asked(_Value):
+    """Every action has a name, under which its receipt is given, and says up to which receipt the
+    page has them all."""
+
     nonce: Nonce
+    seen: int = Field(0, ge=0, le=2**53)
+
+
+class _OfChat(_Asked):
+    """What changes a conversation names it: `chat` is the one under whose words it was pressed, ""
+    one that is not begun yet."""
+
+    chat: str = Field(pattern=r"^[0-9a-f]{0,64}$")
+
+
+class Send(_OfChat):
+    do: Literal["send"]
     text: str = Field("", max_length=MAX_TEXT)
     files: tuple[Upload | Kept, ...] = Field((), max_length=10 * MAX_FILES, strict=False)
-    chat: str = Field("", max_length=64)
 
 
-class SendExample(_Value):
+class SendExample(_OfChat):
     do: Literal["example"]
-    nonce: Nonce
     index: int = Field(ge=0, le=100)
 
 
-class Retry(_Value):
+class Retry(_OfChat):
     do: Literal["retry"]
-    nonce: Nonce
     message: Id
     model: str | None = Field(None, max_length=200)
 
 
-class Edit(_Value):
+class Edit(_OfChat):
     do: Literal["edit"]
-    nonce: Nonce
     message: Id
     text: str = Field("", max_length=MAX_TEXT)
 
 
-class TakeBack(_Value):
+class TakeBack(_OfChat):
     do: Literal["take_back"]
-    nonce: Nonce
+    message: Id
 
 
-class Stop(_Value):
+class Stop(_OfChat):
     do: Literal["stop"]
 
 
-class Sync(_Value):
+class Sync(_Asked):
     """The browser has missed something: show it all again."""
 
     do: Literal["sync"]
 
 
-class CheckUploads(_Value):
+class CheckUploads(_Asked):
     """Which of these uploads are no longer there?"""
 
     do: Literal["check"]
-    nonce: Nonce
     paths: tuple[Annotated[str, Field(max_length=4096)], ...] = Field(
         (), max_length=10 * MAX_FILES, strict=False
     )
@@ -106,9 +115,7 @@ def read_action(data: Any) -> Action:
     try:
         return _action.validate_python(data)
     except ValidationError as error:
-        raise RequestError(
-            "The page sent something this program does not know. Reload the page."
-        ) from error
+        raise unknown_action() from error
 
 
 def field_of(event: object, name: str) -> Any:
@@ -124,7 +131,11 @@ def read_conversation(event: object) -> str:
     found = field_of(event, "conversation")
     if isinstance(found, str) and re.fullmatch(ID, found):
         return found
-    raise RequestError("The page sent something this program does not know. Reload the page.")
+    raise unknown_action()
+
+
+def unknown_action() -> RequestError:
+    return RequestError("The page sent something this program does not know. Reload the page.")
 
 
 def nonce_of(data: Any) -> str:

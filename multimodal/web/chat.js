@@ -12,7 +12,7 @@ const newest = $(".newest"), picker = $(".picker"), dropSign = $(".drop"), light
 const statusLine = $(".status"), recorder = $(".recorder"), speakButton = $(".speak");
 const limits = props.limits;
 const isTouch = matchMedia("(hover: none) and (pointer: coarse)").matches;
-const SEND_TIMEOUT_MS = 60000, SAVE_DELAY_MS = 250, END_PX = 32, ANNOUNCED = 400, DRAG_MS = 1000;
+const SEND_TIMEOUT_MS = 60000, SYNC_EVERY_MS = 2000, SAVE_DELAY_MS = 250, END_PX = 32, ANNOUNCED = 400, DRAG_MS = 1000;
 
 // ---------------------------------------------------------------- small things
 
@@ -79,12 +79,15 @@ const complain = (sentence) => {
 // ---------------------------------------------------------------- state
 
 let chat = null, scope = "", epoch = -1, version = -1, busy = false;
-let pending = null; // the message on its way to the server
+let pending = null; // the message on its way to the server; its draft keeps it, too
+let seen = 0; // the newest receipt that was taken
+let isSyncing = false;
+let named = ""; // the conversation that was begun with the first message of the empty one
 const waiting = new Map(); // nonce -> what to do with the server's receipt
 const receiptsSeen = new Set();
 const nodes = new Map(); // message id -> its element
-const drafts = new Map(); // conversation -> {text, files, queue, isHeld: whether the queue waits for a refused message}
-const early = { id: null, text: "", files: [], queue: [], isHeld: false }; // until the server says which chat is open
+const drafts = new Map(); // conversation -> {text, files, queue, pending, isHeld: whether the queue waits for a refused message}
+const early = { id: null, text: "", files: [], queue: [], pending: null, isHeld: false }; // until the server says which chat is open
 
 // ---------------------------------------------------------------- drafts, kept in the browser
 
@@ -93,8 +96,13 @@ const readDraft = (id) => {
   if (drafts.has(id)) return drafts.get(id);
   let kept = {};
   try { kept = JSON.parse(localStorage.getItem(draftKey(id)) || "{}"); } catch { kept = {}; }
-  const draft = { id, text: String(kept.text || ""), files: kept.files || [], queue: kept.queue || [], isHeld: Boolean(kept.isHeld) };
+  const draft = { id, text: String(kept.text || ""), files: kept.files || [], queue: kept.queue || [], pending: kept.pending || null, isHeld: Boolean(kept.isHeld) };
   drafts.set(id, draft);
+  if (draft.pending && !draft.pending.isSent) { // it never left this browser
+    draft.text = [draft.pending.text, draft.text].filter((text) => text.trim()).join("\n");
+    draft.files = [...draft.pending.files, ...draft.files];
+    draft.pending = null;
+  }
   const paths = [...draft.files, ...draft.queue.flatMap((item) => item.files)].map((file) => file.path).filter(Boolean);
   if (paths.length) ask("input", { do: "check", paths }, (answer) => {
     if (answer.error) return;
@@ -111,10 +119,12 @@ const saveDraft = (draft) => {
   const text = draft === current() ? box.value : draft.text;
   draft.text = text;
   const files = draft.files.filter(isStored).map(plainFile);
-  const queue = draft.queue.map((item) => ({ ...item, files: item.files.filter(isStored).map(plainFile) }));
+  const plainItem = (item) => ({ ...item, files: item.files.filter(isStored).map(plainFile) });
+  const queue = draft.queue.map(plainItem);
+  const underWay = draft.pending && plainItem(draft.pending);
   const key = draftKey(draft.id);
   try {
-    if (text || files.length || queue.length) localStorage.setItem(key, JSON.stringify({ text, files, queue, isHeld: draft.isHeld }));
+    if (text || files.length || queue.length || underWay) localStorage.setItem(key, JSON.stringify({ text, files, queue, pending: underWay, isHeld: draft.isHeld }));
     else localStorage.removeItem(key);
   } catch { try { localStorage.removeItem(key); } catch { /* the browser keeps nothing */ } }
 };
@@ -156,10 +166,11 @@ const moveDraft = (from, to) => { // the first message of a new conversation gav
 const ask = (event, action, then) => {
   const nonce = uuid();
   if (then) waiting.set(nonce, then);
-  trigger(event, { action: { ...action, nonce } });
+  trigger(event, { action: { ...action, nonce, seen } });
   return nonce;
 };
-const takeReceipt = ({ nonce, ...answer }) => {
+const takeReceipt = ({ nonce, serial, ...answer }) => {
+  seen = Math.max(seen, serial);
   if (receiptsSeen.has(nonce)) return;
   receiptsSeen.add(nonce);
   const then = waiting.get(nonce);
@@ -171,17 +182,23 @@ const takeReceipt = ({ nonce, ...answer }) => {
 // ---------------------------------------------------------------- frames
 
 const apply = (frame) => {
-  if (!frame || !frame.epoch) return;
+  if (!frame || !frame.version) return;
   const isRestarted = frame.whole && frame.version + 50 < version;
-  if (frame.version <= version && !isRestarted) return;
-  if (!frame.whole && frame.epoch !== epoch) { trigger("input", { action: { do: "sync" } }); return; }
-  version = frame.version;
+  if (isRestarted) seen = 0;
   if (frame.scope) scope = frame.scope;
+  const isOld = frame.version <= version && !isRestarted;
+  const isForeign = !frame.whole && frame.epoch !== epoch;
+  if (isOld || isForeign) {
+    frame.receipts.forEach(takeReceipt);
+    if (!isOld) sync();
+    return;
+  }
+  version = frame.version;
   const isOther = frame.chat !== chat;
-  const isNamed = isOther && chat === "" && pending && (frame.receipts || []).some((r) => r.nonce === pending.nonce);
+  const isNamed = isOther && chat === "" && (frame.chat === named || frame.receipts.some((r) => r.chat === frame.chat && !receiptsSeen.has(r.nonce)));
   if (isNamed) moveDraft("", frame.chat);
   else if (isOther) leaveFor(frame.chat);
-  for (const receipt of frame.receipts || []) takeReceipt(receipt);
+  frame.receipts.forEach(takeReceipt);
   const wasBusy = busy;
   busy = Boolean(frame.busy);
   pane.classList.toggle("busy", busy);
@@ -190,9 +207,18 @@ const apply = (frame) => {
   if (isOther && !isNamed) { isFollowing = true; if (frame.chat === "" && !isTouch && !document.activeElement?.closest("#conversations")) box.focus({ preventScroll: true }); }
   keepEnd();
   if (wasBusy !== busy) announceTurn(wasBusy && !isOther);
+  sendAgain();
   if (!busy) sendNext();
 };
+const sync = () => { // one at a time; where the program cannot tell, not again at once
+  if (isSyncing) return;
+  isSyncing = true;
+  const end = () => { isSyncing = false; };
+  const lost = setTimeout(end, SEND_TIMEOUT_MS);
+  ask("input", { do: "sync" }, () => { clearTimeout(lost); setTimeout(end, SYNC_EVERY_MS); });
+};
 const leaveFor = (id) => {
+  named = "";
   if (chat !== null) saveDraft(current());
   if (recording && recording.draft !== early) endRecording("discard");
   complain("");
@@ -415,7 +441,7 @@ const addActions = (node, bar, isUser) => {
   bar.append(button("icon copy", isUser ? "Copy" : "Copy the answer", "copy", (event) => copy(copyText(), event.currentTarget)));
   if (isUser) {
     bar.append(button("icon edit when-idle", "Edit", "edit", () => startEdit(node)));
-    bar.append(button("icon take-back when-idle", "Take back", "back", () => takeBack()));
+    bar.append(button("icon take-back when-idle", "Take back", "back", () => takeBack(node)));
   }
   bar.append(button("icon retry when-idle", "Answer again", "retry", () => retry(node)));
 };
@@ -444,7 +470,7 @@ const drawRedo = (node, offers) => {
   if (!offers.length) return;
   const bar = make("div", "redo when-idle");
   for (const { value, label } of offers)
-    bar.append(button("chip", `Redo with ${label}`, "", () => begin({ do: "retry", message: node.dataset.id, model: value })));
+    bar.append(button("chip", `Redo with ${label}`, "", () => begin({ do: "retry", chat, message: node.dataset.id, model: value })));
   node.append(bar);
 };
 const followers = (node) => { let count = 0; for (let next = node.nextElementSibling; next; next = next.nextElementSibling) count += 1; return count; };
@@ -457,7 +483,7 @@ const begin = (action, then) => {
 const retry = (node) => {
   const lost = followers(node);
   const isAnswer = node.classList.contains("assistant");
-  const act = () => begin({ do: "retry", message: node.dataset.id });
+  const act = () => begin({ do: "retry", chat, message: node.dataset.id });
   if (lost === 0 || !isAnswer) { act(); return; }
   confirmIn(node, `${plural(lost, "later message")} will be removed.`, "Answer again", act);
 };
@@ -471,11 +497,12 @@ const confirmIn = (node, sentence, label, act) => {
   node.append(bar);
   yes.focus();
 };
-const takeBack = () => {
+const takeBack = (node) => {
   if (busy || pending) return;
-  ask("input", { do: "take_back" }, (answer) => {
+  const draft = current();
+  ask("input", { do: "take_back", chat, message: node.dataset.id }, (answer) => {
     if (answer.error) return;
-    restore({ text: answer.text, files: answer.files.map((file) => ({ ...file, kind: file.media_type.split("/")[0] })) }, current());
+    restore({ text: answer.text, files: answer.files.map((file) => ({ ...file, kind: file.media_type.split("/")[0] })) }, draft);
     box.focus();
   });
 };
@@ -500,7 +527,7 @@ const startEdit = (node) => {
   editor.append(make("div", "row", help, button("plain", "Cancel", "", close), send));
   editor.addEventListener("submit", (event) => {
     event.preventDefault();
-    begin({ do: "edit", message: node.dataset.id, text: area.value }, (answer) => { if (!answer.error) { editor.remove(); node.classList.remove("editing"); box.focus({ preventScroll: true }); } });
+    begin({ do: "edit", chat, message: node.dataset.id, text: area.value }, (answer) => { if (!answer.error) { editor.remove(); node.classList.remove("editing"); box.focus({ preventScroll: true }); } });
   });
   editor.addEventListener("keydown", (event) => {
     if (isComposing(event)) return;
@@ -580,30 +607,54 @@ const sendNext = () => {
   dispatch(item, draft);
 };
 const dispatch = async (item, draft) => {
-  pending = item;
+  pending = draft.pending = item;
   isFollowing = true;
+  saveDraft(draft);
   drawPending();
   drawState();
   await Promise.all(item.files.map((file) => file.upload));
   const failed = item.files.find((file) => file.error || !isStored(file));
   if (failed) { refuse(item, draft, `“${failed.name}” cannot be sent: ${failed.error || "It is gone. Add it again."}`); return; }
-  const timer = setTimeout(() => { if (waiting.delete(item.nonce)) refuse(item, draft, "The program does not answer. Check that it is still running, then send it again."); }, SEND_TIMEOUT_MS);
+  item.isSent = true;
+  saveDraft(draft);
+  const place = draft.id;
+  let timer = 0, isLate = false;
   waiting.set(item.nonce, (answer) => {
     clearTimeout(timer);
-    if (answer.error) refuse(item, draft, answer.error);
-    else { pending = null; drawPending(); }
+    if (answer.error) { refuse(item, draft, answer.error); return; }
+    if (!draft.id && draft === current()) named = answer.chat;
+    if (isLate) complain("");
+    forget(item, draft);
+    saveDraft(draft);
   });
   const files = item.files.map((file) => (file.sha256
     ? { sha256: file.sha256, media_type: file.media_type, key: file.key, name: file.name } : { path: file.path, name: file.name }));
-  const action = Number.isInteger(item.example) ? { do: "example", index: item.example } : { do: "send", text: item.text, files, chat: draft.id };
-  trigger("submit", { action: { ...action, nonce: item.nonce } });
+  const action = Number.isInteger(item.example) ? { do: "example", index: item.example } : { do: "send", text: item.text, files };
+  const transmit = () => { // the same message, however often it arrives: its nonce says so
+    trigger("submit", { action: { ...action, chat: place, nonce: item.nonce, seen } });
+    timer = setTimeout(() => {
+      isLate = true;
+      complain("The program has not taken the message yet. It is kept here and sent again until it does.");
+      transmit();
+    }, SEND_TIMEOUT_MS);
+  };
+  transmit();
 };
-const refuse = (item, draft, sentence) => {
+const sendAgain = () => { // what was on its way when the page was closed or reloaded
+  const draft = current();
+  if (!pending && draft?.pending) dispatch(draft.pending, draft);
+};
+const forget = (item, draft) => {
+  if (draft.pending === item) draft.pending = null;
   if (pending === item) pending = null;
   drawPending();
+};
+const refuse = (item, draft, sentence) => {
+  forget(item, draft);
   if (!Number.isInteger(item.example)) restore(item, draft);
   draft.isHeld = draft.queue.length > 0; // what waits was meant to follow it
   if (draft === current()) drawQueue();
+  saveDraft(draft);
   complain(sentence);
   drawState();
 };
@@ -616,7 +667,7 @@ const restore = (item, draft) => { // back into the box, before what was typed s
 };
 const drawPending = () => {
   list.querySelector(".pending")?.remove();
-  if (!pending || Number.isInteger(pending.example)) { if (!pending) return; }
+  if (!pending || pending !== current()?.pending) return;
   const node = make("article", "message user pending", make("div", "body plain", pending.text));
   node.setAttribute("aria-label", "You, being sent");
   node.setAttribute("aria-busy", "true");
@@ -646,7 +697,7 @@ const stop = () => {
   if (!busy) return;
   stopButton.disabled = true;
   announce("Stopping");
-  trigger("input", { action: { do: "stop" } });
+  ask("input", { do: "stop", chat });
   box.focus({ preventScroll: true });
 };
 document.addEventListener("keydown", (event) => {
@@ -714,7 +765,7 @@ const attach = (files) => {
 const newUpload = (file, kind) => {
   const entry = { name: file.name || `pasted.${file.type.split("/")[1] || "png"}`, kind };
   const show = () => { // where it is by now
-    const draft = [early, ...drafts.values()].find((each) => each.files.includes(entry) || each.queue.some((item) => item.files.includes(entry)));
+    const draft = [early, ...drafts.values()].find((each) => [each, each.pending, ...each.queue].some((item) => item?.files.includes(entry)));
     if (!draft) return;
     if (draft === current()) { drawFiles(); drawState(); }
     saveDraft(draft);

@@ -1,28 +1,26 @@
 """What the chat pane's actions do, without its layout: one `ChatController` serves every person.
 
 The owner of a conversation is kept on the server (`TabSession`, in a gr.State), never taken from
-an action. What a tab shows goes to it as frames: plain values, a whole transcript when it opens a
-conversation, only the growing message while an answer is written.
+an action. What a tab then sees is in `ChatView`.
+
+An action names the conversation that it is for, and a message that is sent is stored under an id
+made from its nonce: sent again, since nobody knows whether it arrived, it is stored once.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from multimodal.build import Program
 from multimodal.cards import AUTO
-from multimodal.chats import Chats, Draft
-from multimodal.errors import (
-    ConversationNotFoundError,
-    MediaError,
-    MultimodalError,
-    RequestError,
-)
+from multimodal.chats import Chats
+from multimodal.claims import ConversationBusyError
+from multimodal.errors import MediaError, MultimodalError, RequestError
 from multimodal.messages import Controls, TextPart
 from multimodal.web.actions import (
     Action,
@@ -37,10 +35,10 @@ from multimodal.web.actions import (
     nonce_of,
     read_action,
 )
-from multimodal.web.alternatives import alternatives
 from multimodal.web.attachments import Attachments
 from multimodal.web.chat_list import ChatList
-from multimodal.web.chat_pane import ExampleMessage, draft_scope
+from multimodal.web.chat_pane import ExampleMessage
+from multimodal.web.chat_view import ChatView, Frame
 from multimodal.web.deletions import UNDO_S
 from multimodal.web.media_addresses import MediaAddresses
 from multimodal.web.presence import Presence
@@ -48,9 +46,7 @@ from multimodal.web.replies import ReplyRunner, RunningReply
 from multimodal.web.tab_session import TabSession
 from multimodal.web.transcript import Transcript
 
-Frame = dict[str, Any]
-FRAME_EVERY_S = 0.07
-"""The browser redraws on every frame; faster than this nobody can read."""
+NAMELESS = "The page is still loading. Send it again in a moment."
 
 
 class ChatController:
@@ -67,231 +63,188 @@ class ChatController:
         self.chats = Chats(program.store, program.media, program.assistant)
         self.replies = ReplyRunner(self.chats)
         self.addresses = MediaAddresses(program.media, secret)
-        self.transcript = Transcript(program.catalog, program.media, self.addresses)
         uploads = program.settings.page_cache
         self.attachments = Attachments(program.media, self.addresses, uploads)
         self.presence = Presence(grace_s, self.replies.abandon)
         self.list = ChatList(program, self.replies, undo_s)
+        transcript = Transcript(program.catalog, program.media, self.addresses)
+        self.view = ChatView(program, self.replies, transcript, self.list)
 
-    # ------------------------------------------------------------ looking
-
-    def open(self, session: TabSession, conversation: str) -> Frame:
-        """Look at another conversation; "" is a new one. One that was deleted counts as new.
-
-        Raises StoreError where it cannot be read; the tab then looks at what it did before.
-        """
-        before, session.conversation = session.conversation, conversation
-        try:
-            return self.show(session)
-        except ConversationNotFoundError:
-            session.conversation = ""
-            return self.show(session)
-        except BaseException:
-            session.conversation = before
-            raise
-
-    def show(self, session: TabSession) -> Frame:
-        """The whole conversation that the tab looks at, as it is now."""
-        session.epoch += 1
-        session.is_busy = False
-        frame = self._frame(session, is_whole=True)
-        if not session.conversation:
-            return frame | {"messages": []}
-        self.list.check_kept(session)
-        conversation, reply = self.replies.read(session.owner, session.conversation)
-        if reply is None:
-            redo = alternatives(self.program, conversation)
-            return frame | {"messages": self.transcript.conversation(conversation, redo)}
-        session.is_busy, draft = True, reply.draft
-        messages = [
-            self.transcript.message(message, conversation)
-            for message in conversation.messages
-            if message.role == "user" or message.outcome is not None
-            if draft is None or message.id != draft.reply.id
-        ]
-        if draft is not None:
-            messages.append(self.transcript.growing(draft))
-        return frame | {"messages": messages, "busy": True}
-
-    def controls(self, session: TabSession) -> Controls:
-        if not session.conversation:
-            return Controls()
-        return self.chats.store.load(session.owner, session.conversation).controls
-
-    def is_busy(self, session: TabSession) -> bool:
-        return self.replies.get(session.conversation) is not None
-
-    def follow(self, session: TabSession) -> Iterator[Frame]:
-        """Frames of the reply under way in the conversation that the tab looks at, until it ends or
-        the tab looks elsewhere. A newer call takes over from an older one."""
-        session.follower += 1
-        token, conversation = session.follower, session.conversation
-        reply = self.replies.get(conversation)
-        if reply is None:
-            if session.is_busy:  # it ended before this began
-                yield self.open(session, session.conversation)
-            return
-        seen = -1
-
-        def is_ours() -> bool:
-            return session.follower == token and session.conversation == conversation
-
-        while not reply.is_done and is_ours():
-            newest = reply.wait(seen, timeout_s=1.0)
-            if newest > seen and not reply.is_done and reply.draft is not None and is_ours():
-                yield self._growing(session, reply.draft)
-                time.sleep(FRAME_EVERY_S)
-            seen = newest
-        if is_ours():
-            yield self._ended(session, reply)
-
-    def _growing(self, session: TabSession, draft: Draft) -> Frame:
-        """The message that grows, and the question it answers: hearing and looking give that
-        words."""
-        asked = draft.conversation.messages[-1]
-        messages = [
-            self.transcript.message(asked, draft.conversation),
-            self.transcript.growing(draft),
-        ]
-        return self._frame(session) | {"messages": messages, "busy": True}
-
-    def _ended(self, session: TabSession, reply: RunningReply) -> Frame:
-        if reply.error is not None:
-            session.receipts.append({"nonce": f"reply-{session.version}", "error": reply.error})
-        return self.open(session, session.conversation)
-
-    def _frame(self, session: TabSession, is_whole: bool = False) -> Frame:
-        session.version += 1
-        return {
-            "chat": session.conversation,
-            "epoch": session.epoch,
-            "version": session.version,
-            "whole": is_whole,
-            "busy": False,
-            "scope": draft_scope(session.owner),
-            "receipts": list(session.receipts),
-        }
-
-    # ------------------------------------------------------------ acting
-
-    def act(self, session: TabSession, data: object, controls: Controls) -> Frame:
-        """Do what the pane asks, and show what came of it. What is refused is answered with a
-        receipt that says why, so that the pane can give back what was typed."""
-        receipt: dict[str, Any] = {"nonce": nonce_of(data)}
-        try:
-            receipt |= self._act(session, read_action(data), controls)
-        except MultimodalError as error:
-            receipt["error"] = str(error)
-        session.receipts.append(receipt)
-        try:
-            return self.open(session, session.conversation)
-        except MultimodalError as error:
-            receipt["error"] = str(error)
-            return self._frame(session) | {"messages": []}
-
-    def _act(self, session: TabSession, action: Action, controls: Controls) -> dict[str, Any]:
-        self.list.check_kept(session)
-        match action:
-            case Send():
-                self.send(session, action, controls)
-            case SendExample():
-                self.send_example(session, action, controls)
-            case Retry():
-                self.retry(session, action, controls)
-            case Edit():
-                self.edit(session, action)
-            case TakeBack():
-                return self.take_back(session)
-            case CheckUploads():
-                return {"missing": self.attachments.missing(action.paths)}
-            case Stop():
-                self.stop(session)
-            case Sync():
-                pass
-        return {}
-
-    def send_example(self, session: TabSession, action: SendExample, controls: Controls) -> None:
-        if action.index >= len(self.examples):
-            raise RequestError("There is no such example. Reload the page.")
-        text, paths = self.examples[action.index]
-        self.say(session, text, [(path, path.name) for path in paths], controls)
-
-    def send(self, session: TabSession, action: Send, controls: Controls) -> None:
-        """Store what the person says, in a new conversation if none is open, and begin to answer.
-
-        Raises the errors of `Chats.say`, and RequestError for a file that is not the session's."""
-        if action.chat != session.conversation:
-            raise RequestError("Another conversation was opened meanwhile. Send it again here.")
-        files = [self.attachments.find(file) for file in action.files]
-        self.say(session, action.text, files, controls)
-
-    def say(
-        self,
-        session: TabSession,
-        text: str,
-        files: Sequence[tuple[Path, str]],
-        controls: Controls,
-    ) -> None:
-        if not session.owner:
-            raise RequestError("The page is still loading. Send it again in a moment.")
-        self._check_idle(session)
-        self._check_model(controls)
-        begun = session.conversation or self.chats.store.create(session.owner, controls)
-        self.chats.say(session.owner, begun, text, files)
-        self.chats.store.set_controls(session.owner, begun, controls)
-        session.conversation = begun
-        self.replies.start(session.owner, begun)
-
-    def retry(self, session: TabSession, action: Retry, controls: Controls) -> None:
-        """Answer a message again: with the controls as they are now, or with another model as they
-        were."""
-        self._check_idle(session)
-        if action.model is not None:
-            controls = replace(self.controls(session), model=action.model)
-        self._check_model(controls)
-        if action.model is None:
-            self.chats.store.set_controls(session.owner, session.conversation, controls)
-        self.chats.forget_reply(session.owner, session.conversation, action.message)
-        self.replies.start(session.owner, session.conversation, controls)
-
-    def edit(self, session: TabSession, action: Edit) -> None:
-        self._check_idle(session)
-        self._check_model(self.controls(session))
-        self.chats.edit(session.owner, session.conversation, action.message, action.text)
-        self.replies.start(session.owner, session.conversation)
-
-    def take_back(self, session: TabSession) -> dict[str, Any]:
-        """Take the newest turn back; return its words, and those of its files that are still
-        there, for the message box."""
-        self._check_idle(session)
-        message = self.chats.take_back(session.owner, session.conversation)
-        if message is None:
-            return {"text": "", "files": []}
-        files = []
-        for part in message.parts:
-            if isinstance(part, TextPart):
-                continue
-            with suppress(MediaError):
-                files.append(self.attachments.kept(part))
-        return {"text": message.text, "files": files}
-
-    def stop(self, session: TabSession) -> None:
-        """Stop the reply that the tab looks at."""
-        reply = self.replies.get(session.conversation)
-        if reply is not None and reply.owner == session.owner:
-            reply.stop.set()
+    def controls(self, session: TabSession, chat: str) -> Controls:
+        """What was set for a conversation. Raises StoreError."""
+        return self.chats.store.load(session.owner, chat).controls if chat else Controls()
 
     def close(self) -> None:
         self.list.close()
         self.replies.close()
 
+    # ------------------------------------------------------------ acting
+
+    def act(
+        self, session: TabSession, data: object, read_controls: Callable[[], Controls]
+    ) -> Frame:
+        """Do what the pane asks, and show what came of it. What is refused is answered with a
+        receipt that says why, so that the pane can give back what was typed.
+
+        `read_controls` may raise RequestError, too; it is called where the action needs them.
+        """
+        try:
+            action = read_action(data)
+            session.acknowledge(action.seen)
+            receipt = self._act(session, action, read_controls)
+        except MultimodalError as error:
+            receipt = {"error": str(error)}
+        session.add_receipt(nonce_of(data), receipt)
+        return self.view.refresh(session)
+
+    def _act(
+        self, session: TabSession, action: Action, read_controls: Callable[[], Controls]
+    ) -> dict[str, Any]:
+        match action:
+            case Send() | SendExample():
+                return {"chat": self.send(session, action, read_controls)}
+            case Retry():
+                self.retry(session, action, read_controls)
+            case Edit():
+                self.edit(session, action)
+            case TakeBack():
+                return self.take_back(session, action)
+            case CheckUploads():
+                return {"missing": self.attachments.missing(action.paths)}
+            case Stop():
+                self.stop(session, action)
+            case Sync():
+                pass
+        return {}
+
+    def send(
+        self,
+        session: TabSession,
+        action: Send | SendExample,
+        read_controls: Callable[[], Controls],
+    ) -> str:
+        """Store what the person says and begin to answer; return the conversation, which is begun
+        where none is open. What is stored already, or on its way, is not stored again.
+
+        Raises the errors of `Chats.say`, and RequestError for a file that is not the session's.
+        """
+        if not session.owner:
+            raise RequestError(NAMELESS)
+        chat = action.chat or _id(session.owner, "conversation", action.nonce)
+        message = _id(session.owner, chat, action.nonce)
+        reply = self._prepared(session.owner, chat, message)
+        if reply is not None:
+            with self._turn(reply):
+                if not action.chat and session.conversation:
+                    raise RequestError("Another conversation was opened meanwhile. Send it again.")
+                self._say(reply, action, read_controls())
+        session.move(action.chat, chat)
+        return chat
+
+    def _prepared(self, owner: str, chat: str, message: str) -> RunningReply | None:
+        """The reply to a message that is to be stored; None where it is stored already."""
+        while True:
+            try:
+                reply = self.replies.prepare(owner, chat, message)
+            except ConversationBusyError:
+                other = self.replies.get(chat)
+                if other is not None and other.message == message:
+                    other.wait_for_message()
+                if self.chats.store.holds(owner, chat, message):
+                    return None
+                if other is None or other.message != message or other.is_started:
+                    raise
+            else:
+                if not self.chats.store.holds(owner, chat, message):
+                    return reply
+                self.replies.discard(reply)
+                return None
+
+    @contextmanager
+    def _turn(self, reply: RunningReply, controls: Controls | None = None) -> Iterator[None]:
+        """The block changes the conversation, and the reply follows; on an error none does."""
+        try:
+            yield
+            self.replies.start(reply, controls)
+        except BaseException:
+            self.replies.discard(reply)
+            raise
+
+    def _say(self, reply: RunningReply, action: Send | SendExample, controls: Controls) -> None:
+        owner, chat = reply.owner, reply.conversation
+        self._check_model(controls)
+        text, files = self._words(action)
+        if action.chat:
+            self.list.check_kept(owner, chat)
+            self.chats.store.set_controls(owner, chat, controls)
+            self.chats.say(owner, chat, text, files, reply.stop, reply.claim, reply.message)
+        else:
+            self.chats.begin(
+                owner, chat, controls, text, files, reply.stop, reply.claim, reply.message
+            )
+
+    def _words(self, action: Send | SendExample) -> tuple[str, list[tuple[Path, str]]]:
+        if isinstance(action, Send):
+            return action.text, [self.attachments.find(file) for file in action.files]
+        if action.index >= len(self.examples):
+            raise RequestError("There is no such example. Reload the page.")
+        text, paths = self.examples[action.index]
+        return text, [(path, path.name) for path in paths]
+
+    def retry(
+        self, session: TabSession, action: Retry, read_controls: Callable[[], Controls]
+    ) -> None:
+        """Answer a message again: with the controls as they are now, or with another model as they
+        were."""
+        if action.model is None:
+            controls = read_controls()
+        else:
+            controls = replace(self.controls(session, action.chat), model=action.model)
+        self._check_model(controls)
+        reply = self._changing(session, action.chat)
+        with self._turn(reply, controls):
+            if action.model is None:
+                self.chats.store.set_controls(session.owner, action.chat, controls)
+            self.chats.forget_reply(session.owner, action.chat, action.message, reply.claim)
+
+    def edit(self, session: TabSession, action: Edit) -> None:
+        self._check_model(self.controls(session, action.chat))
+        reply = self._changing(session, action.chat)
+        with self._turn(reply):
+            self.chats.edit(session.owner, action.chat, action.message, action.text, reply.claim)
+
+    def take_back(self, session: TabSession, action: TakeBack) -> dict[str, Any]:
+        """Take the newest turn back; return its words, and those of its files that are still
+        there, for the message box."""
+        self.list.check_kept(session.owner, action.chat)
+        message = self.chats.take_back(session.owner, action.chat, action.message)
+        files = []
+        for part in message.parts if message else ():
+            if isinstance(part, TextPart):
+                continue
+            with suppress(MediaError):
+                files.append(self.attachments.kept(part))
+        return {"text": message.text if message else "", "files": files}
+
+    def stop(self, session: TabSession, action: Stop) -> None:
+        """Stop the reply of the conversation that it was pressed under."""
+        reply = self.replies.get(action.chat)
+        if reply is not None and reply.owner == session.owner:
+            reply.stop.set()
+
     # ------------------------------------------------------------ inside
+
+    def _changing(self, session: TabSession, chat: str) -> RunningReply:
+        self.list.check_kept(session.owner, chat)
+        return self.replies.prepare(session.owner, chat)
 
     def _check_model(self, controls: Controls) -> None:
         """Raises UnknownModelError for a model of another profile, which would be fetched."""
         if controls.model != AUTO:
             self.program.card(controls.model)
 
-    def _check_idle(self, session: TabSession) -> None:
-        if self.is_busy(session):
-            raise RequestError("This conversation is still being answered. Wait, or press stop.")
+
+def _id(*of: str) -> str:
+    """An id of a conversation or a message: the same for the same, and as hard to guess as what it
+    is made from."""
+    return hashlib.sha256("\0".join(of).encode()).hexdigest()[:32]

@@ -67,9 +67,9 @@ class ChatList:
     def close(self) -> None:
         self.deletions.close()
 
-    def check_kept(self, session: TabSession) -> None:
+    def check_kept(self, owner: str, conversation: str) -> None:
         """Raises ConversationNotFoundError for a chat that was deleted, in this tab or another."""
-        if self.deletions.left_s(session.owner, session.conversation) is not None:
+        if self.deletions.left_s(owner, conversation) is not None:
             raise ConversationNotFoundError(
                 "This chat was deleted. Undo that in the list, or send it again in a new chat."
             )

@@ -6,6 +6,19 @@ from dataclasses import astuple
 from typing import Any
 
 from multimodal.messages import Controls, Drawing, Sampling
+from multimodal.web.control_bounds import (
+    GUIDANCE,
+    HEIGHT,
+    INSTRUCTIONS,
+    NEGATIVE_PROMPT,
+    PENALTY,
+    SEED,
+    STEPS,
+    TEMPERATURE,
+    TOKENS,
+    TOP_P,
+    WIDTH,
+)
 from multimodal.web.layout import Layout
 from multimodal.web.voice import hearing_of
 
@@ -29,12 +42,25 @@ def controls_of(
     width: float | None = None,
     height: float | None = None,
 ) -> Controls:
-    """The values of `ui.controls`, in that order."""
+    """The values of `ui.controls`, in that order. Raises RequestError for what is out of bounds:
+    Gradio's own check would end the event, and nobody would be told what became of the message."""
     return Controls(
         ui.quantization.asked_for(model, kind),
-        (system or "").strip(),
-        Sampling(temperature, top_p, penalty, int(tokens), _whole(seed)),
-        Drawing((negative or "").strip(), _whole(steps), guidance, _whole(width), _whole(height)),
+        INSTRUCTIONS.checked(system),
+        Sampling(
+            TEMPERATURE.checked(temperature),
+            TOP_P.checked(top_p),
+            PENALTY.checked(penalty),
+            TOKENS.whole(tokens),
+            SEED.whole(seed),
+        ),
+        Drawing(
+            NEGATIVE_PROMPT.checked(negative),
+            STEPS.whole(steps),
+            GUIDANCE.checked(guidance),
+            WIDTH.whole(width),
+            HEIGHT.whole(height),
+        ),
         hearing_of(language, translate_to),
         speak_in or None,
     )
@@ -56,7 +82,3 @@ def filled(ui: Layout, controls: Controls) -> list[Any]:
         *ui.voice.shown(model, controls.hearing, controls.speak_in),
         *(astuple(controls.drawing) if ui.drawing else ()),
     ]
-
-
-def _whole(number: float | None) -> int | None:
-    return None if number is None else int(number)

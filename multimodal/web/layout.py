@@ -11,6 +11,7 @@ from multimodal.build import Program
 from multimodal.cards import SamplingDefaults
 from multimodal.messages import Task
 from multimodal.web.chat_pane import chat_pane, example_messages
+from multimodal.web.control_bounds import INSTRUCTIONS, NEGATIVE_PROMPT, TOKENS
 from multimodal.web.conversation_list import conversation_list
 from multimodal.web.fitting import FittingPanel
 from multimodal.web.model_menu import ModelMenu
@@ -80,27 +81,23 @@ class Layout:
             elem_id="system",
             info="How the assistant should behave. Empty: the model's own.",
             lines=3,
-            max_length=4000,
+            max_length=INSTRUCTIONS.most,
         )
         own = "Empty: the model's own"
+        # Numbers have no bounds here: see `control_bounds.py`.
         self.temperature = gr.Number(
-            None,
-            minimum=0,
-            maximum=2,
-            step=0.05,
-            label="Temperature",
-            info=f"0 is the most likely. {own}",
+            None, step=0.05, label="Temperature", info=f"0 is the most likely. {own}"
         )
-        self.top_p = gr.Number(None, minimum=0.05, maximum=1, step=0.05, label="Top p", info=own)
-        self.penalty = gr.Number(
-            None, minimum=1, maximum=2, step=0.05, label="Repetition penalty", info=own
-        )
+        self.top_p = gr.Number(None, step=0.05, label="Top p", info=own)
+        self.penalty = gr.Number(None, step=0.05, label="Repetition penalty", info=own)
         self.tokens = gr.Slider(
-            16, 2048, default.max_tokens, step=16, label="Longest answer (tokens)"
+            TOKENS.low,
+            TOKENS.high,
+            default.max_tokens,
+            step=16,
+            label="Longest answer (tokens)",
         )
-        self.seed = gr.Number(
-            None, precision=0, minimum=0, label="Seed", info="Empty: random", elem_id="seed"
-        )
+        self.seed = gr.Number(None, precision=0, label="Seed", info="Empty: random", elem_id="seed")
         self.reset = gr.Button("Back to the defaults", size="sm")
 
     def _drawing(self) -> list[Any]:
@@ -113,20 +110,12 @@ class Layout:
                     elem_id="negative",
                     info="What a picture should not show.",
                     lines=2,
-                    max_length=2000,
+                    max_length=NEGATIVE_PROMPT.most,
                 ),
-                gr.Number(
-                    None,
-                    precision=0,
-                    minimum=1,
-                    maximum=200,
-                    label="Steps",
-                    info=own,
-                    elem_id="steps",
-                ),
-                gr.Number(None, minimum=0, maximum=30, step=0.5, label="Guidance", info=own),
-                gr.Number(None, precision=0, minimum=64, step=8, label="Width (pixels)", info=own),
-                gr.Number(None, precision=0, minimum=64, step=8, label="Height (pixels)", info=own),
+                gr.Number(None, precision=0, label="Steps", info=own, elem_id="steps"),
+                gr.Number(None, step=0.5, label="Guidance", info=own),
+                gr.Number(None, precision=0, step=8, label="Width (pixels)", info=own),
+                gr.Number(None, precision=0, step=8, label="Height (pixels)", info=own),
             ]
 
     def _main(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from multimodal.build import Program
 from multimodal.errors import MultimodalError
 from multimodal.messages import Controls
 from multimodal.web import gauge
-from multimodal.web.actions import field_of, read_conversation
-from multimodal.web.chat_controller import ChatController, Frame
+from multimodal.web.actions import field_of, read_conversation, unknown_action
+from multimodal.web.chat_controller import ChatController
+from multimodal.web.chat_view import Frame
 from multimodal.web.controls import controls_of, filled
 from multimodal.web.incoming import browser_of
 from multimodal.web.layout import TITLE, Layout
@@ -73,17 +74,18 @@ class Page:
         self.blocks.unload(self._leave)
         ui.timer.tick(self._tick, state, [ui.gauge, ui.fetching, ui.model], **quiet)
         self._wire_chat(state, quiet)
-        latest, each = quiet | {"trigger_mode": "always_last"}, quiet | {"trigger_mode": "multiple"}
+        each = quiet | {"trigger_mode": "multiple"}
         kind, voice = ui.quantization.choice, ui.voice.inputs
         openings = (
             self.blocks.load(self._enter, [ui.browser, *state], opened, **quiet),
-            ui.new.click(self._open_new, state, opened, **quiet),
-            ui.list.select(self._open, state, opened, **latest),
+            ui.new.click(self._open_new, state, opened, **each),
+            # Gradio's "always_last" would open what the first of several clicks named.
+            ui.list.select(self._open, state, opened, **each),
             ui.list.delete(self._delete, state, opened, **each),
             ui.list.undo(self._restore, state, opened, **each),
         )
         for opening in openings:
-            self._follow_after(opening, state, quiet)
+            self._follow_after(opening, state, each)
         changes = (
             *openings,
             ui.model.input(self._choose, [ui.model, *state, *voice], [kind, *voice], **quiet),
@@ -101,19 +103,23 @@ class Page:
         ui.reset.click(self._reset, None, ui.controls[2:], **quiet)
 
     def _wire_chat(self, state: list[Any], quiet: dict[str, Any]) -> None:
-        """Both events of the pane carry an action; only `submit` may begin an answer."""
+        """Both events of the pane carry an action; only `submit` may begin an answer, and only it
+        brings what is set on the side: nothing there keeps anybody from stopping."""
         ui = self.ui
-        several = quiet | {"trigger_mode": "multiple"}
+        each = quiet | {"trigger_mode": "multiple"}
         shown = [ui.chat, ui.list, ui.browser]
-        begun = ui.chat.submit(self._act, [*state, *ui.controls], shown, **several)
-        ui.chat.input(self._act, [*state, *ui.controls], shown, **several)
-        self._follow_after(begun, state, quiet)
+        for event in (
+            ui.chat.submit(self._act, [*state, *ui.controls], shown, **each),
+            ui.chat.input(self._ask, state, shown, **each),
+        ):
+            self._follow_after(event, state, each)
 
-    def _follow_after(self, event: Any, state: list[Any], quiet: dict[str, Any]) -> None:
-        """After an event that may show an answer under way: show how it grows."""
+    def _follow_after(self, event: Any, state: list[Any], each: dict[str, Any]) -> None:
+        """After an event that may show an answer under way: show how it grows. The newest of those
+        that follow takes over, so none may be left out because an older one still ends."""
         ui = self.ui
-        event.then(self._follow, state, [ui.chat], **quiet).then(
-            self._finish_turn, state, [ui.list, ui.browser], **quiet
+        event.then(self._follow, state, [ui.chat], **each).then(
+            self._finish_turn, state, [ui.list, ui.browser], **each
         )
 
     # ------------------------------------------------------------ coming and going
@@ -160,8 +166,12 @@ class Page:
 
     def _opened(self, session: TabSession, conversation: str) -> list[Any]:
         with _show_errors():
-            shown = self.controller.open(session, conversation)
-            controls = self.controller.controls(session)
+            shown = self.controller.view.open(session, conversation)
+            controls = self.controller.controls(session, shown["chat"])
+        while session.conversation != shown["chat"]:  # the person went on while it was read
+            with _show_errors():
+                shown = self.controller.view.show(session)
+                controls = self.controller.controls(session, shown["chat"])
         session.model = self.ui.quantization.listed(controls.model)
         return [
             _packed(shown),
@@ -205,14 +215,27 @@ class Page:
     def _act(
         self, event: gr.EventData, request: gr.Request, session: TabSession, *controls: Any
     ) -> tuple[str, Frame, dict[str, str]]:
+        return self._acted(event, request, session, lambda: controls_of(self.ui, *controls))
+
+    def _ask(
+        self, event: gr.EventData, request: gr.Request, session: TabSession
+    ) -> tuple[str, Frame, dict[str, str]]:
+        return self._acted(event, request, session, _no_controls)
+
+    def _acted(
+        self,
+        event: gr.EventData,
+        request: gr.Request,
+        session: TabSession,
+        read_controls: Callable[[], Controls],
+    ) -> tuple[str, Frame, dict[str, str]]:
         self._see(session, request)
-        action = field_of(event, "action")
-        frame = self.controller.act(session, action, controls_of(self.ui, *controls))
+        frame = self.controller.act(session, field_of(event, "action"), read_controls)
         return _packed(frame), self._list(session), self._browser(session)
 
     def _follow(self, session: TabSession, request: gr.Request) -> Iterator[Any]:
         is_following = False
-        for frame in self.controller.follow(session):
+        for frame in self.controller.view.follow(session):
             is_following = True
             self._see(session, request)
             yield _packed(frame)
@@ -248,6 +271,10 @@ def _packed(frame: Frame) -> str:
     """A frame as text: of values in a stream Gradio sends what changed since the one before, and
     frames are not versions of each other."""
     return json.dumps(frame)
+
+
+def _no_controls() -> Controls:
+    raise unknown_action()
 
 
 @contextmanager

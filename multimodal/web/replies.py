@@ -1,43 +1,74 @@
 """Replies that are written in threads of their own, so that they outlive the page that asked.
 
 A page only follows a `RunningReply`: it may be reloaded, or look at another conversation, and
-come back. A reply ends when it is whole, when the person stops it, and when nobody has had the
-page open for a while (`Presence`).
+come back. A reply is prepared before the message that it answers is read, which claims the
+conversation for both; it ends when it is whole, when the person stops it, and when nobody has had
+the page open for a while (`Presence`).
 """
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from multimodal.chats import Chats, Draft
-from multimodal.errors import MultimodalError, RequestError
+from multimodal.chats import UNEXPECTED, Chats
+from multimodal.claims import Claim, ConversationBusyError
+from multimodal.drafts import Draft
+from multimodal.errors import CapacityError, MultimodalError, RequestError
 from multimodal.messages import Controls, Conversation
 
 CLOSE_S = 10.0
+MOST_OF_ONE, MOST_IN_ALL = 8, 64
+"""Replies that are prepared or written at once, each in a thread of its own."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
 class RunningReply:
-    """One reply under way. `draft` is None until the engine's first event."""
+    """One reply, from before the message that it answers is stored. `draft` is None until the
+    engine's first event; `message` is the id that the message is to have, where that is known."""
 
     owner: str
     conversation: str
+    claim: Claim
+    message: str = ""
     stop: threading.Event = field(default_factory=threading.Event)
     draft: Draft | None = None
     error: str | None = None
+    is_started: bool = False
     is_done: bool = False
     version: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
     thread: threading.Thread | None = None
 
-    def wait(self, seen: int, timeout_s: float) -> int:
-        """Wait until there is a version newer than `seen`; return the newest."""
+    def wait(self, seen: int, timeout_s: float, is_wanted: Callable[[], bool]) -> int:
+        """Wait until there is a version newer than `seen`, or `is_wanted` is False and `wake` was
+        called; return the newest version."""
         with self.changed:
-            self.changed.wait_for(lambda: self.version > seen or self.is_done, timeout_s)
+            self.changed.wait_for(
+                lambda: self.version > seen or self.is_done or not is_wanted(), timeout_s
+            )
             return self.version
+
+    def wait_for_message(self) -> None:
+        """Wait until the message that it answers is stored, or refused."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.is_started or self.is_done)
+
+    def wake(self) -> None:
+        """Let those who wait look whether they still want to."""
+        with self.changed:
+            self.changed.notify_all()
+
+    def started(self) -> None:
+        with self.changed:
+            self.is_started = True
+            self.changed.notify_all()
 
     def advance(self, draft: Draft) -> None:
         with self.changed:
@@ -45,7 +76,7 @@ class RunningReply:
             self.version += 1
             self.changed.notify_all()
 
-    def end(self, error: str | None) -> None:
+    def end(self, error: str | None = None) -> None:
         with self.changed:
             self.error, self.is_done = error, True
             self.version += 1
@@ -53,30 +84,42 @@ class RunningReply:
 
 
 class ReplyRunner:
-    """Starts replies, at most one a conversation, and knows those under way. Thread-safe."""
+    """Prepares and starts replies, at most one a conversation, and knows them all. Thread-safe."""
 
     def __init__(self, chats: Chats) -> None:
         self._chats = chats
         self._running: dict[str, RunningReply] = {}
         self._lock = threading.Lock()
 
-    def start(
-        self, owner: str, conversation: str, controls: Controls | None = None
-    ) -> RunningReply:
-        """Answer the newest message of a conversation. Raises RequestError where that is already
-        under way; what fails later is in `RunningReply.error`, or in the reply's outcome."""
-        reply = RunningReply(owner, conversation)
+    def prepare(self, owner: str, conversation: str, message: str = "") -> RunningReply:
+        """Claim a conversation for a change and the reply to it; `start` or `discard` it then.
+
+        Raises ConversationBusyError, RequestError where the owner has too many replies under way,
+        and CapacityError where everybody together has.
+        """
         with self._lock:
-            if conversation in self._running or self._chats.is_busy(conversation):
-                raise RequestError(
-                    "This conversation is still being answered. Wait, or press stop."
-                )
+            if conversation in self._running:
+                raise ConversationBusyError
+            self._check_places(owner)
+            reply = RunningReply(owner, conversation, self._chats.claim(conversation), message)
             self._running[conversation] = reply
-        reply.thread = threading.Thread(
-            target=self._run, args=(reply, controls), name=f"reply {conversation}", daemon=True
-        )
-        reply.thread.start()
         return reply
+
+    def start(self, reply: RunningReply, controls: Controls | None = None) -> None:
+        """Answer the newest message of its conversation. What fails later is in
+        `RunningReply.error`, or in the reply's outcome."""
+        reply.thread = threading.Thread(
+            target=self._run,
+            args=(reply, controls),
+            name=f"reply {reply.conversation}",
+            daemon=True,
+        )
+        reply.started()
+        reply.thread.start()
+
+    def discard(self, reply: RunningReply) -> None:
+        """Give the conversation back; nothing is to be answered."""
+        self._finish(reply, None)
 
     def get(self, conversation: str) -> RunningReply | None:
         with self._lock:
@@ -92,11 +135,15 @@ class ReplyRunner:
             if reply is not None or self.get(conversation) is None:
                 return stored, reply
 
+    def of(self, owner: str) -> list[RunningReply]:
+        """Those of one owner."""
+        with self._lock:
+            return [reply for reply in self._running.values() if reply.owner == owner]
+
     def abandon(self, owner: str) -> None:
         """Stop every reply of an owner who no longer waits for it."""
-        for reply in self._all():
-            if reply.owner == owner:
-                reply.stop.set()
+        for reply in self.of(owner):
+            reply.stop.set()
 
     def stop(self, conversation: str, wait_s: float = 0.0) -> None:
         """Stop the reply of a conversation, and wait at most `wait_s` for its end."""
@@ -118,16 +165,36 @@ class ReplyRunner:
         with self._lock:
             return iter(tuple(self._running.values()))
 
+    def _check_places(self, owner: str) -> None:
+        of_one = Counter(reply.owner for reply in self._running.values())[owner]
+        if of_one >= MOST_OF_ONE:
+            raise RequestError(
+                f"{of_one} of your chats are being answered. Wait for one of them, or stop it."
+            )
+        if len(self._running) >= MOST_IN_ALL:
+            raise CapacityError(
+                "Too many chats are being answered at the moment. Send it again in a moment."
+            )
+
     def _run(self, reply: RunningReply, controls: Controls | None) -> None:
         error = None
         try:
-            drafts = self._chats.answer(reply.owner, reply.conversation, reply.stop, controls)
+            drafts = self._chats.answer(
+                reply.owner, reply.conversation, reply.stop, controls, reply.claim
+            )
             with closing(drafts):
                 for draft in drafts:
                     reply.advance(draft)
         except MultimodalError as fault:
             error = str(fault)
+        except Exception:
+            log.exception("a reply could not be kept")
+            error = UNEXPECTED
         finally:
-            with self._lock:
-                self._running.pop(reply.conversation, None)
-            reply.end(error)
+            self._finish(reply, error)
+
+    def _finish(self, reply: RunningReply, error: str | None) -> None:
+        with self._lock:
+            self._running.pop(reply.conversation, None)
+            reply.claim.release()
+        reply.end(error)
