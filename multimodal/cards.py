@@ -224,7 +224,7 @@ class Catalog:
     def profile(self, name: str) -> Profile:
         """The profile of that name, or of that TOML file."""
         if name.endswith(".toml"):
-            profile = read_profile(Path(name).expanduser())
+            profile = read_profile(Path(name))
             self._check(profile)
             return profile
         if name not in self._profiles:

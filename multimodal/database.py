@@ -37,6 +37,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from multimodal.errors import SettingsError, StoreError
 from multimodal.messages import new_id
+from multimodal.paths import expand_home
 from multimodal.private_files import FILE_MODE, make_private
 
 CREATE_TRIES = 4
@@ -230,9 +231,15 @@ def decoded_moment(value: object) -> datetime:
 
 def _address(url: str) -> URL:
     try:
-        return make_url(url)
+        address = make_url(url)
     except ArgumentError as error:
         raise _no_address() from error
+    if address.get_backend_name() != "sqlite" or not (address.database or "").startswith("~"):
+        return address
+    try:
+        return address.set(database=str(expand_home(Path(str(address.database)))))
+    except ValueError as error:
+        raise SettingsError(f"--database {error}.") from error
 
 
 def _no_address() -> SettingsError:

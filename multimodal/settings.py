@@ -18,6 +18,7 @@ from pydantic import ByteSize, Field, TypeAdapter, ValidationError, field_valida
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from multimodal.errors import SettingsError
+from multimodal.paths import expand_home
 
 APP = "multimodal-chat"
 SIMULATED = "sim:"
@@ -66,10 +67,15 @@ class Settings(BaseSettings):
         """In the environment, several are separated by spaces."""
         return value.split() if isinstance(value, str) else value
 
+    @field_validator("profile")
+    @classmethod
+    def _name_or_path(cls, value: str) -> str:
+        return str(expand_home(Path(value))) if value.endswith(".toml") else value
+
     @field_validator("data", "weights", "models", "auth_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
-        return None if value is None else value.expanduser().absolute()
+        return None if value is None else expand_home(value).absolute()
 
     @property
     def weights_folder(self) -> Path:
@@ -154,7 +160,7 @@ def read_settings(**given: Any) -> Settings:
     except ValidationError as error:
         fault = error.errors()[0]
         option = str(fault["loc"][0]).replace("_", "-")
-        reason = fault["msg"].removeprefix("Value error, ")
+        reason = fault["msg"].removeprefix("Value error, ").removeprefix(f"{fault['input']}: ")
         if fault["type"].startswith("byte_size"):
             reason = "write a size such as 12GB"
         raise SettingsError(f"--{option} {fault['input']}: {reason}.") from error

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveInt, StringConstraints, field_validator, model_validator
 
 from multimodal.architectures import Facts
+from multimodal.paths import expand_home
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 PUBLISHED_FILES = (
@@ -69,10 +70,7 @@ class FolderSource(Facts):
     @field_validator("path")
     @classmethod
     def _of_the_person(cls, value: Path) -> Path:
-        try:
-            return value.expanduser()
-        except RuntimeError as error:  # ~name of nobody
-            raise ValueError(f"{value}: there is no such home folder") from error
+        return expand_home(value)
 
 
 class PackageSource(Facts):

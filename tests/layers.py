@@ -10,6 +10,7 @@ FLOORS = {
     "messages": 0,
     "errors": 0,
     "sizes": 0,
+    "paths": 0,
     "private_files": 0,
     "languages": 0,
     "vocabulary": 0,

@@ -26,6 +26,7 @@ from multimodal.backends.picture_labels import Vocabulary
 from multimodal.cards import ALIASES, Catalog, ModelCard, read_card, read_profile
 from multimodal.errors import CardError, WeightsError
 from multimodal.memory.peaks import Peaks
+from multimodal.settings import read_settings
 from multimodal.weights import Weights
 from multimodal.weights.job import PINNED, RECORD
 
@@ -119,7 +120,8 @@ def test_weights_may_lie_below_the_persons_home(home: Path) -> None:
     assert weights.ensure(card) == home / "gguf"
     profile = home / "mine.toml"
     profile.write_text(PROFILE.replace("tiny", "phi-2"), "utf-8")
-    assert Catalog([ROOT / "models"]).profile("~/mine.toml").name == "mine"
+    named = read_settings(profile="~/mine.toml").profile
+    assert Catalog([ROOT / "models"]).profile(named).name == "mine"
 
 
 def test_the_home_of_nobody_is_named(tmp_path: Path) -> None:

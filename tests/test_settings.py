@@ -63,6 +63,14 @@ def test_a_wrong_variable_is_named() -> None:
         ({"budget": "-5GB"}, "--budget -5GB: write a size"),
         ({"port": 70000}, "--port 70000: "),
         ({"port": -1}, "--port -1: "),
+        ({"data": "~nobody-here/x"}, "--data ~nobody-here/x: there is no such home folder."),
+        ({"weights": "~nobody-here"}, "--weights ~nobody-here: there is no such home folder."),
+        ({"models": "~nobody-here"}, "--models ~nobody-here: there is no such home folder."),
+        ({"auth_file": "~nobody-here"}, "--auth-file ~nobody-here: there is no such home folder."),
+        (
+            {"profile": "~nobody-here/x.toml"},
+            "--profile ~nobody-here/x.toml: there is no such home",
+        ),
         ({"auth_fil": "x"}, "--auth-fil x: "),
     ],
 )

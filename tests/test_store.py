@@ -250,6 +250,17 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_a_database_in_the_home_folder_is_found_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    Store("sqlite:///~/chats.sqlite3").close()
+    assert (tmp_path / "chats.sqlite3").is_file()
+    with pytest.raises(SettingsError, match="--database ~nobody-here/x: there is no such home"):
+        Store("sqlite:///~nobody-here/x")
+
+
 def test_a_database_without_its_driver_says_which_and_hides_the_password() -> None:
     with pytest.raises(SettingsError, match=r"'cx_Oracle': pip install cx_Oracle") as caught:
         Store("oracle+cx_oracle://ann:secret@host/chats")
