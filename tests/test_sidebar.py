@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, Locator, expect
 
 from multimodal.messages import Message, TextPart
 from multimodal.web.deletions import UNDO_S
+from multimodal.web.gauge import FETCH_BEGUN, FETCH_ENDED
+from multimodal.weights import FetchProgress
 
 PHONE = {"width": 390, "height": 844}
 
@@ -303,6 +305,44 @@ def test_the_page_speaks_no_command_line(person: Person) -> None:
     wrong = page.locator(".fit-wrong")
     expect(wrong).to_have_text("“lots” is no size. Write one such as 12GB.", timeout=60_000)
     assert "--" not in page.locator("#sidebar").inner_text()
+
+
+# ---------------------------------------------------------------- the first start
+
+HEARD = """() => {
+  window.heard = [];
+  const status = document.querySelector('#fetch-status[role=status]');
+  const live = '[aria-live]:not([aria-live=off]), [role=status], [role=alert], [role=log]';
+  new MutationObserver((changes) => {
+    for (const { target } of changes) {
+      const node = target.nodeType === Node.TEXT_NODE ? target.parentElement : target;
+      if (node?.closest(live)) window.heard.push(node.closest(live).textContent.trim());
+    }
+  }).observe(document.body, { childList: true, subtree: true, characterData: true });
+  return Boolean(status);
+}"""
+"""Whatever is read aloud from now on; and whether the place to say it in is there already."""
+
+
+def test_a_download_is_shown_as_it_goes_and_said_twice(
+    person: Person, page: FakePage, request: pytest.FixtureRequest
+) -> None:
+    progress, name = page.program.fetching.progress, "smollm2-135m-instruct"
+    request.addfinalizer(progress.clear)
+    assert person.page.evaluate(HEARD)
+    shown = person.page.locator("#fetching .fetching")
+    for done in (10, 20, 30):
+        progress[name] = FetchProgress(name, done * 10**6, 10**8, "fetching")
+        expect(shown).to_contain_text(f"{done} of 100 MB", timeout=20_000)
+    bar = person.page.get_by_role("progressbar", name=re.compile("SmolLM2 135M"))
+    expect(bar).to_have_attribute("value", "30.0")
+    found = Axe().run(person.page, options={"runOnly": ["wcag2a", "wcag2aa"]})
+    assert [rule["id"] for rule in found.response["violations"]] == []
+    progress.clear()
+    expect(shown).to_have_count(0, timeout=20_000)
+    person.page.wait_for_function(f"() => window.heard.includes('{FETCH_ENDED}')")
+    heard = [said for said in person.page.evaluate("window.heard") if said]
+    assert list(dict.fromkeys(heard)) == [FETCH_BEGUN, FETCH_ENDED]
 
 
 # ---------------------------------------------------------------- for everybody

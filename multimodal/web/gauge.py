@@ -9,6 +9,9 @@ from multimodal.memory.records import Decision, Held, Snapshot
 from multimodal.sizes import gigabytes
 from multimodal.weights import FetchProgress
 
+FETCH_BEGUN = "Getting the models, once. You can type already."
+FETCH_ENDED = "The models are here."
+
 TitleOf = Callable[[str], str]
 
 
@@ -92,20 +95,25 @@ def _simulated(snapshot: Snapshot) -> str:
 def fetching(
     progress: Mapping[str, FetchProgress], errors: Mapping[str, str], titles: Mapping[str, str]
 ) -> str:
-    """The first start's download, or why it failed; "" when there is nothing to tell."""
+    """The first start's download, or why it failed; "" when there is nothing to tell.
+
+    It changes every two seconds, so it is no live region: `head.html` says `FETCH_BEGUN` and
+    `FETCH_ENDED` once, to those who hear the page.
+    """
     rows = []
     for card, state in progress.items():
         share = 100 * state.done_bytes / max(1, state.total_bytes)
         done, total = state.done_bytes / 1e6, state.total_bytes / 1e6
         amount = f"{done:.0f} of {total:.0f} MB" if total else ""
+        title = escape(titles.get(card, card))
         rows.append(
-            f"<li><label>{escape(titles.get(card, card))}<span>{amount}</span>"
-            f'</label><progress max="100" value="{share:.1f}"></progress></li>'
+            f"<li><div><span>{title}</span><span>{amount}</span></div>"
+            f'<progress aria-label="{title}" max="100" value="{share:.1f}"></progress></li>'
         )
     if rows:
         return (
-            '<section class="fetching" role="status"><p>Getting the models, once. '
-            f"You can type already.</p><ul>{''.join(rows)}</ul></section>"
+            f'<section class="fetching" aria-label="Getting the models" data-ended="{FETCH_ENDED}">'
+            f"<p>{FETCH_BEGUN}</p><ul>{''.join(rows)}</ul></section>"
         )
     if errors:
         sentences = "".join(f"<p>⚠️ {escape(sentence)}</p>" for sentence in errors.values())

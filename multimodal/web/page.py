@@ -142,9 +142,9 @@ class Page:
     def _leave(self, request: gr.Request) -> None:
         self.controller.presence.leave(_tab(request))
 
-    def _tick(self, session: TabSession, request: gr.Request) -> tuple[str, str, Any]:
+    def _tick(self, session: TabSession, request: gr.Request) -> tuple[str, Any, Any]:
         self._see(session, request, is_tick=True)
-        return self._gauge(), self._fetching(), self._menu(session)
+        return self._gauge(), self._fetching(session), self._menu(session)
 
     def _menu(self, session: TabSession) -> Any:
         """The model menu where something of it changed since this tab was told."""
@@ -158,11 +158,16 @@ class Page:
     def _gauge(self) -> str:
         return gauge.gauge(self.program.memory.snapshot(), self.program.catalog.title)
 
-    def _fetching(self) -> str:
+    def _fetching(self, session: TabSession) -> Any:
+        """The first start's download where it changed since this tab was told."""
         state, card = self.program.fetching, self.program.catalog.card
         progress = dict(state.progress)
         titles = {name: f"{card(name).title} ({card(name).license})" for name in progress}
-        return gauge.fetching(progress, dict(state.errors), titles)
+        shown = gauge.fetching(progress, dict(state.errors), titles)
+        if session.fetching == shown:
+            return gr.skip()
+        session.fetching = shown
+        return shown
 
     def _opened(self, session: TabSession, conversation: str) -> list[Any]:
         with _show_errors():

@@ -23,6 +23,8 @@ class TabSession:
     """What its model menu shows."""
     menu: tuple[str, ...] = ()
     """What is written in its model menu."""
+    fetching: str = ""
+    """What it shows of the first start's download."""
     epoch: int = 0
     """Counts the whole transcripts sent; a frame of changes belongs to one of them."""
     version: int = 0
