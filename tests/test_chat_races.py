@@ -436,6 +436,18 @@ def test_of_two_chats_opened_at_once_the_later_is_shown_however_long_the_first_t
     assert frames[-1]["messages"][0]["text"] == "about pears"
 
 
+def test_of_two_chats_chosen_one_after_another_the_later_is_shown_whichever_arrives_first(
+    controller: ChatController, tab: TabSession
+) -> None:
+    first = begun(controller, tab, "about apples")
+    controller.view.open(tab, "", 1.0)
+    second = begun(controller, tab, "about pears")
+    controller.view.open(tab, "", 2.0)
+    assert controller.view.open(tab, second, 4.0)["chat"] == second
+    assert controller.view.open(tab, first, 3.0)["chat"] == second
+    assert controller.view.open(tab, first, 5.0)["chat"] == first
+
+
 # ---------------------------------------------------------------- what is told, and how often
 
 

@@ -6,6 +6,7 @@ whole, and the ids and paths in them are checked against what the session may us
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -131,6 +132,13 @@ def read_conversation(event: object) -> str:
     found = field_of(event, "conversation")
     if isinstance(found, str) and re.fullmatch(ID, found):
         return found
+    raise unknown_action()
+
+
+def read_moment(value: object) -> float:
+    """When something was pressed, in milliseconds. Raises RequestError."""
+    if isinstance(value, int | float) and math.isfinite(value):
+        return float(value)
     raise unknown_action()
 
 

@@ -39,13 +39,18 @@ class ChatView:
         self._transcript = transcript
         self._list = chats
 
-    def open(self, session: TabSession, conversation: str) -> Frame:
+    def open(self, session: TabSession, conversation: str, pressed: float | None = None) -> Frame:
         """Look at another conversation; "" is a new one. One that was deleted counts as new.
 
-        Raises StoreError where it cannot be read; the tab then looks at what it did before.
+        `pressed` is when it was chosen: where another was chosen later, that is shown, since two
+        that come close together arrive in any order. Raises StoreError where it cannot be read; the
+        tab then looks at what it did before.
         """
+        before = session.conversation
         with session.lock:
-            before, session.conversation = session.conversation, conversation
+            if pressed is None or pressed >= session.pressed:
+                session.pressed = session.pressed if pressed is None else pressed
+                before, session.conversation = session.conversation, conversation
         try:
             return self.show(session)
         except BaseException:

@@ -41,7 +41,7 @@ const drawChat = (row) => {
   open.setAttribute("aria-keyshortcuts", "Delete");
   if (row.id === current) open.setAttribute("aria-current", "page");
   open.tabIndex = row.id === stop ? 0 : -1;
-  open.addEventListener("click", () => trigger("select", { conversation: row.id }));
+  open.addEventListener("click", () => trigger("select", { conversation: row.id, pressed: performance.now() }));
   const remove = button("delete", `Delete “${row.title}”`);
   remove.innerHTML = TRASH;
   remove.title = "Delete";

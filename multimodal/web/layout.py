@@ -58,11 +58,15 @@ class Layout:
         nobody = {"owner": "", "conversation": ""}
         self.browser = gr.BrowserState(nobody, storage_key="multimodal-chat", secret=secret)
         self.session = gr.State(TabSession())
+        self.set_for = gr.Textbox(visible=False)
+        """The conversation that the controls in the browser are of; "" is a new one."""
 
     def _sidebar(self) -> None:
         with gr.Sidebar(width=300, elem_id="sidebar"):
             gr.HTML(f"<h1>{TITLE}</h1>", elem_id="brand")
             self.new = gr.Button("New chat", variant="primary", elem_id="new")
+            self.pressed = gr.Number(visible=False)
+            """When it was pressed, by the browser's clock."""
             self.list = conversation_list()
             self.menu = ModelMenu(self.program)
             self.model = self.menu.choice

@@ -16,18 +16,21 @@ from multimodal.build import Program
 from multimodal.errors import MultimodalError
 from multimodal.messages import Controls
 from multimodal.web import gauge
-from multimodal.web.actions import field_of, read_conversation, unknown_action
+from multimodal.web.actions import field_of, read_conversation, read_moment, unknown_action
 from multimodal.web.chat_controller import ChatController
 from multimodal.web.chat_view import Frame
+from multimodal.web.control_events import ControlEvents
 from multimodal.web.controls import controls_of, filled
 from multimodal.web.incoming import browser_of
 from multimodal.web.layout import TITLE, Layout
 from multimodal.web.tab_session import TabSession
-from multimodal.web.voice import hearing_of
 
 UPLOADS_S = (600, 3600)
 """How often Gradio looks, and how old an upload may become; a message keeps its own copy. Gradio
 names an upload by its content, so one that was sent may be another person's that was not yet."""
+
+NOW_AND_REST = "(_, ...rest) => [performance.now(), ...rest]"
+"""In the browser: puts the time in the place of the first input."""
 
 
 class Page:
@@ -70,28 +73,24 @@ class Page:
             "show_progress": "hidden",
             "concurrency_limit": None,
         }
-        opened = [ui.chat, ui.list, ui.browser, *ui.controls]
+        opened = [ui.chat, ui.list, ui.browser, ui.set_for, *ui.controls]
         self.blocks.unload(self._leave)
         ui.timer.tick(self._tick, state, [ui.gauge, ui.fetching, ui.model], **quiet)
         self._wire_chat(state, quiet)
         each = quiet | {"trigger_mode": "multiple"}
-        kind, voice = ui.quantization.choice, ui.voice.inputs
         openings = (
             self.blocks.load(self._enter, [ui.browser, *state], opened, **quiet),
-            ui.new.click(self._open_new, state, opened, **each),
+            ui.new.click(self._open_new, [ui.pressed, *state], opened, js=NOW_AND_REST, **each),
             # Gradio's "always_last" would open what the first of several clicks named.
             ui.list.select(self._open, state, opened, **each),
             ui.list.delete(self._delete, state, opened, **each),
             ui.list.undo(self._restore, state, opened, **each),
         )
+        events = ControlEvents(ui, self.program.store)
+        events.wire(quiet)
         for opening in openings:
             self._follow_after(opening, state, each)
-        changes = (
-            *openings,
-            ui.model.input(self._choose, [ui.model, *state, *voice], [kind, *voice], **quiet),
-        )
-        for change in changes:
-            change.then(self._size, [ui.model, *state], [kind], **quiet)
+            events.size_after(opening, quiet)
         fit = ui.fit
         for asked in (fit.ask.click, fit.budget.submit):
             asked(
@@ -100,7 +99,6 @@ class Page:
                 fit.told,
                 **(quiet | {"show_progress": "full"}),
             )
-        ui.reset.click(self._reset, None, ui.controls[2:], **quiet)
 
     def _wire_chat(self, state: list[Any], quiet: dict[str, Any]) -> None:
         """Both events of the pane carry an action; only `submit` may begin an answer, and only it
@@ -109,7 +107,7 @@ class Page:
         each = quiet | {"trigger_mode": "multiple"}
         shown = [ui.chat, ui.list, ui.browser]
         for event in (
-            ui.chat.submit(self._act, [*state, *ui.controls], shown, **each),
+            ui.chat.submit(self._act, [*state, *ui.controls], [*shown, ui.set_for], **each),
             ui.chat.input(self._ask, state, shown, **each),
         ):
             self._follow_after(event, state, each)
@@ -169,9 +167,11 @@ class Page:
         session.fetching = shown
         return shown
 
-    def _opened(self, session: TabSession, conversation: str) -> list[Any]:
+    def _opened(
+        self, session: TabSession, conversation: str, pressed: float | None = None
+    ) -> list[Any]:
         with _show_errors():
-            shown = self.controller.view.open(session, conversation)
+            shown = self.controller.view.open(session, conversation, pressed)
             controls = self.controller.controls(session, shown["chat"])
         while session.conversation != shown["chat"]:  # the person went on while it was read
             with _show_errors():
@@ -182,15 +182,19 @@ class Page:
             _packed(shown),
             self._list(session),
             self._browser(session),
+            shown["chat"],
             *filled(self.ui, controls),
         ]
 
     def _open(self, event: gr.EventData, session: TabSession) -> list[Any]:
         with _show_errors():
-            return self._opened(session, read_conversation(event))
+            conversation = read_conversation(event)
+            pressed = read_moment(field_of(event, "pressed"))
+        return self._opened(session, conversation, pressed)
 
-    def _open_new(self, session: TabSession) -> list[Any]:
-        return self._opened(session, "")
+    def _open_new(self, pressed: float, session: TabSession) -> list[Any]:
+        with _show_errors():
+            return self._opened(session, "", read_moment(pressed))
 
     def _delete(self, event: gr.EventData, session: TabSession) -> list[Any]:
         with _show_errors():
@@ -206,7 +210,7 @@ class Page:
     def _relisted(self, session: TabSession) -> list[Any]:
         """The outputs of `_opened` where the tab stays where it is."""
         ui = self.ui
-        stays = [gr.skip() for _ in ui.controls]
+        stays = [gr.skip() for _ in (ui.set_for, *ui.controls)]
         return [gr.skip(), self._list(session), self._browser(session), *stays]
 
     def _list(self, session: TabSession) -> Frame:
@@ -219,13 +223,14 @@ class Page:
 
     def _act(
         self, event: gr.EventData, request: gr.Request, session: TabSession, *controls: Any
-    ) -> tuple[str, Frame, dict[str, str]]:
-        return self._acted(event, request, session, lambda: controls_of(self.ui, *controls))
+    ) -> list[Any]:
+        frame = self._acted(event, request, session, lambda: controls_of(self.ui, *controls))
+        sent_in = [receipt.get("chat") for receipt in frame["receipts"]]
+        set_for = frame["chat"] if frame["chat"] in sent_in else gr.skip()
+        return [*self._shown(session, frame), set_for]
 
-    def _ask(
-        self, event: gr.EventData, request: gr.Request, session: TabSession
-    ) -> tuple[str, Frame, dict[str, str]]:
-        return self._acted(event, request, session, _no_controls)
+    def _ask(self, event: gr.EventData, request: gr.Request, session: TabSession) -> list[Any]:
+        return self._shown(session, self._acted(event, request, session, _no_controls))
 
     def _acted(
         self,
@@ -233,10 +238,12 @@ class Page:
         request: gr.Request,
         session: TabSession,
         read_controls: Callable[[], Controls],
-    ) -> tuple[str, Frame, dict[str, str]]:
+    ) -> Frame:
         self._see(session, request)
-        frame = self.controller.act(session, field_of(event, "action"), read_controls)
-        return _packed(frame), self._list(session), self._browser(session)
+        return self.controller.act(session, field_of(event, "action"), read_controls)
+
+    def _shown(self, session: TabSession, frame: Frame) -> list[Any]:
+        return [_packed(frame), self._list(session), self._browser(session)]
 
     def _follow(self, session: TabSession, request: gr.Request) -> Iterator[Any]:
         is_following = False
@@ -249,23 +256,6 @@ class Page:
 
     def _finish_turn(self, session: TabSession) -> tuple[Frame, dict[str, str]]:
         return self._list(session), self._browser(session)
-
-    # ------------------------------------------------------------ controls
-
-    def _choose(
-        self, model: str, session: TabSession, language: str, translate_to: str, speak_in: str
-    ) -> list[Any]:
-        session.model = model
-        asked = hearing_of(language, translate_to)
-        return [self.ui.quantization.shown(model), *self.ui.voice.shown(model, asked, speak_in)]
-
-    def _size(self, model: str, session: TabSession) -> Any:
-        """What each quantization of the model takes, unless another was chosen meanwhile."""
-        sized = self.ui.quantization.sized(model)
-        return sized if session.model == model else gr.skip()
-
-    def _reset(self) -> list[Any]:
-        return filled(self.ui, Controls())[2:]
 
 
 def _tab(request: gr.Request) -> str:

@@ -17,6 +17,8 @@ class TabSession:
 
     owner: str = ""
     conversation: str = ""
+    pressed: float = 0.0
+    """When the conversation that it looks at was chosen, by the browser's clock."""
     left: str = ""
     """The conversation that it looked at until that was deleted."""
     model: str = ""

@@ -1,0 +1,76 @@
+"""What happens when something is set on the side of the page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from multimodal.errors import ConversationNotFoundError, RequestError
+from multimodal.messages import Controls
+from multimodal.store import Store
+from multimodal.web.controls import controls_of, filled
+from multimodal.web.layout import Layout
+from multimodal.web.tab_session import TabSession
+from multimodal.web.voice import hearing_of
+
+
+class ControlEvents:
+    """What is set is kept with the conversation at once: whoever looks at another one, or leaves,
+    finds it again. `Layout.set_for` says which conversation the values in the browser are of; the
+    session may be further on by then."""
+
+    def __init__(self, ui: Layout, store: Store) -> None:
+        self._ui = ui
+        self._store = store
+
+    def wire(self, quiet: dict[str, Any]) -> None:
+        ui = self._ui
+        latest = quiet | {"trigger_mode": "always_last"}  # with the values as they are by then
+        kind, voice = ui.quantization.choice, ui.voice.inputs
+        chosen = ui.model.input(
+            self._choose, [ui.model, ui.session, *voice], [kind, *voice], **latest
+        )
+        self.size_after(chosen, quiet)
+        kept = {"fn": self._keep, "inputs": [ui.set_for, ui.session, *ui.controls]} | latest
+        gr.on([_settled(control) for control in ui.controls], outputs=None, **kept)
+        reset = ui.reset.click(self._reset, None, ui.controls[2:], **quiet)
+        reset.then(outputs=None, **kept)
+
+    def size_after(self, event: Any, quiet: dict[str, Any]) -> None:
+        """After an event that may show another model: what each of its quantizations takes."""
+        ui = self._ui
+        each = quiet | {"trigger_mode": "multiple"}
+        event.then(self._size, [ui.model, ui.session], [ui.quantization.choice], **each)
+
+    def _choose(
+        self, model: str, session: TabSession, language: str, translate_to: str, speak_in: str
+    ) -> list[Any]:
+        session.model = model
+        asked = hearing_of(language, translate_to)
+        return [self._ui.quantization.shown(model), *self._ui.voice.shown(model, asked, speak_in)]
+
+    def _size(self, model: str, session: TabSession) -> Any:
+        """What each quantization of the model takes, unless another was chosen meanwhile."""
+        sized = self._ui.quantization.sized(model)
+        return sized if session.model == model else gr.skip()
+
+    def _reset(self) -> list[Any]:
+        return filled(self._ui, Controls())[2:]
+
+    def _keep(self, conversation: str, session: TabSession, *values: Any) -> None:
+        """A new conversation is begun with what is set by then; what cannot be used is told with
+        the message that it is for."""
+        if not conversation:
+            return
+        try:
+            self._store.set_controls(session.owner, conversation, controls_of(self._ui, *values))
+        except (RequestError, ConversationNotFoundError):
+            return
+
+
+def _settled(control: Any) -> Any:
+    """The event of a component whose value a person has chosen, or finished to type."""
+    if isinstance(control, gr.Dropdown):
+        return control.input
+    return control.release if isinstance(control, gr.Slider) else control.blur
