@@ -18,7 +18,7 @@ import openai
 import pytest
 from conftest import Server
 from fakes import FakeSource, client_at, client_of, program
-from openai.types import image_generate_params
+from openai.types import chat, image_generate_params
 from openai.types.audio import (
     speech_create_params,
     transcription_create_params,
@@ -29,6 +29,9 @@ from openai.types.chat import completion_create_params
 from multimodal.api.fields import (
     CHAT,
     IMAGES,
+    MESSAGE,
+    PICTURE,
+    SOUND,
     SPEECH,
     TRANSCRIPTIONS,
     TRANSLATIONS,
@@ -59,7 +62,33 @@ def test_every_field_of_the_client_is_judged(
     assert offered <= fields.known, "what do these change? judge them in api/fields.py"
 
 
-@pytest.mark.parametrize("fields", [body[0] for body in BODIES])
+PARTS = (
+    (
+        MESSAGE,
+        (
+            chat.ChatCompletionSystemMessageParam,
+            chat.ChatCompletionDeveloperMessageParam,
+            chat.ChatCompletionUserMessageParam,
+            chat.ChatCompletionAssistantMessageParam,
+            chat.ChatCompletionToolMessageParam,
+            chat.ChatCompletionFunctionMessageParam,
+        ),
+    ),
+    (PICTURE, (chat.chat_completion_content_part_image_param.ImageURL,)),
+    (SOUND, (chat.chat_completion_content_part_input_audio_param.InputAudio,)),
+)
+
+
+@pytest.mark.parametrize(("fields", "kinds"), PARTS)
+def test_every_field_inside_a_message_is_judged(
+    fields: RequestFields, kinds: tuple[type, ...]
+) -> None:
+    offered = {field for kind in kinds for field in get_type_hints(kind)}
+    assert len(offered) > 1
+    assert offered <= fields.known, "what do these change? judge them in api/fields.py"
+
+
+@pytest.mark.parametrize("fields", [*(body[0] for body in BODIES), *(part[0] for part in PARTS)])
 def test_no_field_is_judged_twice(fields: RequestFields) -> None:
     assert not fields.honoured & fields.harmless
     assert not (fields.honoured | fields.harmless) & set(fields.refused)
@@ -115,8 +144,47 @@ def test_a_field_that_would_change_the_answer_is_refused(
 
 
 def test_every_refused_field_of_a_chat_was_tried() -> None:
-    ours = {"top_k", "min_p", "typical_p", "mirostat", "grammar", "json_schema", "guided_json"}
-    assert set(CHAT.refused) == set(REFUSED) | ours
+    assert set(CHAT.refused) == set(REFUSED) | set(OF_OTHER_SERVERS)
+
+
+OF_OTHER_SERVERS: dict[str, Any] = {
+    "top_k": 40,
+    "min_p": 0.1,
+    "typical_p": 0.9,
+    "mirostat": 2,
+    "grammar": "root ::= [0-9]+",
+    "json_schema": {"type": "object"},
+    "guided_json": {"type": "object"},
+    "guided_regex": "[0-9]+",
+    "guided_choice": ["yes", "no"],
+    "guided_grammar": "root ::= [0-9]+",
+    "structured_outputs": {"choice": ["yes", "no"]},
+    "n_predict": 8,
+    "min_tokens": 8,
+    "ignore_eos": True,
+    "stop_token_ids": [2],
+    "bad_words": ["no"],
+    "best_of": 2,
+    "use_beam_search": True,
+    "length_penalty": 0.5,
+    "chat_template": "{{ messages }}",
+    "continue_final_message": True,
+}
+
+
+@pytest.mark.parametrize("field", OF_OTHER_SERVERS)
+def test_a_field_of_other_servers_that_would_change_the_answer_is_refused(
+    fake: openai.OpenAI, source: FakeSource, field: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=f"^.*{field}: "):
+        ask(fake, extra_body={field: OF_OTHER_SERVERS[field]})
+    assert not source.requests
+
+
+def test_the_audio_of_an_earlier_answer_is_refused(fake: openai.OpenAI) -> None:
+    answer = {"role": "assistant", "audio": {"id": "audio_1"}}
+    with pytest.raises(openai.BadRequestError, match="audio: no answer is kept as sound"):
+        ask(fake, messages=[*QUESTION, answer, *QUESTION])
 
 
 def test_a_schema_is_refused_and_not_answered_in_prose(fake: openai.OpenAI) -> None:
@@ -186,7 +254,7 @@ def test_answers_say_what_they_depend_on(fake: openai.OpenAI, catalog: Catalog) 
     whole = ask(fake).system_fingerprint
     streamed = {chunk.system_fingerprint for chunk in ask(fake, stream=True)}
     assert streamed == {whole} == {fingerprint(card)}
-    for change in ({"quantization": ("q8_0",)}, {"concurrency": 8}, {"engine": {"n_batch": 8}}):
+    for change in ({"quantization": ("q8_0",)}, {"concurrency": 99}, {"engine": {"n_batch": 8}}):
         assert fingerprint(card.model_copy(update=change)) != whole
 
 

@@ -14,7 +14,7 @@ from multimodal.api import chat, images, speech
 from multimodal.api.guard import INVALID, failure, guarded
 from multimodal.api.metrics import metrics
 from multimodal.build import Program
-from multimodal.cards import AUTO
+from multimodal.cards import AUTO, clipped
 from multimodal.errors import UnknownModelError
 
 Endpoint = Callable[[Request, Program], Awaitable[Response]]
@@ -82,7 +82,9 @@ async def model(request: Request, program: Program) -> Response:
     for found in _models(program):
         if found["id"] == name:
             return JSONResponse(found)
-    raise UnknownModelError(f"There is no model {name!r} here. /v1/models lists those there are.")
+    raise UnknownModelError(
+        f"There is no model {clipped(name)!r} here. /v1/models lists those there are."
+    )
 
 
 def _models(program: Program) -> list[dict[str, Any]]:

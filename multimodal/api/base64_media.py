@@ -5,7 +5,6 @@ from __future__ import annotations
 import binascii
 import re
 from math import ceil
-from urllib.parse import unquote_to_bytes
 
 from multimodal.errors import RequestError, TooLargeError
 from multimodal.media import is_picture
@@ -15,6 +14,8 @@ BARE = re.compile(r"[A-Za-z0-9+/_\-\s]{64}")
 """How base64 without a data: URI begins; an address has a colon or a dot by then."""
 STANDARD = bytes.maketrans(b"-_", b"+/")
 WHITESPACE = b" \t\r\n\f\v"
+ESCAPED = b"+/=-_ \r\n\t"
+"""What clients percent-encode of base64 in a data: URI (RFC 3986); letters and digits need none."""
 LINE_ENDS = 1.1
 """How much longer than its base64 a text may be for being broken into lines."""
 
@@ -51,8 +52,10 @@ def decode_base64(text: str, field: str, most_bytes: int) -> bytes:
         )
     try:
         raw = text.encode("ascii")
-        if b"%" in raw:  # in a data: URI, any sign may be written so
-            raw = unquote_to_bytes(raw)
+        if b"%" in raw:
+            for sign in ESCAPED:
+                raw = raw.replace(b"%%%02X" % sign, b"%c" % sign)
+                raw = raw.replace(b"%%%02x" % sign, b"%c" % sign)
         raw = raw.translate(STANDARD, WHITESPACE).rstrip(b"=")
         return binascii.a2b_base64(raw + b"=" * (-len(raw) % 4), strict_mode=True)
     except ValueError as error:

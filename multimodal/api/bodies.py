@@ -15,10 +15,12 @@ from tempfile import SpooledTemporaryFile
 from typing import TypeVar
 
 from pydantic import BaseModel
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import FormData
 from starlette.requests import ClientDisconnect, Request
 
 from multimodal.api.drive import POLL_S, in_thread
-from multimodal.errors import StoreError
+from multimodal.errors import RequestError, StoreError
 from multimodal.limits import Limits
 
 SMALL_BYTES = 256_000
@@ -69,7 +71,9 @@ gate = ByteGate(2 * Limits().body_bytes)
 async def parsed(request: Request, kind: type[Model], limits: Limits) -> AsyncIterator[Model]:
     """The body as a `kind`; what it takes counts until the context ends.
 
-    Raises pydantic's ValidationError, RequestError for too many values, ClientDisconnect.
+    Raises pydantic's ValidationError, RequestError for too many values, TooLargeError for a body
+    that is larger than its endpoint takes, StoreError where it cannot be kept meanwhile,
+    ClientDisconnect.
     """
     with SpooledTemporaryFile(SMALL_BYTES) as file:
         size = 0
@@ -94,3 +98,26 @@ async def parsed(request: Request, kind: type[Model], limits: Limits) -> AsyncIt
         else:
             async with gate.holding(size, request):
                 yield await in_thread(parse)
+
+
+FORM, ENCODINGS = b"multipart/form-data", (b"utf-8", b"utf8")
+
+
+@asynccontextmanager
+async def parsed_form(request: Request, most_fields: int) -> AsyncIterator[FormData]:
+    """The body as a form with `most_fields` fields and one file at most, whose parts are deleted
+    when the context ends.
+
+    Starlette reads fields by any codec of Python that a client names, though some take time by the
+    square of what they read and some make half characters; and a form without parts, which has no
+    file, has no bound. Raises RequestError for both, HTTPException for a broken form.
+    """
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    if kind != FORM:
+        raise RequestError(
+            "The body must be a form (multipart/form-data), with the recording in the field “file”."
+        )
+    if options.get(b"charset", ENCODINGS[0]).lower() not in ENCODINGS:
+        raise RequestError("The form must be written in UTF-8; leave “charset” out.")
+    async with request.form(max_files=1, max_fields=most_fields) as form:
+        yield form

@@ -18,11 +18,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from multimodal.api.bodies import parsed
+from multimodal.api.chat_schema import ChatRequest
 from multimodal.api.drive import events, while_connected
 from multimodal.api.fingerprint import fingerprint
 from multimodal.api.guard import described
 from multimodal.api.images import encoded
-from multimodal.api.schemas import ChatRequest
 from multimodal.build import Program
 from multimodal.cards import AUTO
 from multimodal.events import (

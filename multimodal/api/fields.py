@@ -1,4 +1,5 @@
-"""What every field of OpenAI's requests means here: honoured, without a meaning, or refused.
+"""What every field of OpenAI's requests means here, those inside a message too: honoured, without
+a meaning, or refused.
 
 A field that would change the result is never dropped: it is honoured, or the request is refused
 with a sentence that says so. A test goes through the fields of the `openai` package, so a new one
@@ -61,6 +62,7 @@ NO_TOOLS = "no model here calls tools. Leave it out, and describe in words what 
 NO_LOGPROBS = "probabilities of tokens are not told here. Leave it out."
 NO_PENALTY = "tokens are not penalised by count here. Leave it out, or give repeat_penalty."
 ONE_SAMPLER = "tokens are drawn by temperature, top_p and repeat_penalty here. Leave it out."
+NO_FORM = "no form of answers is enforced here. Leave it out, and ask for the form in words."
 ONE_PICTURE = "this is not set for pictures here. Leave it out, or give steps and guidance_scale."
 NO_SPEAKERS = "speakers are not told apart here. Leave it out."
 
@@ -127,7 +129,55 @@ CHAT = RequestFields(
         "grammar": Refusal("no grammar is enforced here. Leave it out."),
         "json_schema": Refusal("no schema is enforced here. Leave it out."),
         "guided_json": Refusal("no schema is enforced here. Leave it out."),
+        "guided_regex": Refusal(NO_FORM),
+        "guided_choice": Refusal(NO_FORM),
+        "guided_grammar": Refusal(NO_FORM),
+        "structured_outputs": Refusal(NO_FORM),
+        "n_predict": Refusal("give max_tokens, which is honoured.", _not(-1)),
+        "min_tokens": Refusal("an answer ends where the model ends it. Leave it out.", _not(0)),
+        "ignore_eos": Refusal("an answer ends where the model ends it. Leave it out.", _not(False)),
+        "stop_token_ids": Refusal("give the words that end an answer as stop."),
+        "bad_words": Refusal("no word is forbidden here. Leave it out."),
+        "best_of": Refusal("one answer is written at a time. Leave it out.", _not(1)),
+        "use_beam_search": Refusal(ONE_SAMPLER, _not(False)),
+        "length_penalty": Refusal(ONE_SAMPLER, _not(1)),
+        "chat_template": Refusal("a model's own template is used. Write another into its card."),
+        "continue_final_message": Refusal(
+            "an answer is begun by the model. Leave it out, and end with a message of the user.",
+            _not(False),
+        ),
     },
+)
+
+MESSAGE = RequestFields(
+    honoured=frozenset(
+        {
+            "role",
+            "content",
+            "refusal",
+            "name",  # of the tool whose result it is
+            "tool_call_id",
+            "tool_calls",
+            "function_call",
+        }
+    ),
+    refused={
+        "audio": Refusal(
+            "no answer is kept as sound here, so none can be named. Send what was said as content."
+        )
+    },
+)
+
+PICTURE = RequestFields(
+    honoured=frozenset({"url"}),
+    # How much a picture costs elsewhere. Here each is kept and seen at one size, the finest that a
+    # model takes, which is no worse than any that is asked for.
+    harmless=frozenset({"detail"}),
+)
+
+SOUND = RequestFields(
+    honoured=frozenset({"data"}),
+    harmless=frozenset({"format"}),  # the sound itself says which it is
 )
 
 _TRANSLATIONS = frozenset({"file", "model", "prompt", "response_format", "temperature"})

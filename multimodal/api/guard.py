@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 IDLE_S = 60.0
 """How long a client may send nothing in the middle of its body."""
 
+SAID_CHARACTERS = 2000
+"""Of a sentence about an error."""
 INVALID = "invalid_request_error"
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -81,6 +83,10 @@ def failure(
 def _body(
     message: str, kind: str, param: str | None = None, code: str | None = None
 ) -> dict[str, Any]:
+    """An error says back what was sent: it is cut, and half characters, which no answer can be
+    written with, are replaced."""
+    message = message if len(message) <= SAID_CHARACTERS else f"{message[:SAID_CHARACTERS]}…"
+    message = message.encode("utf-8", "replace").decode()
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
@@ -133,5 +139,5 @@ def _limited(receive: Receive, most_bytes: int) -> Receive:
 
 def _fault(error: ValidationError) -> tuple[str | None, str]:
     """The first field at fault, None for the whole body, and what is wrong with it."""
-    fault = error.errors()[0]
+    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return ".".join(str(step) for step in fault["loc"]) or None, fault["msg"]

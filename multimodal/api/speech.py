@@ -15,14 +15,14 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-from multimodal.api.bodies import parsed
+from multimodal.api.bodies import parsed, parsed_form
 from multimodal.api.drive import events, while_connected
 from multimodal.api.fields import TRANSCRIPTIONS, TRANSLATIONS
 from multimodal.api.guard import described
 from multimodal.api.schemas import SpokenText
 from multimodal.api.subtitles import srt, vtt
 from multimodal.build import Program
-from multimodal.cards import AUTO, ModelCard
+from multimodal.cards import AUTO, ModelCard, clipped
 from multimodal.errors import BackendError, RequestError, UnsupportedFieldError
 from multimodal.events import Event, Segment, SpeechMade, Transcript
 from multimodal.messages import Task
@@ -34,6 +34,8 @@ LANGUAGE = re.compile("([a-z]{2,3})(?:[-_][a-z0-9]{1,8})*", re.IGNORECASE)
 DETECTED = {"", AUTO}
 """What stands for a language that the model is to find out."""
 MAX_TEMPERATURE = 1.0
+PROMPT_CHARACTERS = 4000
+"""Of words that may occur in a recording."""
 NEAR = 3
 """A language is taken for one that the model knows where it is this near, as Bokmål is to
 Norwegian."""
@@ -78,7 +80,7 @@ async def spoken(request: Request, program: Program) -> Response:
 
 
 async def _heard(request: Request, program: Program, english: bool) -> Response:
-    async with request.form(max_files=1, max_fields=FIELDS) as form:
+    async with parsed_form(request, FIELDS) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise RequestError("The form has no file; send the recording in the field “file”.")
@@ -143,7 +145,7 @@ def _asked(form: FormData, program: Program, english: bool) -> _Asked:
     )
     kind = str(given.get("response_format", ["json"])[-1])
     if kind not in FORMATS:
-        raise RequestError(f"response_format {kind!r} is not one of {', '.join(FORMATS)}.")
+        raise RequestError(f"response_format {clipped(kind)!r} is not one of {', '.join(FORMATS)}.")
     is_streamed = _boolean("stream", given.get("stream", ["false"])[-1])
     if is_streamed and kind != "json":
         raise RequestError(
@@ -153,7 +155,7 @@ def _asked(form: FormData, program: Program, english: bool) -> _Asked:
     for wanted in given.get("timestamp_granularities", []):
         if wanted != "segment":
             raise UnsupportedFieldError(
-                f"timestamp_granularities[] {wanted!r} is not offered; segment is.",
+                f"timestamp_granularities[] {clipped(str(wanted))!r} is not offered; segment is.",
                 "timestamp_granularities",
             )
     card = _card(program, str(form.get("model", "")))
@@ -165,10 +167,22 @@ def _asked(form: FormData, program: Program, english: bool) -> _Asked:
             card, [str(code) for name in ("language", "languages") for code in given.get(name, [])]
         ),
         english,
-        ", ".join(words),
+        _prompt(words),
         _temperature(given.get("temperature", [None])[-1]),
         is_streamed,
     )
+
+
+def _prompt(words: Sequence[str]) -> str:
+    """The prompt and the keywords. Whisper reads the last 223 tokens of it, and takes all of it
+    apart for every window of speech."""
+    length = sum(map(len, words))
+    if length > PROMPT_CHARACTERS:
+        raise RequestError(
+            f"prompt and keywords are {length:,} characters long and at most {PROMPT_CHARACTERS:,} "
+            "are taken, of which Whisper reads about the last thousand. Shorten them."
+        )
+    return ", ".join(words)
 
 
 def _language(card: ModelCard, given: list[str]) -> str | None:
@@ -178,14 +192,14 @@ def _language(card: ModelCard, given: list[str]) -> str | None:
     )
     if len(codes) > 1:
         raise UnsupportedFieldError(
-            f"languages: {', '.join(codes)} are more than one. Leave it out, and each passage is "
-            "written in the language it is spoken in.",
+            f"languages: {clipped(', '.join(codes))} are more than one. Leave it out, and each "
+            "passage is written in the language it is spoken in.",
             "languages",
         )
     if not codes:
         return None
     if not (found := LANGUAGE.fullmatch(codes[0])):
-        raise RequestError(f"language {codes[0]!r} is not a code such as en or fr.")
+        raise RequestError(f"language {clipped(codes[0])!r} is not a code such as en or fr.")
     language = found[1].lower()
     if not card.languages or language in card.languages:
         return language
@@ -198,13 +212,13 @@ def _temperature(given: Any) -> float | None:
     except (TypeError, ValueError):
         temperature = math.nan
     if temperature is not None and not 0 <= temperature <= MAX_TEMPERATURE:
-        raise RequestError(f"temperature {given!r} is not a number from 0 to 1.")
+        raise RequestError(f"temperature {clipped(str(given))!r} is not a number from 0 to 1.")
     return temperature
 
 
 def _boolean(field: str, given: Any) -> bool:
     if str(given).lower() not in {"true", "false", "1", "0"}:
-        raise RequestError(f"{field} {given!r} is neither true nor false.")
+        raise RequestError(f"{field} {clipped(str(given))!r} is neither true nor false.")
     return str(given).lower() in {"true", "1"}
 
 
