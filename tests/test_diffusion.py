@@ -19,6 +19,7 @@ from PIL import Image
 from multimodal.backends.base import Backend, DrawRequest, load
 from multimodal.backends.denoising import PREVIEW_LATENTS
 from multimodal.backends.diffusion import keep_decoder_in_range
+from multimodal.backends.sampling import MAX_SEED
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import Drawn, Event, Notice, Preview, Progress, Usage
@@ -141,6 +142,16 @@ def test_several_pictures_have_seeds_of_their_own(backend: Backend) -> None:
     assert usage(events).steps == 9
     told = {event.text for event in events if isinstance(event, Progress)}
     assert told == {"Drawing 1 of 3", "Drawing 2 of 3", "Drawing 3 of 3"}
+
+
+@pytest.mark.parametrize("first", [None, MAX_SEED - 2])
+def test_every_seed_that_is_told_may_be_entered_again(backend: Backend, first: int | None) -> None:
+    events = drawn(backend, replace(CAT, seed=first, count=3))
+    told = [event.seed for event in events if isinstance(event, Drawn)]
+    assert usage(events).seed == told[0]
+    assert all(0 <= seed < MAX_SEED for seed in told), "what a chat takes"
+    again = [pixels(drawn(backend, replace(CAT, seed=seed)))[0] for seed in told]
+    assert again == pixels(events)
 
 
 def test_the_request_goes_before_the_card(backend: Backend) -> None:

@@ -13,7 +13,7 @@ import inspect
 import io
 import json
 import math
-import random
+import secrets
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -31,6 +31,7 @@ from multimodal.backends.canvas import canvas
 from multimodal.backends.denoising import Stopped, Watch
 from multimodal.backends.packing import pack
 from multimodal.backends.prompt_reading import tokens, unread
+from multimodal.backends.sampling import MAX_SEED
 from multimodal.backends.tokenizer_files import keep_published_steps
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, RequestError
@@ -49,7 +50,6 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 CHECKER = "safety_checker"
 LIBRARIES = {"diffusers", "transformers"}
-MAX_SEED = 2**31 - 1
 
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -197,15 +197,16 @@ class Diffusion:
         started_s = time.monotonic()
         pipeline = self._redrawing if request.source is not None else self._pipeline
         asked = self._asked(pipeline, request, emit)
-        first = random.randrange(MAX_SEED) if request.seed is None else request.seed  # noqa: S311
+        first = secrets.randbelow(MAX_SEED) if request.seed is None else request.seed
         watch = Watch(pipeline, request.preview_every_s, emit, stopped)
         try:
             for index in range(request.count):
+                seed = (first + index) % MAX_SEED
                 title = f"Drawing {index + 1} of {request.count}" if request.count > 1 else ""
                 with watch.looking(title or "Drawing") as more:
-                    noise = torch.Generator("cpu").manual_seed(first + index)
+                    noise = torch.Generator("cpu").manual_seed(seed)
                     made = pipeline(**asked, **more, generator=noise)
-                emit(self._shown(made, first + index))
+                emit(self._shown(made, seed))
         except Stopped:
             finish = "stopped"
         seconds, read = time.monotonic() - started_s, tokens(self._pipeline, request.prompt)
