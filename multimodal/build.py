@@ -70,6 +70,7 @@ class Program:
 
     def close(self) -> None:
         self.fetching.stop.set()
+        self.media.close()
         self.memory.close()
         self.store.close()
 

@@ -126,6 +126,11 @@ class MediaFolder:
         heard = sound.decode(self.path(part).read_bytes(), part.name, self.limits)
         return amplify_quiet_speech(heard)
 
+    def close(self) -> None:
+        """Stop what is being decoded; nothing can be added any more."""
+        self._pictures.close()
+        self._recordings.close()
+
     def adopt(self) -> None:
         """Find what the owner once added, wherever in the folder it lies; see `MediaFiles`."""
         self._files.adopt()

@@ -20,6 +20,7 @@ import openai
 import pytest
 from conftest import Server, running_app, wait_until
 from fakes import FakeSource, client_at, client_of, program
+from starlette.applications import Starlette
 
 from multimodal.api.drive import events
 from multimodal.cards import Catalog
@@ -284,7 +285,7 @@ def test_a_busy_stream_is_kept_alive_and_closed_when_its_client_leaves() -> None
         return next(looks, True)
 
     async def listen() -> list[Event | None]:
-        caller: Any = SimpleNamespace(is_disconnected=left)
+        caller: Any = SimpleNamespace(is_disconnected=left, app=Starlette())
         async with aclosing(events(work, caller, keep_alive_s=0.1)) as happening:
             return [event async for event in happening]
 

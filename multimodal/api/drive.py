@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
+from multimodal.api.stop_signals import stop_signals
 from multimodal.events import Event
 
 WORKERS = 64
@@ -36,18 +37,16 @@ async def in_thread(work: Callable[[], T]) -> T:
 async def while_connected(work: Callable[[threading.Event], T], request: Request) -> T:
     """Run `work(stop)`, which reads files, in a thread.
 
-    Once the client leaves, `stop` is set and ClientDisconnect is raised.
+    Once the client leaves, `stop` is set and ClientDisconnect is raised; it is set at the end of
+    the server, too.
     """
-    stop = threading.Event()
-    future = asyncio.get_running_loop().run_in_executor(files, work, stop)
-    try:
+    with stop_signals(request.app).signal() as stop:
+        future = asyncio.get_running_loop().run_in_executor(files, work, stop)
         while not (await asyncio.wait({future}, timeout=POLL_S))[0]:
             if await request.is_disconnected():
                 future.add_done_callback(lambda done: done.cancelled() or done.exception())
                 raise ClientDisconnect
         return future.result()
-    finally:
-        stop.set()
 
 
 async def events(
@@ -55,32 +54,31 @@ async def events(
 ) -> AsyncGenerator[Event | None, None]:
     """The events of `start(stop)`; between them None, every `keep_alive_s` seconds.
 
-    When the client leaves, or this stream is closed, `stop` is set, so the engine is free at once.
-    An error of the stream is raised here.
+    When the client leaves, the server ends, or this stream is closed, `stop` is set, so the engine
+    is free at once. An error of the stream is raised here.
     """
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[Event | Exception | _Tick | None] = asyncio.Queue()
-    stop = threading.Event()
-    pool.submit(_pump, start, stop, lambda item: loop.call_soon_threadsafe(queue.put_nowait, item))
-    # One timer for the whole stream: one for each event would cost as much as passing it on.
-    timer = loop.call_later(POLL_S, queue.put_nowait, _Tick())
-    told = time.monotonic()
-    try:
-        while (item := await queue.get()) is not None:
-            if isinstance(item, Exception):
-                raise item
-            if not isinstance(item, _Tick):
-                yield item
-                continue
-            if await request.is_disconnected():
-                return
-            timer = loop.call_later(POLL_S, queue.put_nowait, item)
-            if time.monotonic() - told > keep_alive_s:
-                told = time.monotonic()
-                yield None
-    finally:
-        timer.cancel()
-        stop.set()
+    with stop_signals(request.app).signal() as stop:
+        pool.submit(_pump, start, stop, lambda it: loop.call_soon_threadsafe(queue.put_nowait, it))
+        # One timer for the whole stream: one for each event would cost as much as passing it on.
+        timer = loop.call_later(POLL_S, queue.put_nowait, _Tick())
+        told = time.monotonic()
+        try:
+            while (item := await queue.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                if not isinstance(item, _Tick):
+                    yield item
+                    continue
+                if await request.is_disconnected():
+                    return
+                timer = loop.call_later(POLL_S, queue.put_nowait, item)
+                if time.monotonic() - told > keep_alive_s:
+                    told = time.monotonic()
+                    yield None
+        finally:
+            timer.cancel()
 
 
 class _Tick:

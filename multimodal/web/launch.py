@@ -121,8 +121,16 @@ def open_page(
         _print_addresses(page.blocks.local_url, page.blocks.share_url, settings)
         yield
     finally:
-        page.close()
-        page.blocks.close(verbose=False)
+        _close(page)
+
+
+def _close(page: Page) -> None:
+    """Stop what is streamed or answered, then the server, which waits for it."""
+    from multimodal.api.stop_signals import stop_signals
+
+    stop_signals(page.blocks.app).close()
+    page.close()
+    page.blocks.close(verbose=False)
 
 
 @contextmanager
