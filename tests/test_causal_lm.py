@@ -6,6 +6,7 @@ machine; these tests bring their own.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from itertools import pairwise
@@ -24,7 +25,7 @@ from multimodal.backends.causal_lm import CausalLM
 from multimodal.backends.generation import Reply, processors
 from multimodal.backends.prefix_cache import can_be_kept
 from multimodal.backends.sampling import ResolvedSampling
-from multimodal.backends.talking import PIECE_TOKENS
+from multimodal.backends.talking import PIECE_TOKENS, Prompt
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, CardError, PromptError
 from multimodal.events import Event, Notice, Progress, TextDelta, Usage
@@ -291,6 +292,41 @@ def test_a_turn_may_be_given_less_context(llama: Backend) -> None:
     question: tuple[Role, str] = ("user", "Is it red?")
     assert ask(llama, *turns, question)[1].prompt_tokens > 128
     assert ask(llama, *turns, question, context_tokens=128)[1].prompt_tokens <= 128 - 24
+
+
+class Counted(CausalLM):
+    """Counts how often a conversation is read; every turn of it takes TURN_TOKENS."""
+
+    reads = 0
+    stop: threading.Event | None = None
+
+    def _prompt(self, request: TextRequest, system: str) -> Prompt:
+        self.reads += 1
+        if self.stop is not None:
+            self.stop.set()
+        return Prompt([5] * TURN_TOKENS * len(request.turns))
+
+
+TURN_TOKENS = 2
+SHRINKING: tuple[tuple[Role, str], ...] = tuple(
+    (role, "x" * (1 + int(2**18 * 0.7**i))) for i in range(150) for role in ("user", "assistant")
+)
+"""Each turn has fewer letters than the one before, for as many tokens."""
+
+
+def test_a_long_conversation_is_read_a_few_times_to_be_shortened(folders: Any) -> None:
+    folder, config = folders["llama"]
+    whole = load(card_of(config), folder, "cpu")
+    assert isinstance(whole, CausalLM)
+    model = Counted(card_of(config), whole._model, whole._tokenizer)
+    _, usage, _ = ask(model, *SHRINKING, ("user", "Go on."), sampling=Sampling(max_tokens=4))
+    assert 0 < usage.prompt_tokens < 512
+    assert model.reads <= math.log2(len(SHRINKING)) + 1
+
+    model.reads, model.stop = 0, threading.Event()
+    events = list(model.run(TextRequest((*SHRINKING, ("user", "Go on."))), model.stop))
+    assert isinstance(events[-1], Usage)
+    assert (events[-1].finish, model.reads) == ("stopped", 1)
 
 
 def test_a_message_that_is_too_long_is_refused_in_words(llama: Backend) -> None:

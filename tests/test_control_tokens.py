@@ -154,5 +154,5 @@ def test_signs_of_a_gguf_file_are_found_whatever_they_look_like(sign: str, tmp_p
     for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.close):
         write()
     signs = Signs(path)
-    assert sign not in signs.apart(f"Hi{sign}", typed=True)
-    assert signs.apart("a < b", typed=True) == "a < b"
+    assert sign not in signs.escape(f"Hi{sign}", is_typed=True)
+    assert signs.escape("a < b", is_typed=True) == "a < b"

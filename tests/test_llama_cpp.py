@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from multimodal.backends.base import Backend, TextRequest, load
 from multimodal.backends.gguf_files import GgufFiles
-from multimodal.backends.llama_cpp import parameters
+from multimodal.backends.gguf_signs import Signs
+from multimodal.backends.llama_cpp import LlamaCpp, parameters
 from multimodal.backends.trimming import surplus_turns
 from multimodal.cards import Catalog
 from multimodal.errors import BackendError, PromptError
@@ -269,6 +270,31 @@ def test_a_file_that_is_no_gguf_is_refused(catalog: Catalog, tmp_path: Path) -> 
 )
 def test_whole_blocks_of_turns_go(lengths: list[int], tokens: int, dropped: int) -> None:
     assert surplus_turns(lengths, tokens, room=750, block=400) == dropped
+
+
+class FullServer:
+    """Finds every conversation too long; `stop` is set meanwhile."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self.asked = 0
+        self._stop = stop
+
+    def handle_chat_completions(self, body: Any, receive: Callable[[Any], bool]) -> None:
+        self.asked += 1
+        self._stop.set()
+        receive({"error": {"type": "exceed_context_size_error", "n_prompt_tokens": 90_000}})
+
+
+def test_a_stop_while_a_conversation_is_shortened_ends_it(
+    catalog: Catalog, weights_of: Callable[[str], Path]
+) -> None:
+    stop = threading.Event()
+    server = FullServer(stop)
+    (file,) = weights_of(NAME).rglob("*.gguf")
+    model = LlamaCpp(catalog.card(NAME), 512, cast(Any, server), Signs(file))
+    events = list(model.run(TextRequest((*LONG_TALK, ("user", "Go on."))), stop))
+    assert isinstance(events[-1], Usage)
+    assert (events[-1].finish, server.asked) == ("stopped", 1)
 
 
 def test_layers_go_to_the_card_as_the_model_card_says(catalog: Catalog) -> None:

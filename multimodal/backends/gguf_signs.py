@@ -1,8 +1,8 @@
-"""Control tokens of a GGUF model, and keeping them apart from what somebody writes.
+"""Control tokens of a GGUF model, escaped where somebody writes them.
 
-llama.cpp makes a control token of every `<|im_end|>`, whoever wrote it. The signs stand in the
-file's header; reading that takes a second or two, so it is read when a text first holds anything
-that looks like one.
+llama.cpp makes a control token of every `<|im_end|>`, whoever wrote it. The file's header lists
+them; reading it takes a second or two, so it is read when a text first holds anything that looks
+like one.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ TYPES, TOKENS, TEMPLATE = (
     f"tokenizer.{name}" for name in ("ggml.token_type", "ggml.tokens", "chat_template")
 )
 SUSPICIOUS = re.compile(r"[<\[\]|\uff5c\u2581]")
-"""Every sign that is known of any model has one of these: brackets, bars, wide ones, and the mark
-that stands for a space."""
+"""Every control token that is known of any model has one of these: brackets, bars (full-width too),
+and the mark that stands for a space."""
 
 
 HEADER_BYTES = 1 << 26
@@ -38,15 +38,15 @@ class Signs:
         self._chat_template = chat_template
         self._reading = threading.Lock()
 
-    def apart(self, text: str, typed: bool) -> str:
-        """`text`, in which no sign is read as more than its characters. What was `typed` makes none
-        of those either that the template writes; a model's own words may, as `</think>` ends
-        thoughts."""
+    def escape(self, text: str, is_typed: bool) -> str:
+        """`text` with every control token in it broken up, so that it is read as its characters.
+        In what a person typed those are broken up too that the chat template writes; a model's own
+        words may hold them, as `</think>` ends its thoughts."""
         if not SUSPICIOUS.search(text):
             return text
         with self._reading:
             anybody, person = self._read
-        return person(text) if typed else anybody(text)
+        return person(text) if is_typed else anybody(text)
 
     @cached_property
     def has_template(self) -> bool:

@@ -74,7 +74,7 @@ class Hearer(Loaded[Model], ABC):
     """One loaded speech model."""
 
     _does = "listen"
-    takes_prompts = False
+    has_prompt_input = False
     """Whether it reads words that may occur, and tries again at a temperature."""
 
     def run(self, request: SpeechRequest, stop: threading.Event) -> Generator[Event, None, None]:
@@ -85,7 +85,7 @@ class Hearer(Loaded[Model], ABC):
         """
         self.check_language(request.language)
         for field, given in (("prompt", request.prompt), ("temperature", request.temperature)):
-            if given and not self.takes_prompts:
+            if given and not self.has_prompt_input:
                 raise RequestError(
                     f"{self._card.title} takes no {field}. Leave it out, or choose a Whisper model."
                 )

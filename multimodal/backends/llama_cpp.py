@@ -59,8 +59,8 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
 
 
 def _begin(server: xllamacpp.Server) -> None:
-    """Have the engine read one token. One that is closed before its loop has begun waits for that
-    loop for ever, with Python's lock in its hands (seen in xllamacpp 2026.10)."""
+    """Have the engine read one token. A server that is closed before its loop has started waits for
+    that loop for ever while it holds the GIL (seen in xllamacpp 2026.10)."""
     server.handle_completions({"prompt": "a", "n_predict": 0}, lambda _: False)
 
 
@@ -131,17 +131,18 @@ class LlamaCpp:
         # What another request left in a slot was computed in other batches, and rounded otherwise.
         body["cache_prompt"] = request.sampling.seed is None
         room = context - chosen.reserved_tokens
-        dropped, notice = 0, None
+        dropped, rounds, notice = 0, 0, None
         while True:
             most = min(room, context - body["max_tokens"])
             attempt = _Attempt(emit, stopped, most, notice)
             self._server.handle_chat_completions(body, attempt.receive)
-            if not attempt.too_long:
+            if not attempt.is_too_long or stopped():
                 break
             if attempt.prompt_tokens <= room:  # the answer gets what the prompt leaves
                 body["max_tokens"] = context - attempt.prompt_tokens
                 continue
-            dropped += self._drop_oldest(body, attempt.prompt_tokens, context, room)
+            dropped += self._drop_oldest(body, attempt.prompt_tokens, context, room, rounds)
+            rounds += 1
             notice = left_out(self._card, dropped, context)
         if attempt.error:
             raise BackendError(f"{self._card.title} failed: {attempt.error}")
@@ -157,9 +158,9 @@ class LlamaCpp:
 
     def _body(self, request: TextRequest, chosen: ResolvedSampling) -> dict[str, Any]:
         system = request.system_prompt or self._card.system_prompt
-        apart = self._signs.apart
-        opening = [{"role": "system", "content": apart(system, False)}] if system else []
-        turns = tuple((role, apart(text, role == "user")) for role, text in request.turns)
+        escape = self._signs.escape
+        opening = [{"role": "system", "content": escape(system, False)}] if system else []
+        turns = tuple((role, escape(text, role == "user")) for role, text in request.turns)
         said = as_messages(replace(request, turns=turns), self._card)
         return {
             "messages": [*opening, *said],
@@ -176,9 +177,9 @@ class LlamaCpp:
         }
 
     def _drop_oldest(
-        self, body: dict[str, Any], prompt_tokens: int, context_tokens: int, room: int
+        self, body: dict[str, Any], prompt_tokens: int, context_tokens: int, room: int, rounds: int
     ) -> int:
-        """Leave out the oldest turns; how many."""
+        """Leave out the oldest turns; how many. `rounds`: how often some were before."""
         messages: list[dict[str, Any]] = body["messages"]
         system = 1 if messages[0]["role"] == "system" else 0
         turns = messages[system:]
@@ -186,7 +187,7 @@ class LlamaCpp:
             shown = sum(pictures_in(turn["content"]) for turn in turns)
             raise too_long(self._card, prompt_tokens, context_tokens, shown)
         lengths = [length(turn["content"], self._card) for turn in turns]
-        dropped = surplus_turns(lengths, prompt_tokens, room, context_tokens // 4)
+        dropped = surplus_turns(lengths, prompt_tokens, room, context_tokens // 4, rounds)
         body["messages"] = messages[:system] + turns[dropped:]
         return dropped
 
@@ -204,7 +205,7 @@ class _Attempt:
     cached_tokens: int = 0
     pieces: int = 0
     first_piece: float = 0.0
-    too_long: bool = False
+    is_too_long: bool = False
     error: str | None = None
     finish: Finish = "stop"
     timings: dict[str, Any] = field(default_factory=dict)
@@ -242,17 +243,17 @@ class _Attempt:
 
     def _refused(self, error: dict[str, Any]) -> None:
         if error.get("type") == "exceed_context_size_error":
-            self.too_long, self.prompt_tokens = True, error["n_prompt_tokens"]
+            self.is_too_long, self.prompt_tokens = True, error["n_prompt_tokens"]
         else:
             self.error = error.get("message", "unknown error")
 
     def _counted(self, progress: dict[str, int]) -> bool:
         self.prompt_tokens, self.cached_tokens = progress["total"], progress["cache"]
-        self.too_long = self.prompt_tokens > self.room
-        if self.notice is not None and not self.too_long:
+        self.is_too_long = self.prompt_tokens > self.room
+        if self.notice is not None and not self.is_too_long:
             self.emit(self.notice)
             self.notice = None
-        return self.too_long
+        return self.is_too_long
 
     def _report(self, progress: dict[str, Any]) -> None:
         total, done = progress["total"], progress["processed"]

@@ -43,7 +43,7 @@ from multimodal.backends.sampling import ResolvedSampling, resolve_sampling
 from multimodal.backends.tokenizer_files import check_tokens, check_vocabulary
 from multimodal.backends.trimming import left_out, surplus_turns, too_long
 from multimodal.cards import ModelCard
-from multimodal.events import Event, Progress
+from multimodal.events import Event, Progress, Usage
 from multimodal.memory.footprint import DEFAULT_TOKENS
 
 PIECE_TOKENS = 512
@@ -70,7 +70,7 @@ class Talker(Loaded[Any], ABC):
         mib = int(card.engine.get("prompt_cache_mib", PROMPT_CACHE_MIB))
         self._caches = PrefixCaches(mib << 20)
         self._options = decoding_options(card, model)
-        self._takes_cache = takes_cache(model)
+        self._is_cache_taken = takes_cache(model)
         self._published = published_sampling(model)
         # The cache is ours, and these are asked for by the card: a checkpoint's would be added.
         model.generation_config.cache_implementation = None
@@ -116,22 +116,35 @@ class Talker(Loaded[Any], ABC):
         context = min(reads, request.context_tokens or reads)
         chosen = resolve_sampling(request.sampling, self._card, context, self._published)
         with self._turn:
-            prompt = self._fitting(request, context, context - chosen.reserved_tokens, emit)
+            room = context - chosen.reserved_tokens
+            prompt = self._fitting(request, context, room, emit, stopped)
+            if prompt is None:
+                emit(Usage(0, 0, 0, 0.0, "stopped", chosen.seed))
+                return
             left = min(chosen.max_tokens, context - len(prompt.tokens))
             self._write(prompt, replace(chosen, max_tokens=left), context, emit, stopped)
 
-    def _fitting(self, request: TextRequest, context: int, room: int, emit: Emit) -> Prompt:
-        """The prompt, without the oldest turns if it is too long."""
+    def _fitting(
+        self,
+        request: TextRequest,
+        context: int,
+        room: int,
+        emit: Emit,
+        stopped: Callable[[], bool],
+    ) -> Prompt | None:
+        """The prompt, without the oldest turns if it is too long; None once it is stopped."""
         system = request.system_prompt or self._card.system_prompt
-        total = 0
+        total = attempt = 0
         while (count := len((prompt := self._prompt(request, system)).tokens)) > room:
+            if stopped():
+                return None
             if len(request.turns) <= 2:
                 raise too_long(self._card, count, context, len(request.pictures))
             lengths = [len(text) for _, text in request.turns]
-            dropped = surplus_turns(lengths, count, room, context // 4)
+            dropped = surplus_turns(lengths, count, room, context // 4, attempt)
             kept = tuple((at - dropped, seen) for at, seen in request.pictures if at >= dropped)
             request = replace(request, turns=request.turns[dropped:], pictures=kept)
-            total += dropped
+            total, attempt = total + dropped, attempt + 1
         if total:
             emit(left_out(self._card, total, context))
         return prompt
@@ -186,7 +199,7 @@ class Talker(Loaded[Any], ABC):
         """What is known of this conversation, or an empty cache; None for a model that makes its
         cache itself, or one that cannot be kept."""
         model: Any = self._model
-        if not self._takes_cache:
+        if not self._is_cache_taken:
             return None
         device = HOST if self._options.is_static else model.device
         known = self._caches.take(prompt.tokens, device, prompt.about, prompt.seen_until)

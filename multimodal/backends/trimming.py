@@ -14,17 +14,23 @@ from multimodal.errors import ContextLengthError
 from multimodal.events import Notice
 
 
-def surplus_turns(lengths: Sequence[int], prompt_tokens: int, room: int, block: int) -> int:
+def surplus_turns(
+    lengths: Sequence[int], prompt_tokens: int, room: int, block: int, attempt: int = 0
+) -> int:
     """How many of the oldest turns must go for `prompt_tokens` to fit into `room`.
 
     `lengths` of the turns in characters. Whole blocks of `block` tokens go at once: the turn that
     begins the rest, and with it the cached beginning, then stays the same until a block is full.
     Always an even number (questions and their answers), never the last turn.
+
+    Tokens are estimated from characters, and turns whose characters make few tokens free less than
+    that: then it is asked again of what is left, `attempt` counting from 0. The nth attempt drops
+    at least 2 ** n turns, so that n turns are counted by the engine log2(n) times at most.
     """
     tokens_per_character = prompt_tokens / max(1, sum(lengths))
     wanted = math.ceil((prompt_tokens - room) / block) * block
     dropped, freed = 0, 0.0
-    while dropped + 2 < len(lengths) and freed < wanted:
+    while dropped + 2 < len(lengths) and (freed < wanted or dropped < 2**attempt):
         freed += sum(lengths[dropped : dropped + 2]) * tokens_per_character
         dropped += 2
     return dropped

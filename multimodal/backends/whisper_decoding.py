@@ -118,7 +118,7 @@ class Hypothesis:
 class WhisperRecognizer(Hearer[Model]):
     """One loaded Whisper model."""
 
-    takes_prompts = True
+    has_prompt_input = True
 
     @abstractmethod
     def decode(self, samples: NDArray[np.float32], request: DecodingRequest) -> Iterator[Segment]:
