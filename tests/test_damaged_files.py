@@ -145,3 +145,14 @@ def test_a_pointer_beside_a_model_that_loads_is_none_of_our_business(tmp_path: P
     card = text_model(tmp_path)
     pointer(tmp_path / "pytorch_model.bin")
     assert load(card, tmp_path, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("family", "file"), [("llama_cpp", "model.gguf"), ("openai_whisper", "tiny.pt")]
+)
+def test_a_pointer_in_place_of_a_single_file_is_named(
+    family: str, file: str, tmp_path: Path
+) -> None:
+    pointer(tmp_path / file)
+    for place in (tmp_path, tmp_path / file):
+        assert f"{file} is a pointer of Git LFS" in refusal(hub_card(family, "", {}), place)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multimodal import sound
+from multimodal.backends.hearing import Manner
 from multimodal.backends.voice_activity import (
     LONGEST_PAUSE_S,
     MARGIN_S,
@@ -20,11 +24,15 @@ from multimodal.backends.voice_activity import (
 )
 from multimodal.backends.whisper_decoding import (
     PASSAGE_S,
+    DecodingRequest,
     Hypothesis,
+    WhisperRecognizer,
     passages,
     spoken_language,
 )
+from multimodal.cards import Catalog
 from multimodal.events import DecodingStatistics, Segment
+from multimodal.limits import Limits
 
 RATE = 16_000
 LENGTH = 200 * RATE
@@ -146,6 +154,26 @@ def test_a_loop_and_more_than_can_be_said_are_not_accepted() -> None:
     assert hypothesis("What is photosynthesis?").is_accepted
     assert not hypothesis("What is photosynthesis?", logprob=-1.2).is_accepted
     assert not hypothesis("abcdefghij" * 20).is_accepted, "40 letters a second"
+
+
+class Mumbled(WhisperRecognizer[None]):
+    """Hears unlikely words at first, and none when it tries again."""
+
+    def decode(self, samples: Any, request: DecodingRequest) -> Iterator[Segment]:
+        if not request.temperature:
+            yield from hypothesis("What is it?", logprob=-1.2, speech_s=3.0).segments
+
+    def language_probabilities(self, samples: Any) -> Mapping[str, float]:
+        return {}
+
+
+def test_words_that_are_unlikely_are_kept_where_another_try_has_none(
+    catalog: Catalog, examples: Path
+) -> None:
+    recording = sound.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())
+    model = Mumbled(catalog.card("whisper-base"), None)
+    heard = model.words(recording[: 4 * RATE], Manner("transcribe", "en", None), lambda _: True)
+    assert heard.text == "What is it?"
 
 
 def test_what_may_be_said_oftener_or_less_often_is_heard_in_passages() -> None:

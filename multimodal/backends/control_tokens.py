@@ -10,10 +10,16 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from jinja2 import TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from multimodal.cards import ModelCard
+from multimodal.errors import CardError
 
 BRACKETED = re.compile(r"<\|?[^\s\0<>|]+\|?>|\[/?[A-Z_]+\]")
 """`<|user|>`, `</s>`, `[/INST]`: how chat templates write their signs, tokens or not."""
+GENERATION = re.compile(r"{%[-+]?\s*(?:end)?generation\s*[-+]?%}")
+"""Marks the words of the model for training."""
 LITERALS = {"data", "string"}
 
 
@@ -31,6 +37,21 @@ class Apart:
         return text
 
 
+def check_template(card: ModelCard) -> None:
+    """Raise CardError for a chat_template of `card` that is no template of Jinja, with the tags
+    that transformers and llama.cpp add."""
+    try:
+        _environment().parse(GENERATION.sub("", card.chat_template))
+    except TemplateSyntaxError as error:
+        raise CardError(
+            f"{card.name}: chat_template, line {error.lineno}: {error.message}"
+        ) from error
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    return ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
+
+
 def special_signs(tokenizer: Any) -> set[str]:
     """What the tokenizer never takes for text: what opens and ends texts and, mostly, turns."""
     return {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
@@ -38,6 +59,6 @@ def special_signs(tokenizer: Any) -> set[str]:
 
 def template_signs(template: str) -> set[str]:
     """What the chat template writes in brackets, such as Llama 2's [INST], which is no token."""
-    pieces = ImmutableSandboxedEnvironment().lex(template)
+    pieces = _environment().lex(template)
     written = "\0".join(piece for _, kind, piece in pieces if kind in LITERALS)
     return set(BRACKETED.findall(written))

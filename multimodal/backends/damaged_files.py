@@ -14,7 +14,8 @@ WAY_OUT = "Delete it, so that it is fetched again, or put the whole file in its 
 
 
 def damage(files: Path) -> str | None:
-    """A sentence about the first file under `files` that is no whole file; None where all are.
+    """A sentence about the first file under `files`, a folder or one file, that is no whole file;
+    None where all are.
 
     Looked for: pointers of Git LFS in place of files, safetensors that are cut off or are none, and
     parts that an index names and that are missing.
@@ -23,7 +24,9 @@ def damage(files: Path) -> str | None:
 
 
 def _damages(files: Path) -> Iterator[str]:
-    paths = sorted(path for path in files.rglob("*") if path.is_file())
+    is_alone = files.is_file()
+    paths = [files] if is_alone else sorted(path for path in files.rglob("*") if path.is_file())
+    files = files.parent if is_alone else files
     for path in paths:
         name = path.relative_to(files)
         if _is_pointer(path):

@@ -20,6 +20,7 @@ from typing import Any, Literal, cast, get_args
 
 from transformers import GenerationMixin
 
+from multimodal.backends.engine_options import whole_number
 from multimodal.backends.prefix_cache import PROMPT_CACHE_MIB, can_be_kept, empty_cache
 from multimodal.cards import ModelCard
 from multimodal.errors import CardError
@@ -80,7 +81,7 @@ def _check_lookup(
             f"{card.name}: '{LOOKUP}' needs a cache that can be cut, and a static one cannot be; "
             "leave one of the two out of 'engine'"
         )
-    if int(engine.get("prompt_cache_mib", PROMPT_CACHE_MIB)):
+    if whole_number(card, "prompt_cache_mib", PROMPT_CACHE_MIB):
         raise CardError(
             f"{card.name}: with '{LOOKUP}' nothing can be kept between turns; "
             "write 'prompt_cache_mib = 0' beside it, or leave it out of 'engine'"

@@ -14,6 +14,7 @@ from faster_whisper import WhisperModel
 from numpy.typing import NDArray
 
 from multimodal.backends.base import Backend, cores
+from multimodal.backends.engine_options import whole_number
 from multimodal.backends.whisper_decoding import DecodingRequest, WhisperRecognizer
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
@@ -29,7 +30,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
             str(files),
             device=device,
             compute_type=str(card.engine.get("compute_type", "default")),
-            cpu_threads=int(card.engine.get("threads", 0)) or cores(),
+            cpu_threads=whole_number(card, "threads", 0) or cores(),
             local_files_only=True,
         )
     except (RuntimeError, ValueError, OSError) as error:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multimodal.backends.base import SpeechRequest, stream
+from multimodal.backends.engine_options import whole_number
 from multimodal.backends.loaded import Loaded
 from multimodal.cards import ModelCard
 from multimodal.errors import RequestError
@@ -76,6 +77,11 @@ class Hearer(Loaded[Model], ABC):
     _does = "listen"
     has_prompt_input = False
     """Whether it reads words that may occur, and tries again at a temperature."""
+    _usual_beams = 1
+
+    def __init__(self, card: ModelCard, model: Model) -> None:
+        super().__init__(card, model)
+        self._beams = whole_number(card, "beam_size", self._usual_beams, 1)
 
     def run(self, request: SpeechRequest, stop: threading.Event) -> Generator[Event, None, None]:
         """Yield Progress as it goes, then one Transcript; its text is "" where nobody speaks.

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from multimodal.backends.base import Backend, ImageRequest, cores
+from multimodal.backends.engine_options import whole_number
 from multimodal.backends.picture_caption import Findings, answer, description
 from multimodal.backends.picture_findings import FaceFinder, TextReader, colours, is_colourless
 from multimodal.backends.picture_labels import Classifier, Vocabulary
@@ -25,7 +26,7 @@ VOCABULARY = "labels/imagenet-1k.tsv"
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load the classifier from `files` and the readers from their packages; runs on the CPU."""
-    threads = int(card.engine.get("threads", 0)) or min(2, cores())
+    threads = whole_number(card, "threads", 0) or min(2, cores())
     package = Path(__file__).parent.parent
     models = package / "models" if (package / "models").is_dir() else package.parent / "models"
     return ImageDescriber(

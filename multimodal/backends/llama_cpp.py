@@ -27,10 +27,17 @@ from typing import Any
 import xllamacpp
 
 from multimodal.backends.base import Backend, ImageRequest, TextRequest, cores, stream
+from multimodal.backends.control_tokens import check_template
 from multimodal.backends.describing import described
+from multimodal.backends.engine_options import whole_number
 from multimodal.backends.gguf_files import GgufFiles, gguf_files, refusal
 from multimodal.backends.gguf_signs import Signs
-from multimodal.backends.llama_cpp_pictures import as_messages, length, pictures_in
+from multimodal.backends.llama_cpp_pictures import (
+    as_messages,
+    length,
+    picture_tokens,
+    pictures_in,
+)
 from multimodal.backends.sampling import ResolvedSampling, resolve_sampling
 from multimodal.backends.trimming import left_out, surplus_turns, too_long
 from multimodal.cards import ModelCard
@@ -44,14 +51,19 @@ ALL = 999
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load the GGUF file in `files`, and its projector where the card is of a model that sees.
-    Raises BackendError where they are not there, or llama.cpp refuses them."""
+    Raises BackendError where they are not there, or llama.cpp refuses them; CardError for what the
+    card says wrongly."""
     if card.context_tokens is None:
         raise BackendError(f"{card.title}: its card does not say how many tokens it reads")
+    check_template(card)
+    picture_tokens(card)
     found = gguf_files(card, files)
     try:
         server = xllamacpp.Server(parameters(card, card.context_tokens, found, device))
     except RuntimeError as error:
         reason = refusal(found)
+        if card.chat_template:
+            reason += ", or cannot read the chat_template of its card"
         raise BackendError(f"{card.title} could not be loaded: {reason}.") from error
     _begin(server)
     signs = Signs(found.language, card.chat_template)
@@ -69,7 +81,7 @@ def parameters(
 ) -> xllamacpp.CommonParams:
     """On a card, `engine.gpu_layers` of the model's layers lie there, all unless the card says; it
     takes an xllamacpp that was built for CUDA, which the one on PyPI is not."""
-    threads = int(card.engine.get("threads", 0)) or cores()
+    threads = whole_number(card, "threads", 0) or cores()
     params = xllamacpp.CommonParams()
     params.model.path = str(files.language)
     params.chat_template = card.chat_template
@@ -79,9 +91,9 @@ def parameters(
     params.n_ctx = context_tokens * card.concurrency
     params.n_parallel = card.concurrency
     params.kv_unified = False  # what others ask at the same time changes no logit, and costs less
-    params.n_batch = params.n_ubatch = int(card.engine.get("n_batch", 512))
-    params.cache_ram_mib = int(card.engine.get("prompt_cache_mib", 0))
-    params.n_gpu_layers = int(card.engine.get("gpu_layers", ALL)) if device == "cuda" else 0
+    params.n_batch = params.n_ubatch = whole_number(card, "n_batch", 512, 1)
+    params.cache_ram_mib = whole_number(card, "prompt_cache_mib", 0, -1)
+    params.n_gpu_layers = whole_number(card, "gpu_layers", ALL) if device == "cuda" else 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.verbosity = SILENT
     params.warmup = False

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from multimodal.backends.base import TextRequest
 from multimodal.backends.describing import DESCRIBE
+from multimodal.backends.engine_options import whole_number
 from multimodal.cards import ModelCard
 
 if TYPE_CHECKING:
@@ -39,8 +40,13 @@ def length(content: Content, card: ModelCard) -> int:
     """In characters, a picture as many as would take its tokens."""
     if isinstance(content, str):
         return len(content)
-    picture = int(card.engine.get("picture_tokens", PICTURE_TOKENS)) * CHARACTERS_PER_TOKEN
+    picture = picture_tokens(card) * CHARACTERS_PER_TOKEN
     return sum(len(part["text"]) if "text" in part else picture for part in content)
+
+
+def picture_tokens(card: ModelCard) -> int:
+    """How many tokens one picture takes. Raises CardError."""
+    return whole_number(card, "picture_tokens", PICTURE_TOKENS, 1)
 
 
 def pictures_in(content: Content) -> int:

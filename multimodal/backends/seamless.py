@@ -114,7 +114,7 @@ class Seamless(Hearer[Any]):
             input_features=features,
             attention_mask=encoded["attention_mask"].to(model.device),
             decoder_input_ids=torch.tensor([[first]], device=model.device),
-            num_beams=manner.beams or int(self._card.engine.get("beam_size", 1)),
+            num_beams=manner.beams or self._beams,
             do_sample=False,
             stopping_criteria=StoppingCriteriaList([_Stop(manner.stopped)]),
         )

@@ -19,6 +19,7 @@ from transformers import StoppingCriteriaList
 from multimodal.backends.base import TextRequest, stream
 from multimodal.backends.chat_template import ChatTemplate, untaught
 from multimodal.backends.decoding import decoding_options, takes_cache
+from multimodal.backends.engine_options import whole_number
 from multimodal.backends.generation import (
     Emit,
     Over,
@@ -67,7 +68,7 @@ class Talker(Loaded[Any], ABC):
         super().__init__(card, model)
         self._tokenizer = tokenizer
         self._template = template
-        mib = int(card.engine.get("prompt_cache_mib", PROMPT_CACHE_MIB))
+        mib = whole_number(card, "prompt_cache_mib", PROMPT_CACHE_MIB)
         self._caches = PrefixCaches(mib << 20)
         self._options = decoding_options(card, model)
         self._is_cache_taken = takes_cache(model)

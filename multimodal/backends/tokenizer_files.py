@@ -91,6 +91,20 @@ def check_tokens(card: ModelCard, tokenizer: Any, model: Any, tokens: list[int])
         raise _too_large(card, tokenizer.convert_ids_to_tokens(highest), highest + 1, rows)
 
 
+def check_letters(card: ModelCard, tokenizer: Any, heads: int) -> None:
+    """Raise BackendError unless `tokenizer` knows a letter for each of the `heads` that a CTC model
+    chooses from, and no other letters than those."""
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    special = set(tokenizer.all_special_tokens)
+    beyond = [token for token, at in vocabulary.items() if at >= heads and token not in special]
+    unknown = set(range(heads)) - set(vocabulary.values())
+    if beyond or unknown:
+        raise BackendError(
+            f"{card.title}: its tokenizer knows {len(vocabulary):,} letters, and the model chooses "
+            f"from {heads:,}. Fetch tokenizer and weights of the same version."
+        )
+
+
 def _rows(model: Any) -> int:
     return int(model.get_input_embeddings().weight.shape[0])
 

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
+from transformers import AutoFeatureExtractor, AutoModelForCTC
 
 from multimodal.backends.base import Backend
 from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.hearing import ENGLISH, Heard, Hearer, Manner
+from multimodal.backends.tokenizer_files import check_letters, load_tokenizer
 from multimodal.backends.voice_activity import Window, windows
 from multimodal.cards import ModelCard
 from multimodal.events import Segment
@@ -38,9 +39,10 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     check_folder(card, files)
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     extractor: Any = AutoFeatureExtractor.from_pretrained(files, **local)  # type: ignore[no-untyped-call]
-    tokenizer: Any = AutoTokenizer.from_pretrained(files, **local)
+    tokenizer = load_tokenizer(files)
     # It hides parts of the sound in training; published checkpoints often lack it.
     model = from_folder(AutoModelForCTC, card, files, device, unneeded=("masked_spec_embed",))
+    check_letters(card, tokenizer, int(model.config.vocab_size))
     return Wav2Vec2(card, model, extractor, tokenizer)
 
 

@@ -10,7 +10,8 @@
    itself: a fresh start loops no more, and what was really said several times is found once in
    each passage. Where the passages say as much as the whole, the whole is kept.
 4. A hearing that is unlikely, or has more letters than anybody says in that time, is tried again
-   at a higher temperature; of all tries the likeliest that can be said in that time is kept.
+   at a higher temperature; of all tries with words that can be said in that time, the likeliest is
+   kept.
 
 Whisper's own thresholds (Radford et al. 2022, section 4.5) are in `Hypothesis`.
 """
@@ -119,12 +120,13 @@ class WhisperRecognizer(Hearer[Model]):
     """One loaded Whisper model."""
 
     has_prompt_input = True
+    _usual_beams = 5
 
     @abstractmethod
     def decode(self, samples: NDArray[np.float32], request: DecodingRequest) -> Iterator[Segment]:
         """Hear `samples` (at most 30 s) once, whatever comes of it; every segment has statistics.
 
-        Looks at `request.stopped` between two segments.
+        An engine that tells segments as it hears them looks at `request.stopped` between two.
         """
 
     @abstractmethod
@@ -199,16 +201,14 @@ class WhisperRecognizer(Hearer[Model]):
                 break
         if not tries:  # stopped
             return []
-        best = max(tries, key=lambda attempt: (attempt.is_sayable, attempt.avg_logprob))
+        best = max(tries, key=lambda t: (t.is_sayable, bool(t.segments), t.avg_logprob))
         return _placed(best, window, language)
 
     def _hypothesis(
         self, window: Window, manner: Manner, language: str, temperature: float
     ) -> Hypothesis:
-        beams = manner.beams or int(self._card.engine.get("beam_size", 5))
-        request = DecodingRequest(
-            manner.task, language, manner.prompt, temperature, beams, manner.stopped
-        )
+        beams, stopped = manner.beams or self._beams, manner.stopped
+        request = DecodingRequest(manner.task, language, manner.prompt, temperature, beams, stopped)
         said = self.decode(window.samples, request)
         kept = tuple(s for s in said if s.text.strip() and not _is_silence(s, window))
         return Hypothesis(kept, window.speech_s)
