@@ -99,9 +99,9 @@ class Assistant:
         english: bool = False,
         **how: Any,
     ) -> Generator[Event, None, None]:
-        """Only hear one recording, with that card, `how` SpeechRequest says; a Transcript at last.
+        """Transcribe one recording with the card of that name; the last event is a Transcript.
 
-        `language` (ISO 639-1) is detected unless given; `english` asks for a translation too.
+        `language` (ISO 639-1) is detected unless given; `how`: other fields of SpeechRequest.
         """
         needless = ("en",) if english else ()
 

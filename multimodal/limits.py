@@ -50,6 +50,8 @@ class Limits:
     """Lists, objects and what they hold: small on the wire, a hundred times larger when parsed."""
     upload_bytes: int = 100_000_000
     """Of all files of one upload."""
+    least_file_bytes: int = 65_536
+    """What an uploaded file counts for at least: each has a folder of its own on the disk."""
     visitor_upload_bytes: int = 500_000_000
     """Of all uploads from one address that are still kept."""
     uploads_in_all_bytes: int = 2_000_000_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,10 +29,12 @@ LIMITS = replace(
     visitor_upload_bytes=2000,
     uploads_in_all_bytes=3000,
     words_body_bytes=500,
+    least_file_bytes=1,
 )
 HUGE = replace(
     LIMITS, upload_bytes=10**18, visitor_upload_bytes=10**18, uploads_in_all_bytes=10**18
 )
+UPLOAD = "/gradio_api/upload"
 FORM = {"Content-Type": "multipart/form-data; boundary=x"}
 
 
@@ -51,10 +54,12 @@ async def fills_the_disk(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def post(app: Any, path: str, limits: Limits, folder: Path, **more: Any) -> httpx.Response:
-    bounded = RequestLimits(app, limits, folder, 3600)
+    return post_to(RequestLimits(app, limits, folder, 3600), path, **more)
 
+
+def post_to(app: Any, path: str, **more: Any) -> httpx.Response:
     async def send() -> httpx.Response:
-        transport = httpx.ASGITransport(app=bounded)
+        transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
             return await client.post(path, **more)
 
@@ -62,9 +67,7 @@ def post(app: Any, path: str, limits: Limits, folder: Path, **more: Any) -> http
 
 
 def test_a_disk_that_fills_up_in_mid_upload_is_told(tmp_path: Path) -> None:
-    reply = post(
-        fills_the_disk, "/gradio_api/upload", LIMITS, tmp_path, content=form(100), headers=FORM
-    )
+    reply = post(fills_the_disk, UPLOAD, LIMITS, tmp_path, content=form(100), headers=FORM)
     assert reply.status_code == 503
     assert "the server's disk is full" in reply.text
 
@@ -80,7 +83,7 @@ def test_another_fault_of_the_disk_is_not_called_a_full_one(tmp_path: Path) -> N
         raise OSError(errno.EIO, "input/output error")
 
     with pytest.raises(OSError, match="input/output"):
-        post(breaks, "/gradio_api/upload", LIMITS, tmp_path, content=form(10), headers=FORM)
+        post(breaks, UPLOAD, LIMITS, tmp_path, content=form(10), headers=FORM)
 
 
 def test_uploads_are_counted_by_visitor_and_in_all(tmp_path: Path) -> None:
@@ -110,6 +113,52 @@ def test_what_was_deleted_counts_no_longer_but_what_was_cut_off_does(tmp_path: P
         pass
 
 
+def test_small_files_count_for_the_room_that_each_takes(tmp_path: Path) -> None:
+    limits = replace(Limits(), visitor_upload_bytes=10 * 65_536)
+    bounded = RequestLimits(reads, limits, tmp_path, 3600)
+    answers = [post_to(bounded, UPLOAD, content=form(1), headers=FORM) for _ in range(11)]
+    assert [answer.status_code for answer in answers] == [200] * 10 + [503]
+    assert "You have sent" in answers[-1].text
+
+
+def test_an_upload_counts_for_what_came_of_it(tmp_path: Path) -> None:
+    """Its length was not told, so that it might have been the largest."""
+    limits = replace(LIMITS, visitor_upload_bytes=1500)
+    bounded = RequestLimits(reads, limits, tmp_path, 3600)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield form(10)
+
+    for _ in range(3):
+        assert post_to(bounded, UPLOAD, content=pieces(), headers=FORM).status_code == 200
+
+
+def test_counting_an_upload_takes_no_longer_the_more_are_kept(tmp_path: Path) -> None:
+    ledger = UploadLedger(tmp_path, HUGE, 3600)
+
+    def calls() -> int:
+        made = 0
+
+        def note(*_: object) -> None:
+            nonlocal made
+            made += 1
+
+        sys.setprofile(note)
+        try:
+            with ledger.receiving("ann", 1):
+                pass
+        finally:
+            sys.setprofile(None)
+        return made
+
+    calls()
+    few = calls()
+    for _ in range(2000):
+        with ledger.receiving("ann", 1):
+            pass
+    assert calls() < 2 * few
+
+
 def test_what_is_left_of_an_upload_that_was_cut_off_is_deleted(tmp_path: Path) -> None:
     old, young, whole = (tmp_path / name for name in ("tmpold", "tmpyoung", "kept"))
     for path in (old, young, whole):
@@ -124,7 +173,7 @@ def test_bodies_reach_the_page_as_they_were_sent(tmp_path: Path) -> None:
     event = {"json": {"data": ["hello"]}}
     assert post(reads, "/gradio_api/queue/join", LIMITS, tmp_path, **event).text == "18"
     upload = {"content": form(700), "headers": FORM}
-    assert post(reads, "/gradio_api/upload", LIMITS, tmp_path, **upload).status_code == 200
+    assert post(reads, UPLOAD, LIMITS, tmp_path, **upload).status_code == 200
     assert post(reads, "/login", LIMITS, tmp_path, data={"username": "ann"}).text == "12"
     long = post(reads, "/v1/audio/speech", LIMITS, tmp_path, content=bytes(5000))
     assert long.text == "5000", "what has bounds of its own passes"
@@ -136,7 +185,7 @@ def test_an_endless_upload_is_cut(tmp_path: Path) -> None:
         for _ in range(100):
             yield bytes(100)
 
-    reply = post(reads, "/gradio_api/upload", LIMITS, tmp_path, content=endless(), headers=FORM)
+    reply = post(reads, UPLOAD, LIMITS, tmp_path, content=endless(), headers=FORM)
     assert reply.status_code == 413
     reply = post(reads, "/gradio_api/queue/join", LIMITS, tmp_path, content=endless())
     assert reply.status_code == 413

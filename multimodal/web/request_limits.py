@@ -110,13 +110,15 @@ class RequestLimits:
             has_begun = True
             await send(message)
 
-        with self._ledger.receiving(visitor, size):
+        with self._ledger.receiving(visitor, size) as upload:
             try:
                 await self._app(request.scope, watched, begin)
             except OSError as error:
                 if has_begun or error.errno not in DISK_FULL:
                     raise
                 raise full_disk() from error
+            finally:
+                upload.size = form.kept_bytes
 
 
 def check_event(body: bytes, limits: Limits) -> None:

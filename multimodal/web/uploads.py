@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import heapq
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,10 +25,10 @@ FIELD_BYTES = 10_000
 
 
 @dataclass
-class _Upload:
-    visitor: str
+class Upload:
+    """One that is being received; it counts for `size` bytes, which are set to what really came."""
+
     size: int
-    until_s: float = math.inf
 
 
 class UploadLedger:
@@ -40,10 +41,13 @@ class UploadLedger:
         self._folder = folder
         self._limits = limits
         self._kept_s = kept_s
-        self._uploads: list[_Upload] = []
+        self._in_all = 0
+        self._of_visitor: Counter[str] = Counter()
+        self._kept: list[tuple[float, str, int]] = []
+        """Heap of uploads that were received: until when each counts, of whom, and for how much."""
 
     @contextmanager
-    def receiving(self, visitor: str, size: int | None) -> Iterator[None]:
+    def receiving(self, visitor: str, size: int | None) -> Iterator[Upload]:
         """Count an upload of `size` bytes, or of any size, from `visitor`.
 
         Raises TooLargeError or CapacityError before anything of it is received.
@@ -51,15 +55,17 @@ class UploadLedger:
         limits = self._limits
         if size is not None and size > limits.upload_bytes:
             raise too_large(size, limits)
-        upload = _Upload(visitor, size or limits.upload_bytes)
-        self._check(upload)
-        self._uploads.append(upload)
+        expected = max(size or limits.upload_bytes, limits.least_file_bytes)
+        self._check(visitor, expected)
+        self._count(visitor, expected)
+        upload = Upload(expected)
         kept_s = ABANDONED_S  # what was cut off lies there until it is found
         try:
-            yield
+            yield upload
             kept_s = self._kept_s
         finally:
-            upload.until_s = time.monotonic() + kept_s
+            self._count(visitor, upload.size - expected)
+            heapq.heappush(self._kept, (time.monotonic() + kept_s, visitor, upload.size))
 
     def remove_abandoned(self) -> None:
         """Delete what is left of uploads that were cut off: nothing was written for a while."""
@@ -69,19 +75,30 @@ class UploadLedger:
                 if path.is_file() and path.stat().st_mtime < before:
                     path.unlink()
 
-    def _check(self, upload: _Upload) -> None:
-        now, limits = time.monotonic(), self._limits
-        self._uploads = kept = [upload for upload in self._uploads if upload.until_s > now]
-        own = upload.size + sum(u.size for u in kept if u.visitor == upload.visitor)
-        if own > limits.visitor_upload_bytes:
+    def _count(self, visitor: str, size: int) -> None:
+        self._in_all += size
+        self._of_visitor[visitor] += size
+        if not self._of_visitor[visitor]:
+            del self._of_visitor[visitor]
+
+    def _forget_deleted(self) -> None:
+        now = time.monotonic()
+        while self._kept and self._kept[0][0] <= now:
+            _, visitor, size = heapq.heappop(self._kept)
+            self._count(visitor, -size)
+
+    def _check(self, visitor: str, size: int) -> None:
+        limits = self._limits
+        self._forget_deleted()
+        if self._of_visitor[visitor] + size > limits.visitor_upload_bytes:
             raise CapacityError(
                 f"You have sent more than {limits.visitor_upload_bytes / 1e6:.0f} MB within the "
                 "last hour. Send this later."
             )
-        if upload.size + sum(u.size for u in kept) > limits.uploads_in_all_bytes:
+        if self._in_all + size > limits.uploads_in_all_bytes:
             raise CapacityError("The server holds too many files at the moment. Send this later.")
         self._folder.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(self._folder).free < upload.size + SPARE_BYTES:
+        if shutil.disk_usage(self._folder).free < size + SPARE_BYTES:
             raise full_disk()
 
 
@@ -121,6 +138,11 @@ class UploadForm:
                 "on_part_data": self._count,
             },
         )
+
+    @property
+    def kept_bytes(self) -> int:
+        """What has come so far counts for so much of the disk."""
+        return max(self._bytes, self._files * self._limits.least_file_bytes)
 
     def feed(self, piece: bytes) -> None:
         """Raises MediaError or TooLargeError; what is no form is left to who reads it."""
