@@ -7,8 +7,9 @@ pictures sees those that the step names where they were shown.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from multimodal.backends.base import (
     ImageRequest,
@@ -54,6 +55,22 @@ class Asking:
         question = spoken_and_typed(conversation.messages[-1])
         return ImageRequest(part, self.media.image(part), step.focus, question)
 
+    def notices(
+        self, request: Request, step: Step, conversation: Conversation, title: str
+    ) -> Iterator[str]:
+        """What of the conversation the model of that title is not shown as it is."""
+        spoken = [part for part in conversation.messages[-1].recordings if part.english]
+        if spoken and isinstance(request, TextRequest):
+            yield (
+                f"{title} does not read the language you spoke ({spoken[-1].language}), so it was "
+                "given an English translation and answers in English."
+            )
+        if len(step.pictures) > MOST_SEEN:
+            yield (
+                f"Of {len(step.pictures)} pictures the newest {MOST_SEEN} were looked at. To ask "
+                "about others, send them once more."
+            )
+
     def aloud(self, answer: str, conversation: Conversation) -> SpeakRequest | None:
         """How `answer` is spoken; None where it has no words. It is taken to be in the language
         that is spoken, unless it is known to be in another one."""
@@ -73,8 +90,9 @@ class Asking:
         )
 
     def _talk(self, step: Step, conversation: Conversation) -> TextRequest:
-        controls, said = conversation.controls, turns(conversation, step.pictures)
-        for sha256 in step.pictures:
+        seen = step.pictures[-MOST_SEEN:]
+        controls, said = conversation.controls, turns(conversation, seen)
+        for sha256 in seen:
             _part(conversation, sha256)
         shown = tuple(
             (index, within(self.media.image(picture), SEEN_SIDE))
@@ -94,6 +112,8 @@ class Turn:
     pictures: tuple[ImagePart, ...] = ()
 
 
+MOST_SEEN = 16
+"""Pictures that a model which talks about them sees at once: each takes up to 13 MB."""
 OPENING = "Hello."
 """What a greeting of the assistant, at the beginning of a history, is put behind."""
 
@@ -103,8 +123,10 @@ def turns(conversation: Conversation, seen: Collection[str] = ()) -> tuple[Turn,
 
     Of the pictures, those whose SHA-256 is in `seen` are shown, at the last message that has them;
     the others stand as what was seen in them. Models see only what a person shows, so a picture
-    that was made here is shown in the person's next turn.
+    that was made here is shown in the person's next turn. The words of a question that was not
+    answered, because that failed, are left out: a later one would fail as it did.
     """
+    failed = _failed(conversation)
     said: list[Turn] = []
     made: tuple[ImagePart, ...] = ()
     last = {p.sha256: message.id for message in conversation.messages for p in message.images}
@@ -118,7 +140,7 @@ def turns(conversation: Conversation, seen: Collection[str] = ()) -> tuple[Turn,
             made, shown = (*made, *shown), ()
         else:
             made, shown = (), (*made, *shown)
-        words = _as_words(message, seen)
+        words = "" if message.id in failed else _as_words(message, seen)
         if not (words or shown):
             continue
         if message.role == "assistant" and not said:
@@ -129,6 +151,15 @@ def turns(conversation: Conversation, seen: Collection[str] = ()) -> tuple[Turn,
             shown = (*before.pictures, *shown)
         said.append(Turn(message.role, words, shown))
     return tuple(said)
+
+
+def _failed(conversation: Conversation) -> set[str]:
+    """The questions whose reply failed before it had words, pictures or sound."""
+    return {
+        asked.id
+        for asked, reply in pairwise(conversation.messages)
+        if reply.outcome is not None and reply.outcome.finish == "failed" and not reply.parts
+    }
 
 
 def _as_words(message: Message, seen: Collection[str]) -> str:

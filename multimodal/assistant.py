@@ -16,7 +16,6 @@ from multimodal.backends.base import (
     Request,
     SpeakRequest,
     SpeechRequest,
-    TextRequest,
 )
 from multimodal.cards import Catalog, Profile
 from multimodal.drawing import kept
@@ -153,7 +152,9 @@ class Assistant:
             yield Progress(DOING[step.task] if asked is None else "Speaking")
             started = time.monotonic()
             request = asked or self._asking.request(step, turn.conversation)
-            yield from turn.translated(request, step, self.catalog)
+            title = self.catalog.card(step.card).title
+            for told in self._asking.notices(request, step, turn.conversation, title):
+                yield turn.saw(Notice(told))
             with closing(self._tried(lease, request, stop)) as events:
                 for event in events:
                     yield turn.saw(event)
@@ -269,18 +270,6 @@ class _Turn:
         """Where looking was the last step, what was found is the reply."""
         if step.task is Task.IMAGE and self.answers:
             yield self.saw(TextDelta("\n\n".join(self.answers)))
-
-    def translated(self, request: Request, step: Step, catalog: Catalog) -> Iterator[Event]:
-        """Tell that a text model was given a translation of what was said."""
-        spoken = [part for part in self.conversation.messages[-1].recordings if part.english]
-        if spoken and isinstance(request, TextRequest):
-            yield self.saw(
-                Notice(
-                    f"{catalog.card(step.card).title} does not read the language you spoke "
-                    f"({spoken[-1].language}), so it was given an English translation and answers "
-                    "in English."
-                )
-            )
 
     def outcome(self, finish: Finish) -> Outcome:
         used = self.usage or Usage(0, 0, 0, 0.0, finish, 0)

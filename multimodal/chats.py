@@ -28,6 +28,7 @@ from multimodal.errors import (
 from multimodal.media import MediaFolder
 from multimodal.messages import (
     Controls,
+    ImagePart,
     Message,
     Part,
     TextPart,
@@ -43,6 +44,15 @@ UNEXPECTED = (
 GONE = "That message is no longer part of this conversation."
 
 log = logging.getLogger(__name__)
+
+
+def _characters(part: Part) -> int:
+    """Of all words that are kept of it."""
+    if isinstance(part, TextPart):
+        return len(part.text)
+    if isinstance(part, ImagePart):
+        return len(part.description or "")
+    return sum(len(words or "") for words in (part.transcript, part.english, part.translation))
 
 
 def _check_seed(controls: Controls) -> None:
@@ -94,6 +104,8 @@ class Chats:
         read), TurnStoppedError.
         """
         with self._claims.holding(conversation, claim):
+            before = self.store.load(owner, conversation).messages
+            self._check_room(before, text, len(files))
             message = self._message(text, files, stop, message_id)
             self.store.put(owner, conversation, message)
         return message
@@ -125,11 +137,12 @@ class Chats:
     ) -> None:
         """Replace the words of a message and forget what followed; its media stay."""
         with self._claims.holding(conversation, claim):
-            old = self._find(owner, conversation, message)
+            old, before = self._find(owner, conversation, message)
             media = tuple(part for part in old.parts if not isinstance(part, TextPart))
             if not text.strip() and not media:
                 raise PromptError("The edited message is empty. Type something, or undo the turn.")
             self._media.limits.check_text(text)
+            self._check_room(before, text, len(media))
             words = (TextPart(text.strip()),) if text.strip() else ()
             edited = replace(old, parts=(*media, *words), damage=None)
             self.store.replace(owner, conversation, edited)
@@ -233,11 +246,22 @@ class Chats:
 
     # ------------------------------------------------------------ inside
 
-    def _find(self, owner: str, conversation: str, message: str) -> Message:
-        for known in self.store.load(owner, conversation).messages:
+    def _find(
+        self, owner: str, conversation: str, message: str
+    ) -> tuple[Message, tuple[Message, ...]]:
+        """A message, and those before it."""
+        messages = self.store.load(owner, conversation).messages
+        for index, known in enumerate(messages):
             if known.id == message:
-                return known
+                return known, messages[:index]
         raise RequestError(GONE)
+
+    def _check_room(self, before: Sequence[Message], text: str, files: int) -> None:
+        """Raises PromptError where the conversation has no room for that much more."""
+        parts = [part for message in before for part in message.parts]
+        characters = len(text) + sum(map(_characters, parts))
+        media = sum(not isinstance(part, TextPart) for part in parts)
+        self._media.limits.check_chat(characters, media + files)
 
     def _message(
         self,

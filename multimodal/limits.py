@@ -25,6 +25,9 @@ class Limits:
     conversation_characters: int = 1_000_000
     message_files: int = 10
     files_in_all: int = 50
+    chat_characters: int = 2_000_000
+    """Of a kept conversation: all that was typed, heard, seen and answered in it."""
+    chat_files: int = 200
 
     file_bytes: int = 50_000_000
     min_side: int = 16
@@ -82,6 +85,14 @@ class Limits:
             raise PromptError(
                 f"This conversation is {total:,} characters long and at most "
                 f"{self.conversation_characters:,} can be sent. Leave out its oldest messages."
+            )
+
+    def check_chat(self, characters: int, files: int) -> None:
+        """Raise PromptError for more than one kept conversation holds."""
+        if characters > self.chat_characters or files > self.chat_files:
+            raise PromptError(
+                f"One chat holds {self.chat_characters:,} characters and {self.chat_files} files, "
+                "and this would be more. Begin a new chat, and send it there."
             )
 
     def check_files(self, most_in_a_message: int, in_all: int) -> None:

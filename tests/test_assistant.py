@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,14 +15,21 @@ from conftest import wait_until
 from fakes import FakeBackend, FakeSource
 from PIL import Image
 
-from multimodal.asking import Asking, Turn, turns
+from multimodal.asking import MOST_SEEN, Asking, Turn, turns
 from multimodal.assistant import Assistant
 from multimodal.backends.base import DrawRequest, ImageRequest, TextRequest
 from multimodal.backends.describing import described
 from multimodal.cards import Catalog
 from multimodal.chats import Chats
-from multimodal.errors import BackendError, MediaError, PromptError, RequestError
+from multimodal.errors import (
+    BackendError,
+    ContextLengthError,
+    MediaError,
+    PromptError,
+    RequestError,
+)
 from multimodal.events import Done, Event, RouteChosen, TextDelta, Transcript
+from multimodal.limits import Limits
 from multimodal.media import MediaFolder
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.simulated import Simulated
@@ -318,6 +325,73 @@ def test_turns_alternate_whatever_the_history_holds() -> None:
         Turn("assistant", "three"),
         Turn("user", "four"),
     )
+
+
+def test_a_question_that_failed_without_words_makes_no_later_one_fail(world: World) -> None:
+    def refuse_long(request: TextRequest) -> Iterator[str]:
+        if any(len(words) > 1000 for _, words in request.turns):
+            raise ContextLengthError("That is longer than the model reads.")
+        yield "fine"
+
+    world.source.script = refuse_long
+    world.say("word " * 500)
+    assert world.answer() == ""
+    world.say("Hello")
+    assert world.answer() == "fine"
+    assert world.source.requests[-1].turns == (("user", "Hello"),)
+
+
+def test_an_error_that_nobody_expected_is_a_failure_with_a_sentence(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    def break_down(request: TextRequest) -> Iterator[str]:
+        yield "one "
+        raise ZeroDivisionError("of all things")
+
+    world.source.script = break_down
+    world.say("Hello")
+    assert world.answer() == "one "
+    outcome = world.kept()[-1].outcome
+    assert outcome is not None
+    assert outcome.finish == "failed"
+    assert "did not expect" in (outcome.error or "")
+    assert "of all things" in caplog.text
+    assert not world.chats.is_busy(world.talk)
+
+
+def test_a_chat_that_is_full_sends_to_a_new_one(
+    world: World, square: tuple[Path, str], tmp_path: Path
+) -> None:
+    small = MediaFolder(tmp_path / "media", Limits(chat_characters=20, chat_files=1))
+    chats = Chats(world.store, small, world.assistant)
+    first = chats.say(ANN, world.talk, "What is this?", [square])
+    for text, files in (("x" * 20, []), ("and this?", [square])):
+        with pytest.raises(PromptError, match="Begin a new chat"):
+            chats.say(ANN, world.talk, text, files)
+    with pytest.raises(PromptError, match="Begin a new chat"):
+        chats.edit(ANN, world.talk, first.id, "x" * 21)
+    chats.edit(ANN, world.talk, first.id, "x" * 20)
+    assert [message.text for message in world.kept()] == ["x" * 20]
+
+
+def test_of_many_pictures_the_newest_are_seen_at_once_and_that_is_told() -> None:
+    pictures = tuple(ImagePart(f"{n:064x}", "image/png", 8, 8) for n in range(MOST_SEEN + 4))
+    step = Step(Task.IMAGE, "seer", "look", pictures=tuple(p.sha256 for p in pictures))
+    talk = Conversation((Message("user", (*pictures, TextPart("Compare them all"))),))
+    opened: list[str] = []
+
+    class Shelf(MediaFolder):
+        def image(self, part: ImagePart) -> Image.Image:
+            opened.append(part.sha256)
+            return Image.new("RGB", (8, 8))
+
+    asking = Asking(Shelf(Path("/nowhere")), ())
+    request = asking.request(step, talk)
+    assert isinstance(request, TextRequest)
+    assert len(request.pictures) == MOST_SEEN
+    assert opened == list(step.pictures[-MOST_SEEN:])
+    (told,) = asking.notices(request, step, talk, "Seer")
+    assert f"the newest {MOST_SEEN}" in told
 
 
 def test_a_picture_that_was_made_is_shown_in_the_persons_next_turn() -> None:

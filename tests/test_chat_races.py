@@ -21,7 +21,7 @@ from fakes import FakeSource, picture, program
 from multimodal.build import Program
 from multimodal.chats import Chats
 from multimodal.errors import RequestError, StoreError
-from multimodal.messages import Controls, Conversation
+from multimodal.messages import Controls, Conversation, Message
 from multimodal.store import Store
 from multimodal.web.chat_controller import ChatController
 from multimodal.web.replies import MOST_OF_ONE
@@ -32,13 +32,18 @@ Frame = dict[str, Any]
 
 
 class SlowStore(Store):
-    """Reads a conversation once it may; `is_broken` fails instead."""
+    """Reads a conversation once it may; `is_broken` fails instead, `breaks_next` does so after the
+    next message was stored."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.may_read, self.reading = threading.Event(), threading.Event()
         self.may_read.set()
-        self.is_broken = False
+        self.is_broken = self.breaks_next = False
+
+    def put(self, owner: str, conversation: str, message: Message) -> None:
+        super().put(owner, conversation, message)
+        self.is_broken |= self.breaks_next
 
     def load(self, owner: str, conversation: str) -> Conversation:
         found = super().load(owner, conversation)
@@ -533,12 +538,12 @@ def test_a_message_is_not_refused_because_it_cannot_be_shown(
     chat = begun(controller, tab)
     source.script = Pen()
     controller.examples = (("an example", []),)
-    store.is_broken = True
+    store.breaks_next = True
     frame = perform(controller, tab, do="example", index=0, nonce="7e")
     told = {each["nonce"]: each for each in frame["receipts"]}
     assert "error" not in told["7e"]
     assert "The disk is full of holes." in told.popitem()[1]["error"]
-    store.is_broken = False
+    store.is_broken = store.breaks_next = False
     assert said(controller, chat)[-1:] == ["an example"]
     source.script.end()
     rest(controller, chat)

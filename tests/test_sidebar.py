@@ -81,7 +81,7 @@ def owner_of(person: Person, page: FakePage) -> str:
 def test_the_chat_that_is_deleted_is_the_one_whose_button_is_pressed(person: Person) -> None:
     begin(person, "one", "two", "three")
     delete(person, "one")
-    expect(person.page.get_by_text("Deleted “one”")).to_be_visible()
+    expect(person.page.get_by_text("Deleted “one”", exact=True)).to_be_visible()
     chat(person, "two").click()
     expect(person.said).to_have_text(re.compile("two"))
     person.open()
