@@ -30,7 +30,8 @@ class PublishedSampling:
 @dataclass(frozen=True, slots=True)
 class ResolvedSampling:
     """Every value known; a seed was drawn if none was given. `top_k` and `min_p` are None where
-    nobody asked for them. A prompt leaves `reserved_tokens` of the context free; an answer gets
+    nobody asked for them: transformers then leaves all tokens possible, and llama.cpp takes its own
+    defaults, the 40 likeliest of those at least a twentieth as likely as the likeliest. A prompt leaves `reserved_tokens` of the context free; an answer gets
     `max_tokens`, as far as the context reaches."""
 
     temperature: float
@@ -50,8 +51,8 @@ def resolve_sampling(
     context_tokens: int,
     published: PublishedSampling = PublishedSampling(),
 ) -> ResolvedSampling:
-    """No more than half of the context is kept free for an answer, however long it may get. What
-    nobody states changes nothing: all tokens stay possible, and none is penalized."""
+    """No more than half of the context is kept free for an answer, however long it may get. Top-p
+    and the penalty change nothing where nobody states them."""
     default = card.sampling
     longest = default.max_tokens if given.max_tokens is None else given.max_tokens
     temperature = _first(given.temperature, default.temperature, published.temperature, TEMPERATURE)
