@@ -36,16 +36,19 @@ def all_pictures(conversation: Conversation) -> list[ImagePart]:
 def is_about_pictures(messages: Sequence[Message]) -> bool:
     """Whether the talk, as the person led it, is still about a picture. Read from the words alone,
     so that a history sent by another program is understood as one kept here."""
-    shown = about = False
-    for message in messages:
+    first = next((at for at, m in enumerate(messages) if m.role == "user" and m.images), None)
+    if first is None:
+        return False
+    # Newest first: most talks are decided by their last message.
+    for message in reversed(messages[first:]):
         if message.role != "user":
             continue
         words = spoken_and_typed(message)
-        shown = shown or bool(message.images)
-        about = bool(message.images) or (
-            shown and (names_a_picture(words) or (about and points_on(words)))
-        )
-    return about
+        if message.images or names_a_picture(words):
+            return True
+        if not points_on(words):
+            return False
+    return False
 
 
 def points_on(words: str) -> bool:
@@ -105,7 +108,8 @@ def pictures_meant(words: str, pictures: Sequence[ImagePart]) -> tuple[ImagePart
 
 def named_by_file(words: str, pictures: Sequence[ImagePart]) -> tuple[ImagePart, ...]:
     """Those pictures whose whole file name the words hold, as in “What is in cat.jpg?”"""
-    return tuple(p for p in pictures if "." in p.name and p.name.casefold() in words.casefold())
+    said = words.casefold()
+    return tuple(p for p in pictures if "." in p.name and p.name.casefold() in said)
 
 
 def _at(index: int, pictures: Sequence[ImagePart]) -> ImagePart | None:

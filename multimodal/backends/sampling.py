@@ -29,10 +29,13 @@ class PublishedSampling:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSampling:
-    """Every value known; a seed was drawn if none was given. `top_k` and `min_p` are None where
-    nobody asked for them: transformers then leaves all tokens possible, and llama.cpp takes its own
-    defaults, the 40 likeliest of those at least a twentieth as likely as the likeliest. A prompt leaves `reserved_tokens` of the context free; an answer gets
-    `max_tokens`, as far as the context reaches."""
+    """Every value known; a seed was drawn if none was given.
+
+    `top_k` and `min_p` are None where nobody asked for them: transformers then leaves all tokens
+    possible, and llama.cpp takes its own defaults, the 40 likeliest of those at least a twentieth
+    as likely as the likeliest. A prompt leaves `reserved_tokens` of the context free; an answer
+    gets `max_tokens`, as far as the context reaches.
+    """
 
     temperature: float
     top_p: float
