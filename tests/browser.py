@@ -13,10 +13,10 @@ import pytest
 from playwright.sync_api import (
     Browser,
     BrowserType,
+    ConsoleMessage,
     Error,
     Locator,
     Page,
-    TimeoutError,
     expect,
     sync_playwright,
 )
@@ -34,6 +34,12 @@ ARGUMENTS = [
 ]
 REPLY_MS = 60_000
 BOX = "#composer textarea"
+FAULTS = re.compile(
+    "Content Security Policy|^Error (in watch callback|executing js_on_load|executing custom JS"
+    "|evaluating template)"
+)
+"""What the console tells of faults in our scripts: Gradio catches what they throw, and writes it
+there beside troubles of its own, such as a stream that ends when its page is left."""
 
 
 def launch(chromium: BrowserType, *more: str) -> Browser:
@@ -61,16 +67,22 @@ class Person:
         self.page: Page = self.context.new_page()
         self.faults: list[str] = []
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("console", lambda message: self._hear(message.text))
+        self.page.on("console", self._hear)
         self.url = url
-        self.open()
+        self._receipts: str | None = None
+        try:
+            self.open()
+        except BaseException:
+            self.close()
+            raise
 
-    def _hear(self, told: str) -> None:
-        """What the page's policy refused is a fault, too."""
-        if "Content Security Policy" in told:
-            self.faults.append(told)
+    def _hear(self, message: ConsoleMessage) -> None:
+        """What the page's policy refused, and what our scripts threw, are faults, too."""
+        if FAULTS.search(message.text):
+            self.faults.append(message.text)
 
     def open(self) -> None:
+        """Come to the page, or come again, until it shows what the server says."""
         try:
             self.page.goto(self.url)
         except Error as error:  # the page reloads itself when its server is back
@@ -81,28 +93,37 @@ class Person:
         self.page.wait_for_selector("#gauge .gauge", state="attached")  # the side may be closed
         # The page has said who this is, so what is sent now has an owner.
         self.page.wait_for_function("() => localStorage.getItem('multimodal-chat') !== null")
+        self.page.wait_for_selector("#chat .pane[data-receipts]")
+        self._note()
 
     def type(self, text: str) -> None:
         self.page.fill(BOX, text)
 
-    def write(self, field: str, text: str) -> None:
+    def write(self, label: str, text: str) -> None:
         """Fill a field of the side; an accordion that was just opened makes its fields a moment
         later once more, and what was typed by then would be lost."""
+        field = self.field(label)
         for _ in range(20):
-            self.page.fill(field, text)
+            field.fill(text)
             self.page.wait_for_timeout(300)
-            if self.page.locator(field).input_value() == text:
+            if field.input_value() == text:
                 return
-        raise AssertionError(f"{field} does not keep what is typed")
+        raise AssertionError(f"{label} does not keep what is typed")
 
-    def unfold(self, accordion: str, field: str) -> None:
+    def field(self, label: str) -> Locator:
+        """A field of the side by its label, which may go on with a sentence that explains it."""
+        return self.side.get_by_label(
+            re.compile(rf"^\s*{re.escape(label)}(\s+[A-Z0-9].*)?\s*$", re.S)
+        )
+
+    def unfold(self, accordion: str, label: str) -> None:
         """Open an accordion of the side, and wait until its fields stay."""
         self.side.get_by_role("button", name=accordion).click()
-        self.settle(field)
+        self.settle(label)
 
     def settle(self, label: str) -> None:
         """Wait until the field is the same one for half a second; see `write`."""
-        field = self.page.get_by_label(label, exact=True)
+        field = self.field(label)
         field.wait_for()
         for _ in range(20):
             before = field.element_handle()
@@ -135,14 +156,24 @@ class Person:
         )
 
     def send(self) -> None:
+        self._note()
         self.page.focus(BOX)
         self.page.keyboard.press("Enter")
 
+    def _note(self) -> None:
+        """Remember how much the server had answered before what comes now; None where an answer is
+        under way, so that its end is waited for."""
+        self._receipts = self.page.locator("#chat .pane").evaluate(
+            """pane => pane.matches('.busy, :has(.pending)') ? null : pane.dataset.receipts"""
+        )
+
     def wait(self) -> None:
-        """Until the reply is complete: nothing is on its way and the stop button is gone."""
-        with contextlib.suppress(TimeoutError):  # an answer may come faster than this looks
-            self.page.locator("#chat .pane.busy").wait_for(timeout=5_000)
-        self.page.locator("#chat .pane:not(.busy):not(:has(.pending))").wait_for(timeout=REPLY_MS)
+        """Until what was asked for last is answered, and the answer is complete."""
+        done = "#chat .pane:not(.busy):not(:has(.pending))"
+        if self._receipts is not None:
+            done += f":not([data-receipts='{self._receipts}'])"
+        self.page.locator(done).wait_for(timeout=REPLY_MS)
+        self._note()
 
     def ask(self, text: str = "", *files: Path) -> str:
         """Send a message and return the whole reply."""
@@ -198,6 +229,7 @@ class Person:
 
     def do(self, action: str) -> None:
         """Press a button of the newest message that has it, by its name."""
+        self._note()
         button = self.page.locator("#chat .message").get_by_role("button", name=action, exact=True)
         button.last.scroll_into_view_if_needed()
         button.last.click()
@@ -230,6 +262,8 @@ class Person:
 def visit(browser: Browser, url: str, **context: Any) -> Iterator[Person]:
     """A person at `url`, where nothing may go wrong in their browser."""
     person = Person(browser, url, **context)
-    yield person
-    assert person.faults == []
-    person.close()
+    try:
+        yield person
+        assert person.faults == []
+    finally:
+        person.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from multimodal.messages import Message, Outcome, TextPart
 
 GRACE_S = 1.5
 PHONE = {"width": 390, "height": 844}
+SOME_SECONDS = re.compile("0:0[1-9]")
 LONG = " ".join(f"word{number}" for number in range(1500))
 
 
@@ -334,7 +336,7 @@ def test_voice_takes_two_presses(person: Person, chat: FakePage) -> None:
     page = person.page
     page.get_by_role("button", name="Record your voice").click()
     expect(page.locator("#composer .recorder")).to_be_visible()
-    expect(page.locator("#composer .elapsed")).to_have_text("0:01")
+    expect(page.locator("#composer .elapsed")).to_have_text(SOME_SECONDS)
     wait_until(lambda: float(page.locator(".level").get_attribute("data-level") or 0) > 0.001, 5)
     page.keyboard.press("Enter")  # the button that ends it has the focus
     person.wait()
@@ -347,7 +349,7 @@ def test_voice_takes_two_presses(person: Person, chat: FakePage) -> None:
 def test_a_recording_can_be_discarded(person: Person, way: str) -> None:
     page = person.page
     page.get_by_role("button", name="Record your voice").click()
-    expect(page.locator("#composer .elapsed")).to_have_text("0:01")
+    expect(page.locator("#composer .elapsed")).to_have_text(SOME_SECONDS)
     if way == "Escape":
         page.keyboard.press("Escape")
     else:
@@ -363,7 +365,7 @@ def test_a_recording_can_be_attached_and_sent_with_words(person: Person) -> None
     page = person.page
     person.type("Write this down, please.")
     page.get_by_role("button", name="Record your voice").click()
-    expect(page.locator("#composer .elapsed")).to_have_text("0:01")
+    expect(page.locator("#composer .elapsed")).to_have_text(SOME_SECONDS)
     page.get_by_role("button", name="Attach", exact=True).click()
     expect(person.attachments).to_have_count(1)
     expect(page.locator(BOX)).to_have_value("Write this down, please.")

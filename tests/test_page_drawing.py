@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny_diffusion as tiny
-from browser import Person
+from browser import Person, visit
 from conftest import Server, running_app, wait_until
 from fakes import FakeSource, program
 from playwright.sync_api import Browser
@@ -52,10 +52,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def person(browser: Browser, studio: Server) -> Iterator[Person]:
-    person = Person(browser, studio.url)
-    yield person
-    assert person.faults == []
-    person.close()
+    with visit(browser, studio.url) as person:
+        yield person
 
 
 def test_a_drawing_is_previewed_shown_and_kept(person: Person, studio: Server) -> None:
@@ -78,10 +76,10 @@ def test_a_drawing_is_previewed_shown_and_kept(person: Person, studio: Server) -
 def test_how_pictures_are_drawn_can_be_set(person: Person) -> None:
     page = person.page
     person.unfold("Pictures", "Steps")
-    page.locator("#steps input").fill("3")
-    page.get_by_label("Width").fill("100")
-    page.get_by_label("Height").fill("64")
-    page.locator("#negative textarea").fill("dogs")
+    person.write("Steps", "3")
+    person.write("Width (pixels)", "100")
+    person.write("Height (pixels)", "64")
+    person.write("Negative prompt", "dogs")
     person.ask("Draw a cat")
     told = person.route()
     assert "3 steps of denoising" in told

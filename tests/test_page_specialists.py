@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Person
+from browser import Person, visit
 from conftest import running_app
 from PIL import Image
 from playwright.sync_api import Browser
@@ -21,10 +21,11 @@ def person(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     data = tmp_path_factory.mktemp("data")
     save_specialists(data)
     device = ("--device", f"sim:{BUDGET}", "--budget", ONE_AT_A_TIME)
-    with running_app(data, "--profile", "tiny", *device) as server:
-        person = Person(browser, server.url)
+    with (
+        running_app(data, "--profile", "tiny", *device) as server,
+        visit(browser, server.url) as person,
+    ):
         yield person
-        person.close()
 
 
 def test_a_picture_goes_to_the_model_that_sees_and_words_to_the_one_that_writes(
@@ -46,11 +47,10 @@ def test_another_model_may_be_asked_to_do_it_again(person: Person) -> None:
 
 
 def test_what_fits_is_worked_out_for_a_set_of_ones_own(person: Person) -> None:
-    person.page.locator("#fit .label-wrap").click()
-    models = person.page.get_by_label("Models", exact=True)
-    models.fill("Phi-2")
+    person.unfold("What fits?", "Models")
+    person.field("Models").fill("Phi-2")
     person.page.get_by_role("option", name="Phi-2", exact=True).click()
-    person.page.get_by_label("Budget").fill("12GB")
+    person.write("Budget", "12GB")
     person.page.locator("#fit-ask").click()
     told = person.page.locator("#fit-told .fit")
     told.wait_for(timeout=60_000)

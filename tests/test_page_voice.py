@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Person
+from browser import Person, visit
 from conftest import Server, running_app, wait_until
 from playwright.sync_api import Browser
 from tiny_voices import save_voices
@@ -23,10 +23,8 @@ def voices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def person(browser: Browser, voices: Server) -> Iterator[Person]:
-    person = Person(browser, voices.url)
-    yield person
-    assert person.faults == []
-    person.close()
+    with visit(browser, voices.url) as person:
+        yield person
 
 
 def test_a_quantization_is_chosen_shown_and_kept(person: Person) -> None:

@@ -300,7 +300,7 @@ def test_choosing_models_leaves_no_error_in_the_console(browser: Browser, page: 
 def test_the_page_speaks_no_command_line(person: Person) -> None:
     page = person.page
     person.unfold("What fits?", "Set of models")
-    person.write("#fit input[type=text], #fit textarea", "lots")
+    person.write("Budget", "lots")
     page.keyboard.press("Enter")
     wrong = page.locator(".fit-wrong")
     expect(wrong).to_have_text("“lots” is no size. Write one such as 12GB.", timeout=60_000)
@@ -363,12 +363,9 @@ def bring(person: Person, state: str) -> None:
         page.locator("#conversations .delete").first.click()
         expect(page.get_by_role("button", name="Undo")).to_be_visible()
     elif state == "settings":
-        page.get_by_role("button", name="Instructions and sampling").click()
-        page.locator("#system textarea").wait_for()
-        page.wait_for_timeout(1500)  # what was folded is made once more
+        person.unfold("Instructions and sampling", "Instructions")
     elif state == "fits":
-        page.get_by_role("button", name="What fits?").click()
-        person.settle("Set of models")
+        person.unfold("What fits?", "Set of models")
         page.get_by_role("button", name="Work it out").click()
         page.locator("section.fit").wait_for(timeout=60_000)
 

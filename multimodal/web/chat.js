@@ -199,6 +199,7 @@ const apply = (frame) => {
   if (isNamed) moveDraft("", frame.chat);
   else if (isOther) leaveFor(frame.chat);
   frame.receipts.forEach(takeReceipt);
+  pane.dataset.receipts = receiptsSeen.size; // tells that it shows what the server answered
   const wasBusy = busy;
   busy = Boolean(frame.busy);
   pane.classList.toggle("busy", busy);

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ EXAMPLES: list[ExampleMessage] = [
 def chat_pane(examples: list[ExampleMessage], limits: Limits) -> gr.HTML:
     """The component, inside the Blocks that is open."""
     return gr.HTML(
-        EMPTY,
+        json.dumps(EMPTY),
         elem_id="chat",
         html_template=(HERE / "chat.html").read_text("utf-8"),
         js_on_load=(HERE / "chat.js").read_text("utf-8"),

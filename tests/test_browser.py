@@ -1,0 +1,75 @@
+"""The person whom the page's tests drive: no fault of a script is missed, no answer mistaken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from browser import Person, visit
+from fake_page import FakePage, running_page
+from playwright.sync_api import Browser
+
+SLOW = """([part, milliseconds]) => {
+  const fetch = window.fetch, late = () => new Promise((go) => setTimeout(go, milliseconds));
+  window.fetch = async (address, options) => {
+    if (`${address} ${options?.body}`.includes(part)) await late();
+    return fetch(address, options);
+  };
+}"""
+"""Requests with this part in their address or body take as long to get to the server."""
+BREAK = """() => {
+  const classes = document.querySelector('#chat .pane').classList;
+  classes.toggle = (name, ...rest) => {
+    if (name === 'busy') throw new Error('broken on purpose');
+    return DOMTokenList.prototype.toggle.call(classes, name, ...rest);
+  };
+}"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakePage]:
+    with running_page(tmp_path_factory.mktemp("page")) as page:
+        yield page
+
+
+def test_what_a_script_of_the_pane_throws_is_a_fault(browser: Browser, page: FakePage) -> None:
+    person = Person(browser, page.url)
+    person.page.evaluate(BREAK)
+    person.type("hello")
+    person.send()
+    person.page.wait_for_timeout(1_000)
+    assert "broken on purpose" in "".join(person.faults)
+    person.close()
+
+
+def test_a_visit_that_fails_leaves_no_context_behind(browser: Browser, page: FakePage) -> None:
+    before = len(browser.contexts)
+    with pytest.raises(AssertionError), visit(browser, page.url) as person:
+        person.faults.append("a fault")
+    with pytest.raises(RuntimeError), visit(browser, page.url):
+        raise RuntimeError
+    assert len(browser.contexts) == before
+
+
+def test_an_answer_that_is_slow_to_begin_is_not_taken_for_the_one_before(
+    browser: Browser, page: FakePage
+) -> None:
+    with visit(browser, page.url) as person:
+        page.say("the first answer")
+        assert person.ask("hello") == "the first answer"
+        page.say("the second answer")
+        person.page.evaluate(SLOW, ['"retry"', 6_000])
+        person.do("Answer again")
+        person.wait()
+        assert person.reply() == "the second answer"
+
+
+def test_a_page_is_open_once_it_shows_what_the_server_says(
+    browser: Browser, page: FakePage
+) -> None:
+    page.echo()
+    with visit(browser, page.url) as person:
+        person.ask("what was said")
+        person.page.add_init_script(f"""({SLOW})(['"owner"', 4000])""")
+        person.open()
+        assert person.said.count() == 1
