@@ -24,7 +24,7 @@ from multimodal.errors import RequestError, StoreError
 from multimodal.messages import Controls, Conversation, Message
 from multimodal.store import Store
 from multimodal.web.chat_controller import ChatController
-from multimodal.web.replies import MOST_OF_ONE
+from multimodal.web.replies import MOST_OF_ONE, MOST_WAITING
 from multimodal.web.tab_session import TabSession
 
 NONCES = (f"{number:x}" for number in itertools.count(10))
@@ -318,6 +318,22 @@ def test_a_message_that_is_sent_again_while_it_is_read_is_stored_once(
 def made_claims(controller: ChatController) -> list[str]:
     """The chats of Ann's that are being changed or answered."""
     return [reply.conversation for reply in controller.replies.of("ann")]
+
+
+def test_only_some_wait_for_a_message_that_is_sent_again_and_again(
+    controller: ChatController, made: Program, tab: TabSession
+) -> None:
+    sent = {"do": "send", "text": "look", "files": red(made), "chat": "", "nonce": "7f"}
+    with ThreadPoolExecutor(MOST_WAITING + 2) as pool:
+        with decoding_held(made):
+            tries = [pool.submit(perform, controller, tab, **sent) for _ in range(MOST_WAITING + 2)]
+            wait_until(lambda: any(each.done() for each in tries), 10)
+            refused = [each for each in tries if each.done()]
+            assert ["error" in receipt(each.result()) for each in refused] == [True]
+        for each in tries:
+            each.result(30)
+    rest(controller, tab.conversation)
+    assert said(controller, tab.conversation) == ["look"]
 
 
 def test_the_same_name_of_a_message_is_another_one_for_another_person_or_chat(

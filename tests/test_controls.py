@@ -13,6 +13,7 @@ from fakes import FakeSource, program
 
 from multimodal.build import Program
 from multimodal.cards import AUTO, Catalog
+from multimodal.errors import RequestError
 from multimodal.languages import language_name
 from multimodal.memory.footprint import footprint
 from multimodal.messages import Controls, Drawing, Hearing, Sampling, Task
@@ -205,3 +206,30 @@ def test_a_model_that_is_gone_is_left_to_the_router(ui: Layout) -> None:
     shown = filled(ui, Controls("gone:int8"))
     assert shown[0] == AUTO
     assert not shown[1].visible
+
+
+# ------------------------------------------------------------ bounds
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "told"),
+    [
+        ("Temperature", 3, "3 cannot be used as the temperature"),
+        ("Temperature", float("nan"), "cannot be used as the temperature"),
+        ("Top p", 0, "cannot be used as the top p"),
+        ("Repetition penalty", 0.5, "cannot be used as the repetition penalty"),
+        ("Longest answer (tokens)", 10**9, "cannot be used as the longest answer"),
+        ("Seed", -1, "-1 cannot be used as the seed"),
+        ("Instructions", "x" * 4001, "4,001 characters long"),
+    ],
+)
+def test_what_is_out_of_bounds_passes_gradio_and_is_told_in_a_sentence(
+    ui: Layout, label: str, value: Any, told: str
+) -> None:
+    """What Gradio refuses ends the event, and the message would be neither sent nor given back."""
+    index = next(i for i, control in enumerate(ui.controls) if control.label == label)
+    values = [AUTO, None, "", None, None, None, 100, None]
+    passes = not isinstance(ui.controls[index], gr.Slider)  # that one keeps to its ends itself
+    values[index] = ui.controls[index].preprocess(value) if passes else value
+    with pytest.raises(RequestError, match=told):
+        controls_of(ui, *values)

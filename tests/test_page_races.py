@@ -100,6 +100,35 @@ def test_a_message_whose_receipt_was_lost_is_there_once(person: Person, chat: Fa
     expect(person.page.locator(BOX)).to_have_value("")
 
 
+def test_a_message_that_got_lost_on_its_way_is_sent_again_and_there_once(
+    browser: Browser, chat: FakePage
+) -> None:
+    chat.echo()
+    with visit(browser, chat.url) as person:
+        person.page.clock.install()
+        lost: list[Route] = []
+        is_sent = holds("lost on its way")
+
+        def lose(route: Route) -> None:
+            if is_sent(route) and not lost:
+                lost.append(route)  # the first time it never arrives
+            else:
+                route.continue_()
+
+        person.page.route(SENT, lose)
+        person.type("lost on its way")
+        person.send()
+        expect(person.page.locator("#chat .pending")).to_have_count(1)
+        wait_until(lambda: bool(person.page.wait_for_timeout(50)) or len(lost) == 1, 10)
+        person.page.clock.fast_forward(61_000)
+        expect(person.said).to_have_count(1, timeout=20_000)
+        expect(person.page.locator("#chat .pending")).to_have_count(0)
+        expect(person.page.locator(BOX)).to_have_value("")
+        expect(person.page.locator("#chat .alert p")).to_have_count(0)
+        expect(person.replies.last).to_contain_text("lost on its way")
+        person.page.unroute(SENT)
+
+
 def test_of_two_chats_clicked_one_after_another_the_second_is_shown(person: Person) -> None:
     begin(person, "about apples")
     begin(person, "about pears")

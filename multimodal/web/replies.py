@@ -24,6 +24,8 @@ from multimodal.messages import Controls, Conversation
 CLOSE_S = 10.0
 MOST_OF_ONE, MOST_IN_ALL = 8, 64
 """Replies that are prepared or written at once, each in a thread of its own."""
+MOST_WAITING = 8
+"""Of one message that is sent again and again while it is read: the page does so once a minute."""
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,8 @@ class RunningReply:
     version: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
     thread: threading.Thread | None = None
+    waiting: int = 0
+    """How many wait for the message."""
 
     def wait(self, seen: int, timeout_s: float, is_wanted: Callable[[], bool]) -> int:
         """Wait until there is a version newer than `seen`, or `is_wanted` is False and `wake` was
@@ -56,9 +60,16 @@ class RunningReply:
             return self.version
 
     def wait_for_message(self) -> None:
-        """Wait until the message that it answers is stored, or refused."""
+        """Wait until the message that it answers is stored, or refused. Each that waits holds a
+        thread, so ConversationBusyError is raised where some do already."""
         with self.changed:
-            self.changed.wait_for(lambda: self.is_started or self.is_done)
+            if self.waiting >= MOST_WAITING:
+                raise ConversationBusyError
+            self.waiting += 1
+            try:
+                self.changed.wait_for(lambda: self.is_started or self.is_done)
+            finally:
+                self.waiting -= 1
 
     def wake(self) -> None:
         """Let those who wait look whether they still want to."""
