@@ -13,6 +13,7 @@ from fake_page import FakePage, running_page
 from playwright.sync_api import Browser, Locator, expect
 
 from multimodal.messages import Message, TextPart
+from multimodal.web.chat_list import PAGE
 from multimodal.web.deletions import UNDO_S
 from multimodal.web.gauge import FETCH_BEGUN, FETCH_ENDED
 from multimodal.weights import FetchProgress
@@ -151,6 +152,30 @@ def test_the_list_stays_where_a_chat_below_the_fold_is_chosen(
         return document.elementFromPoint(box.x + 9, box.y + 9)?.closest('.open') === button; }"""
     ), "the chosen chat is not in sight"
     assert person.page.evaluate("document.querySelector('#sidebar').scrollTop") == 0
+
+
+@pytest.mark.parametrize("way", ["mouse", "keyboard"])
+def test_every_chat_can_be_reached(person: Person, page: FakePage, way: str) -> None:
+    begin(person, "newest")
+    owner = owner_of(person, page)
+    for number in range(PAGE + 2):
+        talk = page.program.store.create(owner)
+        page.program.store.put(owner, talk, Message("user", (TextPart(f"chat {number}"),)))
+    person.ask("still the newest")
+    person.open()
+    expect(chats(person)).to_have_count(PAGE)
+    older = person.page.get_by_role("button", name="Older chats")
+    if way == "mouse":
+        older.click()
+    else:
+        older.press("Enter")
+    expect(chats(person)).to_have_count(PAGE + 3)
+    expect(older).to_have_count(0)
+    expect(chat(person, "chat 2")).to_be_focused()
+    chat(person, "chat 0").click()
+    expect(person.said).to_have_count(1)
+    expect(person.said).to_have_text(re.compile("chat 0"))
+    expect(chats(person)).to_have_count(PAGE + 3)
 
 
 def test_a_new_chat_is_in_the_list_before_it_is_answered(person: Person, page: FakePage) -> None:

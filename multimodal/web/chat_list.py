@@ -12,6 +12,9 @@ from multimodal.web.deletions import Deletions
 from multimodal.web.replies import ReplyRunner
 from multimodal.web.tab_session import TabSession
 
+PAGE = 200
+"""Chats that the list shows at first, and with each press more."""
+
 
 class ChatList:
     """Serves every person; a chat that was deleted a moment ago is in the list, and in no tab."""
@@ -25,10 +28,11 @@ class ChatList:
         self._stamp = 0
 
     def shown(self, session: TabSession) -> dict[str, Any]:
-        """The list of chats; `undo_s` is for how long a deleted one may still be had back. Of two
-        frames the one with the greater `stamp` is the newer."""
+        """The newest chats, as many as the tab asked for; `undo_s` is for how long a deleted one
+        may still be had back. Of two frames the one with the greater `stamp` is the newer."""
         with self._listing:
-            headings = self._store.headings(session.owner)
+            most = PAGE * session.pages
+            headings = self._store.headings(session.owner, most + 1)
             self._stamp = max(self._stamp + 1, time.time_ns() // 1000)
             rows = [
                 {
@@ -37,9 +41,20 @@ class ChatList:
                     "updated": row.updated_at.isoformat(),
                     "undo_s": self.deletions.left_s(session.owner, row.id),
                 }
-                for row in headings
+                for row in headings[:most]
             ]
-            return {"stamp": self._stamp, "current": session.conversation, "rows": rows}
+            return {
+                "stamp": self._stamp,
+                "current": session.conversation,
+                "rows": rows,
+                "has_older": len(headings) > most,
+            }
+
+    def show_older(self, session: TabSession) -> dict[str, Any]:
+        """The list with one page more, from now on."""
+        with session.lock:
+            session.pages += 1
+        return self.shown(session)
 
     def delete(self, session: TabSession, conversation: str) -> bool:
         """Delete a chat of the list; for a while it can be restored. Its reply is stopped now.

@@ -21,7 +21,8 @@ const button = (className, label) => {
 
 // ---------------------------------------------------------------- what is shown
 
-let stamp = -1, current = "", rows = [];
+let stamp = -1, current = "", rows = [], hasOlder = false;
+let awaited = 0; // how many chats there were when older ones were asked for
 let stop = ""; // the chat that the tabulator reaches; arrows go on from there
 const ended = new Map(); // deleted chats whose time to undo is over -> its timer
 
@@ -57,11 +58,26 @@ const drawDeleted = (row) => {
   undo.addEventListener("click", () => restore(row));
   return [words, undo];
 };
+const drawOlder = () => {
+  const older = make("button", "older", "Older chats");
+  older.type = "button";
+  older.addEventListener("click", () => {
+    awaited = groups.querySelectorAll("li").length;
+    trigger("expand", {});
+  });
+  return older;
+};
+const showAwaited = () => {
+  // The button that was pressed is gone or lies further down: the first of the older chats is next.
+  const first = groups.querySelectorAll("li")[awaited];
+  awaited = 0;
+  visit(first);
+};
 let drawn = "";
 const draw = () => {
   const shown = rows.filter((row) => row.undo_s === null || !isOver(row));
   const kept = shown.filter((row) => row.undo_s === null);
-  const now = JSON.stringify([shown.map((row) => [row.id, row.title, groupOf(row.updated), row.undo_s === null]), current]);
+  const now = JSON.stringify([shown.map((row) => [row.id, row.title, groupOf(row.updated), row.undo_s === null]), current, hasOlder]);
   if (now === drawn) return; // what is made anew loses a press under way
   drawn = now;
   if (!kept.some((row) => row.id === stop)) stop = kept.some((row) => row.id === current) ? current : kept[0]?.id ?? "";
@@ -82,9 +98,12 @@ const draw = () => {
     item.dataset.id = row.id;
     items.append(item);
   }
+  if (hasOlder) groups.append(drawOlder());
   list.classList.toggle("bare", !shown.length);
   groups.scrollTop = place;
-  if (at) refocus(at);
+  if (awaited && groups.querySelectorAll("li").length > awaited) showAwaited();
+  else if (at?.part === "older" && hasOlder) groups.querySelector(".older").focus({ preventScroll: true });
+  else if (at) refocus(at);
 };
 const itemOf = (id) => groups.querySelector(`li[data-id="${CSS.escape(id)}"]`);
 const refocus = ({ id, part }) => {
@@ -150,6 +169,7 @@ const apply = (frame) => {
   if (frame.current !== current) stop = frame.current || stop;
   current = frame.current;
   rows = frame.rows;
+  hasOlder = frame.has_older;
   for (const row of rows) row.undo_s === null ? forget(row) : countDown(row);
   draw();
 };

@@ -86,6 +86,7 @@ class Page:
             ui.list.delete(self._delete, state, opened, **each),
             ui.list.undo(self._restore, state, opened, **each),
         )
+        ui.list.expand(self._show_older, state, ui.list, **quiet)
         events = ControlEvents(ui, self.program.store)
         events.wire(quiet)
         for opening in openings:
@@ -206,6 +207,10 @@ class Page:
             conversation = read_conversation(event)
             goes_back = self.controller.list.restore(session, conversation)
         return self._opened(session, conversation) if goes_back else self._relisted(session)
+
+    def _show_older(self, session: TabSession) -> Frame:
+        with _show_errors():
+            return self.controller.list.show_older(session)
 
     def _relisted(self, session: TabSession) -> list[Any]:
         """The outputs of `_opened` where the tab stays where it is."""

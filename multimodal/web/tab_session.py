@@ -21,6 +21,8 @@ class TabSession:
     """When the conversation that it looks at was chosen, by the browser's clock."""
     left: str = ""
     """The conversation that it looked at until that was deleted."""
+    pages: int = 1
+    """How much of the list of chats it shows."""
     model: str = ""
     """What its model menu shows."""
     menu: tuple[str, ...] = ()
