@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -61,7 +62,13 @@ def text_config(part: Part) -> Any | None:
 def built(part: Part, shallow: bool = False) -> nn.Module:
     """The module of `part` on the meta device, in bfloat16, for inference. `shallow`: with two
     layers of text, since all are alike. Raises CardError."""
-    return _built(part.model_dump_json(), shallow)
+    with _building:
+        return _built(part.model_dump_json(), shallow)
+
+
+_building = threading.Lock()
+"""Libraries import a model's module at first use and set the default dtype of the whole program
+while they make one; two threads that do so fail, or make another model than was asked for."""
 
 
 @lru_cache(maxsize=64)

@@ -27,11 +27,9 @@ class ControlEvents:
     def wire(self, quiet: dict[str, Any]) -> None:
         ui = self._ui
         latest = quiet | {"trigger_mode": "always_last"}  # with the values as they are by then
+        each = quiet | {"trigger_mode": "multiple"}
         kind, voice = ui.quantization.choice, ui.voice.inputs
-        chosen = ui.model.input(
-            self._choose, [ui.model, ui.session, *voice], [kind, *voice], **latest
-        )
-        self.size_after(chosen, quiet)
+        ui.model.input(self._choose, [ui.model, ui.session, *voice], [kind, *voice], **each)
         kept = {"fn": self._keep, "inputs": [ui.set_for, ui.session, *ui.controls]} | latest
         gr.on([_settled(control) for control in ui.controls], outputs=None, **kept)
         reset = ui.reset.click(self._reset, None, ui.controls[2:], **quiet)
@@ -45,10 +43,18 @@ class ControlEvents:
 
     def _choose(
         self, model: str, session: TabSession, language: str, translate_to: str, speak_in: str
-    ) -> list[Any]:
+    ) -> Any:
+        """One choice in the menu comes as several events, and the first may be answered last."""
+        if session.model == model:
+            return gr.skip()
         session.model = model
         asked = hearing_of(language, translate_to)
-        return [self._ui.quantization.shown(model), *self._ui.voice.shown(model, asked, speak_in)]
+        # In one piece: Gradio forgets what comes while it puts the choice on the page.
+        shown = [
+            self._ui.quantization.shown(model, has_sizes=True),
+            *self._ui.voice.shown(model, asked, speak_in),
+        ]
+        return shown if session.model == model else gr.skip()
 
     def _size(self, model: str, session: TabSession) -> Any:
         """What each quantization of the model takes, unless another was chosen meanwhile."""

@@ -43,23 +43,25 @@ class QuantizationPanel:
             return model
         return f"{self._program.catalog.card(model).base}:{kind}"
 
-    def shown(self, model: str) -> gr.Dropdown:
-        """The choice as it is for `model`, with nothing that takes time to work out."""
+    def shown(self, model: str, has_sizes: bool = False) -> gr.Dropdown:
+        """The choice as it is for `model`; where it has sizes, see `sized`."""
         kinds = self._kinds(self.listed(model))
         asked = model.partition(":")[2]
         value = asked if asked in kinds else next(iter(kinds), None)
-        choices = [(_label(kind, kind == kinds[0]), kind) for kind in kinds]
+        if has_sizes and len(kinds) > 1:
+            choices = self._sized(model, kinds)
+        else:
+            choices = [(_label(kind, kind == kinds[0]), kind) for kind in kinds]
         return gr.Dropdown(choices, value=value, visible=len(kinds) > 1)
 
     def sized(self, model: str) -> gr.Dropdown:
         """The same with what each quantization takes; the first time this takes seconds."""
         kinds = self._kinds(model)
-        if len(kinds) < 2:
-            return gr.Dropdown()
+        return gr.Dropdown(self._sized(model, kinds)) if len(kinds) > 1 else gr.Dropdown()
+
+    def _sized(self, model: str, kinds: tuple[str, ...]) -> list[tuple[str, str]]:
         card = self._program.catalog.card(self._program.catalog.card(model).base)
-        return gr.Dropdown(
-            [(_label(kind, kind == kinds[0], self._size(card, kind)), kind) for kind in kinds]
-        )
+        return [(_label(kind, kind == kinds[0], self._size(card, kind)), kind) for kind in kinds]
 
     def _kinds(self, model: str) -> tuple[str, ...]:
         """The quantizations of a model of the menu, its own first; () for the router's choice."""
