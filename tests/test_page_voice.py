@@ -89,6 +89,18 @@ def test_the_voice_offers_what_the_chosen_model_can(person: Person) -> None:
     page.get_by_label("Translate to", exact=True).wait_for(state="hidden")
 
 
+def test_a_message_is_taken_whatever_was_chosen_just_before(person: Person) -> None:
+    kind = person.page.get_by_label("Quantization")
+    for _ in range(3):
+        person.choose("Model", "Tiny-mistral")
+        kind.wait_for()
+        person.choose("Quantization", "bf16")
+        person.choose("Model", "Tiny-seamless")
+        person.choose("Model", "Auto")
+        assert person.ask("Tell me about the sea.")
+        assert "bf16" not in person.routes.last.inner_text()
+
+
 def test_voice_and_quantization_are_set_with_the_keyboard_alone(person: Person) -> None:
     page = person.page
     person.search("Model", "Tiny-mis")

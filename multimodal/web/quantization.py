@@ -46,13 +46,17 @@ class QuantizationPanel:
     def shown(self, model: str, has_sizes: bool = False) -> gr.Dropdown:
         """The choice as it is for `model`; where it has sizes, see `sized`."""
         kinds = self._kinds(self.listed(model))
+        if len(kinds) < 2:
+            # Hidden as it is: a browser keeps what a hidden menu held, which Gradio refuses, and
+            # the message with it, where it is none of the choices. `asked_for` knows better.
+            return gr.Dropdown(visible=False)
         asked = model.partition(":")[2]
-        value = asked if asked in kinds else next(iter(kinds), None)
-        if has_sizes and len(kinds) > 1:
+        value = asked if asked in kinds else kinds[0]
+        if has_sizes:
             choices = self._sized(model, kinds)
         else:
             choices = [(_label(kind, kind == kinds[0]), kind) for kind in kinds]
-        return gr.Dropdown(choices, value=value, visible=len(kinds) > 1)
+        return gr.Dropdown(choices, value=value, visible=True)
 
     def sized(self, model: str) -> gr.Dropdown:
         """The same with what each quantization takes; the first time this takes seconds."""
