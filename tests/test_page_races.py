@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 from browser import BOX, Person, visit
 from conftest import wait_until
 from fake_page import FakePage, running_page
-from playwright.sync_api import Browser, Route, expect
+from playwright.sync_api import Browser, Error, Route, expect
 
 from multimodal.backends.base import TextRequest
 
@@ -45,6 +46,12 @@ def begin(person: Person, text: str) -> None:
     person.ask(text)
 
 
+def expect_idle(person: Person) -> None:
+    """Nothing is on its way, whether it was asked for before or after the page was opened."""
+    idle = person.page.locator("#chat .pane:not(.busy):not(:has(.pending))")
+    expect(idle).to_be_visible(timeout=20_000)
+
+
 def test_a_message_whose_page_was_reloaded_before_it_was_sent_is_there_once(
     person: Person,
 ) -> None:
@@ -64,10 +71,10 @@ def test_a_message_whose_page_was_reloaded_before_it_was_sent_is_there_once(
     wait_until(lambda: bool(person.page.wait_for_timeout(50)) or len(held) == 1, 10)
     person.page.unroute(SENT)
     person.open()
-    person.wait()
-    expect(person.said).to_have_count(1)
+    expect(person.said).to_have_count(1, timeout=20_000)
+    expect(person.replies.last).to_contain_text("of no return", timeout=20_000)
+    expect_idle(person)
     expect(person.page.locator(BOX)).to_have_value("")
-    assert "of no return" in person.reply()
     person.open()
     expect(person.said).to_have_count(1)
     expect(person.page.locator("#chat .pending")).to_have_count(0)
@@ -81,7 +88,8 @@ def test_a_message_whose_receipt_was_lost_is_there_once(person: Person, chat: Fa
     def lose(route: Route) -> None:
         if is_sent(route):
             route.fetch()
-            route.abort()
+            with suppress(Error):  # where the page is left before, it is handled by that
+                route.abort()
         else:
             route.continue_()
 
@@ -95,7 +103,7 @@ def test_a_message_whose_receipt_was_lost_is_there_once(person: Person, chat: Fa
     pen.write("Heard.")
     expect(person.replies.last).to_contain_text("Heard.")
     pen.end()
-    person.wait()
+    expect_idle(person)
     expect(person.said).to_have_count(1)
     expect(person.page.locator(BOX)).to_have_value("")
 
@@ -209,7 +217,7 @@ def test_what_is_set_for_a_chat_is_there_after_a_look_at_another(person: Person)
     begin(person, "about apples")
     begin(person, "about pears")
     person.unfold("Instructions and sampling", "Temperature")
-    person.write("#system textarea", "You are a pirate.")
+    person.write("Instructions", "You are a pirate.")
     open_chat(person, "about apples")
     expect(person.said.last).to_contain_text("about apples")
     instructions = person.page.locator("#system textarea")

@@ -27,7 +27,7 @@ ROUNDS, EVICTIONS, TOKENS = 5, 50, 512
 def measure(catalog: Catalog, chosen: Profile, budget: int, turns: int) -> dict[str, Any]:
     """All figures of one card. Needs host memory for the largest model in 16 bits."""
     device = Cuda()
-    device.limit(model_bytes(budget, chosen, device))
+    device.limit(model_bytes(budget, device))
     cards = [catalog.card(name) for name in chosen.names]
     found = {
         "name": device.name,
@@ -151,7 +151,7 @@ def _run(
     device.collect()
     driver = _Driver(device.capacity_bytes())
     context = driver.taken() - torch.cuda.memory_reserved()
-    room = model_bytes(budget, chosen, device)
+    room = model_bytes(budget, device)
     memory: MemoryManager[RandomModel] = MemoryManager(device, room, RandomSource())
     hits, failed = list[float](), 0
     started_s = time.perf_counter()

@@ -11,7 +11,7 @@ from benchmarks.memory.turns import all_of_them, by_cost, least_recently_used, m
 from multimodal.cards import Catalog, ModelCard, Profile
 from multimodal.memory.certificate import BUS_BYTES_PER_S
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.reserve import model_bytes
+from multimodal.memory.reserve import model_bytes, planned_reserve_bytes
 from multimodal.memory.simulated import DISK_BYTES_PER_S, Simulated
 from multimodal.memory.transfers import Report
 
@@ -35,8 +35,9 @@ class _Nowhere:
 
 def measure(catalog: Catalog, profile: Profile, budget: int, turns: int) -> dict[str, Any]:
     """Swaps, bytes and virtual seconds of the run, against other rules on the same order."""
-    device = Simulated(budget, BUS_BYTES_PER_S, HOST_BYTES)
-    room = model_bytes(budget, profile, device)
+    reserve = planned_reserve_bytes(profile)
+    device = Simulated(budget, BUS_BYTES_PER_S, HOST_BYTES, context_bytes=reserve)
+    room = model_bytes(budget, device)
     memory: MemoryManager[_Nothing] = MemoryManager(device, room, _Nowhere())
     order = mixed(catalog, profile, turns)
     most, hits = 0, []
