@@ -35,6 +35,7 @@ def test_a_page_comes_back_to_its_login_form_when_the_server_was_started_anew(
     with running_page(tmp_path, port=port, auth="ann:right") as server:
         page.goto(server.url)
         log_in(page)
+        page.wait_for_selector("#chat .pane[data-receipts]")  # it knows whose draft it is
         page.fill(BOX, "what was being written")
     with running_page(tmp_path, port=port, auth="ann:right"):
         expect(page.get_by_label("password")).to_be_visible(timeout=BACK_MS)
