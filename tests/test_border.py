@@ -509,6 +509,13 @@ def try_basic(client: httpx.Client, password: str) -> httpx.Response:
     return client.get("/v1/models", auth=("ann", password))
 
 
+HALF_CHARACTERS = (
+    b'--x\r\nContent-Disposition: form-data; name="username"\r\n\r\nann\r\n'
+    b'--x\r\nContent-Disposition: form-data; name="password"\r\n\r\n\\ud800\r\n--x--\r\n'
+)
+HALF_CHARACTERS_FORM = {"Content-Type": "multipart/form-data; boundary=x; charset=unicode_escape"}
+
+
 def test_a_broken_login_form_is_refused_in_a_sentence(closed: Server) -> None:
     with stranger(closed) as client:
         form = {"Content-Type": "multipart/form-data; boundary=x"}
@@ -519,6 +526,8 @@ def test_a_broken_login_form_is_refused_in_a_sentence(closed: Server) -> None:
         ):
             assert (reply.status_code, "login form" in reply.json()["detail"]) == (400, True)
         assert log_in(client, "ann", "x" * 100_000).status_code == 413
+        half = client.post("/login", content=HALF_CHARACTERS, headers=HALF_CHARACTERS_FORM)
+        assert (half.status_code, "UTF-8" in half.json()["detail"]) == (400, True)
 
 
 def test_a_picture_does_not_log_anybody_out(closed: Server) -> None:

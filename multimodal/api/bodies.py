@@ -103,21 +103,27 @@ async def parsed(request: Request, kind: type[Model], limits: Limits) -> AsyncIt
 FORM, ENCODINGS = b"multipart/form-data", (b"utf-8", b"utf8")
 
 
+def form_kind(request: Request) -> bytes:
+    """The media type of a body. Raises RequestError for a form in anything but UTF-8: Starlette
+    reads its fields by any codec of Python that a client names, though some take time by the square
+    of what they read and some make half characters."""
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    if options.get(b"charset", ENCODINGS[0]).lower() not in ENCODINGS:
+        raise RequestError("The form must be written in UTF-8; leave “charset” out.")
+    return kind
+
+
 @asynccontextmanager
 async def parsed_form(request: Request, most_fields: int) -> AsyncIterator[FormData]:
     """The body as a form with `most_fields` fields and one file at most, whose parts are deleted
     when the context ends.
 
-    Starlette reads fields by any codec of Python that a client names, though some take time by the
-    square of what they read and some make half characters; and a form without parts, which has no
-    file, has no bound. Raises RequestError for both, HTTPException for a broken form.
+    Raises RequestError for what is not in UTF-8 and for a form without parts, which has no file and
+    in Starlette no bound; HTTPException for a broken form.
     """
-    kind, options = parse_options_header(request.headers.get("content-type"))
-    if kind != FORM:
+    if form_kind(request) != FORM:
         raise RequestError(
             "The body must be a form (multipart/form-data), with the recording in the field “file”."
         )
-    if options.get(b"charset", ENCODINGS[0]).lower() not in ENCODINGS:
-        raise RequestError("The form must be written in UTF-8; leave “charset” out.")
     async with request.form(max_files=1, max_fields=most_fields) as form:
         yield form

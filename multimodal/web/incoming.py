@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
+from multimodal.api.bodies import form_kind
 from multimodal.errors import RequestError
 from multimodal.limits import Limits
 from multimodal.web.outgoing import BROWSER_COOKIE
@@ -85,7 +86,9 @@ def credentials(header: str) -> tuple[str, str] | None:
 
 
 async def login_form(request: Request, body: bytes) -> tuple[str, str]:
-    """User name and password of the login form, as Gradio reads it. Raises BodyError."""
+    """User name and password of the login form, as Gradio reads it. Raises BodyError, and
+    RequestError for a form that is not in UTF-8."""
+    form_kind(request)
 
     async def receive() -> Message:
         return {"type": "http.request", "body": body, "more_body": False}

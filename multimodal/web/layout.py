@@ -15,12 +15,12 @@ from multimodal.web.control_bounds import INSTRUCTIONS, NEGATIVE_PROMPT, TOKENS
 from multimodal.web.conversation_list import conversation_list
 from multimodal.web.fitting import FittingPanel
 from multimodal.web.model_menu import ModelMenu
+from multimodal.web.presence import TICK_S
 from multimodal.web.quantization import QuantizationPanel
 from multimodal.web.tab_session import TabSession
 from multimodal.web.voice import VoicePanel
 
 TITLE = "Multimodal chat"
-POLL_S = 2.0
 
 
 class Layout:
@@ -125,4 +125,4 @@ class Layout:
     def _main(self) -> None:
         self.fetching = gr.HTML(elem_id="fetching")
         self.chat = chat_pane(self.examples, self.program.media.limits)
-        self.timer = gr.Timer(POLL_S)
+        self.timer = gr.Timer(TICK_S)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 log = logging.getLogger(__name__)
 
 TICK_S = 2.0
-"""Between two ticks of a tab in sight; see `layout.POLL_S`."""
+"""Between two ticks of a tab in sight."""
 HIDDEN_TICK_S = 60.0
 """Browsers let the timers of a hidden tab run once a minute."""
 FROZEN_S = 600.0
