@@ -9,13 +9,11 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ByteSize,
     Field,
     PositiveInt,
@@ -24,6 +22,7 @@ from pydantic import (
 )
 
 from multimodal.architectures import Architecture, Facts, PictureInput
+from multimodal.card_faults import first_fault
 from multimodal.errors import CardError, UnknownModelError
 from multimodal.messages import Task
 from multimodal.sources import FileSource, Source, comes_from
@@ -49,8 +48,6 @@ Name = Annotated[
 Choice = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*(:[a-z0-9_-]+)?$")]
 """A card's name, or one of its quantizations: "mistral-7b-instruct:int8"."""
 SHOWN_CHARACTERS = 80
-KINDS = {"measured", "modules", "gguf", "wheels", "folder", "package", "hub", "file"}
-"""Which of several tables a card has; pydantic names it beside the field, TOML does not."""
 
 
 class SamplingDefaults(Facts):
@@ -268,24 +265,7 @@ def _read(path: Path, model: type[_M]) -> _M:
     try:
         return model.model_validate(facts)
     except ValidationError as error:
-        raise CardError(f"{path.name}: {_first_fault(error, model)}") from error
-
-
-def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
-    # A misspelt field is also a missing one: the misspelling is what helps.
-    fault: Any = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    # The table "parts" of a source of the kind "parts" is told once.
-    steps = groupby(str(step) for step in fault["loc"] if step not in KINDS)
-    place = ".".join(step for step, _ in steps)
-    if fault["type"] == "missing":
-        return f"the field '{place}' is missing"
-    if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(fault["loc"][-1]), model.model_fields, n=1, cutoff=0.5)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        return f"unknown field '{place}'{hint}"
-    if fault["type"] == "value_error":  # our own sentence, which names what is wrong
-        return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
-    return f"{place}: {fault['msg']} (it says {fault['input']!r})"
+        raise CardError(f"{path.name}: {first_fault(error, model)}") from error
 
 
 def clipped(name: str) -> str:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from tenacity import (
 
 from multimodal.errors import TurnStoppedError, WeightsError
 
-TIMEOUT = httpx.Timeout(20.0, connect=10.0)
 ATTEMPTS = 5
 LONGEST_WAIT_S = 10.0
 LOOK_EVERY_S = 0.2
@@ -31,6 +31,33 @@ BUSY = {
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a server is waited for."""
+
+    attempts: int = ATTEMPTS
+    """In a row that bring nothing."""
+    read_s: float = 20.0
+    connect_s: float = 10.0
+    answer_s: float | None = None
+    """Until it answers a question; None leaves that to the timeouts and the number of attempts."""
+    downloads: int = 2
+    """Of a file that comes with another checksum."""
+
+    @property
+    def timeout(self) -> httpx.Timeout:
+        return httpx.Timeout(self.read_s, connect=self.connect_s)
+
+
+PATIENT = Patience()
+BRISK = Patience(attempts=2, read_s=8.0, connect_s=4.0, answer_s=5.0, downloads=1)
+"""For a server in whose place another one may be asked."""
+
+
+class SilentError(WeightsError):
+    """The server did not answer in time."""
 
 
 class RefusedError(WeightsError):
@@ -54,6 +81,7 @@ def fetch(
     stop: threading.Event | None,
     wait_s: float = 1.0,
     headers: Mapping[str, str] | None = None,
+    patience: Patience = PATIENT,
 ) -> None:
     """Fetch `url` to the file `part`, going on where it ends; `seen(bytes)` as it grows.
 
@@ -61,7 +89,7 @@ def fetch(
     brings something; RefusedError when the server does not give the file, WeightsError when it was
     cut off too often, TurnStoppedError when `stop` was set.
     """
-    growth = _Growth(part)
+    growth = _Growth(part, patience.attempts)
     retrying = Retrying(
         stop=growth.ended,
         wait=wait_exponential(multiplier=wait_s, max=LONGEST_WAIT_S),
@@ -70,16 +98,17 @@ def fetch(
         reraise=True,
     )
     try:
-        retrying(_fetch_rest, client, url, part, size_bytes, seen, stop, headers or {})
+        rest = (client, url, part, size_bytes, seen, stop, headers or {}, patience.timeout)
+        retrying(_fetch_rest, *rest)
     except (httpx.HTTPError, _CutError, ValueError) as error:
         cause = type(error).__name__ if isinstance(error, httpx.HTTPError) else error
         raise WeightsError(f"the download was cut off ({cause})") from error
 
 
-def asked_again(stop: threading.Event | None, wait_s: float) -> Retrying:
+def asked_again(stop: threading.Event | None, wait_s: float, attempts: int = ATTEMPTS) -> Retrying:
     """For a question to a server that may be busy for the moment."""
     return Retrying(
-        stop=stop_after_attempt(ATTEMPTS),
+        stop=stop_after_attempt(attempts),
         wait=wait_exponential(multiplier=wait_s, max=LONGEST_WAIT_S),
         retry=retry_if_exception(_busy),
         sleep=sleep_using_event(stop) if stop is not None else time.sleep,
@@ -87,12 +116,16 @@ def asked_again(stop: threading.Event | None, wait_s: float) -> Retrying:
     )
 
 
-def until_stopped(work: Callable[[], None], stop: threading.Event | None) -> None:
-    """Do `work`, and leave it behind when `stop` is set: a server that says nothing holds nobody.
+def until_stopped(
+    work: Callable[[], None], stop: threading.Event | None, timeout_s: float | None = None
+) -> None:
+    """Run `work` in a thread and return as soon as `stop` is set: a server that says nothing blocks
+    nobody. What is left running sees the same `stop` before it writes anything more.
 
-    What is left behind sees the same `stop` before it writes anything more.
+    Raises TurnStoppedError when `stop` was set, SilentError when `timeout_s` are over: that also
+    bounds what has no timeout of its own, such as the look-up of a name.
     """
-    if stop is None:
+    if stop is None and timeout_s is None:
         work()
         return
     done: Future[None] = Future()
@@ -106,8 +139,11 @@ def until_stopped(work: Callable[[], None], stop: threading.Event | None) -> Non
             done.set_result(None)
 
     threading.Thread(target=run, name="weights", daemon=True).start()
+    end_s = None if timeout_s is None else time.monotonic() + timeout_s
     while not wait([done], LOOK_EVERY_S).done:
         raise_if(stop)
+        if end_s is not None and time.monotonic() > end_s:
+            raise SilentError(f"it does not answer within {timeout_s:g} s")
     done.result()
 
 
@@ -125,13 +161,14 @@ def _fetch_rest(
     seen: Callable[[int], None],
     stop: threading.Event | None,
     headers: Mapping[str, str],
+    timeout: httpx.Timeout,
 ) -> None:
     raise_if(stop)
     have = part.stat().st_size if part.exists() else 0
     asked = {**headers, "Accept-Encoding": "identity"}
     if have:
         asked["Range"] = f"bytes={have}-"
-    with client.stream("GET", url, headers=asked, timeout=TIMEOUT, follow_redirects=True) as r:
+    with client.stream("GET", url, headers=asked, timeout=timeout, follow_redirects=True) as r:
         if r.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return  # everything is there already; the checksum decides
         if r.is_error:
@@ -156,8 +193,9 @@ def _fetch_rest(
 class _Growth:
     """Ends the attempts when several in a row brought nothing: a long file may be cut often."""
 
-    def __init__(self, part: Path) -> None:
+    def __init__(self, part: Path, attempts: int) -> None:
         self._part = part
+        self._attempts = attempts
         self._most = part.stat().st_size if part.exists() else 0
         self._grew_at = 1
 
@@ -165,7 +203,7 @@ class _Growth:
         have = self._part.stat().st_size if self._part.exists() else 0
         if have > self._most:
             self._most, self._grew_at = have, state.attempt_number
-        return state.attempt_number - self._grew_at >= ATTEMPTS - 1
+        return state.attempt_number - self._grew_at >= self._attempts - 1
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ from unearth import PackageFinder
 from unearth.errors import UnpackError
 from unearth.fetchers import Fetcher, PyPIClient
 
-from multimodal.downloads import TIMEOUT, fetch
+from multimodal.downloads import PATIENT, Patience, SilentError, fetch
 from multimodal.errors import WeightsError
 
 PYPI = "https://pypi.org/simple/"
@@ -94,20 +94,24 @@ def parse_pip_config(listing: str) -> dict[str, str]:
 class PackageIndex:
     """Finds and fetches wheels; never installs or runs anything of them."""
 
-    def __init__(self, settings: IndexSettings, wait_s: float = 1.0) -> None:
+    def __init__(
+        self, settings: IndexSettings, wait_s: float = 1.0, patience: Patience = PATIENT
+    ) -> None:
         self._settings = settings
         self._wait_s = wait_s
+        self._patience = patience
         verify: str | bool = settings.cert or True
         self._client = PyPIClient(
             trusted_hosts=settings.trusted_hosts,
             verify=verify,
             proxy=settings.proxy,
-            timeout=TIMEOUT,
+            timeout=patience.timeout,
             follow_redirects=True,
         )
 
     def find(self, project: str, version: str) -> str:
-        """The address of the wheel. Raises WeightsError where no index offers it."""
+        """The address of the wheel. Raises WeightsError where no index offers it, SilentError where
+        none can be reached."""
         finder = PackageFinder(
             cast("Fetcher", self._client),
             index_urls=self._settings.index_urls,
@@ -119,7 +123,7 @@ class PackageIndex:
             found = finder.find_matches(f"{project}=={version}")
             links = [package.link.normalized for package in found if package.link.is_wheel]
         except (httpx.HTTPError, UnpackError, OSError, ValueError) as error:
-            raise WeightsError(f"the package index cannot be reached ({error})") from error
+            raise SilentError(f"it cannot be reached ({error})") from error
         if not links:
             raise WeightsError("no package index that can be reached offers it")
         if httpx.URL(links[0]).scheme not in SCHEMES:
@@ -147,4 +151,5 @@ class PackageIndex:
         stop: threading.Event | None,
     ) -> None:
         """Fetch `url` to the file `part`; see `downloads.fetch`."""
-        fetch(cast("httpx.Client", self._client), url, part, size_bytes, seen, stop, self._wait_s)
+        client = cast("httpx.Client", self._client)
+        fetch(client, url, part, size_bytes, seen, stop, self._wait_s, patience=self._patience)

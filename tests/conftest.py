@@ -16,6 +16,7 @@ import httpx2 as httpx
 import platformdirs
 import pytest
 from fake_hub import FakeHub, running_hub
+from fake_index import Index, running_index
 from hypothesis import settings
 
 from multimodal.cards import Catalog
@@ -55,6 +56,12 @@ def weights_of(catalog: Catalog) -> Callable[[str], Path]:
 @pytest.fixture
 def hub() -> Iterator[FakeHub]:
     with running_hub() as state:
+        yield state
+
+
+@pytest.fixture
+def index() -> Iterator[Index]:
+    with running_index() as state:
         yield state
 
 

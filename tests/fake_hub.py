@@ -44,7 +44,7 @@ class FakeHub:
     others: dict[str, dict[str, bytes]] = field(default_factory=dict)
     """Files of other repositories, each at the commit FIRST; they are sent as "repo/file"."""
     gated: set[str] = field(default_factory=set)
-    """Other repositories that list their files and hand out none."""
+    """Repositories that list their files and hand out none."""
     addresses: dict[str, bytes] = field(default_factory=lambda: {"small.pt": TENSORS})
     """Files that lie below /file/, in no repository."""
     served: dict[str, bytes] = field(default_factory=dict)
@@ -57,6 +57,8 @@ class FakeHub:
     """The file whose sending is cut, or falls silent."""
     silent: threading.Event | None = None
     pause_s: float = 0.0
+    etags: bool = True
+    """Whether a file's checksum is told with it."""
     elsewhere: bool = False
     """Whether files lie with another host, as the hub's do."""
     requests: list[str] = field(default_factory=list)
@@ -98,14 +100,23 @@ class Handler(BaseHTTPRequestHandler):
             other = state.url.replace("127.0.0.1", "localhost")
             self._send(302, b"", {"Location": other + self.path})
         else:
-            repo, _, place = path.removeprefix("/").partition("/resolve/")
-            commit, _, name = place.partition("/")
-            if repo == REPO:
-                self._send_file(name, state.commits[commit][name])
-            elif repo in state.gated:
-                self._send(403, b"{}", {"X-Error-Code": "GatedRepo"})
-            else:
-                self._send_file(f"{repo}/{name}", state.others[repo][name])
+            self._resolve(path)
+
+    def _resolve(self, path: str) -> None:
+        state = self.state
+        repo, _, place = path.removeprefix("/").partition("/resolve/")
+        revision, _, name = place.partition("/")
+        files = state.others.get(repo, {})
+        if repo == REPO:
+            files = state.commits.get(state.refs.get(revision, revision), {})
+        if repo in state.gated:
+            self._send(403, b"{}", {"X-Error-Code": "GatedRepo"})
+        elif repo != REPO and repo not in state.others:
+            self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        elif name not in files:
+            self._send(404, b"{}", {"X-Error-Code": "EntryNotFound"})
+        else:
+            self._send_file(name if repo == REPO else f"{repo}/{name}", files[name])
 
     def _list(self, path: str) -> None:
         repo, _, revision = path.removeprefix("/api/models/").partition("/revision/")
@@ -124,11 +135,11 @@ class Handler(BaseHTTPRequestHandler):
     def _send_file(self, name: str, content: bytes) -> None:
         content = self.state.served.get(name, content)
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
-        etag = hashlib.sha256(content).hexdigest()
+        etag = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'} if self.state.etags else {}
         if start and start >= len(content):
             self._send(416, b"", {})
             return
-        self._send(206 if start else 200, content[start:], {"ETag": f'"{etag}"'}, name)
+        self._send(206 if start else 200, content[start:], etag, name)
 
     def _send(
         self, status: int, body: bytes, headers: dict[str, str], name: str | None = None

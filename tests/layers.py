@@ -17,6 +17,7 @@ FLOORS = {
     "architectures": 0,
     "events": 1,
     "sources": 1,
+    "card_faults": 1,
     "settings": 1,
     "access": 1,
     "limits": 1,

@@ -156,14 +156,57 @@ sha256 = "{0}"
 size_bytes = 1
 [[source.files]]
 path = "x"
-members = ["other:x"]
 sha256 = "{0}"
 size_bytes = 1
+places = [{{ kind = "wheels", members = ["other:x"] }}]
 [source]
-kind = "wheels"
+kind = "files"
 """.format("0" * 64)
     folder = 'source = { kind = "folder", path = "/weights" }\n'
     with pytest.raises(CardError, match="'other:x' names no wheel of this card"):
+        catalog_of(tmp_path, CARD.replace(folder, "") + source)
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ('repo = "a"\npth = "x"', r"unknown field 'source.files.0.places.0.pth'"),
+        ('repo = "a"', r"the field 'source.files.0.places.0.path' is missing"),
+        ('repo = "a"\npath = "../x"', r"source.files.0.places.0.path: "),
+    ],
+)
+def test_a_fault_in_a_place_is_told_with_its_place(
+    tmp_path: Path, fault: str, sentence: str
+) -> None:
+    source = f"""
+[source]
+kind = "files"
+[[source.files]]
+path = "x"
+sha256 = "{"0" * 64}"
+size_bytes = 1
+[[source.files.places]]
+kind = "hub"
+{fault}
+"""
+    folder = 'source = { kind = "folder", path = "/weights" }\n'
+    with pytest.raises(CardError, match=f"tiny.toml: {sentence}"):
+        catalog_of(tmp_path, CARD.replace(folder, "") + source)
+
+
+@pytest.mark.parametrize("path", ["../x", "/x", "a/../x", ".hidden", "a//b", "a\\\\b", ""])
+def test_a_file_lies_inside_its_own_folder(tmp_path: Path, path: str) -> None:
+    source = f"""
+[source]
+kind = "files"
+[[source.files]]
+path = "{path}"
+sha256 = "{"0" * 64}"
+size_bytes = 1
+places = [{{ kind = "folder", path = "/weights" }}]
+"""
+    folder = 'source = { kind = "folder", path = "/weights" }\n'
+    with pytest.raises(CardError, match=r"tiny.toml: source.files.0.path: "):
         catalog_of(tmp_path, CARD.replace(folder, "") + source)
 
 

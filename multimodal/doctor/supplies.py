@@ -17,14 +17,15 @@ from multimodal.errors import MultimodalError, WeightsError
 from multimodal.package_index import PackageIndex, pip_settings
 from multimodal.settings import Settings
 from multimodal.sizes import gigabytes
-from multimodal.sources import FolderSource, HubSource, PartsSource, WheelSource, comes_from
+from multimodal.sources import FilesSource, FolderSource, HubSource, PartsSource, comes_from
 from multimodal.weights import Weights
 
 ASK_S = 5.0
 HUB_WAY = "connect, or set HF_ENDPOINT to a mirror"
+INDEX_WAY = "connect, or set PIP_INDEX_URL to an index that answers"
 WAYS: dict[type, str] = {
     HubSource: HUB_WAY,
-    WheelSource: "connect, or set PIP_INDEX_URL to an index that answers",
+    FilesSource: "do what is said of one of those places, then run this again",
     PartsSource: "do what is said of that part, then run this again",
     FolderSource: "put them into that folder, or correct the path in its card",
 }
@@ -65,10 +66,7 @@ def _missing(weights: Weights, card: ModelCard, offline: bool) -> tuple[Finding,
             way = "start once without --offline, or copy the weights folder of another machine"
         return Finding("fail", card.title, f"weights are missing: {error}", way), 0
     told = f"weights ({card.license}, {size / 1e6:,.0f} MB) are fetched on the first start"
-    unpacked = 0
-    if isinstance(card.source, WheelSource):
-        unpacked = sum(file.size_bytes for file in card.source.files)
-    return Finding("ok", card.title, told), size + unpacked
+    return Finding("ok", card.title, told), size
 
 
 def disk(settings: Settings, needed_bytes: int) -> Finding:
@@ -109,7 +107,7 @@ def package_index(offline: bool) -> Finding:
         hosts = dict.fromkeys(httpx.URL(url).host or "a folder" for url in found.index_urls)
         return Finding("ok", "package index", f"answers: {', '.join(hosts)}")
     told = ", ".join(f"{host} does not answer ({why})" for host, why in silent.items())
-    return Finding("warn", "package index", told, WAYS[WheelSource])
+    return Finding("warn", "package index", told, INDEX_WAY)
 
 
 def hub(offline: bool, needed: bool, endpoint: str = constants.ENDPOINT) -> Finding:

@@ -1,7 +1,8 @@
 """Where weights come from, and that they are what the card says.
 
 They are fetched once, checked, and recorded: a later start looks at sizes and times, reads no
-weights and opens no connection. A cut download goes on where it ended, in this run or a later one.
+weights and opens no connection. A cut download goes on where it ended, in this run or a later one,
+and what this machine already has under another name is not fetched at all.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import errno
 import shutil
 import threading
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,20 +24,21 @@ from multimodal.package_index import IndexSettings, pip_settings
 from multimodal.sources import (
     SINGLE_FILES,
     FileSource,
+    FilesSource,
     FolderSource,
     HubSource,
     PackageSource,
     PartsSource,
     PlacedSource,
-    WheelSource,
 )
 from multimodal.weights.address import Address
+from multimodal.weights.copies import recorded_files, take_copy
+from multimodal.weights.files import FilesFetcher
 from multimodal.weights.hub import Hub
-from multimodal.weights.job import FORBIDDEN, Job, Supplier
+from multimodal.weights.job import FORBIDDEN, File, Job, Supplier
 from multimodal.weights.parts import Parts
 from multimodal.weights.placed import Placed
 from multimodal.weights.progress import FetchProgress, Report, console_progress, silent
-from multimodal.weights.wheels import Wheels
 
 __all__ = ["FetchProgress", "Report", "Weights", "console_progress"]
 
@@ -55,13 +56,17 @@ class Weights:
         hub: Callable[[], HfApi] = HfApi,
         free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
         retry_wait_s: float = 1.0,
+        hub_cache: Path | None = None,
     ) -> None:
+        """`hub_cache` is the folder in which huggingface_hub keeps what it fetched for other
+        programs; without one, that of this machine."""
         self._folder = folder
         self._offline = offline
         self._settings = settings
         self._hub = hub
         self._free_bytes = free_bytes
         self._retry_wait_s = retry_wait_s
+        self._hub_cache = hub_cache
 
     def ready(self, card: ModelCard) -> bool:
         """Whether `ensure` would return at once; looks at sizes and times, reads no weights."""
@@ -116,14 +121,15 @@ class Weights:
             case source:
                 return self._of(source)
 
-    def _of(self, source: WheelSource | HubSource | FileSource | PlacedSource) -> Supplier:
+    def _of(self, source: FilesSource | HubSource | FileSource | PlacedSource) -> Supplier:
+        wait_s = self._retry_wait_s
         match source:
-            case WheelSource():
-                return Wheels(source, self._settings, self._retry_wait_s)
+            case FilesSource():
+                return FilesFetcher(source, self._settings, self._hub, wait_s, self._hub_cache)
             case HubSource():
-                return Hub(source, self._hub, self._retry_wait_s)
+                return Hub(source, self._hub, wait_s, self._hub_cache)
             case FileSource():
-                return Address(source, self._retry_wait_s)
+                return Address(source, wait_s)
             case PlacedSource():
                 return Placed(source)
 
@@ -145,13 +151,26 @@ class Weights:
     def _complete(self, job: Job, supplier: Supplier) -> None:
         job.folder.mkdir(parents=True, exist_ok=True)
         wanted = supplier.wanted(job)
-        missing = tuple(file for file in wanted if not job.holds(file))
+        missing = self._without_copies(job, supplier, wanted)
         if missing:
             if self._offline:
                 raise WeightsError(FORBIDDEN)
             job.begin(supplier.extent(job, wanted, missing))
             supplier.fetch(job, wanted, missing)
         job.record(wanted)
+
+    def _without_copies(
+        self, job: Job, supplier: Supplier, wanted: tuple[File, ...]
+    ) -> tuple[File, ...]:
+        """The files that are neither in the card's folder nor elsewhere on this machine."""
+        absent = [file for file in wanted if not job.holds(file)]
+        recorded = recorded_files(self._folder) if absent else {}
+        return tuple(
+            file
+            for file in absent
+            if not take_copy(job, file, recorded.get(file.size_bytes or 0, ()))
+            and not take_copy(job, file, supplier.copies(job, file))
+        )
 
     @contextmanager
     def _alone(self, stop: threading.Event | None) -> Iterator[None]:
@@ -174,8 +193,8 @@ class Weights:
             yield
         except WeightsError as error:
             raise WeightsError(f"{card.title} has no weights yet: {error}.") from error
-        except (OSError, zipfile.BadZipFile, KeyError) as error:
-            full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+        except OSError as error:
+            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
             cause = "the disk is full" if full else str(error)
             raise WeightsError(
                 f"{card.title} has no weights yet: they could not be stored in {self._folder} "

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx2 as httpx
 
-from multimodal.downloads import TIMEOUT, fetch
+from multimodal.downloads import PATIENT, fetch
 from multimodal.errors import WeightsError
 from multimodal.sources import FileSource
 from multimodal.weights.job import PART, Extent, File, Job
@@ -34,6 +36,9 @@ class Address:
     def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> Extent:
         size = self.offered_bytes(job)
         return Extent(size, 0, size) if missing else Extent(size, size)
+
+    def copies(self, job: Job, file: File) -> Iterable[Path]:
+        return ()
 
     def fetch(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> None:
         part = job.folder / f"{self.source.file_name}{PART}"
@@ -65,7 +70,7 @@ class Address:
             return self.source.size_bytes
         asked = {"Accept-Encoding": "identity"}
         try:
-            answer = client.head(self.source.url, headers=asked, timeout=TIMEOUT)
+            answer = client.head(self.source.url, headers=asked, timeout=PATIENT.timeout)
             answer.raise_for_status()
             return int(answer.headers["Content-Length"])
         except (httpx.HTTPError, KeyError, ValueError) as error:

@@ -33,6 +33,7 @@ from multimodal.downloads import RefusedError, asked_again, fetch
 from multimodal.errors import WeightsError
 from multimodal.sources import HubSource
 from multimodal.weights.choice import Listed, chosen
+from multimodal.weights.copies import cached_by_hub
 from multimodal.weights.job import FORBIDDEN, PART, PINNED, Extent, File, Job
 from multimodal.weights.progress import silent
 from multimodal.weights.shards import Shards, index_among, needed, shards_in, smaller_index
@@ -59,6 +60,7 @@ class Hub:
     source: HubSource
     api: Callable[[], HfApi]
     retry_wait_s: float
+    cache: Path | None = None
 
     def known_bytes(self) -> int:
         return 0
@@ -81,6 +83,11 @@ class Hub:
         needed = sum(file.size_bytes or 0 for file in missing)
         total = sum(file.size_bytes or 0 for file in wanted)
         return Extent(total, total - needed, needed)
+
+    def copies(self, job: Job, file: File) -> Iterator[Path]:
+        """What huggingface_hub itself fetched of the same commit, for another program."""
+        if pin := self._pinned(job):
+            yield from cached_by_hub(pin.repo, file.path, pin.commit, self.cache)
 
     def fetch(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> None:
         pin = self._pinned(job)
@@ -187,7 +194,7 @@ class Hub:
         try:
             yield
         except RefusedError as error:
-            raise WeightsError(self._refusal(_named(error), job, commit)) from error
+            raise WeightsError(self._refusal(named_refusal(error), job, commit)) from error
         except OfflineModeIsEnabled as error:
             raise WeightsError("HF_HUB_OFFLINE is set and forbids fetching them") from error
         except HfHubHTTPError as error:
@@ -244,7 +251,7 @@ def _listed(sibling: RepoSibling) -> Listed:
     return Listed(path=sibling.rfilename, size_bytes=sibling.size, checksum=checksum)
 
 
-def _named(error: RefusedError) -> HfHubHTTPError | RefusedError:
+def named_refusal(error: RefusedError) -> HfHubHTTPError | RefusedError:
     """What the hub meant by its refusal."""
     try:
         hf_raise_for_status(error.response)

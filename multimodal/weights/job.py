@@ -7,15 +7,16 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from multimodal.architectures import Facts
 from multimodal.cards import ModelCard
 from multimodal.downloads import raise_if
 from multimodal.errors import WeightsError
+from multimodal.sources import FilesSource
 from multimodal.weights.progress import FetchProgress, Phase, Report, silent
 
 RECORD = "verified.json"
@@ -69,6 +70,9 @@ class Supplier(Protocol):
     def fetch(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> None:
         """Put the missing files there, each of them verified."""
 
+    def copies(self, job: Job, file: File) -> Iterable[Path]:
+        """Where else on this machine the file may lie; nothing is asked over a connection."""
+
 
 @dataclass
 class Tally:
@@ -76,6 +80,7 @@ class Tally:
 
     total_bytes: int = 0
     done_bytes: int = 0
+    note: str = ""
     told_s: float = field(default_factory=time.monotonic)
 
 
@@ -98,7 +103,13 @@ class Job:
     def report(self, phase: Phase, more: int = 0) -> None:
         raise_if(self.stop)
         done = self.tally.done_bytes + more
-        self.on_progress(FetchProgress(self.card.name, done, self.tally.total_bytes, phase))
+        total, note = self.tally.total_bytes, self.tally.note
+        self.on_progress(FetchProgress(self.card.name, done, total, phase, note))
+
+    def note(self, note: str) -> None:
+        """Tell the person what happened on the way; it stays beside the progress."""
+        self.tally.note = note
+        self.report("fetching")
 
     def fetched(self, size_bytes: int) -> None:
         """Of the file that is on its way, so much is there."""
@@ -136,12 +147,14 @@ class Job:
             path.unlink()
         return False
 
-    def fetch(self, part: Path, file: File, download: Callable[[], None]) -> bool:
+    def fetch(
+        self, part: Path, file: File, download: Callable[[], None], downloads: int = 2
+    ) -> bool:
         """Whether `part` is the file after one download, or a second one if the first is wrong;
         a wrong one is removed."""
         if part.exists() and self.right(part, file):
             return True
-        for _attempt in range(2):
+        for _attempt in range(downloads):
             download()
             if self.right(part, file):
                 return True
@@ -172,8 +185,7 @@ class Job:
         try:
             record = json.loads((self.folder / RECORD).read_text("utf-8-sig"))
             source = self._source()
-            # Records of wheels were once their files alone; those need not be read again.
-            files = record.get("files", record)
+            files = read_stamps(record)
             same = record.get("source", source) == source and bool(files)
             return same and files == self._stamps(files)
         except (OSError, ValueError, TypeError, AttributeError):
@@ -186,9 +198,20 @@ class Job:
         self.report("ready")
 
     def _source(self) -> object:
-        return self.card.source.model_dump(mode="json")
+        """What the files are known by; where else they can be had does not change them."""
+        source = self.card.source
+        if isinstance(source, FilesSource):
+            return [[file.path, file.sha256, file.size_bytes] for file in source.files]
+        return source.model_dump(mode="json")
 
     def _stamps(self, paths: Iterable[str]) -> dict[str, list[int]]:
         """Size and modification time (ns) of every file."""
         states = {path: (self.folder / path).stat() for path in paths}
         return {path: [state.st_size, state.st_mtime_ns] for path, state in states.items()}
+
+
+def read_stamps(record: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Size and modification time (ns) of every file that a record names."""
+    # Records of wheels were once their files alone; those need not be read again.
+    stamps: dict[str, list[int]] = record.get("files", record)
+    return stamps

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from multimodal.weights.job import Extent, File, Job, Supplier
 
@@ -41,6 +42,11 @@ class Parts:
             for name, supplier in self.suppliers.items()
         )
         return sum(extents, Extent())
+
+    def copies(self, job: Job, file: File) -> Iterable[Path]:
+        name = file.path.partition("/")[0]
+        (inside,) = _of(name, (file,))
+        return self.suppliers[name].copies(job.part(name), inside)
 
     def fetch(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> None:
         """The smallest file of each part comes first: a place that refuses does so at once, and

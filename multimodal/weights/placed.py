@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from multimodal.errors import WeightsError
 from multimodal.sources import PlacedSource
@@ -37,6 +39,9 @@ class Placed:
 
     def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> Extent:
         return Extent()
+
+    def copies(self, job: Job, file: File) -> Iterable[Path]:
+        return ()
 
     def fetch(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> None:
         """There is nothing to fetch: only what lies there is wanted."""

@@ -22,6 +22,8 @@ class FetchProgress:
     done_bytes: int
     total_bytes: int
     phase: Phase
+    note: str = ""
+    """What happened on the way: which place failed, and which one is tried next."""
 
 
 Report = Callable[[FetchProgress], None]
@@ -47,7 +49,10 @@ def console_progress() -> Iterator[Report]:
     with Progress(*columns, console=console, transient=True) as bars:
         rows = {}
 
+        notes = _Notes(bars.console)
+
         def show(progress: FetchProgress) -> None:
+            notes.tell(progress)
             total = progress.total_bytes or None
             if progress.card not in rows:
                 rows[progress.card] = bars.add_task(progress.card, total=total)
@@ -59,8 +64,10 @@ def console_progress() -> Iterator[Report]:
 
 def _lines(console: Console) -> Report:
     told: dict[str, int] = {}
+    notes = _Notes(console)
 
     def show(progress: FetchProgress) -> None:
+        notes.tell(progress)
         if progress.phase == "waiting":  # the licence is told before anything comes
             return
         tenth = 10 * progress.done_bytes // max(1, progress.total_bytes)
@@ -71,3 +78,17 @@ def _lines(console: Console) -> Report:
             console.print(f"{progress.card}: {10 * tenth} %", highlight=False)
 
     return show
+
+
+class _Notes:
+    """Each note about a card once, as a line of its own."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._told: dict[str, str] = {}
+
+    def tell(self, progress: FetchProgress) -> None:
+        if progress.note and progress.note != self._told.get(progress.card):
+            self._told[progress.card] = progress.note
+            line = f"{progress.card}: {progress.note}"
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)

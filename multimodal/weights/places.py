@@ -1,0 +1,212 @@
+"""One file in one place: what is asked of a place, and the places that are a hub or a folder.
+
+A place first answers whether it has the file, within seconds where another place may be asked; then
+it brings the file, whole and verified, to a partial file of its own kind: what one place began is
+never gone on with by another that may cut the file differently.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import httpx2 as httpx
+from huggingface_hub import HfApi, get_hf_file_metadata, get_session, hf_hub_url
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.file_download import HfFileMetadata
+from huggingface_hub.utils import build_hf_headers
+
+from multimodal.downloads import (
+    Patience,
+    RefusedError,
+    SilentError,
+    asked_again,
+    fetch,
+    until_stopped,
+)
+from multimodal.errors import WeightsError
+from multimodal.sources import FolderPlace, HubPlace, WeightFile
+from multimodal.weights.copies import cached_by_hub, link_or_copy
+from multimodal.weights.hub import ASK_TIMEOUT_S, named_refusal
+from multimodal.weights.job import PART, File, Job
+
+ANOTHER = "it has another file of that name"
+SHA256_DIGITS = 64
+
+
+class PlaceFetcher(Protocol):
+    """Fetches one file from one place. `str()` of it is how the place is called in a sentence."""
+
+    @property
+    def service(self) -> str:
+        """What falls silent as a whole, with every place in it; "" for a place by itself."""
+
+    def partial(self, job: Job) -> Path:
+        """Where the file grows."""
+
+    def check(self, job: Job, patience: Patience) -> None:
+        """Ask whether the file can be had. Raises WeightsError, as a clause, where not; SilentError
+        where nothing in the service will answer."""
+
+    def fetch(self, job: Job, patience: Patience) -> None:
+        """Bring the file to `partial`, verified. Raises WeightsError, as a clause."""
+
+    def clean(self, job: Job) -> None:
+        """Remove what was fetched in part."""
+
+    def copies(self, job: Job) -> Iterator[Path]:
+        """Files that may be this one and need no connection."""
+
+
+def expected(file: WeightFile, path: str = "") -> File:
+    """What must come, under the name it has in the folder or as `path`."""
+    return File(
+        path=path or file.path, size_bytes=file.size_bytes, checksum=f"sha256:{file.sha256}"
+    )
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """The file in a repository of the hub."""
+
+    file: WeightFile
+    place: HubPlace
+    api: Callable[[], HfApi]
+    retry_wait_s: float
+    cache: Path | None = None
+
+    service = "hub"
+
+    def __str__(self) -> str:
+        return f"the hub ({self.place.repo})"
+
+    def partial(self, job: Job) -> Path:
+        return job.folder / f"{self.file.path}.hub{PART}"
+
+    def clean(self, job: Job) -> None:
+        self.partial(job).unlink(missing_ok=True)
+
+    def copies(self, job: Job) -> Iterator[Path]:
+        place = self.place
+        yield from cached_by_hub(place.repo, place.path, place.revision, self.cache)
+
+    def check(self, job: Job, patience: Patience) -> None:
+        found: list[HfFileMetadata] = []
+        with self._clauses():
+            until_stopped(
+                lambda: found.append(self._ask(job.stop, patience)), job.stop, patience.answer_s
+            )
+        etag, size = found[0].etag or "", found[0].size
+        if size is not None and size != self.file.size_bytes:
+            raise WeightsError(f"{ANOTHER} ({size:,} bytes)")
+        if len(etag) == SHA256_DIGITS and etag != self.file.sha256:
+            raise WeightsError(f"{ANOTHER} (its SHA-256 differs)")
+
+    def fetch(self, job: Job, patience: Patience) -> None:
+        part, api = self.partial(job), self.api()
+        headers = build_hf_headers(token=api.token)
+        size, wait_s = self.file.size_bytes, self.retry_wait_s
+
+        def download() -> None:
+            url, seen = self._url(api), job.fetched
+            fetch(get_session(), url, part, size, seen, job.stop, wait_s, headers, patience)
+
+        with self._clauses():
+            downloads = max(patience.downloads, 1 + part.exists())
+            if not job.fetch(part, expected(self.file, part.name), download, downloads):
+                raise WeightsError(f"{ANOTHER} (its SHA-256 differs)")
+
+    def _ask(self, stop: threading.Event | None, patience: Patience) -> HfFileMetadata:
+        api = self.api()
+        return asked_again(stop, self.retry_wait_s, patience.attempts)(
+            get_hf_file_metadata,
+            self._url(api),
+            token=api.token,
+            timeout=patience.answer_s or ASK_TIMEOUT_S,
+            endpoint=api.endpoint,
+        )
+
+    def _url(self, api: HfApi) -> str:
+        place = self.place
+        return hf_hub_url(place.repo, place.path, revision=place.revision, endpoint=api.endpoint)
+
+    @contextmanager
+    def _clauses(self) -> Iterator[None]:
+        """What the library raises, as a clause about this place."""
+        try:
+            yield
+        except RefusedError as error:
+            raise WeightsError(self._refusal(named_refusal(error))) from error
+        except OfflineModeIsEnabled as error:
+            raise SilentError("HF_HUB_OFFLINE is set and forbids asking it") from error
+        except HfHubHTTPError as error:
+            raise WeightsError(self._refusal(error)) from error
+        except httpx.HTTPError as error:
+            raise SilentError(f"it cannot be reached ({type(error).__name__})") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise WeightsError("what answers there is not a hub") from error
+
+    def _refusal(self, error: HfHubHTTPError | RefusedError) -> str:
+        status = error.response.status_code
+        if isinstance(error, GatedRepoError):
+            return (
+                "its licence is to be accepted on its page first, and HF_TOKEN set or "
+                "`hf auth login` run"
+            )
+        if isinstance(error, RepositoryNotFoundError):
+            return "there is no such repository, or it is private"
+        if isinstance(error, RevisionNotFoundError | EntryNotFoundError):
+            return f"{self.place.path} is no longer there"
+        return f"it answers with HTTP status {status}"
+
+
+@dataclass(frozen=True)
+class FolderFile:
+    """The file in a folder of this machine; it is linked or copied from there."""
+
+    file: WeightFile
+    place: FolderPlace
+
+    service = ""
+
+    def __str__(self) -> str:
+        return f"the folder {self.place.path}"
+
+    @property
+    def path(self) -> Path:
+        path = self.place.path
+        return path / self.file.path if path.is_dir() else path
+
+    def partial(self, job: Job) -> Path:
+        return job.folder / f"{self.file.path}.folder{PART}"
+
+    def clean(self, job: Job) -> None:
+        self.partial(job).unlink(missing_ok=True)
+
+    def copies(self, job: Job) -> Iterator[Path]:
+        if job.offline:
+            yield self.path
+
+    def check(self, job: Job, patience: Patience) -> None:
+        if not self.path.is_file():
+            raise WeightsError(f"there is no file {self.path}")
+
+    def fetch(self, job: Job, patience: Patience) -> None:
+        try:
+            is_right = job.right(self.path, expected(self.file))
+        except OSError as error:
+            raise WeightsError(f"{self.path} cannot be read ({error.strerror or error})") from error
+        if not is_right:
+            raise WeightsError(f"{self.path} is another file (its SHA-256 differs)")
+        link_or_copy(self.path, self.partial(job))
