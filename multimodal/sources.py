@@ -84,6 +84,13 @@ class WeightFile(Facts):
     size_bytes: PositiveInt
     places: tuple[FilePlace, ...] = Field(min_length=1)
 
+    @field_validator("path")
+    @classmethod
+    def _no_code(cls, path: str) -> str:
+        if path.endswith(CODE):
+            raise ValueError("code is never fetched")
+        return path
+
 
 class FilesSource(Facts):
     """Files that are known by their SHA-256, each of which may lie in several places."""

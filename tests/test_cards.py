@@ -194,7 +194,7 @@ kind = "hub"
         catalog_of(tmp_path, CARD.replace(folder, "") + source)
 
 
-@pytest.mark.parametrize("path", ["../x", "/x", "a/../x", ".hidden", "a//b", "a\\\\b", ""])
+@pytest.mark.parametrize("path", ["../x", "/x", "a/../x", ".hidden", "a//b", "a\\\\b", "", "a.py"])
 def test_a_file_lies_inside_its_own_folder(tmp_path: Path, path: str) -> None:
     source = f"""
 [source]
