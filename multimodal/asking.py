@@ -7,7 +7,7 @@ pictures sees those that the step names where they were shown.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -37,10 +37,10 @@ from multimodal.pixels import SEEN_SIDE, within
 
 @dataclass(frozen=True)
 class Asking:
-    """`languages`: those that the profile's text model reads; () for any."""
+    """`languages` tells those that the text model reads which answers now; () for any."""
 
     media: MediaFolder
-    languages: tuple[str, ...]
+    languages: Callable[[], tuple[str, ...]]
 
     def request(self, step: Step, conversation: Conversation) -> Request:
         """Raises MediaError where a picture or recording is gone."""
@@ -85,7 +85,7 @@ class Asking:
             replace(part, asked=asked),
             self.media.waveform(part),
             asked.language,
-            () if wants_only_translation(conversation) else self.languages,
+            () if wants_only_translation(conversation) else self.languages(),
             translate_to=asked.translate_to,
         )
 

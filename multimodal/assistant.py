@@ -18,6 +18,7 @@ from multimodal.backends.base import (
     SpeechRequest,
 )
 from multimodal.cards import Catalog, Profile
+from multimodal.defaults import DefaultModels
 from multimodal.drawing import kept
 from multimodal.errors import DeviceFullError, MultimodalError, TurnStoppedError
 from multimodal.events import (
@@ -64,9 +65,9 @@ class Assistant:
         self.profile = profile
         self.memory = memory
         self.media = media
-        self._router = Router(catalog, profile)
-        speaker = profile.default(Task.TEXT)
-        self._asking = Asking(media, catalog.card(speaker).languages if speaker else ())
+        self.defaults = DefaultModels(profile)
+        self._router = Router(catalog, profile, self.defaults)
+        self._asking = Asking(media, self.languages)
 
     def reply(
         self, conversation: Conversation, stop: threading.Event
@@ -131,6 +132,11 @@ class Assistant:
         """Only make pictures, with the card of that name; yields Progress, Notice, Usage and one
         ImageMade a picture."""
         yield from self._alone(lambda: request, card, stop)
+
+    def languages(self) -> tuple[str, ...]:
+        """Those that the text model reads which answers now; () for any."""
+        name = self.defaults.name(Task.TEXT)
+        return self.catalog.card(name).languages if name else ()
 
     def _follow(self, route: Route, turn: _Turn, stop: threading.Event) -> Iterator[Event]:
         if route.answer is not None:

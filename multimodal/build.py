@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -14,8 +12,18 @@ from multimodal.assistant import Assistant
 from multimodal.backends.base import Backend, has_family, load
 from multimodal.cards import AUTO, Catalog, ModelCard, Profile, clipped
 from multimodal.data_folder import prepare_data_folder
-from multimodal.errors import MultimodalError, SettingsError, UnknownModelError
+from multimodal.defaults import DefaultModels
+from multimodal.errors import SettingsError, UnknownModelError
 from multimodal.events import Progress
+from multimodal.fetching import (
+    Announce,
+    Fetching,
+    Show,
+    announce_nothing,
+    progress_fraction,
+    progress_text,
+    show_nothing,
+)
 from multimodal.media import MediaFolder
 from multimodal.memory.devices import Cpu, Device, nvidia_driver_is_here
 from multimodal.memory.manager import MemoryManager
@@ -24,7 +32,9 @@ from multimodal.memory.reserve import model_bytes, planned_reserve_bytes
 from multimodal.memory.simulated import Simulated
 from multimodal.memory.transfers import Report
 from multimodal.settings import Settings
+from multimodal.speeds import SpeedBook
 from multimodal.store import Store
+from multimodal.upgrades import UpgradeParts, Upgrades
 from multimodal.weights import FetchProgress, Weights
 
 EMBEDDED = "embedded"
@@ -44,6 +54,12 @@ class Program:
     weights: Weights
     assistant: Assistant
     fetching: Fetching
+    upgrades: Upgrades
+
+    @property
+    def defaults(self) -> DefaultModels:
+        """Which cards answer now, unless the person chooses others."""
+        return self.assistant.defaults
 
     @property
     def cards(self) -> tuple[ModelCard, ...]:
@@ -70,18 +86,10 @@ class Program:
 
     def close(self) -> None:
         self.fetching.stop.set()
+        self.upgrades.close()
         self.media.close()
         self.memory.close()
         self.store.close()
-
-
-@dataclass
-class Fetching:
-    """The first start's download as the page shows it: how far each card is, or why it failed."""
-
-    progress: dict[str, FetchProgress] = field(default_factory=dict)
-    errors: dict[str, str] = field(default_factory=dict)
-    stop: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True)
@@ -110,20 +118,45 @@ def build(settings: Settings) -> Program:
     profile, device = choose(settings, catalog)
     _check_families(catalog, profile)
     weights = Weights(settings.weights_folder, settings.offline)
-    budget = model_bytes(int(settings.budget or profile.budget), device)
+    budget = model_bytes(budget_bytes(settings, profile), device)
     memory = MemoryManager(device, budget, _Models(weights), Peaks(settings.data / "peaks.json"))
     store, media = open_storage(settings)
-    return Program(
-        settings,
-        catalog,
-        profile,
-        memory,
-        media,
-        store,
-        weights,
-        Assistant(catalog, profile, memory, media),
-        Fetching(),
+    return assemble(settings, catalog, profile, memory, weights, store, media)
+
+
+def assemble(
+    settings: Settings,
+    catalog: Catalog,
+    profile: Profile,
+    memory: MemoryManager[Backend],
+    weights: Weights,
+    store: Store,
+    media: MediaFolder,
+) -> Program:
+    """The program of these parts."""
+    assistant, fetching = Assistant(catalog, profile, memory, media), Fetching()
+    upgrades = Upgrades(
+        UpgradeParts(
+            catalog,
+            profile if settings.upgrade else profile.model_copy(update={"upgrades": {}}),
+            weights,
+            memory,
+            assistant.defaults,
+            fetching,
+            SpeedBook(settings.data / "speeds.json"),
+            settings.data / "upgrades.json",
+            settings.offline,
+        )
     )
+    upgrades.resume()
+    return Program(
+        settings, catalog, profile, memory, media, store, weights, assistant, fetching, upgrades
+    )
+
+
+def budget_bytes(settings: Settings, profile: Profile) -> int:
+    """What the models of the profile may take, as it was asked for or as this machine allows."""
+    return int(settings.budget or profile.budget_for(psutil.virtual_memory().total))
 
 
 def open_storage(settings: Settings) -> tuple[Store, MediaFolder]:
@@ -186,63 +219,11 @@ def _check_families(catalog: Catalog, profile: Profile) -> None:
 
 
 def fetch_missing(
-    program: Program,
-    show: Callable[[FetchProgress], None] = lambda progress: None,
-    announce: Callable[[str], None] = lambda line: None,
+    program: Program, show: Show = show_nothing, announce: Announce = announce_nothing
 ) -> None:
-    """Fetch what the profile's default cards need and is not there yet; never raises.
-
-    Before anything of a card is fetched, `announce` is told its licence and its size.
-    Failures are kept in `program.fetching.errors`, and met again, as an error, by the turn that
-    needs the model.
-    """
-    fetching = program.fetching
-    missing = [
-        card
-        for card in map(program.catalog.card, program.profile.defaults)
-        if not program.weights.ready(card)
-    ]
-    announced: set[str] = set()
-    with ExitStack() as cleanup:
-        for card in missing:
-            cleanup.callback(fetching.progress.pop, card.name, None)
-
-            def tell(progress: FetchProgress, card: ModelCard = card) -> None:
-                fetching.progress[card.name] = progress
-                if progress.phase == "fetching" and card.name not in announced:
-                    announced.add(card.name)
-                    announce(terms(card, progress.total_bytes))
-                show(progress)
-
-            try:
-                program.weights.ensure(card, tell, fetching.stop)
-            except MultimodalError as error:
-                fetching.errors[card.name] = str(error)
-
-
-def terms(card: ModelCard, size_bytes: int) -> str:
-    """“SmolLM2 135M: Apache-2.0, 93 MB”: what a person agrees to by fetching it."""
-    return f"{card.title}: {card.license}, {size_bytes / 1e6:,.0f} MB"
-
-
-def progress_text(card: ModelCard, progress: FetchProgress) -> str:
-    """“Fetching SmolLM2 135M (Apache-2.0): 40 of 93 MB”."""
-    verb = {
-        "waiting": "Waiting to fetch",
-        "fetching": "Fetching",
-        "verifying": "Checking",
-        "unpacking": "Unpacking",
-        "ready": "Ready:",
-    }[progress.phase]
-    subject = f"{verb} {card.title} ({card.license})"
-    if not progress.total_bytes:
-        return subject
-    done, total = progress.done_bytes / 1e6, progress.total_bytes / 1e6
-    return f"{subject}: {done:.0f} of {total:.0f} MB"
-
-
-def progress_fraction(progress: FetchProgress) -> float | None:
-    return progress.done_bytes / progress.total_bytes if progress.total_bytes else None
+    """Fetch what the cards need that answer now and is not there yet; see `Fetching.fetch_all`."""
+    cards = map(program.catalog.card, program.defaults.names)
+    program.fetching.fetch_all(program.weights, cards, show, announce)
 
 
 def choose(settings: Settings, catalog: Catalog) -> tuple[Profile, Device]:

@@ -151,12 +151,25 @@ class Profile(Facts):
     title: str
     device: Literal["cpu", "cuda"]
     budget: ByteSize
+    memory_share: float | None = Field(None, gt=0, le=1)
+    """Where given, the budget grows to this share of the machine's memory ..."""
+    largest_budget: ByteSize | None = None
+    """... and no further than this."""
     models: Mapping[Task, tuple[Choice, ...]]
     """Per task, the cards this profile offers; the first one is the default."""
+    upgrades: Mapping[Task, tuple[Choice, ...]] = Field(default_factory=dict)
+    """Per task, the cards that may take over from the default once they are fetched, the one to be
+    tried first in front: the first that fits, can be had and is quick enough here does."""
 
     def default(self, task: Task) -> str | None:
         names = self.models.get(task, ())
         return names[0] if names else None
+
+    def budget_for(self, memory_bytes: int) -> int:
+        """The budget in bytes on a machine with that much memory."""
+        share = int((self.memory_share or 0) * memory_bytes)
+        most = share if self.largest_budget is None else min(share, int(self.largest_budget))
+        return max(int(self.budget), most)
 
     @property
     def defaults(self) -> tuple[str, ...]:
@@ -239,6 +252,13 @@ class Catalog:
                     raise CardError(
                         f"profile {profile.name}: {name} is listed under '{task}', "
                         f"but its card says '{card.task}'"
+                    )
+        for task, names in profile.upgrades.items():
+            for name in names:
+                if name not in profile.models.get(task, ())[1:]:
+                    raise CardError(
+                        f"profile {profile.name}: the upgrade {name} is not among the models "
+                        f"listed under '{task}' after the first"
                     )
 
 

@@ -42,6 +42,10 @@ COMMON: dict[str, Any] = {
     "weights": Annotated[Path | None, Option(help="Folder of the weights (DATA/weights).")],
     "models": Annotated[Path | None, Option(help="A folder with more cards and profiles.")],
     "offline": Annotated[bool | None, Option("--offline", help="Fetch nothing.")],
+    "upgrade": Annotated[
+        bool | None,
+        Option("--upgrade/--no-upgrade", help="Fetch better models behind the first ones."),
+    ],
 }
 SERVING: dict[str, Any] = {
     "host": Annotated[str | None, Option(help="Address to listen on (127.0.0.1).")],

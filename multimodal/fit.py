@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+import psutil
+
 from multimodal.build import choose_profile, read_catalog
 from multimodal.cards import Catalog, ModelCard, Profile
 from multimodal.memory.certificate import BUS_BYTES_PER_S, Line
@@ -103,7 +105,7 @@ def answer_for(
     """The answer for a profile of `catalog`, under its own budget unless one is given; for one
     model a task, the profile's default, unless `models` are named."""
     cards = tuple(catalog.card(name) for name in dict.fromkeys(models or profile.defaults))
-    budget = budget_bytes or int(profile.budget)
+    budget = budget_bytes or profile.budget_for(psutil.virtual_memory().total)
     asked = request_for(
         profile,
         cards,

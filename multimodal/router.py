@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from multimodal.cards import AUTO, Catalog, ModelCard, Profile
+from multimodal.defaults import DefaultModels
 from multimodal.errors import PromptError, RequestError
 from multimodal.intents import (
     names_a_picture,
@@ -69,11 +70,14 @@ class _Scene:
 
 
 class Router:
-    """Decides for one profile of one catalog."""
+    """Decides for one profile of one catalog; `defaults` say which of its cards answer now."""
 
-    def __init__(self, catalog: Catalog, profile: Profile) -> None:
+    def __init__(
+        self, catalog: Catalog, profile: Profile, defaults: DefaultModels | None = None
+    ) -> None:
         self._catalog = catalog
         self._profile = profile
+        self._defaults = defaults or DefaultModels(profile)
 
     def decide(self, conversation: Conversation) -> Route:
         """The route for the newest message of `conversation`, which must be the user's.
@@ -193,7 +197,8 @@ class Router:
         if card.converses and not told:
             seen = tuple(dict.fromkeys(part.sha256 for part in pictures))
             step = Step(Task.IMAGE, card.name, "look and answer", pictures=seen)
-            return Route((step,), rule, f"{because}, so {card.title} looks at it and answers.")
+            reason = f"{because}, so {card.title} looks at it and answers."
+            return Route((step,), rule, reason + self._took_over(card, scene))
         focus = focus_asked(scene.conversation)
         steps = tuple(
             Step(Task.IMAGE, card.name, "look at the picture", part.sha256, focus or "general")
@@ -205,7 +210,7 @@ class Router:
             return Route(steps, rule, f"{because}, so {card.title} looks at it and answers.")
         talk = Step(Task.TEXT, speaker.name, "answer with what was seen")
         reason = f"{because}: {card.title} looks at it, then {speaker.title} answers."
-        return Route((*steps, talk), rule, reason)
+        return Route((*steps, talk), rule, reason + self._took_over(speaker, scene))
 
     def _talk(self, scene: _Scene) -> Route:
         if scene.chosen is not None and scene.chosen.task is Task.SPEECH:
@@ -222,7 +227,7 @@ class Router:
             reason = f"What you said is a question in words, so {card.title} answers."
         else:
             reason = f"The message is text, so {card.title} answers."
-        return Route(_talking(card), "text", reason)
+        return Route(_talking(card), "text", reason + self._took_over(card, scene))
 
     def _aloud(self, route: Route, scene: _Scene) -> Route:
         """The same with its answer spoken, where that is wanted and there is a model for it."""
@@ -244,8 +249,25 @@ class Router:
     def _for(self, task: Task, scene: _Scene) -> ModelCard | None:
         if scene.chosen is not None and scene.chosen.task is task:
             return scene.chosen
-        name = self._profile.default(task)
+        name = self._defaults.name(task)
         return None if name is None else self._catalog.card(name)
+
+    def _took_over(self, card: ModelCard, scene: _Scene) -> str:
+        """Where this is the first answer of a card that took over from another one while this
+        conversation went on, a sentence that says so."""
+        first = self._defaults.first(card.task)
+        if first is None or card.name in {first, scene.conversation.controls.model}:
+            return ""
+        steps = [
+            step
+            for message in scene.conversation.messages
+            for route in (message.outcome.routes if message.outcome else ())
+            for step in route.steps
+            if step.task is card.task
+        ]
+        if not steps or steps[-1].card != first:
+            return ""
+        return f" It took over from {self._catalog.title(first)}, with which the program began."
 
     def _missing(self, ability: str, task: Task) -> Route:
         able = [p.title for p in self._catalog.profiles if p.default(task)]

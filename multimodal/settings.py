@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     models: Path | None = None
     database: str | None = None
     offline: bool = False
+    upgrade: bool = True
+    """Whether better models than those the program begins with are fetched behind them."""
     allow_origin: Annotated[tuple[str, ...], NoDecode] = ()
     """Addresses such as https://chat.example by which the server is reached, too, and whose pages
     may call it."""

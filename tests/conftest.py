@@ -24,6 +24,8 @@ from multimodal.weights import Weights
 
 # Tests do the same on every machine: a card that is there is left to the benchmarks.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+# Only the models that the program begins with are fetched by tests.
+os.environ["MULTIMODAL_UPGRADE"] = "false"
 # How long an example takes says how busy the machine is.
 settings.register_profile("steady", deadline=None)
 settings.load_profile("steady")
@@ -127,7 +129,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, every_s: float =
 
 @pytest.fixture(scope="session")
 def all_weights(catalog: Catalog, weights_of: Callable[[str], Path]) -> Path:
-    for name in catalog.profile("embedded").names:
+    for name in catalog.profile("embedded").defaults:
         weights_of(name)
     return WEIGHTS
 

@@ -20,7 +20,6 @@ from starlette.applications import Starlette
 
 from multimodal.api import routes
 from multimodal.architectures import Measured
-from multimodal.assistant import Assistant
 from multimodal.backends.base import (
     Backend,
     DrawRequest,
@@ -29,7 +28,7 @@ from multimodal.backends.base import (
     SpeechRequest,
     TextRequest,
 )
-from multimodal.build import EMBEDDED, Fetching, Program, open_storage, read_catalog
+from multimodal.build import EMBEDDED, Program, assemble, open_storage, read_catalog
 from multimodal.cards import AUTO, ModelCard
 from multimodal.errors import DeviceFullError, MultimodalError, RequestError
 from multimodal.events import (
@@ -201,17 +200,8 @@ def program(data: Path, source: FakeSource, **settings: Any) -> Program:
     engines = cast("Source[Backend]", source)
     memory = MemoryManager(Simulated(10**10), int(profile.budget), engines)
     store, media = open_storage(chosen)
-    return Program(
-        chosen,
-        catalog,
-        profile,
-        memory,
-        media,
-        store,
-        Weights(chosen.weights_folder, offline=True),
-        Assistant(catalog, profile, memory, media),
-        Fetching(),
-    )
+    weights = Weights(chosen.weights_folder, offline=True)
+    return assemble(chosen, catalog, profile, memory, weights, store, media)
 
 
 @contextmanager

@@ -35,6 +35,7 @@ FLOORS = {
     "prompts": 2,
     "picture_references": 2,
     "meaning": 3,
+    "defaults": 3,
     "media_files": 2,
     "data_folder": 2,
     "database": 2,
@@ -49,12 +50,16 @@ FLOORS = {
     "asking": 6,
     "store": 6,
     "assistant": 7,
+    "speeds": 5,
+    "fetching": 4,
+    "upgrades": 6,
     "build": 8,
     "chats": 8,
     "api": 9,
     "web": 9,
     "doctor": 9,
     "fit": 9,
+    "ladder": 9,
     "terminal": 9,
     "cli": 9,
 }
@@ -67,6 +72,7 @@ ALLOWED_SIDEWAYS = {
     ("cli", "terminal"),
     ("web", "api"),
     ("web", "fit"),
+    ("web", "ladder"),
 }
 HEAVY = {
     "torch",
@@ -84,7 +90,7 @@ HEAVY = {
     "onnxruntime",
 }
 HEAVY_UNITS = {"backends", "memory"}
-MAX_LINES = 300
+MAX_LINES = 600
 MAX_FUNCTION_LINES = 45
 VAGUE = {"utils.py", "common.py", "helpers.py"}
 

@@ -385,7 +385,7 @@ def test_of_many_pictures_the_newest_are_seen_at_once_and_that_is_told() -> None
             opened.append(part.sha256)
             return Image.new("RGB", (8, 8))
 
-    asking = Asking(Shelf(Path("/nowhere")), ())
+    asking = Asking(Shelf(Path("/nowhere")), tuple)
     request = asking.request(step, talk)
     assert isinstance(request, TextRequest)
     assert len(request.pictures) == MOST_SEEN
@@ -430,7 +430,7 @@ def test_a_long_page_is_read_whole_and_shown_smaller_to_a_model_that_sees(
     Image.new("RGB", (1080, 8000), "white").save(tmp_path / "page.png")
     page = world.media.add_image(tmp_path / "page.png", "page.png")
     conversation = Conversation((Message("user", (page, TextPart("What does it say?"))),))
-    asking = Asking(world.media, ())
+    asking = Asking(world.media, tuple)
     look = Step(Task.IMAGE, "any", "look", page.sha256)
     read = asking.request(look, conversation)
     assert isinstance(read, ImageRequest)

@@ -55,7 +55,7 @@ def _card(program: Program, name: str) -> str:
         if card.task is not Task.DRAW:
             raise RequestError(f"{card.title} does not draw; choose a model for {Task.DRAW}.")
         return card.name
-    default = program.profile.default(Task.DRAW)
+    default = program.defaults.name(Task.DRAW)
     if default is None:
         raise RequestError(f"The profile {program.profile.title} has no model that draws.")
     return default

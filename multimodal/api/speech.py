@@ -238,7 +238,7 @@ def _card(program: Program, name: str) -> ModelCard:
         if card.task is not Task.SPEECH:
             raise RequestError(f"{card.title} does not hear; choose a model for {Task.SPEECH}.")
         return card
-    default = program.profile.default(Task.SPEECH)
+    default = program.defaults.name(Task.SPEECH)
     if default is None:
         raise RequestError(f"The profile {program.profile.title} has no model for speech.")
     return program.catalog.card(default)

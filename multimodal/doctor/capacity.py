@@ -42,7 +42,7 @@ def lines(catalog: Catalog, chosen: Profile, room: Room) -> Iterator[Finding]:
 def line(catalog: Catalog, profile: Profile, room: Room, chosen: bool) -> Finding:
     name = f"profile {profile.name}"
     cards = [catalog.card(card) for card in profile.defaults]
-    budget = room.budget or int(profile.budget)
+    budget = room.budget or profile.budget_for(room.memory)
     on_card = profile.device == "cuda" and not (chosen and room.is_on_cpu)
     here = room.card if on_card else room.memory
     if not here:

@@ -9,7 +9,7 @@ MAX_ALTERNATIVES = 4
 
 
 def alternatives(program: Program, conversation: Conversation) -> list[str]:
-    """The names of the cards worth offering, those of the profile's defaults first; the model
+    """The names of the cards worth offering, those that answer by themselves first; the model
     menu has all. A model is only offered where its answer could be of the same kind."""
     last = conversation.messages[-1] if conversation.messages else None
     if last is None or last.outcome is None or not last.outcome.routes:
@@ -18,7 +18,7 @@ def alternatives(program: Program, conversation: Conversation) -> list[str]:
     used = {step.card for route in routes for step in route.steps[-1:]}
     tasks = _tasks(routes)
     able = [card.name for card in program.cards if card.task in tasks and card.name not in used]
-    usual = program.profile.defaults
+    usual = program.defaults.names
     return sorted(able, key=lambda name: name not in usual)[:MAX_ALTERNATIVES]
 
 

@@ -11,6 +11,8 @@ from multimodal.weights import FetchProgress
 
 FETCH_BEGUN = "Getting the models, once. You can type already."
 FETCH_ENDED = "The models are here."
+UPGRADE_BEGUN = "A better model is on its way. You can chat meanwhile."
+UPGRADE_ENDED = "The better model is here. How fast it is gets measured."
 
 TitleOf = Callable[[str], str]
 
@@ -93,9 +95,13 @@ def _simulated(snapshot: Snapshot) -> str:
 
 
 def fetching(
-    progress: Mapping[str, FetchProgress], errors: Mapping[str, str], titles: Mapping[str, str]
+    progress: Mapping[str, FetchProgress],
+    errors: Mapping[str, str],
+    titles: Mapping[str, str],
+    is_upgrade: bool = False,
 ) -> str:
-    """The first start's download, or why it failed; "" when there is nothing to tell.
+    """What is fetched now, or why it failed; "" when there is nothing to tell. `is_upgrade`:
+    something answers already.
 
     It changes every two seconds, so it is no live region: `head.html` says `FETCH_BEGUN` and
     `FETCH_ENDED` once, to those who hear the page.
@@ -111,9 +117,10 @@ def fetching(
             f'<progress aria-label="{title}" max="100" value="{share:.1f}"></progress></li>'
         )
     if rows:
+        begun, ended = (UPGRADE_BEGUN, UPGRADE_ENDED) if is_upgrade else (FETCH_BEGUN, FETCH_ENDED)
         return (
-            f'<section class="fetching" aria-label="Getting the models" data-ended="{FETCH_ENDED}">'
-            f"<p>{FETCH_BEGUN}</p><ul>{''.join(rows)}</ul></section>"
+            f'<section class="fetching" aria-label="Getting the models" data-ended="{ended}">'
+            f"<p>{begun}</p><ul>{''.join(rows)}</ul></section>"
         )
     if errors:
         sentences = "".join(f"<p>⚠️ {escape(sentence)}</p>" for sentence in errors.values())

@@ -59,11 +59,24 @@ def _serve_at(port: int, hosts: Hosts, settings: Settings) -> None:
                 fetch_missing(program, show, _announce)
             for sentence in program.fetching.errors.values():
                 print(f"multimodal: {sentence}", file=sys.stderr)
+            threading.Thread(target=_upgrade, args=[program], name="upgrades", daemon=True).start()
             _sweep(program)
             while not stopped.wait(SWEEP_EVERY_S):
                 _sweep(program)
     finally:
         program.close()
+
+
+def _upgrade(program: Program) -> None:
+    """Fetch better models behind the page, and say in the terminal what became of them."""
+    with console_progress() as show:
+        program.upgrades.run(show, _announce)
+    for upgrade in program.upgrades.all:
+        title = program.catalog.title(upgrade.card)
+        if upgrade.state == "in use":
+            print(f"{title} answers from now on. {upgrade.why}", file=sys.stderr, flush=True)
+        elif upgrade.state == "passed over":
+            print(f"{title} is passed over. {upgrade.why}", file=sys.stderr, flush=True)
 
 
 def _announce(line: str) -> None:

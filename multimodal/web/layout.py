@@ -18,6 +18,7 @@ from multimodal.web.model_menu import ModelMenu
 from multimodal.web.presence import TICK_S
 from multimodal.web.quantization import QuantizationPanel
 from multimodal.web.tab_session import TabSession
+from multimodal.web.upgrade_panel import UpgradePanel
 from multimodal.web.voice import VoicePanel
 
 TITLE = "Multimodal chat"
@@ -51,7 +52,7 @@ class Layout:
 
     def defaults(self) -> SamplingDefaults:
         """What the card of the profile's text model says of sampling."""
-        name = self.program.profile.default(Task.TEXT)
+        name = self.program.defaults.name(Task.TEXT)
         return self.program.catalog.card(name).sampling if name else SamplingDefaults()
 
     def _state(self, secret: str) -> None:
@@ -74,8 +75,10 @@ class Layout:
             with gr.Accordion("Instructions and sampling", open=False, elem_id="controls"):
                 self._sampling()
             self.voice = VoicePanel(self.program)
-            self.drawing = self._drawing() if self.program.profile.default(Task.DRAW) else []
+            self.drawing = self._drawing() if self.program.defaults.name(Task.DRAW) else []
             self.gauge = gr.HTML(elem_id="gauge")
+            self.upgrades = UpgradePanel(self.program)
+            self.upgrades.build_side()
             self.fit = FittingPanel(self.program)
 
     def _sampling(self) -> None:
@@ -123,6 +126,6 @@ class Layout:
             ]
 
     def _main(self) -> None:
-        self.fetching = gr.HTML(elem_id="fetching")
+        self.upgrades.build_banner()
         self.chat = chat_pane(self.examples, self.program.media.limits)
         self.timer = gr.Timer(TICK_S)

@@ -75,7 +75,8 @@ class Page:
         }
         opened = [ui.chat, ui.list, ui.browser, ui.set_for, *ui.controls]
         self.blocks.unload(self._leave)
-        ui.timer.tick(self._tick, state, [ui.gauge, ui.fetching, ui.model], **quiet)
+        ui.timer.tick(self._tick, state, [ui.gauge, ui.model, *ui.upgrades.outputs], **quiet)
+        ui.upgrades.wire(ui.session, quiet)
         self._wire_chat(state, quiet)
         each = quiet | {"trigger_mode": "multiple"}
         openings = (
@@ -141,9 +142,9 @@ class Page:
     def _leave(self, request: gr.Request) -> None:
         self.controller.presence.leave(_tab(request))
 
-    def _tick(self, session: TabSession, request: gr.Request) -> tuple[str, Any, Any]:
+    def _tick(self, session: TabSession, request: gr.Request) -> list[Any]:
         self._see(session, request, is_tick=True)
-        return self._gauge(), self._fetching(session), self._menu(session)
+        return [self._gauge(), self._menu(session), *self.ui.upgrades.shown(session)]
 
     def _menu(self, session: TabSession) -> Any:
         """The model menu where something of it changed since this tab was told."""
@@ -156,17 +157,6 @@ class Page:
 
     def _gauge(self) -> str:
         return gauge.gauge(self.program.memory.snapshot(), self.program.catalog.title)
-
-    def _fetching(self, session: TabSession) -> Any:
-        """The first start's download where it changed since this tab was told."""
-        state, card = self.program.fetching, self.program.catalog.card
-        progress = dict(state.progress)
-        titles = {name: f"{card(name).title} ({card(name).license})" for name in progress}
-        shown = gauge.fetching(progress, dict(state.errors), titles)
-        if session.fetching == shown:
-            return gr.skip()
-        session.fetching = shown
-        return shown
 
     def _opened(
         self, session: TabSession, conversation: str, pressed: float | None = None

@@ -27,8 +27,8 @@ class TabSession:
     """What its model menu shows."""
     menu: tuple[str, ...] = ()
     """What is written in its model menu."""
-    fetching: str = ""
-    """What it shows of the first start's download."""
+    upgrades: tuple[str, ...] = ()
+    """What it shows of models that are fetched or could be."""
     epoch: int = 0
     """Counts the whole transcripts sent; a frame of changes belongs to one of them."""
     version: int = 0

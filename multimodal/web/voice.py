@@ -20,7 +20,7 @@ class VoicePanel:
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        hears = program.profile.default(Task.SPEECH) is not None
+        hears = program.defaults.name(Task.SPEECH) is not None
         with gr.Accordion("Voice", open=False, elem_id="voice", visible=hears):
             spoken, written, aloud = self._offered(AUTO)
             self.language = gr.Dropdown(
@@ -60,9 +60,9 @@ class VoicePanel:
 
     def _offered(self, model: str) -> tuple[Choices, Choices, Choices]:
         """Languages that may be heard, translated to and spoken where `model` is chosen."""
-        catalog, profile = self._program.catalog, self._program.profile
+        catalog = self._program.catalog
         chosen = None if model == AUTO else catalog.card(model)
-        usual = profile.default(Task.SPEECH)
+        usual = self._program.defaults.name(Task.SPEECH)
         hears = chosen if chosen is not None and chosen.task is Task.SPEECH else None
         if hears is None and usual is not None:
             hears = catalog.card(usual)

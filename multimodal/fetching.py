@@ -1,0 +1,98 @@
+"""Fetching weights as the terminal and the page show it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from multimodal.cards import ModelCard
+from multimodal.errors import MultimodalError
+from multimodal.weights import FetchProgress, Weights
+
+Show = Callable[[FetchProgress], None]
+Announce = Callable[[str], None]
+
+
+def show_nothing(_progress: FetchProgress) -> None:
+    """For callers without a terminal."""
+
+
+def announce_nothing(_line: str) -> None:
+    """For callers without a terminal."""
+
+
+@dataclass
+class Fetching:
+    """What is fetched now, how far each card is, or why it failed; read by the page."""
+
+    progress: dict[str, FetchProgress] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def fetch_all(
+        self,
+        weights: Weights,
+        cards: Iterable[ModelCard],
+        show: Show = show_nothing,
+        announce: Announce = announce_nothing,
+    ) -> None:
+        """Fetch what is not there yet, one card after another; never raises. Failures are kept in
+        `errors`, and met again, as an error, by the turn that needs the model."""
+        for card in [card for card in cards if not weights.ready(card)]:
+            try:
+                self.fetch(weights, card, show, announce, self.stop)
+            except MultimodalError as error:
+                self.errors[card.name] = str(error)
+
+    def fetch(
+        self,
+        weights: Weights,
+        card: ModelCard,
+        show: Show,
+        announce: Announce,
+        stop: threading.Event,
+    ) -> None:
+        """Fetch one card; before anything of it comes, `announce` is told its licence and size.
+
+        Raises WeightsError, and TurnStoppedError soon after `stop` was set.
+        """
+        announced = False
+
+        def tell(progress: FetchProgress) -> None:
+            nonlocal announced
+            self.progress[card.name] = progress
+            if progress.phase == "fetching" and not announced:
+                announced = True
+                announce(terms(card, progress.total_bytes))
+            show(progress)
+
+        try:
+            weights.ensure(card, tell, stop)
+        finally:
+            self.progress.pop(card.name, None)
+
+
+def terms(card: ModelCard, size_bytes: int) -> str:
+    """“SmolLM2 135M: Apache-2.0, 93 MB”: what a person agrees to by fetching it."""
+    return f"{card.title}: {card.license}, {size_bytes / 1e6:,.0f} MB"
+
+
+def progress_text(card: ModelCard, progress: FetchProgress) -> str:
+    """“Fetching SmolLM2 135M (Apache-2.0): 40 of 93 MB”."""
+    verb = {
+        "waiting": "Waiting to fetch",
+        "fetching": "Fetching",
+        "verifying": "Checking",
+        "unpacking": "Unpacking",
+        "ready": "Ready:",
+    }[progress.phase]
+    subject = f"{verb} {card.title} ({card.license})"
+    if not progress.total_bytes:
+        return subject
+    done, total = progress.done_bytes / 1e6, progress.total_bytes / 1e6
+    return f"{subject}: {done:.0f} of {total:.0f} MB"
+
+
+def progress_fraction(progress: FetchProgress) -> float | None:
+    return progress.done_bytes / progress.total_bytes if progress.total_bytes else None

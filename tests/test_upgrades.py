@@ -1,0 +1,417 @@
+"""Better models come behind the first ones, and take over between turns where this machine bears
+them. Weights are folders that appear when they are fetched; speeds are what the test says."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import pytest
+from fakes import FakeSource
+from fakes import card as fake_card
+
+from multimodal.architectures import Measured
+from multimodal.assistant import Assistant
+from multimodal.backends.base import Backend
+from multimodal.cards import Catalog, ModelCard, Profile
+from multimodal.errors import BackendError, CardError, TurnStoppedError, WeightsError
+from multimodal.events import RouteChosen
+from multimodal.fetching import Fetching
+from multimodal.media import MediaFolder
+from multimodal.memory.manager import MemoryManager
+from multimodal.memory.simulated import Simulated
+from multimodal.memory.transfers import Source
+from multimodal.messages import Conversation, Message, Outcome, Route, Task, TextPart
+from multimodal.speeds import Speed, SpeedBook, measure
+from multimodal.upgrades import UpgradeParts, Upgrades
+from multimodal.weights import FetchProgress, Weights
+
+QUICK, SLOW = Speed(4.0, 30.0), Speed(40.0, 5.0)
+CARD = """name = "{name}"
+title = "{name}"
+task = "text-generation"
+family = "fake"
+license = "MIT"
+languages = {languages}
+[source]
+kind = "folder"
+path = "/nowhere"
+[architecture]
+kind = "measured"
+weights_bytes = {size}
+"""
+PROFILE = """name = "mine"
+title = "Mine"
+device = "cpu"
+budget = 10000
+[models]
+text-generation = ["small", "middle", "large"]
+[upgrades]
+text-generation = ["large", "middle"]
+"""
+
+
+class Shelf(Weights):
+    """Weights that are there once they were fetched; `absent` cannot be had."""
+
+    def __init__(self, ready: Iterable[str]) -> None:
+        super().__init__(Path("/nowhere"))
+        self.there = set(ready)
+        self.absent: dict[str, str] = {}
+        self.fetched: list[str] = []
+        self.waits: threading.Event | None = None
+
+    def ready(self, card: ModelCard) -> bool:
+        return card.name in self.there
+
+    def known_bytes(self, card: ModelCard) -> int:
+        assert isinstance(card.architecture, Measured)
+        return card.architecture.weights_bytes
+
+    def ensure(
+        self,
+        card: ModelCard,
+        on_progress: Callable[[FetchProgress], None] = print,
+        stop: threading.Event | None = None,
+    ) -> Path:
+        if card.name in self.absent:
+            raise WeightsError(self.absent[card.name])
+        on_progress(FetchProgress(card.name, 0, self.known_bytes(card), "fetching"))
+        if self.waits is not None:
+            self.waits.set()
+            assert stop is not None
+            assert stop.wait(20)
+            raise TurnStoppedError("the download was stopped")
+        self.there.add(card.name)
+        self.fetched.append(card.name)
+        return Path("/nowhere")
+
+
+@dataclass
+class World:
+    folder: Path
+    catalog: Catalog
+    speeds: dict[str, Speed | Exception]
+    offline: bool = False
+    shelf: Shelf = field(default_factory=lambda: Shelf(["small"]))
+    measured: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.profile = self.catalog.profile("mine")
+        engines = cast("Source[Backend]", FakeSource())
+        self.memory = MemoryManager(Simulated(10**9), int(self.profile.budget), engines)
+        media = MediaFolder(self.folder / "media")
+        self.assistant = Assistant(self.catalog, self.profile, self.memory, media)
+        self.begin()
+
+    def begin(self) -> None:
+        """As a start of the program does: the same files, new objects."""
+        self.assistant = Assistant(
+            self.catalog, self.profile, self.memory, MediaFolder(self.folder / "media")
+        )
+        parts = UpgradeParts(
+            self.catalog,
+            self.profile,
+            self.shelf,
+            self.memory,
+            self.assistant.defaults,
+            Fetching(),
+            SpeedBook(self.folder / "speeds.json"),
+            self.folder / "upgrades.json",
+            self.offline,
+            self._measure,
+        )
+        self.upgrades = Upgrades(parts)
+        self.upgrades.resume()
+
+    def _measure(
+        self, memory: MemoryManager[Backend], card: ModelCard, stop: threading.Event
+    ) -> Speed:
+        self.measured.append(card.name)
+        found = self.speeds[card.name]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    @property
+    def now(self) -> str | None:
+        return self.assistant.defaults.name(Task.TEXT)
+
+    def told(self, name: str) -> tuple[str, str]:
+        found = next(u for u in self.upgrades.all if u.card == name)
+        return found.state, found.why
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., World]:
+    cards = tmp_path / "models" / "cards" / "text"
+    cards.mkdir(parents=True)
+    sizes = {"small": (100, '["en"]'), "middle": (500, '["en", "fr"]'), "large": (1100, '["ja"]')}
+    for name, (size, languages) in sizes.items():
+        (cards / f"{name}.toml").write_text(
+            CARD.format(name=name, size=size, languages=languages), "utf-8"
+        )
+    (tmp_path / "models" / "profiles").mkdir()
+    (tmp_path / "models" / "profiles" / "mine.toml").write_text(PROFILE, "utf-8")
+
+    def made(**speeds: Speed | Exception) -> World:
+        known = {"small": Speed(1.0, 100.0), "middle": QUICK, "large": QUICK} | speeds
+        return World(tmp_path, Catalog([tmp_path / "models"]), known)
+
+    return made
+
+
+# ---------------------------------------------------------------- taking over
+
+
+def test_the_best_model_is_fetched_measured_and_takes_over(make: Callable[..., World]) -> None:
+    world, lines = make(), []
+    assert world.now == "small"
+    world.upgrades.run(announce=lines.append)
+    assert world.now == "large"
+    assert world.shelf.fetched == ["large"]
+    assert world.told("large")[0] == "in use"
+    assert "30 tokens a second" in world.told("large")[1]
+    assert len(lines) == 1
+    assert "MIT" in lines[0]
+    assert "--no-upgrade" in lines[0]
+
+
+def test_one_that_is_too_slow_here_is_passed_over_for_the_next(make: Callable[..., World]) -> None:
+    world = make(large=SLOW)
+    world.upgrades.run()
+    assert world.now == "middle"
+    state, why = world.told("large")
+    assert state == "passed over"
+    assert "5 tokens a second" in why
+    assert world.measured.count("large") == 2, "a slow one is tried a second time"
+
+
+def test_a_slow_first_try_is_forgiven_where_the_second_is_quick(make: Callable[..., World]) -> None:
+    world = make()
+    tries = iter([SLOW, QUICK])
+    world.speeds["large"] = QUICK
+
+    class Busy(dict[str, Speed | Exception]):
+        def __getitem__(self, name: str) -> Speed | Exception:
+            return next(tries) if name == "large" else super().__getitem__(name)
+
+    world.speeds = Busy(world.speeds)
+    world.upgrades.run()
+    assert world.now == "large"
+
+
+def test_nothing_is_fetched_in_vain_on_a_slow_machine(make: Callable[..., World]) -> None:
+    world = make(small=Speed(2.0, 20.0))  # 20 x 100 / 1100 x 3 = 5, 20 x 100 / 500 x 3 = 12
+    world.upgrades.run()
+    assert world.shelf.fetched == ["middle"]
+    assert "at most" in world.told("large")[1]
+
+
+def test_one_that_the_budget_does_not_hold_is_passed_over(make: Callable[..., World]) -> None:
+    world = make()
+    world.memory.budget_bytes = 600
+    world.upgrades.run()
+    assert world.shelf.fetched == ["middle"]
+    assert "budget" in world.told("large")[1]
+
+
+@pytest.mark.parametrize("error", [WeightsError("the hub is away"), BackendError("it is broken")])
+def test_one_that_cannot_be_had_or_loaded_is_passed_over(
+    make: Callable[..., World], error: Exception
+) -> None:
+    world = make(**({"large": error} if isinstance(error, BackendError) else {}))
+    if isinstance(error, WeightsError):
+        world.shelf.absent["large"] = str(error)
+    world.upgrades.run()
+    assert world.now == "middle"
+    assert world.told("large") == ("passed over", str(error))
+
+
+def test_without_a_connection_the_first_model_stays(make: Callable[..., World]) -> None:
+    world = make()
+    world.offline = True
+    world.begin()
+    world.upgrades.run()
+    assert world.now == "small"
+    assert world.shelf.fetched == []
+    assert "offline" in world.told("large")[1]
+
+
+# ---------------------------------------------------------------- later starts
+
+
+def test_the_next_start_begins_with_what_took_over(make: Callable[..., World]) -> None:
+    world = make()
+    world.upgrades.run()
+    world.measured.clear()
+    world.begin()
+    assert world.now == "large", "before anything runs"
+    world.upgrades.run()
+    assert world.measured == []
+    assert world.shelf.fetched == ["large"]
+
+
+def test_the_next_start_uses_the_lesser_one_until_the_better_is_here(
+    make: Callable[..., World],
+) -> None:
+    world = make()
+    world.shelf.absent["large"] = "away"
+    world.upgrades.run()
+    world.shelf.absent.clear()
+    world.begin()
+    assert world.now == "middle"
+    world.upgrades.run()
+    assert world.now == "large"
+
+
+def test_a_damaged_book_of_speeds_is_begun_anew(make: Callable[..., World]) -> None:
+    world = make()
+    world.upgrades.run()
+    (world.folder / "speeds.json").write_text("[1, 2", "utf-8")
+    (world.folder / "upgrades.json").write_text("nonsense", "utf-8")
+    world.begin()
+    assert world.now == "small"
+    world.upgrades.run()
+    assert world.now == "large"
+
+
+# ---------------------------------------------------------------- declining
+
+
+def test_declining_stops_the_download_and_is_remembered(make: Callable[..., World]) -> None:
+    world = make()
+    world.shelf.waits = threading.Event()
+    work = threading.Thread(target=world.upgrades.run)
+    work.start()
+    assert world.shelf.waits.wait(20)
+    assert world.told("large")[0] == "fetching"
+    world.upgrades.decline(Task.TEXT)
+    work.join(20)
+    assert not work.is_alive()
+    world.shelf.waits = None
+    world.begin()
+    world.upgrades.run()
+    assert world.now == "small"
+    assert world.shelf.fetched == []
+    assert world.told("large")[0] == "declined"
+
+
+def test_declining_goes_back_and_accepting_takes_it_again(make: Callable[..., World]) -> None:
+    world = make()
+    world.upgrades.run()
+    world.upgrades.decline(Task.TEXT)
+    assert world.now == "small"
+    world.upgrades.accept(Task.TEXT)
+    assert world.now == "large", "it is here and was measured"
+    world.upgrades.close()
+    assert world.shelf.fetched == ["large"]
+
+
+def test_closing_ends_what_is_under_way(make: Callable[..., World]) -> None:
+    world = make()
+    world.shelf.waits = threading.Event()
+    work = threading.Thread(target=world.upgrades.run)
+    work.start()
+    assert world.shelf.waits.wait(20)
+    world.upgrades.close()
+    work.join(20)
+    assert not work.is_alive()
+    assert world.now == "small"
+
+
+# ---------------------------------------------------------------- what a turn makes of it
+
+
+def asked(*before: Message) -> Conversation:
+    return Conversation((*before, Message("user", (TextPart("Hello"),))))
+
+
+def reason(world: World, conversation: Conversation) -> tuple[str, Route]:
+    events = list(world.assistant.reply(conversation, threading.Event()))
+    route = next(event.route for event in events if isinstance(event, RouteChosen))
+    return route.steps[-1].card, route
+
+
+def test_a_take_over_is_told_once_in_a_chat_that_began_before(make: Callable[..., World]) -> None:
+    world = make()
+    card, route = reason(world, first := asked())
+    assert card == "small"
+    answer = Message("assistant", (TextPart("Hi"),), outcome=Outcome((route,)))
+    world.upgrades.run()
+    card, told = reason(world, second := asked(*first.messages, answer))
+    assert card == "large"
+    assert "took over from small" in told.reason
+    after = Message("assistant", (TextPart("Hi"),), outcome=Outcome((told,)))
+    assert "took over" not in reason(world, asked(*second.messages, after))[1].reason
+    assert "took over" not in reason(world, asked())[1].reason
+
+
+def test_the_languages_are_those_of_the_model_that_answers_now(make: Callable[..., World]) -> None:
+    world = make()
+    assert world.assistant.languages() == ("en",)
+    world.upgrades.run()
+    assert world.assistant.languages() == ("ja",)
+
+
+# ---------------------------------------------------------------- the profile
+
+
+def test_an_upgrade_must_be_one_of_the_profiles_models(
+    make: Callable[..., World], tmp_path: Path
+) -> None:
+    make()
+    wrong = PROFILE.replace('["large", "middle"]', '["small"]')
+    (tmp_path / "models" / "profiles" / "mine.toml").write_text(wrong, "utf-8")
+    with pytest.raises(CardError, match="upgrade small"):
+        Catalog([tmp_path / "models"])
+
+
+@pytest.mark.parametrize(
+    ("memory_gb", "budget_gb"), [(4, 2.5), (10, 2.5), (16, 4.0), (24, 6.0), (32, 8.0), (64, 8.0)]
+)
+def test_the_embedded_budget_is_a_quarter_of_the_memory_within_bounds(
+    catalog: Catalog, memory_gb: int, budget_gb: float
+) -> None:
+    profile = catalog.profile("embedded")
+    assert profile.budget_for(memory_gb * 10**9) == budget_gb * 10**9
+
+
+def test_a_budget_without_a_share_is_what_it_is(catalog: Catalog) -> None:
+    profile = Profile(name="fixed", title="Fixed", device="cuda", budget="12GB", models={})
+    assert profile.budget_for(10**12) == 12 * 10**9
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def test_the_speed_of_the_real_small_model_is_measured(
+    catalog: Catalog, weights_of: Callable[[str], Path]
+) -> None:
+    from multimodal.backends.base import load
+
+    class Real(FakeSource):
+        def fetch(self, card: ModelCard, report: object) -> Path:
+            return weights_of(card.name)
+
+        def load(self, card: ModelCard, files: Path, engine: str) -> Backend:  # type: ignore[override]
+            return load(card, files, engine)
+
+    memory = MemoryManager(Simulated(10**10), 2 * 10**9, cast("Source[Backend]", Real()))
+    card = catalog.card("smollm2-135m-instruct")
+    try:
+        speed = measure(memory, card, threading.Event())
+    finally:
+        memory.close()
+    assert speed.written_per_s > 1
+    assert 0 < speed.reading_s < 120
+
+
+def test_a_model_that_writes_nothing_has_no_speed() -> None:
+    mute = FakeSource(script=lambda request: [])
+    memory = MemoryManager(Simulated(10**9), 10**6, cast("Source[Backend]", mute))
+    with pytest.raises(BackendError, match="wrote nothing"):
+        measure(memory, fake_card("text"), threading.Event())
