@@ -3,7 +3,7 @@ program stands, why, and what the next one would need."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from multimodal.build import EMBEDDED, Program
 from multimodal.cards import AUTO, Catalog, Profile
@@ -34,8 +34,9 @@ def standing(program: Program) -> Standing:
     cards = card_profiles(program.catalog)
     rungs = 1 + len(known) + len(cards)
     notes = tuple(_note(program, one) for one in upgrades if one.task is not Task.TEXT)
-    if program.profile.name == EMBEDDED:
-        return _on_small(program, text, rungs, notes)
+    if program.profile.name == EMBEDDED or text:
+        found = _on_small(program, text, rungs, notes)
+        return found if program.profile.name == EMBEDDED else replace(found, rung=None)
     names = [profile.name for profile in cards]
     if program.profile.name not in names:
         why = "It was chosen when the program was started."
@@ -66,8 +67,9 @@ def _on_small(
     place = next((i for i, upgrade in enumerate(text) if upgrade.card == now), -1)
     why = text[place].why if place >= 0 else "It answers at once on any machine."
     above = text[place + 1 :]
+    coming = [upgrade for upgrade in above if upgrade.state in {"fetching", "measuring"}]
     if above:
-        following = " ".join(_note(program, upgrade) for upgrade in above)
+        following = " ".join(_note(program, upgrade) for upgrade in coming or above)
     elif not text and program.profile.upgrades:
         following = "Better models are not fetched: the program was started with --no-upgrade."
     else:

@@ -17,6 +17,7 @@ from multimodal.backends.base import TextRequest
 from multimodal.build import Program
 from multimodal.errors import MultimodalError
 from multimodal.web.launch import open_page
+from multimodal.weights import Weights
 
 
 @dataclass
@@ -59,11 +60,15 @@ class FakePage:
 
 @contextmanager
 def running_page(
-    data: Path, grace_s: float = 20.0, port: int = 0, **settings: Any
+    data: Path,
+    grace_s: float = 20.0,
+    port: int = 0,
+    weights: Weights | None = None,
+    **settings: Any,
 ) -> Iterator[FakePage]:
     """On a free port, unless one is named."""
     source, port = FakeSource(), port or free_port()
-    made = program(data, source, **settings)
+    made = program(data, source, weights, **settings)
     try:
         hosts = Hosts("127.0.0.1", made.settings.allow_origin)
         with open_page(made, port, hosts, grace_s):

@@ -6,7 +6,7 @@ import io
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +30,13 @@ from multimodal.backends.base import (
 )
 from multimodal.build import EMBEDDED, Program, assemble, open_storage, read_catalog
 from multimodal.cards import AUTO, ModelCard
-from multimodal.errors import DeviceFullError, MultimodalError, RequestError
+from multimodal.errors import (
+    DeviceFullError,
+    MultimodalError,
+    RequestError,
+    TurnStoppedError,
+    WeightsError,
+)
 from multimodal.events import (
     Description,
     Drawn,
@@ -50,7 +56,7 @@ from multimodal.messages import Task
 from multimodal.settings import read_settings
 from multimodal.sound import wav
 from multimodal.sources import FolderSource
-from multimodal.weights import Weights
+from multimodal.weights import FetchProgress, Weights
 
 
 def card(name: str = "text", task: Task = Task.TEXT, size: int = 100, **more: Any) -> ModelCard:
@@ -192,15 +198,18 @@ class FakeSource:
         return FakeBackend(card, self)
 
 
-def program(data: Path, source: FakeSource, **settings: Any) -> Program:
-    """The embedded profile, or another one, with these engines in place of the real ones."""
+def program(
+    data: Path, source: FakeSource, weights: Weights | None = None, **settings: Any
+) -> Program:
+    """The embedded profile, or another one, with these engines in place of the real ones, and
+    without weights unless some are given."""
     chosen = read_settings(data=data, **settings)
     catalog = read_catalog(chosen)
     profile = catalog.profile(EMBEDDED if chosen.profile == AUTO else chosen.profile)
     engines = cast("Source[Backend]", source)
     memory = MemoryManager(Simulated(10**10), int(profile.budget), engines)
     store, media = open_storage(chosen)
-    weights = Weights(chosen.weights_folder, offline=True)
+    weights = weights or Weights(chosen.weights_folder, offline=True)
     return assemble(chosen, catalog, profile, memory, weights, store, media)
 
 
@@ -228,3 +237,79 @@ def client_at(url: str) -> openai.OpenAI:
 def client_of(program: Program) -> Iterator[openai.OpenAI]:
     with served(program) as url, client_at(url) as client:
         yield client
+
+
+LADDER_CARD = """name = "{name}"
+title = "{title}"
+task = "text-generation"
+family = "fake"
+license = "MIT"
+languages = {languages}
+[source]
+kind = "folder"
+path = "/nowhere"
+[architecture]
+kind = "measured"
+weights_bytes = {size}
+"""
+LADDER = """name = "mine"
+title = "Mine"
+device = "cpu"
+budget = 10000
+[models]
+text-generation = ["small", "middle", "large"]
+[upgrades]
+text-generation = ["large", "middle"]
+"""
+
+
+def write_ladder(folder: Path) -> None:
+    """The profile “mine” and its three text models, as a folder for --models has them."""
+    (folder / "cards" / "text").mkdir(parents=True)
+    for name, size, languages in (
+        ("small", 100, '["en"]'),
+        ("middle", 500, '["en", "fr"]'),
+        ("large", 1100, '["ja"]'),
+    ):
+        card = LADDER_CARD.format(
+            name=name, title=name.capitalize(), size=size, languages=languages
+        )
+        (folder / "cards" / "text" / f"{name}.toml").write_text(card, "utf-8")
+    (folder / "profiles").mkdir()
+    (folder / "profiles" / "mine.toml").write_text(LADDER, "utf-8")
+
+
+class Shelf(Weights):
+    """Weights that are there once they were fetched; `absent` cannot be had."""
+
+    def __init__(self, ready: Iterable[str]) -> None:
+        super().__init__(Path("/nowhere"))
+        self.there = set(ready)
+        self.absent: dict[str, str] = {}
+        self.fetched: list[str] = []
+        self.waits: threading.Event | None = None
+
+    def ready(self, card: ModelCard) -> bool:
+        return card.name in self.there
+
+    def known_bytes(self, card: ModelCard) -> int:
+        assert isinstance(card.architecture, Measured)
+        return card.architecture.weights_bytes
+
+    def ensure(
+        self,
+        card: ModelCard,
+        on_progress: Callable[[FetchProgress], None] = print,
+        stop: threading.Event | None = None,
+    ) -> Path:
+        if card.name in self.absent:
+            raise WeightsError(self.absent[card.name])
+        on_progress(FetchProgress(card.name, 0, self.known_bytes(card), "fetching"))
+        if self.waits is not None:
+            self.waits.set()
+            assert stop is not None
+            assert stop.wait(20)
+            raise TurnStoppedError("the download was stopped")
+        self.there.add(card.name)
+        self.fetched.append(card.name)
+        return Path("/nowhere")

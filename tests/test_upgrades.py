@@ -4,20 +4,19 @@ them. Weights are folders that appear when they are fetched; speeds are what the
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 import pytest
-from fakes import FakeSource
+from fakes import LADDER, FakeSource, Shelf, write_ladder
 from fakes import card as fake_card
 
-from multimodal.architectures import Measured
 from multimodal.assistant import Assistant
 from multimodal.backends.base import Backend
 from multimodal.cards import Catalog, ModelCard, Profile
-from multimodal.errors import BackendError, CardError, TurnStoppedError, WeightsError
+from multimodal.errors import BackendError, CardError, WeightsError
 from multimodal.events import RouteChosen
 from multimodal.fetching import Fetching
 from multimodal.media import MediaFolder
@@ -27,67 +26,8 @@ from multimodal.memory.transfers import Source
 from multimodal.messages import Conversation, Message, Outcome, Route, Task, TextPart
 from multimodal.speeds import Speed, SpeedBook, measure
 from multimodal.upgrades import UpgradeParts, Upgrades
-from multimodal.weights import FetchProgress, Weights
 
 QUICK, SLOW = Speed(4.0, 30.0), Speed(40.0, 5.0)
-CARD = """name = "{name}"
-title = "{name}"
-task = "text-generation"
-family = "fake"
-license = "MIT"
-languages = {languages}
-[source]
-kind = "folder"
-path = "/nowhere"
-[architecture]
-kind = "measured"
-weights_bytes = {size}
-"""
-PROFILE = """name = "mine"
-title = "Mine"
-device = "cpu"
-budget = 10000
-[models]
-text-generation = ["small", "middle", "large"]
-[upgrades]
-text-generation = ["large", "middle"]
-"""
-
-
-class Shelf(Weights):
-    """Weights that are there once they were fetched; `absent` cannot be had."""
-
-    def __init__(self, ready: Iterable[str]) -> None:
-        super().__init__(Path("/nowhere"))
-        self.there = set(ready)
-        self.absent: dict[str, str] = {}
-        self.fetched: list[str] = []
-        self.waits: threading.Event | None = None
-
-    def ready(self, card: ModelCard) -> bool:
-        return card.name in self.there
-
-    def known_bytes(self, card: ModelCard) -> int:
-        assert isinstance(card.architecture, Measured)
-        return card.architecture.weights_bytes
-
-    def ensure(
-        self,
-        card: ModelCard,
-        on_progress: Callable[[FetchProgress], None] = print,
-        stop: threading.Event | None = None,
-    ) -> Path:
-        if card.name in self.absent:
-            raise WeightsError(self.absent[card.name])
-        on_progress(FetchProgress(card.name, 0, self.known_bytes(card), "fetching"))
-        if self.waits is not None:
-            self.waits.set()
-            assert stop is not None
-            assert stop.wait(20)
-            raise TurnStoppedError("the download was stopped")
-        self.there.add(card.name)
-        self.fetched.append(card.name)
-        return Path("/nowhere")
 
 
 @dataclass
@@ -147,15 +87,7 @@ class World:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., World]:
-    cards = tmp_path / "models" / "cards" / "text"
-    cards.mkdir(parents=True)
-    sizes = {"small": (100, '["en"]'), "middle": (500, '["en", "fr"]'), "large": (1100, '["ja"]')}
-    for name, (size, languages) in sizes.items():
-        (cards / f"{name}.toml").write_text(
-            CARD.format(name=name, size=size, languages=languages), "utf-8"
-        )
-    (tmp_path / "models" / "profiles").mkdir()
-    (tmp_path / "models" / "profiles" / "mine.toml").write_text(PROFILE, "utf-8")
+    write_ladder(tmp_path / "models")
 
     def made(**speeds: Speed | Exception) -> World:
         known = {"small": Speed(1.0, 100.0), "middle": QUICK, "large": QUICK} | speeds
@@ -344,7 +276,7 @@ def test_a_take_over_is_told_once_in_a_chat_that_began_before(make: Callable[...
     world.upgrades.run()
     card, told = reason(world, second := asked(*first.messages, answer))
     assert card == "large"
-    assert "took over from small" in told.reason
+    assert "took over from Small" in told.reason
     after = Message("assistant", (TextPart("Hi"),), outcome=Outcome((told,)))
     assert "took over" not in reason(world, asked(*second.messages, after))[1].reason
     assert "took over" not in reason(world, asked())[1].reason
@@ -364,7 +296,7 @@ def test_an_upgrade_must_be_one_of_the_profiles_models(
     make: Callable[..., World], tmp_path: Path
 ) -> None:
     make()
-    wrong = PROFILE.replace('["large", "middle"]', '["small"]')
+    wrong = LADDER.replace('["large", "middle"]', '["small"]')
     (tmp_path / "models" / "profiles" / "mine.toml").write_text(wrong, "utf-8")
     with pytest.raises(CardError, match="upgrade small"):
         Catalog([tmp_path / "models"])
