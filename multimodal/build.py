@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
 from multimodal.assistant import Assistant
 from multimodal.backends.base import Backend, has_family, load
-from multimodal.cards import AUTO, Catalog, ModelCard, Profile, clipped
+from multimodal.cards import AUTO, Catalog, ModelCard, ModelName, Profile, clipped
 from multimodal.data_folder import prepare_data_folder
 from multimodal.defaults import DefaultModels
 from multimodal.errors import SettingsError, UnknownModelError
@@ -67,14 +67,17 @@ class Program:
         return tuple(self.catalog.card(name) for name in self.profile.names)
 
     def card(self, name: str) -> ModelCard:
-        """A card that the profile offers, in any of its quantizations.
+        """A card that the profile offers, in any of its quantizations; a context that the profile
+        made shorter stays so.
 
         Whoever asks over the network chooses among these alone: another one would be fetched for
         them. Raises UnknownModelError.
         """
         offered = {known.base: known.name for known in self.cards}
-        if name.partition(":")[0] in offered:
-            return self.catalog.card(name)
+        asked = ModelName.parse(name)
+        if asked.base in offered:
+            context = ModelName.parse(offered[asked.base]).context
+            return self.catalog.card(str(replace(asked, context=context)))
         raise UnknownModelError(
             f"The profile {self.profile.name} offers no model {clipped(name)!r}. It offers: "
             f"{', '.join(offered.values())}."

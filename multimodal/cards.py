@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -45,9 +46,32 @@ def _reachable(name: str) -> str:
 Name = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$"), AfterValidator(_reachable)
 ]
-Choice = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*(:[a-z0-9_-]+)?$")]
-"""A card's name, or one of its quantizations: "mistral-7b-instruct:int8"."""
+Choice = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*(:[a-z0-9_-]+)?(@[1-9][0-9]{0,7})?$")
+]
+"""A card's name, one of its quantizations, a shorter context in tokens, or both:
+"mistral-7b-instruct:int8@4096"."""
 SHOWN_CHARACTERS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """What a `Choice` is made of; `quantization` and `context` are "" where it leaves them to the
+    card."""
+
+    base: str
+    quantization: str = ""
+    context: str = ""
+
+    @classmethod
+    def parse(cls, name: str) -> ModelName:
+        name, _, context = name.partition("@")
+        base, _, quantization = name.partition(":")
+        return cls(base, quantization, context)
+
+    def __str__(self) -> str:
+        kind = f":{self.quantization}" if self.quantization else ""
+        return f"{self.base}{kind}{f'@{self.context}' if self.context else ''}"
 
 
 class SamplingDefaults(Facts):
@@ -127,7 +151,7 @@ class ModelCard(Facts):
     @property
     def base(self) -> str:
         """The name of the card that this one is a quantization of, or its own."""
-        return self.name.partition(":")[0]
+        return ModelName.parse(self.name).base
 
     @property
     def translates_to(self) -> tuple[str, ...]:
@@ -142,6 +166,15 @@ class ModelCard(Facts):
             )
         changed = {"name": f"{self.base}:{kind}", "title": f"{self.title} ({kind})"}
         return self.model_copy(update={**changed, "quantization": (kind,)})
+
+    def shortened(self, context: str) -> ModelCard:
+        """The same model with a shorter context, in tokens. Raises UnknownModelError."""
+        longest = self.context_tokens or 0
+        if not context.isdecimal() or not 0 < int(context) <= longest:
+            reads = f"at most {longest:,} tokens" if longest else "no tokens"
+            raise UnknownModelError(f"{self.title} reads {reads}, not '{clipped(context)}'.")
+        changed = {"name": f"{self.name}@{context}", "context_tokens": int(context)}
+        return self.model_copy(update=changed)
 
 
 class Profile(Facts):
@@ -215,14 +248,17 @@ class Catalog:
         return tuple(self._profiles.values())
 
     def card(self, name: str) -> ModelCard:
-        """The card of that name; "name:int8" is the same model in that quantization.
+        """The card of that name; "name:int8" is the same model in that quantization, "name@2048"
+        with a context of that many tokens.
 
         Raises UnknownModelError with the likely spelling.
         """
-        base, _, kind = name.partition(":")
-        if base not in self._cards:
-            raise UnknownModelError(_no_such("model", base, self._cards))
-        return self._cards[base].quantized(kind) if kind else self._cards[base]
+        asked = ModelName.parse(name)
+        if asked.base not in self._cards:
+            raise UnknownModelError(_no_such("model", asked.base, self._cards))
+        card = self._cards[asked.base]
+        card = card.quantized(asked.quantization) if asked.quantization else card
+        return card.shortened(asked.context) if asked.context else card
 
     def title(self, name: str) -> str:
         """How the card of that name is called; the name itself where there is none any more."""

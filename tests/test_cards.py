@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from fakes import FakeSource, program
 
 from multimodal.cards import Catalog
 from multimodal.errors import CardError, UnknownModelError
-from multimodal.memory.footprint import footprint
+from multimodal.memory.footprint import footprint, usual_quantization
 from multimodal.messages import Task
 from multimodal.sources import FileSource
 
@@ -271,3 +272,60 @@ def test_the_readme_lists_the_specialists_as_their_cards_do(catalog: Catalog) ->
     text = (ROOT / "README.md").read_text("utf-8")
     table = text.partition("<!-- specialists -->")[2].partition("<!-- /specialists -->")[0]
     assert table.strip().splitlines()[2:] == specialists(catalog)
+
+
+# ---------------------------------------------------------------- names of models
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "tokens"),
+    [
+        ("llama-2-13b-chat@2048", "nf4-double", 2048),
+        ("llama-2-13b-chat:int8@2048", "int8", 2048),
+        ("llama-2-13b-chat:int8", "int8", 4096),
+    ],
+)
+def test_a_name_says_quantization_and_context(
+    catalog: Catalog, name: str, kind: str, tokens: int
+) -> None:
+    card = catalog.card(name)
+    assert (card.name, card.base) == (name, "llama-2-13b-chat")
+    assert (usual_quantization(card), card.context_tokens) == (kind, tokens)
+    whole = catalog.card(name.partition("@")[0])
+    assert (footprint(card).total < footprint(whole).total) == (tokens < 4096)
+
+
+@pytest.mark.parametrize("context", ["8192", "0", "-1", "x", "9" * 90])
+def test_a_context_is_never_longer_than_the_models(catalog: Catalog, context: str) -> None:
+    with pytest.raises(UnknownModelError, match="reads at most 4,096 tokens"):
+        catalog.card(f"llama-2-13b-chat@{context}")
+
+
+@pytest.mark.parametrize("asked", ["llama-2-13b-chat", "llama-2-13b-chat@4096"])
+def test_whoever_asks_gets_the_context_that_the_profile_allows(tmp_path: Path, asked: str) -> None:
+    made = program(tmp_path, FakeSource(), profile="gpu-12gb")
+    try:
+        assert made.card(asked).name == "llama-2-13b-chat@3840"
+        assert made.card("llama-2-13b-chat:fp4").name == "llama-2-13b-chat:fp4@3840"
+        assert made.card("gpt2").name == "gpt2"
+    finally:
+        made.close()
+
+
+def test_the_large_card_profile_lists_what_was_ordered(catalog: Catalog) -> None:
+    profile = catalog.profile("gpu-12gb")
+    families = {catalog.card(name).family for name in profile.names}
+    assert profile.default(Task.TEXT) == "mistral-7b-instruct"
+    assert profile.default(Task.IMAGE) == "llava-1.5-7b"
+    assert (profile.default(Task.SPEECH) or "").startswith("whisper")
+    assert families >= {
+        *("causal_lm", "image_text", "minigpt4", "openai_whisper", "wav2vec2"),
+        *("seamless", "diffusion"),
+    }
+    bases = {catalog.card(name).base for name in profile.names}
+    assert bases >= {
+        *("llama-2-7b-chat", "llama-2-13b-chat", "llama-3-8b-instruct", "mistral-7b-instruct"),
+        *("phi-2", "gemma-2b-it", "gemma-7b-it", "gpt2", "llava-1.5-7b", "llava-1.5-13b"),
+        *("minigpt-4-vicuna-7b", "blip-2-opt-2.7b", "whisper-small", "wav2vec2-base-960h"),
+        *("seamless-m4t-v2-large", "stable-diffusion-1.5"),
+    }

@@ -265,5 +265,8 @@ def test_every_profile_is_certified_for_its_budget(catalog: Catalog, name: str) 
     assert certificate.verdict != "impossible"
     assert certificate.peak_bytes <= profile.budget
     for card in map(catalog.card, profile.names):
-        alone = answer_for(catalog, profile, models=(card.name,)).plan.certificate
+        tokens = card.context_tokens  # each with all that it reads, not only what is usual
+        alone = answer_for(
+            catalog, profile, models=(card.name,), context_tokens=tokens
+        ).plan.certificate
         assert alone.verdict == "together", f"{card.name}: {alone.sentence}"

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -57,11 +58,13 @@ async def _read(request: Request, program: Program) -> tuple[Conversation, bool,
     """What is said, whether the answer is streamed, and whether its stream ends with its usage;
     nothing else of the body, which may be large, is kept while the answer is written."""
     async with parsed(request, ChatRequest, program.media.limits) as asked:
-        if asked.model != AUTO:
-            program.card(asked.model)  # refused before anything is decoded
+        # An unknown model is refused before anything is decoded.
+        model = AUTO if asked.model == AUTO else program.card(asked.model).name
         conversation = await while_connected(
             lambda stop: asked.conversation(program.media, stop), request
         )
+        controls = replace(conversation.controls, model=model)
+        conversation = replace(conversation, controls=controls)
         return conversation, asked.stream, asked.stream_options.include_usage
 
 

@@ -172,7 +172,7 @@ class ChatController:
 
     def _say(self, reply: RunningReply, action: Send | SendExample, controls: Controls) -> None:
         owner, chat = reply.owner, reply.conversation
-        self._check_model(controls)
+        controls = self._offered(controls)
         text, files = self._words(action)
         if action.chat:
             self.list.check_kept(owner, chat)
@@ -200,7 +200,7 @@ class ChatController:
             controls = read_controls()
         else:
             controls = replace(self.controls(session, action.chat), model=action.model)
-        self._check_model(controls)
+        controls = self._offered(controls)
         reply = self._changing(session, action.chat)
         with self._turn(reply, controls):
             if action.model is None:
@@ -208,7 +208,7 @@ class ChatController:
             self.chats.forget_reply(session.owner, action.chat, action.message, reply.claim)
 
     def edit(self, session: TabSession, action: Edit) -> None:
-        self._check_model(self.controls(session, action.chat))
+        self._offered(self.controls(session, action.chat))
         reply = self._changing(session, action.chat)
         with self._turn(reply):
             self.chats.edit(session.owner, action.chat, action.message, action.text, reply.claim)
@@ -238,10 +238,12 @@ class ChatController:
         self.list.check_kept(session.owner, chat)
         return self.replies.prepare(session.owner, chat)
 
-    def _check_model(self, controls: Controls) -> None:
-        """Raises UnknownModelError for a model of another profile, which would be fetched."""
-        if controls.model != AUTO:
-            self.program.card(controls.model)
+    def _offered(self, controls: Controls) -> Controls:
+        """The same with the model as the profile offers it. Raises UnknownModelError for a model of
+        another profile, which would be fetched."""
+        if controls.model == AUTO:
+            return controls
+        return replace(controls, model=self.program.card(controls.model).name)
 
 
 def _id(*of: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import gradio as gr
 
 from multimodal.architectures import Measured
 from multimodal.build import Program
-from multimodal.cards import AUTO, ModelCard
+from multimodal.cards import AUTO, ModelCard, ModelName
 from multimodal.errors import CardError
 from multimodal.memory.footprint import footprint
 from multimodal.sizes import gigabytes
@@ -30,8 +31,8 @@ class QuantizationPanel:
     def listed(self, model: str) -> str:
         """The model menu's entry for a model that may be asked for in any quantization."""
         names = self._program.profile.names
-        base = model.partition(":")[0]
-        same = (name for name in names if name.partition(":")[0] == base)
+        base = ModelName.parse(model).base
+        same = (name for name in names if ModelName.parse(name).base == base)
         return model if model in names else next(same, AUTO)
 
     def asked_for(self, model: str | None, kind: str | None) -> str:
@@ -41,7 +42,7 @@ class QuantizationPanel:
         kinds = self._kinds(model)
         if kind not in kinds or kind == kinds[0]:
             return model
-        return f"{self._program.catalog.card(model).base}:{kind}"
+        return str(replace(ModelName.parse(model), quantization=kind))
 
     def shown(self, model: str, has_sizes: bool = False) -> gr.Dropdown:
         """The choice as it is for `model`; where it has sizes, see `sized`."""
@@ -50,7 +51,7 @@ class QuantizationPanel:
             # Hidden as it is: a browser keeps what a hidden menu held, which Gradio refuses, and
             # the message with it, where it is none of the choices. `asked_for` knows better.
             return gr.Dropdown(visible=False)
-        asked = model.partition(":")[2]
+        asked = ModelName.parse(model).quantization
         value = asked if asked in kinds else kinds[0]
         if has_sizes:
             choices = self._sized(model, kinds)
