@@ -80,3 +80,9 @@ class PictureInput(Facts):
     aspect_ratio: Literal["pad"] | None = None
     """"pad": the whole picture on a square of the mean colour, as LLaVA's authors say with
     `image_aspect_ratio`; as the checkpoint's own files say unless given."""
+
+
+class Limits(Facts):
+    """What one request may bring."""
+
+    audio_s: PositiveInt | None = None

@@ -6,18 +6,20 @@ pictures sees those that the step names where they were shown.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from multimodal.backends.base import (
     ImageRequest,
     Request,
-    SpeakRequest,
     SpeechRequest,
     TextRequest,
+    TTSRequest,
 )
+from multimodal.backends.speech.speakers import without_a_voice
+from multimodal.backends.speech.spoken_text import spoken_text
+from multimodal.cards import ModelCard
 from multimodal.drawing import draw_request
 from multimodal.errors import MediaError
 from multimodal.meaning import spoken_and_typed, wants_only_translation
@@ -28,6 +30,7 @@ from multimodal.messages import (
     ImagePart,
     Message,
     Role,
+    Route,
     Step,
     Task,
     TextPart,
@@ -71,13 +74,15 @@ class Asking:
                 "about others, send them once more."
             )
 
-    def aloud(self, answer: str, conversation: Conversation) -> SpeakRequest | None:
+    def aloud(self, answer: str, conversation: Conversation) -> TTSRequest | None:
         """How `answer` is spoken; None where it has no words. It is taken to be in the language
         that is spoken, unless it is known to be in another one."""
-        words = re.sub(r"[*_`#|~]+", "", answer).strip()  # Markdown's signs are for the eye
         controls = conversation.controls
         known = controls.hearing.translate_to if wants_only_translation(conversation) else None
-        return SpeakRequest(words, controls.speak_in, known) if words else None
+        words = spoken_text(answer, known or controls.speak_in or "en")
+        if not words:
+            return None
+        return TTSRequest(words, controls.speak_in, known, controls.voice, controls.speed)
 
     def _hear(self, part: AudioPart, conversation: Conversation) -> SpeechRequest:
         asked = conversation.controls.hearing
@@ -101,6 +106,18 @@ class Asking:
         )
         words = tuple((turn.role, turn.words) for turn in said)
         return TextRequest(words, controls.system_prompt, controls.sampling, shown)
+
+
+def without_voice(
+    route: Route, conversation: Conversation, cards: Iterable[ModelCard]
+) -> str | None:
+    """Why the answer of `route`, in words, is not spoken by any of `cards` though that is wanted;
+    None where it is not wanted, or where it is spoken."""
+    language = conversation.controls.speak_in
+    draws = any(step.task is Task.DRAW for step in route.steps)
+    if language is None or route.aloud is not None or draws:
+        return None
+    return f"The answer was not spoken. {without_a_voice(cards, language)}"
 
 
 @dataclass(frozen=True, slots=True)

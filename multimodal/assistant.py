@@ -9,13 +9,13 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from multimodal.asking import Asking
+from multimodal.asking import Asking, without_voice
 from multimodal.backends.base import (
     Backend,
     DrawRequest,
     Request,
-    SpeakRequest,
     SpeechRequest,
+    TTSRequest,
 )
 from multimodal.cards import Catalog, Profile
 from multimodal.defaults import DefaultModels
@@ -29,7 +29,7 @@ from multimodal.events import (
     Preview,
     Progress,
     RouteChosen,
-    SpeechMade,
+    SpeechGenerated,
     Spoken,
     TextDelta,
     Transcript,
@@ -47,6 +47,7 @@ DOING = {
     Task.SPEECH: "Listening",
     Task.IMAGE: "Looking",
     Task.DRAW: "Drawing",
+    Task.TTS: "Speaking",
 }
 """What a model does once it is loaded, until it says more itself."""
 
@@ -66,6 +67,7 @@ class Assistant:
         self.memory = memory
         self.media = media
         self.defaults = DefaultModels(profile)
+        self._cards = tuple(map(catalog.card, profile.names))
         self._router = Router(catalog, profile, self.defaults)
         self._asking = Asking(media, self.languages)
 
@@ -111,9 +113,10 @@ class Assistant:
         yield from self._alone(request, card, stop)
 
     def speak(
-        self, request: SpeakRequest, card: str, stop: threading.Event
+        self, request: TTSRequest, card: str, stop: threading.Event
     ) -> Generator[Event, None, None]:
-        """Only say one text aloud, with the card of that name; yields Progress and a SpeechMade."""
+        """Only say one text aloud, with the card of that name; yields Progress and SentenceSpoken,
+        at last one SpeechGenerated."""
         yield from self._alone(lambda: request, card, stop)
 
     def _alone(
@@ -147,6 +150,8 @@ class Assistant:
                 yield from turn.answer_from_pictures(step)
         if route.aloud is not None and not stop.is_set():
             yield from self._say(route.aloud, turn, stop)
+        elif not route.again and (told := without_voice(route, turn.conversation, self._cards)):
+            yield turn.saw(Notice(told))
 
     def _take(
         self, step: Step, turn: _Turn, stop: threading.Event, asked: Request | None = None
@@ -173,7 +178,7 @@ class Assistant:
         try:
             with closing(self._take(step, turn, stop, request)) as events:
                 for event in events:
-                    if isinstance(event, SpeechMade):
+                    if isinstance(event, SpeechGenerated):
                         event = Spoken(self.media.add_audio(event.wav, "answer.wav"))
                     yield event
         except TurnStoppedError:

@@ -22,14 +22,18 @@ from pydantic import (
     ValidationError,
 )
 
-from multimodal.architectures import Architecture, Facts, PictureInput
+from multimodal.architectures import Architecture, Facts, Limits, PictureInput
 from multimodal.card_faults import first_fault
 from multimodal.errors import CardError, UnknownModelError
 from multimodal.messages import Task
 from multimodal.sources import FileSource, Source, comes_from
+from multimodal.voices import Voice
 
 AUTO = "auto"
-ALIASES = frozenset({AUTO, "whisper-1", "dall-e-2", "dall-e-3", "gpt-image-1"})
+ALIASES = frozenset(
+    {AUTO, "whisper-1", "dall-e-2", "dall-e-3", "gpt-image-1"}
+    | {"tts-1", "tts-1-hd", "gpt-4o-mini-tts"}
+)
 """What requests may name in place of a card: the router, or the default of a task. A card called so
 would never be reached."""
 
@@ -110,12 +114,6 @@ class DrawingDefaults(Facts):
     """The checkpoint's own unless given."""
 
 
-class Limits(Facts):
-    """What one request may bring."""
-
-    audio_s: PositiveInt | None = None
-
-
 class ModelCard(Facts):
     """One model: what it does, where its weights are, what it costs, how it is run."""
 
@@ -138,6 +136,8 @@ class ModelCard(Facts):
     for all of `languages`."""
     speaks: tuple[str, ...] = ()
     """For a model that hears: the languages in which it also says a text aloud."""
+    voices: tuple[Voice, ...] = ()
+    """For a model for speech: those it has, the first of a language being its usual one."""
     system_prompt: str = ""
     chat_template: str = ""
     """Jinja, where the checkpoint's tokenizer brings none, or a wrong one."""

@@ -59,8 +59,25 @@ class Transcript:
 
 
 @dataclass(frozen=True, slots=True)
-class SpeechMade:
-    """A text was spoken; `wav` is the whole file (mono, 16 kHz, 16 bits)."""
+class SentenceSpoken:
+    """One sentence of a text was spoken, so that it can be played while the next one is made.
+
+    `pcm`: mono, 16 bits a sample, little-endian, `sample_rate` samples a second, with the pause
+    that leads on to the next sentence. `text`: what is said in it.
+    """
+
+    pcm: bytes
+    sample_rate: int
+    text: str
+
+    @property
+    def seconds(self) -> float:
+        return len(self.pcm) / 2 / self.sample_rate
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechGenerated:
+    """A text was spoken to its end; `wav` is the whole file (mono, 16 bits)."""
 
     wav: bytes
     seconds: float
@@ -136,6 +153,6 @@ class Done:
     outcome: Outcome
 
 
-Making = Preview | Drawn | ImageMade | SpeechMade | Spoken
+Making = Preview | Drawn | ImageMade | SentenceSpoken | SpeechGenerated | Spoken
 Telling = RouteChosen | Progress | Notice | Usage | Done
 Event = Telling | Transcript | Description | TextDelta | Making

@@ -26,6 +26,7 @@ class Task(StrEnum):
     SPEECH = "automatic-speech-recognition"
     IMAGE = "image-to-text"
     DRAW = "text-to-image"
+    TTS = "text-to-speech"
 
 
 # ---------------------------------------------------------------- what is said
@@ -207,7 +208,8 @@ class Drawing:
 @dataclass(frozen=True, slots=True)
 class Controls:
     """What the person set for a conversation. `model` is "auto" or the name of a card; `speak_in`
-    is the language in which answers are also spoken."""
+    is the language in which answers are also spoken, `voice` whose voice speaks, by the name its
+    card gives it (the first of that language unless given), `speed` how fast, 1 being usual."""
 
     model: str = "auto"
     system_prompt: str = ""
@@ -215,6 +217,8 @@ class Controls:
     drawing: Drawing = Drawing()
     hearing: Hearing = Hearing()
     speak_in: str | None = None
+    voice: str | None = None
+    speed: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from multimodal.backends.speech.speakers import speaker_for
 from multimodal.cards import AUTO, Catalog, ModelCard, Profile
 from multimodal.defaults import DefaultModels
 from multimodal.errors import PromptError, RequestError
@@ -56,6 +57,7 @@ NEEDS = {
     Task.SPEECH: "a speech model such as Whisper",
     Task.IMAGE: "a model that sees",
     Task.TEXT: "a text model",
+    Task.TTS: "a model for speech such as Piper",
 }
 
 
@@ -234,11 +236,15 @@ class Router:
         draws = any(step.task is Task.DRAW for step in route.steps)
         if scene.conversation.controls.speak_in is None or route.again or draws:
             return route
-        listed = (scene.chosen, *map(self._catalog.card, self._profile.names))
-        speakers = (card.name for card in listed if card is not None and card.speaks)
-        if (name := next(speakers, None)) is None:
+        controls = scene.conversation.controls
+        listed = [*map(self._catalog.card, self._profile.names)]
+        if scene.chosen is not None:
+            listed.insert(0, scene.chosen)
+        known = controls.hearing.translate_to if route.rule == "translate" else None
+        card = speaker_for(listed, controls.speak_in, controls.voice, known)
+        if card is None:
             return route
-        return replace(route, aloud=Step(Task.SPEECH, name, "speak the answer"))
+        return replace(route, aloud=Step(card.task, card.name, "speak the answer"))
 
     # ------------------------------------------------------------ models
 

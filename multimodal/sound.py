@@ -12,6 +12,7 @@ import threading
 import wave
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import chain
 
 import av
@@ -165,7 +166,7 @@ def flac(waveform: NDArray[np.float32]) -> bytes:
     with av.open(buffer, mode="w", format="flac") as container:
         stream = container.add_stream("flac", rate=SAMPLE_RATE, layout="mono")
         for start in range(0, len(waveform), SAMPLE_RATE):
-            block = _pcm(waveform[start : start + SAMPLE_RATE]).reshape(1, -1)
+            block = pcm(waveform[start : start + SAMPLE_RATE]).reshape(1, -1)
             frame = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")
             frame.sample_rate, frame.pts = SAMPLE_RATE, start
             container.mux(stream.encode(frame))
@@ -173,18 +174,43 @@ def flac(waveform: NDArray[np.float32]) -> bytes:
     return buffer.getvalue()
 
 
-def wav(waveform: NDArray[np.float32]) -> bytes:
-    """A recording of that rate, as WAV with 16 bits a sample."""
+def wav(waveform: NDArray[np.float32], sample_rate: int = SAMPLE_RATE) -> bytes:
+    """A recording, mono, as WAV with 16 bits a sample."""
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(_pcm(waveform).tobytes())
+        file.setframerate(sample_rate)
+        file.writeframes(pcm(waveform).tobytes())
     return buffer.getvalue()
 
 
-def _pcm(waveform: NDArray[np.float32]) -> NDArray[np.int16]:
+def at_speed(waveform: NDArray[np.float32], sample_rate: int, speed: float) -> NDArray[np.float32]:
+    """A recording, mono, `speed` times as fast (0.5 to 2) and at the same pitch."""
+    if speed == 1 or not len(waveform):
+        return waveform
+    graph = av.filter.Graph()
+    source = graph.add_abuffer(
+        format="flt", sample_rate=sample_rate, layout="mono", time_base=Fraction(1, sample_rate)
+    )
+    tempo, sink = graph.add("atempo", str(speed)), graph.add("abuffersink")
+    graph.link_nodes(source, tempo, sink).configure()
+    frame = av.AudioFrame.from_ndarray(waveform[np.newaxis], format="flt", layout="mono")
+    frame.sample_rate, frame.pts = sample_rate, 0
+    graph.push(frame)
+    graph.push(None)
+    parts: list[NDArray[np.float32]] = []
+    while True:
+        try:
+            made = graph.pull()
+        except (av.error.EOFError, av.error.BlockingIOError):
+            return np.concatenate(parts) if parts else waveform[:0]
+        if isinstance(made, av.AudioFrame):
+            parts.append(made.to_ndarray().reshape(-1).astype(np.float32))
+
+
+def pcm(waveform: NDArray[np.float32]) -> NDArray[np.int16]:
+    """The same with 16 bits a sample."""
     samples: NDArray[np.int16] = np.clip(waveform * 32768.0, -32768, 32767).astype(np.int16)
     return samples
 

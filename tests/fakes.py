@@ -24,9 +24,9 @@ from multimodal.backends.base import (
     Backend,
     DrawRequest,
     ImageRequest,
-    SpeakRequest,
     SpeechRequest,
     TextRequest,
+    TTSRequest,
 )
 from multimodal.build import EMBEDDED, Program, assemble, open_storage, read_catalog
 from multimodal.cards import AUTO, ModelCard
@@ -44,7 +44,8 @@ from multimodal.events import (
     Preview,
     Progress,
     Segment,
-    SpeechMade,
+    SentenceSpoken,
+    SpeechGenerated,
     TextDelta,
     Transcript,
     Usage,
@@ -99,11 +100,12 @@ class FakeBackend:
             heard = replace(request.part, transcript=words, language=language)
             heard = replace(heard, translation=f"{words} in {other}" if other else None)
             yield Transcript(heard, self.source.segments)
-        elif isinstance(request, SpeakRequest):
+        elif isinstance(request, TTSRequest):
             if self.source.mute:
                 raise RequestError("The voice is hoarse.")
+            yield SentenceSpoken(b"\x10\x00" * 8000, 16_000, request.text)
             yield Progress("Speaking", 1.0)
-            yield SpeechMade(wav(np.full(8000, 0.1, np.float32)), 0.5)
+            yield SpeechGenerated(wav(np.full(8000, 0.1, np.float32)), 0.5)
         elif isinstance(request, DrawRequest):
             yield from self._drawn(request, stop)
         elif isinstance(request, ImageRequest):

@@ -23,12 +23,12 @@ from tiny_models import add_model, hub_card
 
 from multimodal import sound
 from multimodal.backends import hearing
-from multimodal.backends.base import SpeakRequest, SpeechRequest, load
-from multimodal.backends.seamless import PAUSE_S, Seamless, sentences
+from multimodal.backends.base import SpeechRequest, TTSRequest, load
+from multimodal.backends.seamless import PAUSE_S, Seamless
 from multimodal.backends.voice_activity import windows
 from multimodal.build import build
 from multimodal.errors import BackendError, CardError, PromptError, RequestError
-from multimodal.events import Notice, Progress, SpeechMade, Transcript
+from multimodal.events import Notice, Progress, SentenceSpoken, SpeechGenerated, Transcript
 from multimodal.limits import Limits
 from multimodal.memory.footprint import footprint
 from multimodal.memory.mirror import Mirror
@@ -83,8 +83,8 @@ def written(folder: Path, waveform: Any, code: str, dtype: torch.dtype = torch.f
 
 def spoken(model: Seamless, text: str, **more: Any) -> Any:
     """The samples of what was said aloud."""
-    *_, made = model.run(SpeakRequest(text, **more), threading.Event())
-    assert isinstance(made, SpeechMade)
+    *_, made = model.run(TTSRequest(text, **more), threading.Event())
+    assert isinstance(made, SpeechGenerated)
     samples = sound.decode(made.wav, "spoken", Limits())
     assert len(samples) == pytest.approx(made.seconds * 16_000, abs=1)
     return samples
@@ -207,7 +207,7 @@ def test_it_speaks_as_transformers_speaks(checkpoint: Checkpoint, model: Seamles
     for code, language, speaker in (("eng", "en", 0), ("fra", "fr", 3)):
         inputs = processor(text=TEXT, src_lang="eng", return_tensors="pt")
         waveform, _ = whole.generate(**inputs, tgt_lang=code, speaker_id=speaker)
-        samples = spoken(model, TEXT, language=language, text_language="en", speaker=speaker)
+        samples = spoken(model, TEXT, language=language, text_language="en", voice=str(speaker))
         assert len(samples) == waveform.shape[1]
         assert np.allclose(samples, waveform[0].numpy(), atol=2 / 32768)
 
@@ -217,47 +217,39 @@ def test_sentences_are_spoken_one_after_another(model: Seamless) -> None:
     both = spoken(model, f"{TEXT} Is it red?")
     pause = np.zeros(int(PAUSE_S * 16_000), np.float32)
     assert np.array_equal(both, np.concatenate([one, pause, other]))
-    events = list(model.run(SpeakRequest(f"{TEXT} Is it red?"), threading.Event()))
+    events = list(model.run(TTSRequest(f"{TEXT} Is it red?"), threading.Event()))
     assert [event.fraction for event in events if isinstance(event, Progress)] == [0.5, 1.0]
-
-
-def test_a_text_is_cut_where_one_takes_breath() -> None:
-    assert sentences("One. Two! Three?\nFour") == ["One.", "Two!", "Three?", "Four"]
-    assert sentences("一。二！三") == ["一。", "二！", "三"]
-    assert sentences("It is 3.5 m. ... —") == ["It is 3.5 m."]
-    long = sentences("word " * 200)
-    assert len(long) > 3
-    assert " ".join(long) == ("word " * 200).strip()
+    parts = [event for event in events if isinstance(event, SentenceSpoken)]
+    assert [part.text for part in parts] == [TEXT, "Is it red?"]
+    assert sum(len(part.pcm) for part in parts) == 2 * len(both)
 
 
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
-        (SpeakRequest(TEXT, "zh"), "does not know the language 'zh'"),
-        (SpeakRequest(TEXT, "en", "de"), "does not know the language 'de'"),
-        (SpeakRequest(TEXT, speaker=8), "has no voice 8; take one from 0 to 7"),
+        (TTSRequest(TEXT, "zh"), "does not know the language 'zh'"),
+        (TTSRequest(TEXT, "en", "de"), "does not know the language 'de'"),
+        (TTSRequest(TEXT, voice="8"), "has no voice 8; take one from 0 to 7"),
     ],
 )
-def test_what_it_cannot_speak_is_told(
-    model: Seamless, request_: SpeakRequest, sentence: str
-) -> None:
+def test_what_it_cannot_speak_is_told(model: Seamless, request_: TTSRequest, sentence: str) -> None:
     with pytest.raises(RequestError, match=sentence):
         model.run(request_, threading.Event())
 
 
 def test_nothing_to_say_is_told(model: Seamless) -> None:
     with pytest.raises(PromptError, match="no word in the text"):
-        model.run(SpeakRequest(" ... "), threading.Event())
+        model.run(TTSRequest(" ... "), threading.Event())
 
 
 def test_a_stop_ends_the_speaking_between_sentences(model: Seamless) -> None:
     stop = threading.Event()
-    stream = model.run(SpeakRequest("Is it red? " * 20), stop)
-    assert isinstance(next(stream), Progress)
+    stream = model.run(TTSRequest("Is it red? " * 20), stop)
+    assert isinstance(next(stream), SentenceSpoken)
     stop.set()
     rest = list(stream)
-    assert len(rest) < 19
-    assert not [event for event in rest if isinstance(event, SpeechMade)]
+    assert len(rest) < 38
+    assert not [event for event in rest if isinstance(event, SpeechGenerated)]
 
 
 # ------------------------------------------------------------ memory

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from fakes import FakeSource, program
 
-from multimodal.backends.base import SpeakRequest, SpeechRequest
+from multimodal.backends.base import SpeechRequest, TTSRequest
 from multimodal.build import Program
 from multimodal.cards import Catalog
 from multimodal.chats import Chats
@@ -27,6 +27,7 @@ from multimodal.messages import (
     ImagePart,
     Message,
     Part,
+    Step,
     Task,
     TextPart,
 )
@@ -129,7 +130,16 @@ def test_nothing_is_spoken_where_it_is_not_wanted_or_cannot_be(
     assert first.again
     assert first.aloud is None, "the words are not known yet"
     embedded = Router(catalog, catalog.profile("embedded"))
-    assert embedded.decide(said(TextPart("Hello"), speak_in="en")).aloud is None
+    assert embedded.decide(said(TextPart("Hello"), speak_in="sw")).aloud is None
+
+
+def test_the_model_for_the_language_of_the_answer_speaks(catalog: Catalog) -> None:
+    embedded = Router(catalog, catalog.profile("embedded"))
+    english = embedded.decide(said(TextPart("Hello"), speak_in="en")).aloud
+    assert english == Step(Task.TTS, "piper-joe-en-us", "speak the answer")
+    named = embedded.decide(said(TextPart("Hello"), speak_in="en", voice="jf_alpha")).aloud
+    assert named is not None
+    assert named.card == "kokoro-82m"
 
 
 # ------------------------------------------------------------ the whole turn
@@ -146,7 +156,7 @@ def test_a_recording_is_heard_as_asked_and_its_translation_spoken(
     assert isinstance(hears, SpeechRequest)
     assert (hears.language, hears.translate_to) == ("en", "fr")
     assert hears.english_unless == (), "the translation is all that is wanted"
-    assert speaks == SpeakRequest("hello there in fr", "de", "fr")
+    assert speaks == TTSRequest("hello there in fr.", "de", "fr")
     assert last.reply.text == "hello there in fr"
     assert source.loaded == ["whisper-small", SEAMLESS]
     kept = made.store.load(ANN, talk)
@@ -186,7 +196,7 @@ def test_signs_of_markdown_are_not_spoken(made: Program, chats: Chats, source: F
     talk = made.store.create(ANN)
     chats.say(ANN, talk, "Hello")
     turn(chats, talk, Controls(speak_in="en"))
-    assert source.requests[-1] == SpeakRequest("A bold word", "en")
+    assert source.requests[-1] == TTSRequest("A bold word.", "en")
 
 
 def test_an_answer_that_cannot_be_spoken_stands_and_says_why(
@@ -204,6 +214,21 @@ def test_an_answer_that_cannot_be_spoken_stands_and_says_why(
     assert not source.active
 
 
+def test_a_language_without_a_voice_is_told(tmp_path: Path, source: FakeSource) -> None:
+    made = program(tmp_path, source)
+    chats = Chats(made.store, made.media, made.assistant)
+    talk = made.store.create(ANN)
+    chats.say(ANN, talk, "Hello")
+    last = turn(chats, talk, Controls(speak_in="sw"))
+    assert last.reply.text == "Hello "
+    (told,) = notices(last)
+    assert told.startswith(
+        "The answer was not spoken. No voice here speaks Swahili. There are voices for English"
+    )
+    assert not any(isinstance(request, TTSRequest) for request in source.requests)
+    made.close()
+
+
 def test_an_answer_without_words_is_not_spoken(
     made: Program, chats: Chats, source: FakeSource
 ) -> None:
@@ -211,7 +236,7 @@ def test_an_answer_without_words_is_not_spoken(
     talk = made.store.create(ANN)
     chats.say(ANN, talk, "Hello")
     turn(chats, talk, Controls(speak_in="en"))
-    assert not any(isinstance(request, SpeakRequest) for request in source.requests)
+    assert not any(isinstance(request, TTSRequest) for request in source.requests)
 
 
 def test_stop_before_the_voice_leaves_the_words(
@@ -223,7 +248,7 @@ def test_stop_before_the_voice_leaves_the_words(
         if draft.reply.text:
             stop.set()
     assert draft.reply.text == "one "
-    assert not any(isinstance(request, SpeakRequest) for request in source.requests)
+    assert not any(isinstance(request, TTSRequest) for request in source.requests)
 
 
 def test_a_stream_closed_while_it_speaks_returns_the_lease(
@@ -248,7 +273,7 @@ def test_a_failed_answer_is_not_spoken(made: Program, chats: Chats, source: Fake
     last = turn(chats, talk, Controls(speak_in="en"))
     assert last.reply.outcome is not None
     assert last.reply.outcome.error == "the engine failed"
-    assert not any(isinstance(request, SpeakRequest) for request in source.requests)
+    assert not any(isinstance(request, TTSRequest) for request in source.requests)
 
 
 def test_what_is_set_for_voices_is_kept_with_the_conversation(made: Program) -> None:

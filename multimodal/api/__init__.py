@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from multimodal.api import chat, images, speech
+from multimodal.api import chat, images, speaking, speech
 from multimodal.api.guard import INVALID, failure, guarded
 from multimodal.api.metrics import metrics
 from multimodal.build import Program
@@ -43,7 +43,8 @@ def routes(program: Program) -> list[BaseRoute]:
         route("/v1/images/generations", images.generations, "POST"),
         route("/v1/audio/transcriptions", speech.transcriptions, "POST"),
         route("/v1/audio/translations", speech.translations, "POST"),
-        route("/v1/audio/speech", speech.spoken, "POST"),
+        route("/v1/audio/speech", speaking.spoken, "POST"),
+        route("/v1/audio/voices", speaking.voices, "GET"),
         route("/v1", unknown, *METHODS),
         route("/v1/{path:path}", unknown, *METHODS),
     ]
@@ -108,7 +109,7 @@ def _models(program: Program) -> list[dict[str, Any]]:
 async def unknown(request: Request, program: Program) -> Response:
     known = (
         "/v1/models, /v1/chat/completions, /v1/images/generations, /v1/audio/transcriptions, "
-        "/v1/audio/translations, /v1/audio/speech"
+        "/v1/audio/translations, /v1/audio/speech, /v1/audio/voices"
     )
     asked = f"{request.method} {request.url.path}"[:SHOWN_CHARACTERS]
     sentence = f"There is no {asked} here. Known: {known}."

@@ -201,11 +201,19 @@ TRANSCRIPTIONS = RequestFields(
 
 SPEECH = RequestFields(
     honoured=frozenset(
-        {"input", "model", "voice", "response_format", "speed", "language", "text_language"}
+        {
+            "input",
+            "model",
+            "voice",
+            "response_format",
+            "speed",
+            "stream_format",
+            "language",
+            "text_language",
+        }
     ),
     refused={
         "instructions": Refusal("voices take no instructions here. Leave it out."),
-        "stream_format": Refusal("sound comes whole here. Leave it out.", _not("audio")),
     },
 )
 

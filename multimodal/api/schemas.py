@@ -18,7 +18,8 @@ from pydantic import (
 )
 
 from multimodal.api.fields import IMAGES, SPEECH, RequestFields
-from multimodal.backends.base import DrawRequest, SpeakRequest
+from multimodal.audio_encoder import FORMATS
+from multimodal.backends.base import DrawRequest
 from multimodal.backends.sampling import MAX_SEED
 from multimodal.cards import AUTO, clipped
 from multimodal.errors import PromptError, RequestError
@@ -107,7 +108,15 @@ class ImagesRequest(RequestModel):
 
 
 LANGUAGE_CHARACTERS = 100
-VOICE_DIGITS = 6
+MAX_VOICE_CHARACTERS = 100
+MAX_INPUT_CHARACTERS = 4096
+
+
+def _voice_id(voice: Any) -> Any:
+    """A voice by its name, also where it is an object with an `id`; numbers as text."""
+    if isinstance(voice, dict):
+        voice = voice.get("id")
+    return str(voice) if isinstance(voice, int) and not isinstance(voice, bool) else voice
 
 
 class SpokenText(RequestModel):
@@ -115,24 +124,46 @@ class SpokenText(RequestModel):
 
     fields = SPEECH
 
-    model: str
-    input: str = Field(min_length=1, max_length=4096)
-    voice: str = "0"
-    response_format: str = "wav"
+    model: str = AUTO
+    input: str = Field(min_length=1)
+    voice: Annotated[str, BeforeValidator(_voice_id), Field(max_length=MAX_VOICE_CHARACTERS)] = (
+        "alloy"
+    )
+    response_format: str = "mp3"
+    stream_format: str = "audio"
     speed: float = 1.0
     language: str | None = Field(None, max_length=LANGUAGE_CHARACTERS)
     text_language: str | None = Field(None, max_length=LANGUAGE_CHARACTERS)
 
-    def request(self) -> SpeakRequest:
-        """Raises RequestError for what is not offered."""
-        if self.response_format != "wav":
+    @field_validator("input")
+    @classmethod
+    def _is_not_too_long(cls, text: str) -> str:
+        if len(text) > MAX_INPUT_CHARACTERS:
             raise RequestError(
-                f"response_format {clipped(self.response_format)!r} is not made here; wav is."
+                f"input is {len(text):,} characters long and at most {MAX_INPUT_CHARACTERS:,} are "
+                "spoken at once. Send it in parts."
             )
-        if self.speed != 1:
-            raise RequestError("speed cannot be changed here; leave it out.")
-        if not self.voice.isdecimal() or len(self.voice) > VOICE_DIGITS:
+        return text
+
+    @field_validator("speed")
+    @classmethod
+    def _is_within_bounds(cls, speed: float) -> float:
+        if not 0.5 <= speed <= 2:
+            raise RequestError(f"speed {speed:g} is not one from 0.5 to 2.")
+        return speed
+
+    @field_validator("response_format")
+    @classmethod
+    def _is_made_here(cls, name: str) -> str:
+        if name not in FORMATS:
             raise RequestError(
-                f"voice {clipped(self.voice)!r} is unknown here; voices are numbers from 0 on."
+                f"response_format {clipped(name)!r} is not made here; {', '.join(FORMATS)} are."
             )
-        return SpeakRequest(self.input, self.language, self.text_language, int(self.voice))
+        return name
+
+    @field_validator("stream_format")
+    @classmethod
+    def _is_a_way_to_stream(cls, name: str) -> str:
+        if name not in {"audio", "sse"}:
+            raise RequestError(f"stream_format {clipped(name)!r} is neither audio nor sse.")
+        return name

@@ -1,4 +1,4 @@
-"""`/v1/audio/transcriptions`, `/v1/audio/translations` and `/v1/audio/speech`."""
+"""`/v1/audio/transcriptions` and `/v1/audio/translations`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-from multimodal.api.bodies import parsed, parsed_form
+from multimodal.api.bodies import parsed_form
 from multimodal.api.drive import events, while_connected
 from multimodal.api.fields import TRANSCRIPTIONS, TRANSLATIONS
 from multimodal.api.guard import described
-from multimodal.api.schemas import SpokenText
 from multimodal.api.subtitles import srt, vtt
 from multimodal.build import Program
 from multimodal.cards import AUTO, ModelCard, clipped
-from multimodal.errors import BackendError, RequestError, UnsupportedFieldError
-from multimodal.events import Event, Segment, SpeechMade, Transcript
+from multimodal.errors import RequestError, UnsupportedFieldError
+from multimodal.events import Event, Segment, Transcript
 from multimodal.messages import Task
 
 ALIASES = {AUTO, "whisper-1", ""}
@@ -60,23 +59,6 @@ async def transcriptions(request: Request, program: Program) -> Response:
 
 async def translations(request: Request, program: Program) -> Response:
     return await _heard(request, program, english=True)
-
-
-async def spoken(request: Request, program: Program) -> Response:
-    """A text said aloud, as WAV."""
-    async with parsed(request, SpokenText, program.media.limits) as text:
-        asked, card = text.request(), program.card(text.model)
-    if not card.speaks:
-        able = ", ".join(card.name for card in program.cards if card.speaks) or "none"
-        raise RequestError(f"{card.title} does not speak. Models that do: {able}.")
-    stream = events(lambda stop: program.assistant.speak(asked, card.name, stop), request)
-    made = None
-    async with aclosing(stream) as happening:
-        async for event in happening:
-            made = event if isinstance(event, SpeechMade) else made
-    if made is None:
-        raise BackendError(f"{card.title} was stopped before it had spoken. Ask again.")
-    return Response(made.wav, media_type="audio/wav")
 
 
 async def _heard(request: Request, program: Program, english: bool) -> Response:

@@ -110,18 +110,20 @@ class DrawRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class SpeakRequest:
+class TTSRequest:
     """A text to be spoken in `language` (ISO 639-1), translated into it where `text_language`, in
-    which it is written, is another one; the card's language unless given. `speaker`: whose voice,
-    by number."""
+    which it is written, is another one and the model translates; the voice's own language, or the
+    card's, unless given. `voice`: by the name its card gives it, or by number where a checkpoint
+    only counts its voices; the first of the language unless given. `speed`: 0.5 to 2."""
 
     text: str
     language: str | None = None
     text_language: str | None = None
-    speaker: int = 0
+    voice: str | None = None
+    speed: float = 1.0
 
 
-Request = TextRequest | SpeechRequest | ImageRequest | DrawRequest | SpeakRequest
+Request = TextRequest | SpeechRequest | ImageRequest | DrawRequest | TTSRequest
 
 
 class Backend(Protocol):
@@ -149,9 +151,19 @@ def _let_go(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
+ROOMS = ("multimodal.backends", "multimodal.backends.speech")
+"""The packages in which the module of a family lies."""
+
+
+def _module_name(family: str) -> str | None:
+    """The module of that family, which is not imported for it; None where there is none."""
+    names = (f"{room}.{family}" for room in ROOMS)
+    return next((name for name in names if importlib.util.find_spec(name) is not None), None)
+
+
 def has_family(family: str) -> bool:
     """Whether there is a backend for cards of that family."""
-    return importlib.util.find_spec(f"{__package__}.{family}") is not None
+    return _module_name(family) is not None
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
@@ -159,16 +171,13 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
 
     Raises CardError for an unknown family and BackendError when the engine refuses the weights.
     """
-    name = f"multimodal.backends.{card.family}"
+    if (name := _module_name(card.family)) is None:
+        raise CardError(f"{card.name}: there is no backend for the family '{card.family}'")
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name:
-            raise BackendError(
-                f"{card.title} needs the Python package '{error.name}': pip install {error.name}"
-            ) from error
-        raise CardError(
-            f"{card.name}: there is no backend for the family '{card.family}'"
+        raise BackendError(
+            f"{card.title} needs the Python package '{error.name}': pip install {error.name}"
         ) from error
     try:
         backend: Backend = module.load(card, files, device)

@@ -8,8 +8,6 @@ own three-letter codes by langcodes.
 
 from __future__ import annotations
 
-import re
-import textwrap
 import threading
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
@@ -28,15 +26,16 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from multimodal.backends.base import Backend, SpeakRequest, SpeechRequest, stream
+from multimodal.backends.base import Backend, SpeechRequest, TTSRequest, stream
 from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.hearing import Heard, Hearer, Manner, Stopped, unknown_language
+from multimodal.backends.speech.sentences import clauses, sentences
 from multimodal.backends.tokenizer_files import check_vocabulary, load_tokenizer
 from multimodal.backends.voice_activity import windows
-from multimodal.cards import ModelCard
+from multimodal.cards import ModelCard, clipped
 from multimodal.errors import BackendError, CardError, PromptError, RequestError
-from multimodal.events import Event, Progress, Segment, SpeechMade
-from multimodal.sound import SAMPLE_RATE, wav
+from multimodal.events import Event, Progress, Segment, SentenceSpoken, SpeechGenerated
+from multimodal.sound import SAMPLE_RATE, at_speed, pcm, wav
 
 NEAR = 3
 """A dialect is this near to its language at most; a neighbour that most of its speakers know is
@@ -44,6 +43,7 @@ farther away."""
 SENTENCE_CHARACTERS = 300
 """A longer one would not be spoken to its end."""
 PAUSE_S = 0.2
+VOICE_DIGITS = 6
 
 WRITES, SPEAKS = "text_decoder_lang_to_code_id", "vocoder_lang_code_to_id"
 
@@ -72,10 +72,11 @@ class Seamless(Hearer[Any]):
             raise CardError(f"{card.name}: engine.language: {error}") from error
 
     def run(
-        self, request: SpeechRequest | SpeakRequest, stop: threading.Event
+        self, request: SpeechRequest | TTSRequest, stop: threading.Event
     ) -> Generator[Event, None, None]:
-        """Hear a recording, or speak a text: then Progress by sentence, and one SpeechMade."""
-        if isinstance(request, SpeakRequest):
+        """Hear a recording, or speak a text: then a SentenceSpoken and Progress a sentence, and one
+        SpeechGenerated."""
+        if isinstance(request, TTSRequest):
             self._check_speakable(request)
             return stream(lambda emit, stopped: self._speak(request, emit, stopped), stop)
         return super().run(request, stop)
@@ -122,37 +123,37 @@ class Seamless(Hearer[Any]):
 
     # ------------------------------------------------------------ speaking
 
-    def _check_speakable(self, request: SpeakRequest) -> None:
+    def _check_speakable(self, request: TTSRequest) -> None:
         self._code(request.language or self._default, SPEAKS)
         self._code(request.text_language or request.language or self._default, WRITES)
         speakers = int(self._model.config.vocoder_num_spkrs)
-        if not 0 <= request.speaker < speakers:
+        voice = request.voice or "0"
+        if not (voice.isdecimal() and len(voice) <= VOICE_DIGITS and int(voice) < speakers):
             raise RequestError(
-                f"{self._card.title} has no voice {request.speaker}; take one from 0 to "
+                f"{self._card.title} has no voice {clipped(voice)}; take one from 0 to "
                 f"{speakers - 1}."
             )
         if not sentences(request.text):
             raise PromptError("There is no word in the text to speak. Write some.")
 
-    def _speak(
-        self, request: SpeakRequest, emit: Callable[[Event], None], stopped: Stopped
-    ) -> None:
+    def _speak(self, request: TTSRequest, emit: Callable[[Event], None], stopped: Stopped) -> None:
         language = request.language or self._default
         spoken = self._code(language, SPEAKS)
         written = self._code(request.text_language or language, WRITES)
-        said = sentences(request.text)
+        said = [p for s in sentences(request.text) for p in clauses(s, SENTENCE_CHARACTERS)]
         pause = np.zeros(int(PAUSE_S * SAMPLE_RATE), np.float32)
         waves: list[NDArray[np.float32]] = []
         for index, sentence in enumerate(said):
             if stopped():
                 return
-            waves += [pause] * bool(waves) + [
-                self._spoken(sentence, written, spoken, request.speaker)
-            ]
+            made = self._spoken(sentence, written, spoken, int(request.voice or 0))
+            made = at_speed(made, SAMPLE_RATE, request.speed)
+            waves.append(np.concatenate((made, pause)) if index + 1 < len(said) else made)
+            emit(SentenceSpoken(pcm(waves[-1]).tobytes(), SAMPLE_RATE, sentence))
             emit(Progress("Speaking", (index + 1) / len(said)))
         if not stopped():
             whole = np.concatenate(waves)
-            emit(SpeechMade(wav(whole), len(whole) / SAMPLE_RATE))
+            emit(SpeechGenerated(wav(whole), len(whole) / SAMPLE_RATE))
 
     @torch.inference_mode()
     def _spoken(
@@ -206,10 +207,3 @@ class _Stop(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> Any:
         return torch.full((len(input_ids),), self._stopped(), device=input_ids.device)
-
-
-def sentences(text: str) -> list[str]:
-    """What is spoken in one breath; only what has a letter or a digit in it."""
-    found = re.split(r"(?<=[.!?…])\s+|(?<=[。！？])|\n+", text)
-    parts = [part for sentence in found for part in textwrap.wrap(sentence, SENTENCE_CHARACTERS)]
-    return [part for part in parts if re.search(r"\w", part)]

@@ -20,6 +20,7 @@ TASKS = {
     Task.IMAGE: "pictures",
     Task.SPEECH: "speech",
     Task.DRAW: "drawing",
+    Task.TTS: "voice",
 }
 LOOK_EVERY_S = 4.0
 """Whether weights are there is asked of the disk, for all tabs together."""

@@ -38,7 +38,13 @@ from multimodal.web.markdown import render, render_growing
 from multimodal.web.media_addresses import MediaAddresses
 
 Bubble = dict[str, Any]
-KINDS = {Task.TEXT: "write", Task.SPEECH: "hear", Task.IMAGE: "look", Task.DRAW: "draw"}
+KINDS = {
+    Task.TEXT: "write",
+    Task.SPEECH: "hear",
+    Task.IMAGE: "look",
+    Task.DRAW: "draw",
+    Task.TTS: "speak",
+}
 
 
 @dataclass(frozen=True)

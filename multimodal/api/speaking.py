@@ -1,0 +1,137 @@
+"""`/v1/audio/speech` and `/v1/audio/voices`: a text said aloud, sentence by sentence."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from multimodal.api.bodies import parsed
+from multimodal.api.drive import events
+from multimodal.api.guard import described
+from multimodal.api.schemas import SpokenText
+from multimodal.audio_encoder import FORMATS, AudioEncoder
+from multimodal.backends.base import TTSRequest
+from multimodal.backends.speech.speakers import (
+    offered,
+    speaker_for,
+    speaks,
+    without_a_voice,
+)
+from multimodal.backends.speech.spoken_text import spoken_text
+from multimodal.build import Program
+from multimodal.cards import ModelCard, clipped
+from multimodal.errors import BackendError, PromptError, RequestError
+from multimodal.events import Event, SentenceSpoken
+
+MODELS = frozenset({"auto", "tts-1", "tts-1-hd", "gpt-4o-mini-tts"})
+"""OpenAI's names for the model, which stand for the profile's own."""
+_OPENAI = "alloy ash ballad cedar coral echo fable marin nova onyx sage shimmer verse"
+VOICES = frozenset(_OPENAI.split())
+"""OpenAI's names of voices, which stand for the usual one of the model and language."""
+
+
+async def spoken(request: Request, program: Program) -> Response:
+    """The sound, chunk by chunk as the sentences are made, or server-sent events with them."""
+    async with parsed(request, SpokenText, program.media.limits) as text:
+        card, asked = _card(program, text), text
+    words = spoken_text(asked.input, asked.text_language or asked.language or _language(card))
+    if not words:
+        raise PromptError("input has no word to speak. Write some.")
+    wanted = TTSRequest(
+        words,
+        asked.language,
+        asked.text_language,
+        None if asked.voice in VOICES else asked.voice,
+        asked.speed,
+    )
+    stream = events(lambda stop: program.assistant.speak(wanted, card.name, stop), request)
+    # An error before the first sentence keeps its status.
+    first = await _next_sentence(stream)
+    if first is None:
+        raise BackendError(f"{card.title} was stopped before it had spoken. Ask again.")
+    encoder = AudioEncoder(asked.response_format)
+    chunks = _chunks(first, stream, encoder)
+    if asked.stream_format == "sse":
+        return StreamingResponse(_lines(chunks), media_type="text/event-stream")
+    return StreamingResponse(chunks, media_type=FORMATS[asked.response_format].media_type)
+
+
+async def voices(request: Request, program: Program) -> Response:
+    """The voices of the profile's models, with the languages that each speaks."""
+    found = [
+        {"id": name, "name": title, "language": languages[0], "languages": languages}
+        | {"model": card.name, "license": card.license}
+        for card, name, title, languages in offered(program.cards)
+    ]
+    return JSONResponse({"object": "list", "voices": found})
+
+
+async def _next_sentence(stream: AsyncGenerator[Event | None, None]) -> SentenceSpoken | None:
+    async for event in stream:
+        if isinstance(event, SentenceSpoken):
+            return event
+    return None
+
+
+async def _chunks(
+    first: SentenceSpoken, stream: AsyncGenerator[Event | None, None], encoder: AudioEncoder
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(stream) as happening:
+        yield encoder.encode(first.pcm, first.sample_rate)
+        async for event in happening:
+            if isinstance(event, SentenceSpoken):
+                yield encoder.encode(event.pcm, event.sample_rate)
+        yield encoder.finish()
+
+
+async def _lines(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[str, None]:
+    """As OpenAI names the events."""
+    try:
+        async with aclosing(chunks) as ready:
+            async for chunk in ready:
+                if chunk:
+                    yield _line("speech.audio.delta", audio=base64.b64encode(chunk).decode())
+        usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+        yield _line("speech.audio.done", usage=usage)
+    except Exception as error:  # the status is sent already, so it is told in the stream
+        yield f"data: {json.dumps(described(error)[1])}\n\n"
+
+
+def _line(kind: str, **more: object) -> str:
+    return f"data: {json.dumps({'type': kind, **more})}\n\n"
+
+
+def _card(program: Program, text: SpokenText) -> ModelCard:
+    """The model that was named; else the profile's for the language, and for the voice."""
+    if text.model not in MODELS:
+        card = program.card(text.model)
+        if not speaks(card):
+            able = ", ".join(card.name for card in program.cards if speaks(card)) or "none"
+            raise RequestError(f"{card.title} does not speak. Models that do: {able}.")
+        return card
+    voice = None if text.voice in VOICES else text.voice
+    names = [name for _, name, _, _ in offered(program.cards)]
+    if voice is not None and names and voice not in names and not voice.isdecimal():
+        raise RequestError(f"There is no voice {clipped(voice)!r} here. There are: {_list(names)}.")
+    found = speaker_for(program.cards, text.language, voice, text.text_language)
+    if found is not None:
+        return found
+    if text.language is not None and any(map(speaks, program.cards)):
+        raise without_a_voice(program.cards, text.language)
+    raise RequestError(f"The profile {program.profile.title} has no model that speaks.")
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
+
+
+def _language(card: ModelCard) -> str:
+    """The one that a text is taken for where nothing is said about it."""
+    if card.voices:
+        return card.voices[0].languages[0]
+    return str(card.engine.get("language", "en"))

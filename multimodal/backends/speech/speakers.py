@@ -1,0 +1,81 @@
+"""Which model says a text, and which languages there are voices for. Pure: cards in, card out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from multimodal.backends.speech.phonemes import can_pronounce, missing
+from multimodal.cards import ModelCard
+from multimodal.errors import RequestError
+from multimodal.languages import language_name
+from multimodal.messages import Task
+
+
+def speaks(card: ModelCard) -> bool:
+    return bool(card.speaks or card.voices)
+
+
+def languages_of(card: ModelCard) -> tuple[str, ...]:
+    """Those that the card speaks (ISO 639) and that can be pronounced here."""
+    voiced = (code for voice in card.voices for code in voice.languages)
+    return tuple(dict.fromkeys((*card.speaks, *filter(can_pronounce, voiced))))
+
+
+def speakers(cards: Iterable[ModelCard]) -> list[ModelCard]:
+    """Those of `cards` that speak: models for speech before others that can do it as well."""
+    return sorted(filter(speaks, cards), key=lambda card: card.task is not Task.TTS)
+
+
+def speaker_for(
+    cards: Iterable[ModelCard],
+    language: str | None = None,
+    voice: str | None = None,
+    text_language: str | None = None,
+) -> ModelCard | None:
+    """The first card that says a text in `language`, with the voice of that name if one is given.
+
+    A text known to be written in another language is translated by a model that can; None where
+    there is none that speaks it.
+    """
+    able = speakers(cards)
+    if voice is not None:
+        able = [card for card in able if voice in voice_names(card)] or able
+    if language is not None:
+        able = [card for card in able if language in languages_of(card)]
+        own = [
+            card for card in able if any(voice.languages[0] == language for voice in card.voices)
+        ]
+        able = sorted(able, key=lambda card: card not in own and not card.speaks)
+        if text_language is not None and text_language != language:
+            able = [card for card in able if card.task is Task.SPEECH] or able
+    return able[0] if able else None
+
+
+def voice_names(card: ModelCard) -> tuple[str, ...]:
+    return tuple(voice.name for voice in card.voices)
+
+
+def without_a_voice(cards: Iterable[ModelCard], language: str) -> RequestError:
+    """Why nothing speaks that language, with the way out."""
+    cards = speakers(cards)
+    if any(language in voice.languages for card in cards for voice in card.voices):
+        return RequestError(missing(language))
+    known = sorted({language_name(code) for card in cards for code in languages_of(card)})
+    there_are = f"There are voices for {_listed(known)}." if known else "There is no voice here."
+    return RequestError(f"No voice here speaks {language_name(language)}. {there_are}")
+
+
+def offered(cards: Iterable[ModelCard]) -> Iterator[tuple[ModelCard, str, str, tuple[str, ...]]]:
+    """Every voice of `cards` as (card, name, title, languages that it speaks here)."""
+    for card in speakers(cards):
+        if not card.voices:
+            yield card, "0", card.title, card.speaks
+        for voice in card.voices:
+            if languages := tuple(filter(can_pronounce, voice.languages)):
+                yield card, voice.name, voice.title, languages
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) > 8:
+        return f"{', '.join(names[:8])} and {len(names) - 8} others"
+    return ", ".join(names)
