@@ -238,8 +238,9 @@ def test_a_fault_in_a_part_is_told_with_its_place(tmp_path: Path) -> None:
 
 def test_the_embedded_profile_fits_its_own_budget(catalog: Catalog) -> None:
     profile = catalog.profile("embedded")
-    needed = sum(footprint(catalog.card(name)).total for name in profile.defaults)
-    assert needed <= profile.budget
+    # On the smallest machine the voice comes and goes; all others stay beside each other.
+    staying = [name for task, (name, *_) in profile.models.items() if task is not Task.TTS]
+    assert sum(footprint(catalog.card(name)).total for name in staying) <= profile.budget
     for name in profile.names:
         assert footprint(catalog.card(name)).total <= profile.budget, name
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import gradio as gr
 
+from multimodal.backends.speech.speakers import languages_of, speakers
 from multimodal.build import Program
 from multimodal.cards import AUTO, ModelCard
 from multimodal.languages import language_name
@@ -66,11 +67,12 @@ class VoicePanel:
         hears = chosen if chosen is not None and chosen.task is Task.SPEECH else None
         if hears is None and usual is not None:
             hears = catalog.card(usual)
-        speaks = next((c for c in (chosen, *self._program.cards) if c and c.speaks), None)
+        cards = (chosen, *self._program.cards) if chosen else self._program.cards
+        spoken = dict.fromkeys(code for card in speakers(cards) for code in languages_of(card))
         return (
             _spoken(hears),
             [("No", ""), *(_named(hears.translates_to) if hears else [])],
-            [("No", ""), *(_named(speaks.speaks, "In ") if speaks else [])],
+            [("No", ""), *_named(spoken, "In ")],
         )
 
 

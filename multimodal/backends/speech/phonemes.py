@@ -1,7 +1,7 @@
 """How a text is pronounced: phonemes in the International Phonetic Alphabet, as espeak-ng writes
 them, since the voices were trained on that.
 
-Which library says so is chosen by the language (`ENGINES`); docs/decisions/0023 has the figures.
+Which library says so is chosen by the language (`ENGINES`); docs/decisions/0024 has the figures.
 English needs nothing beyond what the program is installed with. A library that may be missing is
 asked for by the sentence of `missing`.
 """
