@@ -19,6 +19,7 @@ from packaging.version import Version
 
 FACTS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROGRAM = [Requirement(line) for line in FACTS["project"]["dependencies"]]
+VOICES = [Requirement(line) for line in FACTS["project"]["optional-dependencies"]["voices"]]
 DEVELOPMENT = [Requirement(line) for line in FACTS["project"]["optional-dependencies"]["dev"]]
 BUILD = [Requirement(line) for line in FACTS["build-system"]["requires"]]
 OURS = {"multimodal", "benchmarks", "tests"}
@@ -28,7 +29,9 @@ def names(requirements: list[Requirement]) -> set[str]:
     return {canonicalize_name(need.name) for need in requirements}
 
 
-@pytest.mark.parametrize("need", [*PROGRAM, *DEVELOPMENT, *BUILD], ids=lambda need: need.name)
+@pytest.mark.parametrize(
+    "need", [*PROGRAM, *VOICES, *DEVELOPMENT, *BUILD], ids=lambda need: need.name
+)
 def test_every_range_has_two_ends(need: Requirement) -> None:
     operators = {spec.operator for spec in need.specifier}
     assert operators in ({"=="}, {">=", "<"})
@@ -64,7 +67,7 @@ def imported(folder: Path) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("folder", "asked"),
     [
-        ("multimodal", names(PROGRAM)),
+        ("multimodal", names([*PROGRAM, *VOICES])),
         ("tests", names([*PROGRAM, *DEVELOPMENT])),
         ("benchmarks", names([*PROGRAM, *DEVELOPMENT])),
     ],

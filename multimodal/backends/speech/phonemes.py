@@ -193,7 +193,7 @@ EXTRA = "pip install 'multimodal-chat[voices]'"
 ESPEAK = Engine("espeakng_loader", EXTRA, EspeakPhonemizer)
 ENGINES: dict[str, tuple[Engine, ...]] = {
     "en": (Engine("gruut_lang_en", "pip install gruut", GruutPhonemizer), ESPEAK),
-    "fr": (ESPEAK, Engine("gruut_lang_fr", "pip install 'gruut[fr]'", GruutPhonemizer)),
+    "fr": (ESPEAK,),
     "ja": (Engine("pyopenjtalk", EXTRA, lambda language: JapanesePhonemizer()),),
     "es": (ESPEAK,),
     "it": (ESPEAK,),
