@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import pytest
 
 from multimodal.backends.base import Backend, TextRequest, load
@@ -56,6 +57,14 @@ def ask(
     text = "".join(event.text for event in events if isinstance(event, TextDelta))
     assert isinstance(events[-1], Usage)
     return text, events[-1], events
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "memory_maps"), reason="the system tells no maps")
+def test_weights_lie_in_memory_once(model: Backend) -> None:
+    """What the engine lays out anew for the CPU is not kept as a mapped file as well."""
+    mapped = {Path(region.path).name for region in psutil.Process().memory_maps()}
+    assert any("xllamacpp" in name for name in mapped), "its own code is mapped"
+    assert not any(name.endswith(".gguf") for name in mapped)
 
 
 def test_an_answer_comes_in_pieces_and_is_counted(model: Backend) -> None:

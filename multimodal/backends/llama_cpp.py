@@ -94,6 +94,8 @@ def parameters(
     params.n_batch = params.n_ubatch = whole_number(card, "n_batch", 512, 1)
     params.cache_ram_mib = whole_number(card, "prompt_cache_mib", 0, -1)
     params.n_gpu_layers = whole_number(card, "gpu_layers", ALL) if device == "cuda" else 0
+    # Weights that are laid out anew for the CPU would lie in memory a second time as a mapped file.
+    params.load_mode = xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_NONE
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.verbosity = SILENT
     params.warmup = False
