@@ -83,6 +83,7 @@ class Upgrades:
         self._working = threading.Lock()
         self._stop = threading.Event()
         self._is_closed = False
+        self._measured_now: set[str] = set()
         self._declined = _read_choices(parts.choices)
         self._upgrades = {
             (task, name): Upgrade(task, name, "declined" if task in self._declined else "waiting")
@@ -188,8 +189,9 @@ class Upgrades:
             budget = gigabytes(parts.memory.budget_bytes)
             raise _NoUpgradeError(f"It needs {needed} and the budget is {budget}.")
         known = parts.speeds.speed(card)
-        if known is not None and (is_ready or not known.is_enough):
-            return known
+        is_settled = known is not None and (known.is_enough or card.name in self._measured_now)
+        if known is not None and is_settled == is_ready:
+            return known  # it is used as it is, or left where it is
         if not is_ready:
             if parts.offline:
                 raise _NoUpgradeError("It was not fetched yet and the program is offline.")
@@ -218,9 +220,11 @@ class Upgrades:
 
     def _measured(self, card: ModelCard, stop: threading.Event) -> Speed:
         """The speed of the card, now or earlier. One that is found slow may have shared the
-        processor with others, so it is tried a second time before that is believed."""
+        processor with others, so it is tried a second time before that is believed, and once more
+        at the next start, if it is here."""
         parts = self._parts
-        if (known := parts.speeds.speed(card)) is not None:
+        known = parts.speeds.speed(card)
+        if known is not None and (known.is_enough or card.name in self._measured_now):
             return known
         self._wait_until_idle(stop)
         speed = parts.measure(parts.memory, card, stop)
@@ -231,6 +235,7 @@ class Upgrades:
                 min(speed.reading_s, again.reading_s), max(speed.written_per_s, again.written_per_s)
             )
         parts.speeds.learn(card, speed)
+        self._measured_now.add(card.name)
         return speed
 
     def _wait_until_idle(self, stop: threading.Event) -> None:

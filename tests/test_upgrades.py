@@ -200,6 +200,32 @@ def test_the_next_start_uses_the_lesser_one_until_the_better_is_here(
     assert world.now == "large"
 
 
+def test_one_that_was_too_slow_is_tried_again_at_the_next_start(
+    make: Callable[..., World],
+) -> None:
+    world = make(large=SLOW)
+    world.upgrades.run()
+    assert world.now == "middle"
+    world.speeds["large"] = QUICK  # the machine was busy with something else
+    world.begin()
+    assert world.now == "middle"
+    world.upgrades.run()
+    assert world.now == "large"
+    assert world.shelf.fetched == ["large", "middle"]
+
+
+def test_one_that_was_too_slow_and_is_gone_is_not_fetched_again(
+    make: Callable[..., World],
+) -> None:
+    world = make(large=SLOW)
+    world.upgrades.run()
+    world.shelf.there.discard("large")
+    world.begin()
+    world.upgrades.run()
+    assert world.shelf.fetched == ["large", "middle"]
+    assert world.told("large")[0] == "passed over"
+
+
 def test_a_damaged_book_of_speeds_is_begun_anew(make: Callable[..., World]) -> None:
     world = make()
     world.upgrades.run()
