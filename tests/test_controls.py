@@ -118,33 +118,46 @@ def test_a_profiles_own_quantization_is_its_default(other: Any) -> None:
 
 
 def test_a_voice_is_offered_what_the_model_that_hears_can(ui: Layout) -> None:
-    language, translate_to, speak_in = ui.voice.shown(AUTO, Hearing(), None)
+    language, translate_to, speak_in, *_ = ui.voice.shown(AUTO, Hearing(), None)
     assert labels(language)[0] == "Auto-detect"
     assert labels(language)[1:] == sorted(labels(language)[1:])
     assert len(language.choices) == 100
     assert translate_to.choices == [("No", ""), ("English", "en")]
     assert len(speak_in.choices) == 37
-    language, translate_to, _ = ui.voice.shown(SEAMLESS, Hearing(), None)
+    language, translate_to, *_ = ui.voice.shown(SEAMLESS, Hearing(), None)
     assert labels(language)[0] == "Any (as English)"
     assert {"fr", "zh", "sw"} < set(values(translate_to))
-    language, translate_to, speak_in = ui.voice.shown("wav2vec2-base-960h", ANYTHING, "fr")
+    language, translate_to, speak_in, *_ = ui.voice.shown("wav2vec2-base-960h", ANYTHING, "fr")
     assert (language.choices, language.value) == ([("English", "")], "")
     assert (translate_to.visible, translate_to.value) == (False, "")
     assert (speak_in.visible, speak_in.value) == (True, "fr")
 
 
 def test_what_another_model_cannot_do_is_left_to_it(ui: Layout) -> None:
-    _, translate_to, _ = ui.voice.shown(SEAMLESS, ANYTHING, None)
+    _, translate_to, *_ = ui.voice.shown(SEAMLESS, ANYTHING, None)
     assert translate_to.value == "fr"
-    language, translate_to, _ = ui.voice.shown("whisper-small", ANYTHING, None)
+    language, translate_to, *_ = ui.voice.shown("whisper-small", ANYTHING, None)
     assert (language.value, translate_to.value) == ("en", "")
 
 
 def test_where_no_model_speaks_nothing_is_said_of_it(other: Any) -> None:
-    embedded = other("embedded").voice
-    assert embedded.language.visible
-    assert embedded.translate_to.visible
-    assert not embedded.speak_in.visible
+    silent = other("gpu-8gb").voice
+    assert silent.language.visible
+    assert silent.translate_to.visible
+    for menu in (silent.speak_in, silent.voice, silent.speed):
+        assert not menu.visible
+
+
+def test_voices_are_offered_by_name_with_what_they_speak(other: Any) -> None:
+    voice = other("embedded").voice
+    assert voice.voice.visible
+    assert labels(voice.voice)[:2] == ["Usual of the language", "Joe (English)"]
+    assert "jf_nezumi" in values(voice.voice)
+    assert "en" in values(voice.speak_in)
+    *_, named, speed = voice.shown(AUTO, Hearing(), "en", "joe", 1.3)
+    assert (named.value, speed.value) == ("joe", 1.25)
+    *_, gone, _ = voice.shown(AUTO, Hearing(), "en", "of an earlier version")
+    assert gone.value == ""
 
 
 def test_whisper_knows_the_languages_of_its_cards(catalog: Catalog) -> None:
@@ -179,6 +192,8 @@ SET = Controls(
     Drawing("dogs", 5, 3.0, 96, 64),
     Hearing("de", "en"),
     "fr",
+    None,
+    1.25,
 )
 
 

@@ -122,7 +122,7 @@ def test_whisper_is_offered_as_what_it_can(browser: Browser, app: Server, exampl
     page = person.page
     person.unfold("Voice", "Spoken language")
     assert page.get_by_label("Spoken language", exact=True).input_value() == "Auto-detect"
-    assert page.get_by_label("Speak the answer").count() == 0
+    assert page.get_by_label("Speak the answer").count() == 1
     person.choose("Translate to", "English")
     assert "music" in person.ask("", examples / "question-fr.wav").lower()
     told = person.route()

@@ -51,11 +51,11 @@ async def spoken(request: Request, program: Program) -> Response:
     )
     stream = events(lambda stop: program.assistant.speak(wanted, card.name, stop), request)
     # An error before the first sentence keeps its status.
-    first = await _next_sentence(stream)
+    first = await next_sentence(stream)
     if first is None:
         raise BackendError(f"{card.title} was stopped before it had spoken. Ask again.")
     encoder = AudioEncoder(asked.response_format)
-    chunks = _chunks(first, stream, encoder)
+    chunks = encoded(first, stream, encoder)
     if asked.stream_format == "sse":
         return StreamingResponse(_lines(chunks), media_type="text/event-stream")
     return StreamingResponse(chunks, media_type=FORMATS[asked.response_format].media_type)
@@ -71,16 +71,18 @@ async def voices(request: Request, program: Program) -> Response:
     return JSONResponse({"object": "list", "voices": found})
 
 
-async def _next_sentence(stream: AsyncGenerator[Event | None, None]) -> SentenceSpoken | None:
+async def next_sentence(stream: AsyncGenerator[Event | None, None]) -> SentenceSpoken | None:
+    """The first sentence that is spoken; None where there is none."""
     async for event in stream:
         if isinstance(event, SentenceSpoken):
             return event
     return None
 
 
-async def _chunks(
+async def encoded(
     first: SentenceSpoken, stream: AsyncGenerator[Event | None, None], encoder: AudioEncoder
 ) -> AsyncGenerator[bytes, None]:
+    """The bytes of that sentence and of those that follow, as they are made."""
     async with aclosing(stream) as happening:
         yield encoder.encode(first.pcm, first.sample_rate)
         async for event in happening:

@@ -85,6 +85,11 @@ class TakeBack(_OfChat):
     message: Id
 
 
+class ReadAloud(_OfChat):
+    do: Literal["read_aloud"]
+    message: Id
+
+
 class Stop(_OfChat):
     do: Literal["stop"]
 
@@ -105,7 +110,7 @@ class CheckUploads(_Asked):
 
 
 Action = Annotated[
-    Send | SendExample | Retry | Edit | TakeBack | Stop | Sync | CheckUploads,
+    Send | SendExample | Retry | Edit | TakeBack | ReadAloud | Stop | Sync | CheckUploads,
     Field(discriminator="do"),
 ]
 _action: TypeAdapter[Action] = TypeAdapter(Action)

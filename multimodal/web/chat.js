@@ -235,7 +235,7 @@ const announceTurn = (hasEnded) => {
 
 const drawAll = (messages) => {
   const ids = new Set(messages.map((message) => message.id));
-  for (const [id, node] of nodes) if (!ids.has(id)) { node.remove(); nodes.delete(id); }
+  for (const [id, node] of nodes) if (!ids.has(id)) { if (reading && node.contains(reading.source)) stopReading(); node.remove(); nodes.delete(id); }
   let place = list.firstElementChild;
   const fresh = document.createDocumentFragment();
   for (const message of messages) {
@@ -444,7 +444,72 @@ const addActions = (node, bar, isUser) => {
     bar.append(button("icon edit when-idle", "Edit", "edit", () => startEdit(node)));
     bar.append(button("icon take-back when-idle", "Take back", "back", () => takeBack(node)));
   }
+  else {
+    const read = button("icon read-aloud", "Read aloud", "sound", () => readAloud(node, read));
+    read.setAttribute("aria-pressed", "false");
+    bar.append(read);
+  }
   bar.append(button("icon retry when-idle", "Answer again", "retry", () => retry(node)));
+};
+
+// reading aloud: one answer at a time; a second press stops it
+
+let reading = null; // {source: the button, audio, isOver}
+const showReading = (source, isReading) => {
+  source.setAttribute("aria-pressed", String(isReading));
+  source.replaceChildren(icon(isReading ? "stop" : "sound"));
+  source.title = isReading ? "Stop reading" : "Read aloud";
+};
+const stopReading = () => {
+  if (!reading) return;
+  const { source, audio } = reading;
+  reading = null;
+  if (audio) { audio.pause(); audio.removeAttribute("src"); audio.load(); } // the server stops, too
+  window.speechSynthesis?.cancel();
+  showReading(source, false);
+};
+const readAloud = (node, source) => {
+  const wasThis = reading?.source === source;
+  stopReading();
+  if (wasThis) { announce("Stopped reading"); return; }
+  const mine = { source, audio: null };
+  reading = mine;
+  showReading(source, true);
+  announce("Reading aloud");
+  ask("input", { do: "read_aloud", chat: chat || "", message: node.dataset.id }, (answer) => {
+    if (reading !== mine) return;
+    if (answer.error) { stopReading(); return; }
+    if (!answer.address) { stopReading(); offerBrowserVoice(answer, source); return; }
+    mine.audio = new Audio(answer.address);
+    mine.audio.addEventListener("ended", () => { if (reading === mine) stopReading(); });
+    mine.audio.addEventListener("error", () => { if (reading === mine) { stopReading(); tellUnread(answer.address); } });
+    mine.audio.play().catch(() => {}); // what keeps it from playing comes as an error, too
+  });
+};
+const tellUnread = async (address) => {
+  const reply = await fetch(address).catch(() => null);
+  const why = reply && !reply.ok ? await reply.text() : "";
+  reply?.body?.cancel?.().catch(() => {});
+  complain(why || "This browser could not play the answer. Press “Read aloud” again.");
+};
+const offerBrowserVoice = ({ why, words, language }, source) => {
+  complain(why);
+  const voices = window.speechSynthesis?.getVoices() || [];
+  const voice = voices.find(({ lang }) => lang.split(/[-_]/)[0] === language);
+  if (!voice) return;
+  const speak = button("plain", `Read it with your browser's own voice (${voice.name})`, null, () => {
+    complain("");
+    stopReading();
+    const mine = { source, audio: null };
+    reading = mine;
+    showReading(source, true);
+    const said = new SpeechSynthesisUtterance(words);
+    Object.assign(said, { voice, lang: voice.lang });
+    said.onend = said.onerror = () => { if (reading === mine) stopReading(); };
+    speechSynthesis.speak(said);
+    source.focus();
+  });
+  alertBox.querySelector("p").append(" ", speak);
 };
 const copy = async (text, source) => {
   try {

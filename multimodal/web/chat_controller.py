@@ -26,6 +26,7 @@ from multimodal.web.actions import (
     Action,
     CheckUploads,
     Edit,
+    ReadAloud,
     Retry,
     Send,
     SendExample,
@@ -42,6 +43,7 @@ from multimodal.web.chat_view import ChatView, Frame
 from multimodal.web.deletions import UNDO_S
 from multimodal.web.media_addresses import MediaAddresses
 from multimodal.web.presence import Presence
+from multimodal.web.reading_aloud import AnswerReader
 from multimodal.web.replies import ReplyRunner, RunningReply
 from multimodal.web.tab_session import TabSession
 from multimodal.web.transcript import Transcript
@@ -63,6 +65,7 @@ class ChatController:
         self.chats = Chats(program.store, program.media, program.assistant)
         self.replies = ReplyRunner(self.chats)
         self.addresses = MediaAddresses(program.media, secret)
+        self.reader = AnswerReader(program)
         uploads = program.settings.page_cache
         self.attachments = Attachments(program.media, self.addresses, uploads)
         self.presence = Presence(grace_s, self.replies.abandon)
@@ -111,6 +114,8 @@ class ChatController:
                 return self.take_back(session, action)
             case CheckUploads():
                 return {"missing": self.attachments.missing(action.paths)}
+            case ReadAloud():
+                return self.reader.receipt(session.owner, action.chat, action.message)
             case Stop():
                 self.stop(session, action)
             case Sync():

@@ -42,7 +42,14 @@ class ControlEvents:
         event.then(self._size, [ui.model, ui.session], [ui.quantization.choice], **each)
 
     def _choose(
-        self, model: str, session: TabSession, language: str, translate_to: str, speak_in: str
+        self,
+        model: str,
+        session: TabSession,
+        language: str,
+        translate_to: str,
+        speak_in: str,
+        voice: str,
+        speed: float,
     ) -> Any:
         """One choice in the menu comes as several events, and the first may be answered last."""
         if session.model == model:
@@ -52,7 +59,7 @@ class ControlEvents:
         # In one piece: Gradio forgets what comes while it puts the choice on the page.
         shown = [
             self._ui.quantization.shown(model, has_sizes=True),
-            *self._ui.voice.shown(model, asked, speak_in),
+            *self._ui.voice.shown(model, asked, speak_in, voice, speed),
         ]
         return shown if session.model == model else gr.skip()
 

@@ -20,7 +20,7 @@ from multimodal.web.control_bounds import (
     WIDTH,
 )
 from multimodal.web.layout import Layout
-from multimodal.web.voice import hearing_of
+from multimodal.web.voice import hearing_of, speed_of
 
 
 def controls_of(
@@ -36,6 +36,8 @@ def controls_of(
     language: str | None = None,
     translate_to: str | None = None,
     speak_in: str | None = None,
+    voice: str | None = None,
+    speed: float | None = None,
     negative: str | None = None,
     steps: float | None = None,
     guidance: float | None = None,
@@ -63,6 +65,8 @@ def controls_of(
         ),
         hearing_of(language, translate_to),
         speak_in or None,
+        voice or None,
+        speed_of(speed),
     )
 
 
@@ -79,6 +83,6 @@ def filled(ui: Layout, controls: Controls) -> list[Any]:
         given.repeat_penalty,
         default.max_tokens if given.max_tokens is None else given.max_tokens,
         given.seed,
-        *ui.voice.shown(model, controls.hearing, controls.speak_in),
+        *ui.voice.shown(model, controls.hearing, controls.speak_in, controls.voice, controls.speed),
         *(astuple(controls.drawing) if ui.drawing else ()),
     ]

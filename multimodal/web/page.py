@@ -56,7 +56,7 @@ class Page:
 
     def routes(self) -> list[Route]:
         """What the page needs besides Gradio's own routes."""
-        return self.controller.addresses.routes()
+        return [*self.controller.addresses.routes(), *self.controller.reader.routes()]
 
     def close(self) -> None:
         """Stop every reply that is under way."""

@@ -83,6 +83,7 @@ ALLOWED: tuple[AllowedRoute, ...] = (
     AllowedRoute(FILE, READ, "files that were uploaded and not sent yet"),
     AllowedRoute("/media/{key}/{file}", READ, "stored pictures and recordings"),
     AllowedRoute("/media/{key}/small/{file}", READ, "stored pictures, made smaller"),
+    AllowedRoute("/aloud/{ticket}", READ, "answers read aloud"),
     AllowedRoute("/health", READ, "watching the server", Access.EVERYBODY),
     AllowedRoute("/metrics", READ, "Prometheus", Access.PROGRAM),
     AllowedRoute("/v1", ANY, "the HTTP interface", Access.PROGRAM),

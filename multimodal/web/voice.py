@@ -7,13 +7,14 @@ from collections.abc import Iterable
 
 import gradio as gr
 
-from multimodal.backends.speech.speakers import languages_of, speakers
+from multimodal.backends.speech.speakers import languages_of, offered, speakers
 from multimodal.build import Program
 from multimodal.cards import AUTO, ModelCard
 from multimodal.languages import language_name
 from multimodal.messages import Hearing, Task
 
 Choices = list[tuple[str, str]]
+SPEEDS = [("Slow (0.75 ×)", 0.75), ("Usual", 1.0), ("Faster (1.25 ×)", 1.25), ("Fast (1.5 ×)", 1.5)]
 
 
 class VoicePanel:
@@ -44,12 +45,37 @@ class VoicePanel:
                 elem_id="speak-in",
             )
 
+            voices = self._voices()
+            self.voice = gr.Dropdown(
+                voices,
+                value="",
+                label="Speaking voice",
+                info="Of answers that are spoken or read aloud.",
+                visible=len(voices) > 1,
+                elem_id="speaking-voice",
+            )
+            self.speed = gr.Dropdown(
+                SPEEDS,
+                value=1.0,
+                label="Speaking speed",
+                visible=len(aloud) > 1,
+                elem_id="speaking-speed",
+            )
+
     @property
     def inputs(self) -> list[gr.Dropdown]:
-        return [self.language, self.translate_to, self.speak_in]
+        return [self.language, self.translate_to, self.speak_in, self.voice, self.speed]
 
-    def shown(self, model: str, asked: Hearing, speak_in: str | None) -> list[gr.Dropdown]:
+    def shown(
+        self,
+        model: str,
+        asked: Hearing,
+        speak_in: str | None,
+        voice: str | None = None,
+        speed: float = 1.0,
+    ) -> list[gr.Dropdown]:
         """The inputs as they are for a model of the menu; what it cannot do is left to it."""
+        voices = self._voices()
         spoken, written, aloud = self._offered(model)
         return [
             gr.Dropdown(spoken, value=_known(asked.language, spoken)),
@@ -57,7 +83,18 @@ class VoicePanel:
                 written, value=_known(asked.translate_to, written), visible=len(written) > 1
             ),
             gr.Dropdown(aloud, value=_known(speak_in, aloud), visible=len(aloud) > 1),
+            gr.Dropdown(voices, value=_known(voice, voices), visible=len(voices) > 1),
+            gr.Dropdown(SPEEDS, value=speed_of(speed), visible=len(aloud) > 1),
         ]
+
+    def _voices(self) -> Choices:
+        """“Joe (English)”: those that the cards of the profile name, with what each speaks."""
+        named = [
+            (f"{title} ({', '.join(map(language_name, languages))})", name)
+            for card, name, title, languages in offered(self._program.cards)
+            if card.voices
+        ]
+        return [("Usual of the language", ""), *named]
 
     def _offered(self, model: str) -> tuple[Choices, Choices, Choices]:
         """Languages that may be heard, translated to and spoken where `model` is chosen."""
@@ -74,6 +111,11 @@ class VoicePanel:
             [("No", ""), *(_named(hears.translates_to) if hears else [])],
             [("No", ""), *_named(spoken, "In ")],
         )
+
+
+def speed_of(value: float | None) -> float:
+    """The nearest speed of the menu; the usual one where there is none."""
+    return min((speed for _, speed in SPEEDS), key=lambda speed: abs(speed - (value or 1.0)))
 
 
 def hearing_of(language: str | None, translate_to: str | None) -> Hearing:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from multimodal.backends.speech.phonemes import can_pronounce, missing
@@ -9,6 +11,23 @@ from multimodal.cards import ModelCard
 from multimodal.errors import RequestError
 from multimodal.languages import language_name
 from multimodal.messages import Task
+
+SCRIPTS = {
+    "HIRAGANA": "ja",
+    "KATAKANA": "ja",
+    "CJK": "zh",
+    "HANGUL": "ko",
+    "CYRILLIC": "ru",
+    "ARABIC": "ar",
+    "HEBREW": "he",
+    "GREEK": "el",
+    "THAI": "th",
+    "DEVANAGARI": "hi",
+    "BENGALI": "bn",
+    "TELUGU": "te",
+    "TAMIL": "ta",
+}
+"""First words of Unicode's names of letters, and the language that most texts of them are in."""
 
 
 def speaks(card: ModelCard) -> bool:
@@ -73,6 +92,22 @@ def offered(cards: Iterable[ModelCard]) -> Iterator[tuple[ModelCard, str, str, t
         for voice in card.voices:
             if languages := tuple(filter(can_pronounce, voice.languages)):
                 yield card, voice.name, voice.title, languages
+
+
+def language_of_script(text: str) -> str | None:
+    """The language (ISO 639) that most letters of `text` are of where their script tells it; None
+    for Latin letters, which many languages share."""
+    letters = [name.split(" ")[0] for char in text if (name := _letter_name(char))]
+    found = Counter(SCRIPTS[name] for name in letters if name in SCRIPTS)
+    if not found or found.total() * 3 < len(letters):
+        return None
+    if found["ja"]:  # Japanese is written with Chinese letters as well
+        return "ja"
+    return found.most_common(1)[0][0]
+
+
+def _letter_name(char: str) -> str:
+    return unicodedata.name(char, "") if char.isalpha() else ""
 
 
 def _listed(names: list[str]) -> str:

@@ -1,0 +1,155 @@
+"""Reading an answer aloud: who may ask for it, what is said, and what a browser plays."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browser import Person, visit
+from conftest import Server, running_app, wait_until
+from fakes import FakeSource, program
+from playwright.sync_api import Browser
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from multimodal.backends.base import TTSRequest
+from multimodal.backends.speech.speakers import language_of_script
+from multimodal.build import Program
+from multimodal.errors import ConversationNotFoundError, RequestError
+from multimodal.messages import Controls, Message, TextPart
+from multimodal.web.reading_aloud import AnswerReader
+
+ANN = "ann"
+
+
+@pytest.fixture
+def source() -> FakeSource:
+    return FakeSource()
+
+
+@pytest.fixture
+def made(source: FakeSource, tmp_path: Path) -> Iterator[Program]:
+    made = program(tmp_path, source)
+    yield made
+    made.close()
+
+
+def answered(made: Program, text: str, controls: Controls | None = None) -> tuple[str, str]:
+    """A chat with that answer: (its id, the answer's)."""
+    chat = made.store.create(ANN, controls)
+    answer = Message("assistant", (TextPart(text),))
+    made.store.put(ANN, chat, Message("user", (TextPart("Hello"),)))
+    made.store.put(ANN, chat, answer)
+    return chat, answer.id
+
+
+def fetched(reader: AnswerReader, address: str) -> httpx.Response:
+    with TestClient(Starlette(routes=reader.routes())) as client:
+        reply = client.get(f"/{address}")
+    return httpx.Response(reply.status_code, headers=dict(reply.headers), content=reply.content)
+
+
+def test_an_answer_is_said_with_the_voice_and_speed_that_were_set(
+    made: Program, source: FakeSource
+) -> None:
+    reader = AnswerReader(made)
+    chat, answer = answered(made, "A **bold** word", Controls(voice="jf_nezumi", speed=1.25))
+    reply = fetched(reader, reader.receipt(ANN, chat, answer)["address"])
+    assert reply.status_code == 200
+    assert reply.headers["content-type"] == "audio/mpeg"
+    assert len(reply.content) > 1000
+    assert source.requests == [TTSRequest("A bold word.", "en", None, "jf_nezumi", 1.25)]
+    assert source.loaded == ["kokoro-82m"]
+    assert not any(held.leases for held in made.memory.snapshot().held)
+
+
+def test_a_voice_of_another_language_gives_way(made: Program, source: FakeSource) -> None:
+    reader = AnswerReader(made)
+    chat, answer = answered(made, "Hello", Controls(voice="of an earlier version"))
+    fetched(reader, reader.receipt(ANN, chat, answer)["address"])
+    assert source.requests == [TTSRequest("Hello.", "en", None, None, 1.0)]
+    assert source.loaded == ["piper-joe-en-us"]
+
+
+def test_an_answer_in_a_language_without_a_voice_says_so_with_its_words(made: Program) -> None:
+    chat, answer = answered(made, "Москва — **столица** России.")
+    receipt = AnswerReader(made).receipt(ANN, chat, answer)
+    assert receipt["address"] == ""
+    assert receipt["why"].startswith("No voice here speaks Russian. There are voices for English")
+    assert (receipt["words"], receipt["language"]) == ("Москва — столица России.", "ru")
+
+
+def test_nobody_hears_the_answers_of_others(made: Program) -> None:
+    reader = AnswerReader(made)
+    chat, answer = answered(made, "A secret")
+    with pytest.raises(ConversationNotFoundError):
+        reader.receipt("bob", chat, answer)
+    with pytest.raises(RequestError, match="no word in this answer"):
+        reader.receipt(ANN, chat, "0" * 32)
+    assert fetched(reader, "aloud/guessed").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Hello", None),
+        ("Café", None),
+        ("東京はきれいです", "ja"),
+        ("北京很大", "zh"),
+        ("Москва", "ru"),
+        ("The word is 水 in Chinese and in Japanese", None),
+        ("서울", "ko"),
+        ("3.5!", None),
+    ],
+)
+def test_the_script_tells_the_language(text: str, language: str | None) -> None:
+    assert language_of_script(text) == language
+
+
+# ------------------------------------------------------------ in a browser
+
+
+@pytest.fixture(scope="module")
+def reads(all_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_app(tmp_path_factory.mktemp("reads")) as app:
+        yield app
+
+
+@pytest.fixture
+def person(browser: Browser, reads: Server) -> Iterator[Person]:
+    with visit(browser, reads.url) as person:
+        yield person
+
+
+def test_an_answer_is_read_aloud_and_a_second_press_stops(person: Person) -> None:
+    page = person.page
+    page.evaluate(
+        """() => {
+          window.heard = [];
+          const Real = window.Audio;
+          window.Audio = function (src) {
+            const audio = new Real(src);
+            window.heard.push(audio);
+            return audio;
+          };
+        }"""
+    )
+    assert person.ask("Tell me about rivers.")
+    button = person.answers.last.get_by_role("button", name="Read aloud")
+    assert button.get_attribute("aria-pressed") == "false"
+    button.focus()
+    page.keyboard.press("Enter")
+    assert button.get_attribute("aria-pressed") == "true"
+    wait_until(lambda: page.evaluate("window.heard.length === 1 && heard[0].currentTime > 0"), 90)
+    assert re.search("/aloud/[A-Za-z0-9_-]{20,}$", page.evaluate("heard[0].src"))
+    assert page.evaluate("heard[0].error") is None
+    found = Axe().run(page, "#chat")
+    assert [violation["id"] for violation in found.response["violations"]] == []
+    page.keyboard.press("Enter")
+    assert button.get_attribute("aria-pressed") == "false"
+    assert page.evaluate("heard[0].paused")
+    assert person.faults == []
