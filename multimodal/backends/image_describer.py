@@ -1,4 +1,4 @@
-"""Pictures without a vision-language model: labels, text, faces and colours, put into words.
+"""Pictures without a vision-language model: objects, labels, text, faces and colours in words.
 
 A model of 135 million parameters cannot be trusted to write a caption from labels, so the caption
 is composed by rule, says how sure it is, and is given to the text model as context for questions.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from multimodal.backends.base import Backend, ImageRequest, cores
+from multimodal.backends.describer.detector import Detector, read_categories
+from multimodal.backends.describer.objects import ObjectFinder
 from multimodal.backends.engine_options import whole_number
 from multimodal.backends.picture_caption import Findings, answer, description
 from multimodal.backends.picture_findings import FaceFinder, TextReader, colours, is_colourless
@@ -21,41 +23,43 @@ from multimodal.errors import BackendError, MultimodalError
 from multimodal.events import Description, Event
 
 WEIGHTS = "efficientnet-lite2.pth"
+GRAPH = "ssd-mobilenet-v2.pb"
+GRAPH_CONFIG = "ssd-mobilenet-v2.pbtxt"
 VOCABULARY = "labels/imagenet-1k.tsv"
+CATEGORIES = "labels/coco.tsv"
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
-    """Load the classifier from `files` and the readers from their packages; runs on the CPU."""
+    """Load the classifier and the detector from `files` and the readers from their packages; runs
+    on the CPU."""
     threads = whole_number(card, "threads", 0) or min(2, cores())
     package = Path(__file__).parent.parent
     models = package / "models" if (package / "models").is_dir() else package.parent / "models"
-    return ImageDescriber(
-        card,
-        Classifier(files / WEIGHTS),
-        Vocabulary.read(models / VOCABULARY),
-        TextReader(threads),
-        FaceFinder(),
-    )
+    classifier, vocabulary = Classifier(files / WEIGHTS), Vocabulary.read(models / VOCABULARY)
+    categories = read_categories(models / CATEGORIES)
+    detector = Detector(files / GRAPH, files / GRAPH_CONFIG, categories)
+    finder = ObjectFinder(detector, tuple(categories.values()), classifier, vocabulary)
+    tools = Tools(classifier, vocabulary, finder, TextReader(threads), FaceFinder())
+    return ImageDescriber(card, tools)
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What looks at a picture, each at one thing."""
+
+    classifier: Classifier
+    vocabulary: Vocabulary
+    objects: ObjectFinder
+    text: TextReader
+    faces: FaceFinder
 
 
 class ImageDescriber:
     """Answers ImageRequests with one Description each."""
 
-    def __init__(
-        self,
-        card: ModelCard,
-        classifier: Classifier,
-        vocabulary: Vocabulary,
-        reader: TextReader,
-        faces: FaceFinder,
-    ) -> None:
+    def __init__(self, card: ModelCard, tools: Tools) -> None:
         self._card = card
-        self._tools: tuple[Classifier, Vocabulary, TextReader, FaceFinder] | None = (
-            classifier,
-            vocabulary,
-            reader,
-            faces,
-        )
+        self._tools: Tools | None = tools
 
     def run(self, request: ImageRequest, stop: threading.Event) -> Generator[Event, None, None]:
         """Yield one Description; nothing when `stop` was set between two stages.
@@ -74,27 +78,32 @@ class ImageDescriber:
     def _look(self, request: ImageRequest, stop: threading.Event) -> Findings | None:
         if self._tools is None:
             raise BackendError(f"{self._card.title} was unloaded before it could look")
-        classifier, vocabulary, reader, faces = self._tools
-        image = request.image
+        tools, image = self._tools, request.image
+        colourless = is_colourless(image)
         if stop.is_set():
             return None
-        labels = vocabulary.choose(classifier.probabilities(image))
+        labels = tools.vocabulary.choose(tools.classifier.probabilities(image))
         if stop.is_set():
             return None
-        text = reader.read(image, stop)
+        objects = tools.objects.find(image, colourless, stop)
         if stop.is_set():
             return None
-        count = faces.count(image)
+        text = tools.text.read(image, stop)
+        if stop.is_set():
+            return None
+        faces = tools.faces.count(image)
         if stop.is_set():
             return None
         return Findings(
             labels,
             text,
-            count,
+            faces,
             colours(image),
-            is_colourless(image),
+            colourless,
             image.size,
             request.part.reduced_from,
+            objects,
+            tools.objects.relate(labels, objects),
         )
 
     def close(self) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from multimodal.backends.describer.detector import PERSON
+from multimodal.backends.describer.object_sentences import doubts, overview, sure_groups
+from multimodal.backends.describer.objects import FoundObject, LabelRelation
+from multimodal.backends.describer.wording import listed, number, with_article
 from multimodal.backends.picture_findings import Text
 from multimodal.backends.picture_labels import LIKELY, SURE, Labels
 from multimodal.messages import Focus
@@ -13,13 +17,8 @@ TEXT_LEADS_SHARE = 0.06
 TEXT_LEADS_CHARACTERS = 16
 QUOTED_CHARACTERS = 300
 DESCRIBED_CHARACTERS = 800
-WITHOUT_ARTICLE = {
-    "binoculars", "broccoli", "corn", "footwear", "guacamole", "hay", "mashed potato", "red wine",
-    "parallel bars", "sunglasses", "swimming trunks", "thatch", "toilet tissue", "wool",
-}  # fmt: skip
-SOUNDS_LIKE_CONSONANT = ("eu", "uni")
-SOUNDS_LIKE_VOWEL = ("hour",)
-COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+FILLS = 0.1
+"""Share of the picture that a person takes up who fills it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +31,13 @@ class Findings:
     size: tuple[int, int] = (0, 0)
     reduced_from: tuple[int, int] | None = None
     """Width and height as it was looked at, and as it was sent where that is more."""
+    objects: tuple[FoundObject, ...] = ()
+    relation: LabelRelation = field(default_factory=LabelRelation)
+    """Of the labels to the objects."""
+
+    @property
+    def people(self) -> int:
+        return sum(o.is_sure and o.category.name == PERSON for o in self.objects)
 
 
 def answer(found: Findings, focus: Focus) -> str:
@@ -41,9 +47,9 @@ def answer(found: Findings, focus: Focus) -> str:
         return "\n\n".join(filter(None, told))
     if focus == "colours":
         verb = "colour is" if len(found.colours) == 1 else "colours are"
-        return f"The main {verb} {_listed(found.colours)}."
+        return f"The main {verb} {listed(found.colours)}."
     if focus == "faces":
-        return _faces(found.faces) or "I can find no face seen from the front in this picture."
+        return _faces(found) or "I can find no face seen from the front in this picture."
     return caption(found)
 
 
@@ -51,10 +57,11 @@ def caption(found: Findings) -> str:
     """What the picture shows, its text, faces and colours, the most telling first."""
     shown, text = _shown(found), _quoted(found.text)
     led_by_text = _is_about_text(found.text)
-    sentences = [text, shown if _is_sure(found) else ""]
+    sentences = [text, shown if _is_sure(found) or sure_groups(found.objects) else ""]
     if not led_by_text:
         sentences = [shown, text]
-    sentences += [_left_out(found.text), _faces(found.faces), _colours(found.colours)]
+    faces = _faces(found) if found.faces > found.people else ""
+    sentences += [_left_out(found.text), faces, _colours(found.colours)]
     sentences.append(_made_smaller(found) if found.text.lines else "")
     return " ".join(filter(None, sentences))
 
@@ -64,7 +71,7 @@ def description(found: Findings) -> str:
     parts = [_shown(found)] if not _is_about_text(found.text) else ["It is mostly text."]
     if found.text.lines:
         parts.append(f"Text in it: “{_cut(' / '.join(found.text.lines), DESCRIBED_CHARACTERS)}”.")
-    parts += [_left_out(found.text), _faces(found.faces) or "No faces.", _colours(found.colours)]
+    parts += [_left_out(found.text), _faces(found) or "No faces.", _colours(found.colours)]
     if found.text.lines and (told := _made_smaller(found)):
         parts.append(told)
     return " ".join(filter(None, parts))
@@ -75,15 +82,66 @@ def _is_about_text(text: Text) -> bool:
 
 
 def _shown(found: Findings) -> str:
+    """The objects and the label of the whole picture, one thing said once."""
+    groups = sure_groups(found.objects)
+    named = [group.category.name for group in groups]
+    is_alone = len(groups) == 1 and len(groups[0].sure) == 1
+    if not groups or (is_alone and _names(found, named[0])):
+        sentences = [_label(found)]
+    else:
+        details = {name: _detail(found, len(g.sure)) for name, g in zip(named, groups, strict=True)}
+        told = {name: detail for name, detail in details.items() if _names(found, name) and detail}
+        sentences = [f"This shows {overview(found.objects, told)}.", _besides(found)]
+    return " ".join(filter(None, (*sentences, doubts(found.objects))))
+
+
+def _names(found: Findings, category: str) -> bool:
+    """Whether the label is a kind of that object."""
+    return found.labels.certainty >= LIKELY and found.relation.category == category
+
+
+def _specific(found: Findings) -> str:
+    labels = found.labels
+    return labels.closer.word if labels.closer else labels.best.word
+
+
+def _detail(found: Findings, count: int) -> str:
+    """The kind that one of so many objects is by the label; "" if it says no more than they do."""
+    word = _specific(found)
+    if word != found.labels.others[0].word or word == found.relation.category:
+        return ""
+    one = "" if count == 1 else "one of them "
+    return f"{one}{'most likely' if _is_sure(found) else 'perhaps'} {with_article(word)}"
+
+
+def _besides(found: Findings) -> str:
+    """What the label says that the objects do not. Where people fill the picture it says least:
+    ImageNet has no class for them, and takes what they do for a thing."""
+    relation, objects = found.relation, found.objects
+    named = {o.category.name for o in objects}
+    if found.labels.certainty < LIKELY or relation.is_implied or relation.category in named:
+        return ""
+    best, what = found.labels.best.word, with_article(_specific(found))
+    if relation.is_scene:
+        return f"The scene {'looks like' if _is_sure(found) else 'may be'} {what}."
+    fills = any(o.category.name == PERSON and o.box.area >= FILLS for o in objects)
+    if _is_sure(found) and not fills:
+        kind = "" if what == with_article(best) else f", most likely {what}"
+        return f"It also shows what looks like {with_article(best)}{kind}."
+    return f"It may also show {with_article(best)}." if _is_sure(found) or not fills else ""
+
+
+def _label(found: Findings) -> str:
     best, closer = found.labels.best, found.labels.closer
     share = "" if found.colourless else f" ({min(99, round(100 * best.probability))} %)"
     if found.labels.certainty >= LIKELY:
         verb = "This looks like" if _is_sure(found) else "This may be"
-        more = f", most likely {_a(closer.word)}" if closer and closer.word != best.word else ""
-        return f"{verb} {_a(best.word)}{more}{share}."
+        is_closer = closer is not None and closer.word != best.word
+        more = f", most likely {with_article(closer.word)}" if closer and is_closer else ""
+        return f"{verb} {with_article(best.word)}{more}{share}."
     if found.faces:
-        return "This shows people." if found.faces > 1 else "This shows a person."
-    guesses = " or ".join(_a(name.word) for name in found.labels.others[:2])
+        return "This may show people." if found.faces > 1 else "This may show a person."
+    guesses = " or ".join(with_article(name.word) for name in found.labels.others[:2])
     return f"I am not sure what this shows; it might be {guesses}."
 
 
@@ -120,28 +178,16 @@ def _made_smaller(found: Findings) -> str:
     return f"The picture {change}; small print may be misread."
 
 
-def _faces(count: int) -> str:
-    if count == 0:
+def _faces(found: Findings) -> str:
+    """With doubt where no person is seen: patterns of leaves and fur look like faces."""
+    if found.faces == 0:
         return ""
-    number = COUNTS[count] if count < len(COUNTS) else str(count)
-    return f"I can see {number} face{'s' if count > 1 else ''}."
+    told = f"{number(found.faces)} face{'s' if found.faces > 1 else ''}"
+    return f"I can see {told}." if found.people else f"There may be {told} in it."
 
 
 def _colours(names: Sequence[str]) -> str:
-    return f"Main colour{'s' if len(names) > 1 else ''}: {_listed(names)}."
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def _a(word: str) -> str:
-    """The word with its article, by sound."""
-    if word in WITHOUT_ARTICLE:
-        return word
-    start = word.lower()
-    vowel = start[0] in "aeiou" and not start.startswith(SOUNDS_LIKE_CONSONANT)
-    return f"{'an' if vowel or start.startswith(SOUNDS_LIKE_VOWEL) else 'a'} {word}"
+    return f"Main colour{'s' if len(names) > 1 else ''}: {listed(names)}."
 
 
 def _cut(text: str, characters: int) -> str:

@@ -15,7 +15,7 @@ class for (a silhouette, the moon, a retina); no held-out pictures remained to c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,6 +76,11 @@ class Vocabulary:
         groups = [group for groups in self.groups for group in groups]
         return {group: groups.count(group) / len(self.names) for group in set(groups)}
 
+    def indices(self, words: Collection[str]) -> frozenset[int]:
+        """The classes that are called by one of these words or belong to a group of that name."""
+        rows = enumerate(zip(self.names, self.groups, strict=True))
+        return frozenset(i for i, (name, groups) in rows if {name, *groups} & set(words))
+
     def choose(self, probabilities: Sequence[float]) -> Labels:
         """The name to say for `probabilities` of the 1,000 classes, which sum to 1."""
         order = sorted(range(len(self.names)), key=lambda i: -probabilities[i])
@@ -116,6 +121,16 @@ class Classifier:
             mean: list[float] = (self._network(both) / TEMPERATURE).softmax(-1).mean(0).tolist()
         return mean
 
+    def region_probabilities(
+        self, image: Image.Image, regions: Sequence[tuple[float, float, float, float]]
+    ) -> list[list[float]]:
+        """Of the 1,000 classes, for parts of an RGB picture: left, top, right, bottom in pixels."""
+        pixels = np.stack([_pixels(image, region) for region in regions])
+        with torch.inference_mode(), _one_thread():
+            logits = self._network(torch.from_numpy(pixels)) / TEMPERATURE
+            classes: list[list[float]] = logits.softmax(-1).tolist()
+        return classes
+
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
@@ -134,8 +149,10 @@ def _prepare(image: Image.Image) -> NDArray[np.float32]:
     width, height = image.size
     side = min(width, height) * CROP
     left, top = (width - side) / 2, (height - side) / 2
-    scaled = image.resize(
-        (SIDE, SIDE), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
-    )
+    return _pixels(image, (left, top, left + side, top + side))
+
+
+def _pixels(image: Image.Image, region: tuple[float, float, float, float]) -> NDArray[np.float32]:
+    scaled = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=region)
     pixels = (np.asarray(scaled, dtype=np.float32) - 127.0) / 128.0
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -1,0 +1,160 @@
+"""What is said of the objects in a picture and in answer to questions about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from multimodal.backends.describer.detector import PERSON
+from multimodal.backends.describer.groups import (
+    SIDES,
+    ObjectGroup,
+    Place,
+    grouped,
+    is_at,
+    phrase,
+    side,
+)
+from multimodal.backends.describer.objects import FoundObject
+from multimodal.backends.describer.wording import (
+    MOST_COUNTED,
+    capitalized,
+    listed,
+    number,
+    several,
+)
+
+MOST_PLACED = 4
+"""Groups whose places are said in a caption."""
+
+
+def sure_groups(objects: Sequence[FoundObject]) -> list[ObjectGroup]:
+    return [group for group in grouped(objects) if group.sure]
+
+
+def overview(objects: Sequence[FoundObject], details: dict[str, str]) -> str:
+    """“two people on the left and a dog (probably a boxer) in the middle”. `details`: what is to be
+    added to the objects of a category."""
+    groups = sure_groups(objects)
+    places = [_shared_side(group) for group in groups]
+    # A place says something of several things only where it tells them apart.
+    with_places = len(groups) <= MOST_PLACED and len(set(places)) > 1
+    told = places if with_places else [None] * len(groups)
+    return listed([_one_group(g, details, place) for g, place in zip(groups, told, strict=True)])
+
+
+def doubts(objects: Sequence[FoundObject]) -> str:
+    """The objects that may be there besides, as a sentence; "" if there are none."""
+    groups = [group for group in grouped(objects) if group.doubtful]
+    if not groups:
+        return ""
+    words = [
+        several(len(g.doubtful), g.category.name, g.category.plural)
+        if not g.sure
+        else f"{number(len(g.doubtful))} more {_noun(g, len(g.doubtful))}"
+        for g in groups
+    ]
+    return (
+        f"There may also be {listed(words)}."
+        if any(g.sure for g in grouped(objects))
+        else (f"There may be {listed(words)} in it.")
+    )
+
+
+def how_many(objects: Sequence[FoundObject], name: str, plural: str, least: int = 0) -> str:
+    """In answer to “how many?”. `least`: so many there are at any rate, as of people with faces."""
+    group = _group(objects, name)
+    count = max(least, len(group.sure) if group else 0)
+    more = len(group.doubtful) if group else 0
+    if count > MOST_COUNTED:
+        return f"I can see many {plural}, {number(count)} or more."
+    if count:
+        where = f" {_places(group.sure)}" if group and len(group.sure) == count else ""
+        told = f"I can see {number(count)} {name if count == 1 else plural}{where.rstrip()}"
+        return f"{told}; there may be {number(more)} more." if more else f"{told}."
+    return _perhaps(group) or none_found(name)
+
+
+def whether(objects: Sequence[FoundObject], name: str, plural: str) -> str:
+    """In answer to “is there?”."""
+    group = _group(objects, name)
+    if group and group.sure:
+        where = f" {_places(group.sure)}".rstrip()
+        return f"Yes, I can see {several(len(group.sure), name, plural)}{where}."
+    return _perhaps(group) or none_found(name)
+
+
+def where(objects: Sequence[FoundObject], name: str, plural: str) -> str:
+    """In answer to “where is?”."""
+    group = _group(objects, name)
+    if group is None or not group.sure:
+        return _perhaps(group) or none_found(name)
+    places = _places(group.sure)
+    if not places:
+        fills = "takes up" if len(group.sure) == 1 else "take up"
+        return f"The {name if len(group.sure) == 1 else plural} {fills} most of the picture."
+    return f"The {name} is {places}." if len(group.sure) == 1 else f"The {plural} are {places}."
+
+
+def what_is_at(objects: Sequence[FoundObject], place: Place) -> str:
+    """In answer to “what is on the left?”."""
+    there = [found for found in objects if is_at(found.box, place)]
+    groups = grouped(there)
+    sure = [several(len(g.sure), g.category.name, g.category.plural) for g in groups if g.sure]
+    perhaps = [
+        several(len(g.doubtful), g.category.name, g.category.plural) for g in groups if not g.sure
+    ]
+    if sure:
+        more = f", and perhaps {listed(perhaps)}" if perhaps else ""
+        return f"{capitalized(phrase(place))} I can see {listed(sure)}{more}."
+    if perhaps:
+        return f"{capitalized(phrase(place))} there may be {listed(perhaps)}; I am not sure."
+    return f"I can find nothing {phrase(place)} that I know by name."
+
+
+def none_found(name: str) -> str:
+    return f"I can find no {name} in this picture."
+
+
+def _perhaps(group: ObjectGroup | None) -> str:
+    if group is None or not group.doubtful:
+        return ""
+    category, count = group.category, len(group.doubtful)
+    what = several(count, category.name, category.plural)
+    return " ".join(f"There may be {what} {_places(group.doubtful)}, but I am not sure.".split())
+
+
+def _one_group(group: ObjectGroup, details: dict[str, str], place: Place | None) -> str:
+    category = group.category
+    words = [several(len(group.sure), category.name, category.plural)]
+    if detail := details.get(category.name):
+        words.append(f"({detail})")
+    if place is not None:
+        words.append(phrase(place))
+    return " ".join(words)
+
+
+def _shared_side(group: ObjectGroup) -> Place | None:
+    """Where all of them are that are sure; None if they are apart."""
+    sides = {side(found.box) for found in group.sure}
+    return sides.pop() if len(sides) == 1 else None
+
+
+def _places(objects: Sequence[FoundObject]) -> str:
+    """“on the left”, “two on the left and one in the middle”; "" where one is on no side."""
+    sides = [side(found.box) for found in objects]
+    counts = {place: sides.count(place) for place in SIDES if place in sides}
+    if None in sides or not counts or len(objects) > MOST_COUNTED:
+        return ""
+    if len(counts) == 1:
+        return phrase(next(iter(counts)))
+    return listed([f"{number(count)} {phrase(place)}" for place, count in counts.items()])
+
+
+def _group(objects: Sequence[FoundObject], name: str) -> ObjectGroup | None:
+    return next((group for group in grouped(objects) if group.category.name == name), None)
+
+
+def _noun(group: ObjectGroup, count: int) -> str:
+    if group.category.name == PERSON and count == 1:
+        return "person"
+    return group.category.name if count == 1 else group.category.plural
