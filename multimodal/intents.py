@@ -69,11 +69,24 @@ THEN_COMPOSE = any_of(
     r"\b(?:in|into|to|en) (?:french|german|spanish|italian|chinese|english|anglais|fran[çc]ais)\b",
 )
 FACES = any_of(
-    r"(?:count|how many) (?:the )?(?:different )?(?:faces|people|persons|humans|heads)\b<SCENE>",
-    r"(?:is|are|do you see|can you see) (?:there )?(?:an? |any |some )?<SOMEONE><SCENE>",
-    r"(?:any |who are the )?(?:faces?|people|persons)<SCENE>",
-    r"combien (?:de|y a-t-il de|il y a de|vois-tu de) (?:visages|personnes|gens|t[êe]tes)\b<SCENE>",
-    r"(?:il y a|y a-t-il|vois-tu) (?:du monde|quelqu'un|des gens|des personnes|des visages)<SCENE>",
+    r"(?:count|how many) (?:the )?(?:different )?(?:faces|heads)\b<SCENE>",
+    r"(?:is|are|do you see|can you see) (?:there )?(?:an? |any |some )?faces?<SCENE>",
+    r"(?:any |who are the )?faces?<SCENE>",
+    r"(?:combien )?(?:de|y a-t-il des?|il y a des?|vois-tu des?) (?:visages|t[êe]tes)\b<SCENE>",
+)
+# How many, whether, where, and what is on one side of the picture.
+OBJECTS = any_of(
+    r"(?:count|how many)(?: of)?(?: the)?(?: different)? <OBJECT><SCENE>",
+    r"(?:is|are|do you see|can you see) (?:there |this |that |it |these |those )?"
+    r"(?:an? |any |some |the |another )?<OBJECT><SCENE>",
+    r"(?:any|who are the) <OBJECT><SCENE>|<SOMEONE><SCENE>",
+    r"where(?:'s|s| is| are) (?:the |an? |any )?<OBJECT><SCENE>",
+    r"what(?:'s|s| is| are| do you see| can you see) (?:on|in|at) the <SIDE>(?: side)?<SCENE>",
+    r"(?:what|which|list|name|count|how many)(?: all)?(?: the| other)? (?:objects|things)\b<SCENE>",
+    r"combien (?:de |d'|y a-t-il (?:de |d')|il y a (?:de |d')|vois-tu (?:de |d'))<OBJECT><SCENE>",
+    r"(?:est-ce qu')?(?:il y a|y a-t-il|vois-tu)(?: une?| des| du| le| la)? ?<OBJECT><SCENE>",
+    r"o[ùu] (?:est|sont|se trouve(?:nt)?) (?:l[ea]s? |l')<OBJECT><SCENE>",
+    r"qu(?:'y a-t-il|'est-ce qu'il y a|e vois-tu) (?:à|au|sur la|en|dans le) <SIDE><SCENE>",
 )
 COLOURS = any_of(
     r"<NO_TASTE>(?:what|which|of what|in what)(?: main| other| different)? colou?rs?\b",
@@ -126,11 +139,9 @@ DESCRIBE = any_of(
     r"(?:qui|quel(?:le)?) est (?:ce|cet|cette|sur) [^?]{0,30}<END>|qui est-ce<END>",
 )
 FINDINGS: tuple[tuple[Focus, re.Pattern[str]], ...] = (
-    ("faces", FACES),
-    ("colours", COLOURS),
-    ("text", READ),
+    ("faces", FACES), ("objects", OBJECTS), ("colours", COLOURS), ("text", READ),
     ("general", DESCRIBE),
-)
+)  # fmt: skip
 PICTURE_NAMED = any_of(
     r"\b(?:the|this|that|these|those|my|your|our|both|all|same|first|second|third|last|previous|"
     r"other|earlier|1st|2nd|3rd) (?:of (?:the|my) |the )?(?:[\w.-]+ ){0,2}?<PICTURE>s?\b"

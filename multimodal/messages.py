@@ -16,7 +16,7 @@ from typing import Literal
 
 Role = Literal["user", "assistant"]
 Finish = Literal["stop", "length", "stopped", "failed", "unfinished"]
-Focus = Literal["general", "text", "colours", "faces"]
+Focus = Literal["general", "text", "colours", "faces", "objects"]
 
 
 class Task(StrEnum):

@@ -55,6 +55,13 @@ def look(eyes: Backend, image: Image.Image, focus: Focus = "general") -> Descrip
     return event
 
 
+def ask(eyes: Backend, image: Image.Image, question: str) -> str:
+    request = ImageRequest(PART, image.convert("RGB"), "objects", question)
+    (event,) = eyes.run(request, threading.Event())
+    assert isinstance(event, Description)
+    return event.answer
+
+
 def test_chelsea_is_a_cat(eyes: Backend) -> None:
     seen = look(eyes, Image.fromarray(data.chelsea()))
     assert seen.answer.startswith("This looks like a cat, most likely")
@@ -78,6 +85,34 @@ def test_faces_are_counted_and_none_is_invented(eyes: Backend) -> None:
     assert "one face" in look(eyes, Image.fromarray(data.astronaut()), "faces").answer
     for picture in (data.chelsea(), data.coffee(), data.rocket()):
         assert "no face" in look(eyes, Image.fromarray(picture), "faces").answer
+
+
+def test_people_and_things_are_found_counted_and_placed(eyes: Backend) -> None:
+    person = Image.fromarray(data.astronaut()).resize((400, 400))
+    cat = Image.fromarray(data.chelsea()).resize((400, 266))
+    both = Image.new("RGB", (800, 400), "grey")
+    both.paste(person, (0, 0))
+    both.paste(cat, (400, 70))
+    seen = look(eyes, both)
+    assert "a person on the left and a cat" in seen.answer
+    assert "a person on the left and a cat" in (seen.part.description or "")
+    assert ask(eyes, both, "How many people are there?") == "I can see one person on the left."
+    assert ask(eyes, both, "Is there a cat?") == "Yes, I can see a cat on the right."
+    assert ask(eyes, both, "Where is the dog?") == "I can find no dog in this picture."
+    assert ask(eyes, both, "What is on the left?") == "On the left I can see a person."
+
+
+def test_a_motorcycle_is_found(eyes: Backend) -> None:
+    left = Image.fromarray(data.stereo_motorcycle()[0])
+    assert ask(eyes, left, "Is there a motorcycle?").startswith("Yes, I can see a motorcycle")
+    assert look(eyes, left).answer.startswith("This shows a motorcycle")
+
+
+def test_no_object_is_claimed_where_there_is_none(eyes: Backend) -> None:
+    for picture in (data.brick(), data.coins(), data.rocket(), data.moon()):
+        image = Image.fromarray(picture)
+        assert "no person" in ask(eyes, image, "How many people are there?")
+        assert "This shows" not in look(eyes, image).answer
 
 
 def test_what_is_not_known_is_not_claimed(eyes: Backend) -> None:

@@ -34,8 +34,8 @@ ABOUT_PICTURES = [
     ("text", "Lis le texte"),
     ("colours", "What color is it?"),
     ("colours", "De quelle couleur est-il ?"),
-    ("faces", "How many people are there?"),
-    ("faces", "Combien de personnes ?"),
+    ("objects", "How many people are there?"),
+    ("objects", "Combien de personnes ?"),
     (None, "Is it dangerous?"),
     (None, "Write a poem about it"),
     (None, "Translate the text"),
@@ -330,7 +330,7 @@ def test_a_new_picture_is_what_an_elliptic_question_is_about(router: Router, wor
 @pytest.mark.parametrize(
     ("asked", "focus"),
     [
-        ("How many people are there?", "faces"),
+        ("How many people are there?", "objects"),
         ("What does it say?", "text"),
         ("Which colours does it have?", "colours"),
         ("De quelle couleur est-il ?", "colours"),

@@ -73,7 +73,7 @@ class ImageDescriber:
             raise BackendError(f"{self._card.title} failed on this picture: {error}") from error
         if found is not None:
             part = replace(request.part, description=description(found))
-            yield Description(part, answer(found, request.focus))
+            yield Description(part, answer(found, request.focus, request.question))
 
     def _look(self, request: ImageRequest, stop: threading.Event) -> Findings | None:
         if self._tools is None:
@@ -104,6 +104,7 @@ class ImageDescriber:
             request.part.reduced_from,
             objects,
             tools.objects.relate(labels, objects),
+            tools.objects.plurals,
         )
 
     def close(self) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from multimodal.backends.describer.detector import PERSON
 from multimodal.backends.describer.object_sentences import doubts, overview, sure_groups
 from multimodal.backends.describer.objects import FoundObject, LabelRelation
-from multimodal.backends.describer.wording import listed, number, with_article
+from multimodal.backends.describer.questions import answer_about_objects, object_named
+from multimodal.backends.describer.wording import MOST_COUNTED, listed, number, with_article
 from multimodal.backends.picture_findings import Text
 from multimodal.backends.picture_labels import LIKELY, SURE, Labels
+from multimodal.intents import excerpt, sentences
 from multimodal.messages import Focus
 
 TEXT_LEADS_SHARE = 0.06
@@ -35,13 +37,18 @@ class Findings:
     relation: LabelRelation = field(default_factory=LabelRelation)
     """Of the labels to the objects."""
 
+    plurals: Mapping[str, str] = field(default_factory=dict)
+    """Of the names of all objects that can be found."""
+
     @property
     def people(self) -> int:
         return sum(o.is_sure and o.category.name == PERSON for o in self.objects)
 
 
-def answer(found: Findings, focus: Focus) -> str:
+def answer(found: Findings, focus: Focus, question: str = "") -> str:
     """The reply to a question about the picture that the findings alone can answer."""
+    if focus == "objects":
+        return _about_objects(found, question)
     if focus == "text":
         told = (_all_text(found.text), _left_out(found.text), _made_smaller(found))
         return "\n\n".join(filter(None, told))
@@ -51,6 +58,16 @@ def answer(found: Findings, focus: Focus) -> str:
     if focus == "faces":
         return _faces(found) or "I can find no face seen from the front in this picture."
     return caption(found)
+
+
+def _about_objects(found: Findings, question: str) -> str:
+    """The label of the whole picture stands in for an object that the detector missed."""
+    named = {object_named(sentence) for sentence in sentences(excerpt(question))} - {None}
+    seen = {o.category.name for o in found.objects}
+    label = _label(found)
+    if len(named) == 1 and not named & seen and _names(found, next(iter(named)) or ""):
+        return label
+    return answer_about_objects(question, found.objects, found.plurals, found.faces, label)
 
 
 def caption(found: Findings) -> str:
@@ -86,7 +103,7 @@ def _shown(found: Findings) -> str:
     groups = sure_groups(found.objects)
     named = [group.category.name for group in groups]
     is_alone = len(groups) == 1 and len(groups[0].sure) == 1
-    if not groups or (is_alone and _names(found, named[0])):
+    if not groups or (is_alone and _is_sure(found) and _names(found, named[0])):
         sentences = [_label(found)]
     else:
         details = {name: _detail(found, len(g.sure)) for name, g in zip(named, groups, strict=True)}
@@ -97,7 +114,8 @@ def _shown(found: Findings) -> str:
 
 def _names(found: Findings, category: str) -> bool:
     """Whether the label is a kind of that object."""
-    return found.labels.certainty >= LIKELY and found.relation.category == category
+    relation = found.relation
+    return found.labels.certainty >= LIKELY and relation.is_kind and relation.category == category
 
 
 def _specific(found: Findings) -> str:
@@ -108,7 +126,8 @@ def _specific(found: Findings) -> str:
 def _detail(found: Findings, count: int) -> str:
     """The kind that one of so many objects is by the label; "" if it says no more than they do."""
     word = _specific(found)
-    if word != found.labels.others[0].word or word == found.relation.category:
+    category = found.relation.category or ""
+    if word != found.labels.others[0].word or category in word or count > MOST_COUNTED:
         return ""
     one = "" if count == 1 else "one of them "
     return f"{one}{'most likely' if _is_sure(found) else 'perhaps'} {with_article(word)}"
@@ -125,6 +144,8 @@ def _besides(found: Findings) -> str:
     if relation.is_scene:
         return f"The scene {'looks like' if _is_sure(found) else 'may be'} {what}."
     fills = any(o.category.name == PERSON and o.box.area >= FILLS for o in objects)
+    if fills and relation.category is None:
+        return ""
     if _is_sure(found) and not fills:
         kind = "" if what == with_article(best) else f", most likely {what}"
         return f"It also shows what looks like {with_article(best)}{kind}."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from multimodal.backends.describer.detector import PERSON
 from multimodal.backends.describer.groups import (
     SIDES,
     ObjectGroup,
@@ -44,20 +43,18 @@ def overview(objects: Sequence[FoundObject], details: dict[str, str]) -> str:
 
 def doubts(objects: Sequence[FoundObject]) -> str:
     """The objects that may be there besides, as a sentence; "" if there are none."""
-    groups = [group for group in grouped(objects) if group.doubtful]
+    groups = [g for g in grouped(objects) if g.doubtful and len(g.sure) <= MOST_COUNTED]
     if not groups:
         return ""
-    words = [
-        several(len(g.doubtful), g.category.name, g.category.plural)
-        if not g.sure
-        else f"{number(len(g.doubtful))} more {_noun(g, len(g.doubtful))}"
-        for g in groups
-    ]
-    return (
-        f"There may also be {listed(words)}."
-        if any(g.sure for g in grouped(objects))
-        else (f"There may be {listed(words)} in it.")
-    )
+    words = []
+    for group in groups:
+        count, category = len(group.doubtful), group.category
+        noun = category.name if count == 1 else category.plural
+        more = f"{number(count)} more {noun}"
+        words.append(more if group.sure else several(count, category.name, category.plural))
+    if any(found.is_sure for found in objects):
+        return f"There may also be {listed(words)}."
+    return f"There may be {listed(words)} in it."
 
 
 def how_many(objects: Sequence[FoundObject], name: str, plural: str, least: int = 0) -> str:
@@ -68,8 +65,8 @@ def how_many(objects: Sequence[FoundObject], name: str, plural: str, least: int 
     if count > MOST_COUNTED:
         return f"I can see many {plural}, {number(count)} or more."
     if count:
-        where = f" {_places(group.sure)}" if group and len(group.sure) == count else ""
-        told = f"I can see {number(count)} {name if count == 1 else plural}{where.rstrip()}"
+        place = _at(group.sure) if group and len(group.sure) == count else ""
+        told = f"I can see {number(count)} {name if count == 1 else plural}{place}"
         return f"{told}; there may be {number(more)} more." if more else f"{told}."
     return _perhaps(group) or none_found(name)
 
@@ -78,8 +75,7 @@ def whether(objects: Sequence[FoundObject], name: str, plural: str) -> str:
     """In answer to “is there?”."""
     group = _group(objects, name)
     if group and group.sure:
-        where = f" {_places(group.sure)}".rstrip()
-        return f"Yes, I can see {several(len(group.sure), name, plural)}{where}."
+        return f"Yes, I can see {several(len(group.sure), name, plural)}{_at(group.sure)}."
     return _perhaps(group) or none_found(name)
 
 
@@ -120,7 +116,7 @@ def _perhaps(group: ObjectGroup | None) -> str:
         return ""
     category, count = group.category, len(group.doubtful)
     what = several(count, category.name, category.plural)
-    return " ".join(f"There may be {what} {_places(group.doubtful)}, but I am not sure.".split())
+    return f"There may be {what}{_at(group.doubtful)}, but I am not sure."
 
 
 def _one_group(group: ObjectGroup, details: dict[str, str], place: Place | None) -> str:
@@ -139,22 +135,25 @@ def _shared_side(group: ObjectGroup) -> Place | None:
     return sides.pop() if len(sides) == 1 else None
 
 
+def _at(objects: Sequence[FoundObject]) -> str:
+    """“ on the left”, “: two on the left and one in the middle”; "" where that says nothing."""
+    places = _places(objects)
+    is_split = len({side(found.box) for found in objects}) > 1
+    return (": " if is_split else " ") + places if places else ""
+
+
 def _places(objects: Sequence[FoundObject]) -> str:
     """“on the left”, “two on the left and one in the middle”; "" where one is on no side."""
     sides = [side(found.box) for found in objects]
     counts = {place: sides.count(place) for place in SIDES if place in sides}
-    if None in sides or not counts or len(objects) > MOST_COUNTED:
-        return ""
-    if len(counts) == 1:
+    if len(counts) == 1 and None not in sides:
         return phrase(next(iter(counts)))
+    if len(objects) > MOST_COUNTED:
+        return listed([phrase(place) for place in counts])
+    if None in sides:
+        return ""
     return listed([f"{number(count)} {phrase(place)}" for place, count in counts.items()])
 
 
 def _group(objects: Sequence[FoundObject], name: str) -> ObjectGroup | None:
     return next((group for group in grouped(objects) if group.category.name == name), None)
-
-
-def _noun(group: ObjectGroup, count: int) -> str:
-    if group.category.name == PERSON and count == 1:
-        return "person"
-    return group.category.name if count == 1 else group.category.plural

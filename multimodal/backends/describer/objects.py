@@ -28,6 +28,8 @@ LEAST_SCORE = 0.3
 PERSON_SCORE = 0.4
 SURE = 0.8
 POSSIBLE = 0.6
+OPPOSED = 0.6
+"""Of the classifier's probability, what another class has where only sure objects are said."""
 INTERCEPT, SCORE_WEIGHT, SUPPORT_WEIGHT, OPPOSITION_WEIGHT = 0.67, 0.32, 0.63, -0.92
 SUPPORT_FLOOR, SUPPORT_UNIT = 0.02, 0.1
 MOST_CHECKED = 12
@@ -40,6 +42,10 @@ SAME_PLACE = 0.6
 SCENES = {
     "bridge", "building", "dam", "dock", "fountain", "grocery store", "home theater", "house",
     "landscape", "patio", "pier", "place of worship", "shop", "stage", "viaduct",
+}  # fmt: skip
+PARTS = {
+    "book jacket", "car mirror", "car wheel", "crash helmet", "disk brake", "dock", "grille",
+    "horse cart", "oxcart", "pillow", "quilt", "space bar", "suit", "toilet seat", "wing",
 }  # fmt: skip
 WORN = {"piece of clothing", "footwear", "armor", "hat"}
 
@@ -57,9 +63,11 @@ class FoundObject:
 class LabelRelation:
     """What the label of the whole picture adds to its objects. `category`: the name of that which
     the label is a kind of; `is_scene`: it names the place; `is_implied`: it is a broader word for
-    an object, or what people wear."""
+    an object, or what people wear; `is_kind`: it is a kind of `category`, not a part of it (a
+    wheel) or another thing beside it."""
 
     category: str | None = None
+    is_kind: bool = False
     is_scene: bool = False
     is_implied: bool = False
 
@@ -78,6 +86,7 @@ class ObjectFinder:
         self._classifier = classifier
         self._vocabulary = vocabulary
         self._categories = categories
+        self.plurals = {c.name: c.plural for c in categories}
         self._indices = {c.name: vocabulary.indices(c.imagenet) for c in categories}
 
     def find(
@@ -115,12 +124,15 @@ class ObjectFinder:
             for name in seen
             for index in self._indices[name]
         )
-        return LabelRelation(category, bool(SCENES & (groups | words)), worn or broad)
+        names = {word for c in self._categories if c.name == category for word in c.imagenet}
+        is_kind = bool(names & (groups | {labels.others[0].word}) - PARTS)
+        return LabelRelation(category, is_kind, bool(SCENES & (groups | words)), worn or broad)
 
     def _checked(
         self, image: Image.Image, detections: list[Detection], stop: threading.Event
     ) -> list[tuple[Detection, float]]:
-        """With the probability that each is right; that of all but the surest from its score."""
+        """With the probability that each is right; that of all but the surest from its score. What
+        is neither sure nor unopposed is left out."""
         checked: list[tuple[Detection, float]] = []
         for start in range(0, min(MOST_CHECKED, len(detections)), CHECKED_AT_ONCE):
             if stop.is_set():
@@ -132,7 +144,10 @@ class ObjectFinder:
                 own = self._indices[detection.category.name]
                 support = sum(probabilities[index] for index in own) if own else None
                 others = (p for index, p in enumerate(probabilities) if index not in own)
-                checked.append((detection, likelihood(detection.score, support, max(others))))
+                opposition = max(others)
+                probability = likelihood(detection.score, support, opposition)
+                if probability >= SURE or opposition < OPPOSED:
+                    checked.append((detection, probability))
         rest = detections[MOST_CHECKED:]
         return checked + [(detection, likelihood(detection.score, None, 0.0)) for detection in rest]
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 WITHOUT_ARTICLE = {
     "binoculars", "broccoli", "corn", "footwear", "guacamole", "hay", "mashed potato", "red wine",
-    "parallel bars", "sunglasses", "swimming trunks", "thatch", "toilet tissue", "wool",
+    "parallel bars", "sports equipment", "game equipment", "furniture", "food", "sunglasses",
+    "swimming trunks", "thatch", "toilet tissue", "wool",
 }  # fmt: skip
 SOUNDS_LIKE_CONSONANT = ("eu", "uni")
 SOUNDS_LIKE_VOWEL = ("hour",)
