@@ -80,6 +80,8 @@ class Detector:
 
     def __init__(self, graph: Path, config: Path, categories: dict[int, Category]) -> None:
         self._network = cv2.dnn.readNetFromTensorflow(str(graph), str(config))
+        # Winograd convolutions keep a second copy of the weights and are no faster here.
+        self._network.enableWinograd(False)
         self._categories = categories
         self._lock = threading.Lock()
 
