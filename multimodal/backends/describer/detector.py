@@ -8,7 +8,6 @@ category for says little (a beetle is a bird at 0.99): `objects.py` checks what 
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,22 +75,26 @@ def read_categories(path: Path) -> dict[int, Category]:
 
 
 class Detector:
-    """The loaded network; `detect` is thread-safe."""
+    """The network, which is read anew for each picture and dropped after it: it and the text reader
+    are then never in memory together, which would take 0.17 GB more. `detect` is thread-safe."""
 
     def __init__(self, graph: Path, config: Path, categories: dict[int, Category]) -> None:
-        self._network = cv2.dnn.readNetFromTensorflow(str(graph), str(config))
-        # Winograd convolutions keep a second copy of the weights and are no faster here.
-        self._network.enableWinograd(False)
+        self._graph, self._config = str(graph), str(config)
         self._categories = categories
-        self._lock = threading.Lock()
+        self._network()  # what is damaged is told now and not with the first picture
+
+    def _network(self) -> cv2.dnn.Net:
+        network = cv2.dnn.readNetFromTensorflow(self._graph, self._config)
+        # Winograd convolutions keep a second copy of the weights and are no faster here.
+        network.enableWinograd(False)
+        return network
 
     def detect(self, image: Image.Image, least_score: float) -> list[Detection]:
         """What is found in an RGB picture with at least that score, the surest first."""
+        network = self._network()
         # Scaled without smoothing, as the network was trained.
-        blob = cv2.dnn.blobFromImage(np.asarray(image), size=(SIDE, SIDE))
-        with self._lock:
-            self._network.setInput(blob)
-            rows = self._network.forward()[0, 0]
+        network.setInput(cv2.dnn.blobFromImage(np.asarray(image), size=(SIDE, SIDE)))
+        rows = network.forward()[0, 0]
         found = []
         for _, number, score, *edges in rows.tolist():
             category = self._categories.get(int(number))
