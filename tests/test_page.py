@@ -74,7 +74,7 @@ def test_what_fits_is_worked_out_before_a_model_is_chosen(person: Person) -> Non
     person.write("Budget", "24GB")
     page.keyboard.press("Enter")
     told = page.locator("section.fit").inner_text(timeout=60_000)
-    for words in ("Fits together", "Phi-3 mini", "+2.66 GB in use", "QLoRA"):
+    for words in ("Fits together", "Mistral 7B", "+2.66 GB in use", "QLoRA"):
         assert words in told
     person.choose("Set of models", "Embedded")
     page.get_by_role("button", name="Work it out").click()

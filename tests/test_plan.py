@@ -178,7 +178,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_command_prints_the_ledger() -> None:
     told = run("--profile", "gpu-12gb", "--budget", "12GB")
     assert (told.returncode, told.stderr) == (0, "")
-    for words in ("Phi-3 mini", "nf4-double", "swaps, 0.02 s", "Cheapest change", "QLoRA"):
+    for words in ("Mistral 7B", "nf4-double", "swaps, 0.02 s", "Cheapest change", "QLoRA"):
         assert words in told.stdout
 
 
@@ -188,7 +188,7 @@ def test_the_command_prints_json() -> None:
     assert found["verdict"] == "together"
     assert found["spare_bytes"] == found["budget_bytes"] - found["peak_bytes"] > 0
     assert {row["context_tokens"] for row in found["models"]} == {2048, None}
-    assert found["training"]["Phi-3 mini"][0]["method"] == "QLoRA"
+    assert found["training"]["Mistral 7B"][0]["method"] == "QLoRA"
 
 
 def test_the_embedded_profile_is_certified_too() -> None:
