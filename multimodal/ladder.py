@@ -71,7 +71,7 @@ def _on_small(
     if above:
         following = " ".join(_note(program, upgrade) for upgrade in coming or above)
     elif not text and program.profile.upgrades:
-        following = "Better models are not fetched: the program was started with --no-upgrade."
+        following = "Better models are left out, as was chosen when the program was started."
     else:
         following = _needs(program.catalog, 0)
     return Standing(2 + place, rungs, title, why, following, notes)

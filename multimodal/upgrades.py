@@ -20,7 +20,7 @@ from typing import Literal
 from multimodal.backends.base import Backend
 from multimodal.cards import Catalog, ModelCard, Profile
 from multimodal.defaults import DefaultModels
-from multimodal.errors import MultimodalError, TurnStoppedError
+from multimodal.errors import MultimodalError, TurnStoppedError, WeightsError
 from multimodal.fetching import Announce, Fetching, Show, announce_nothing, show_nothing
 from multimodal.memory.footprint import footprint
 from multimodal.memory.manager import MemoryManager
@@ -36,6 +36,7 @@ QUIET_WAIT_S = 120.0
 LOOK_EVERY_S = 0.5
 CLOSE_WAIT_S = 10.0
 TERMS = "A better model comes behind the page: {}. --no-upgrade, or a press there, leaves it out."
+NOT_HAD = "It cannot be fetched from here now; the terminal says why."
 MORE_THAN_SCALED = 3.0
 """A model of 1,117 MB wrote up to three times the tokens that the speed of one of 98 MB, scaled by
 bytes, let expect: small models are kept busy by other things than their weights."""
@@ -172,6 +173,9 @@ class Upgrades:
             return True
         except _NoUpgradeError as reason:
             return self._pass_over(task, card, str(reason))
+        except WeightsError as error:
+            announce(str(error))
+            return self._pass_over(task, card, NOT_HAD)
         except MultimodalError as error:
             return self._pass_over(task, card, str(error))
         if not speed.is_enough:

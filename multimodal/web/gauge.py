@@ -42,7 +42,7 @@ def gauge(snapshot: Snapshot, title: TitleOf) -> str:
 
 
 def _capital(words: str) -> str:
-    return words[:1].upper() + words[1:]
+    return "CPU" if words == "cpu" else words[:1].upper() + words[1:]
 
 
 def _rows(snapshot: Snapshot, title: TitleOf) -> list[str]:
