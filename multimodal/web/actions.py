@@ -90,6 +90,14 @@ class ReadAloud(_OfChat):
     message: Id
 
 
+class Dictate(_OfChat):
+    """Write down what was recorded, so that it can be edited before it is sent; without a file,
+    leave what is being written down."""
+
+    do: Literal["dictate"]
+    file: Upload | None = None
+
+
 class Stop(_OfChat):
     do: Literal["stop"]
 
@@ -110,7 +118,7 @@ class CheckUploads(_Asked):
 
 
 Action = Annotated[
-    Send | SendExample | Retry | Edit | TakeBack | ReadAloud | Stop | Sync | CheckUploads,
+    Send | SendExample | Retry | Edit | TakeBack | ReadAloud | Dictate | Stop | Sync | CheckUploads,
     Field(discriminator="do"),
 ]
 _action: TypeAdapter[Action] = TypeAdapter(Action)

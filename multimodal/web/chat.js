@@ -771,6 +771,7 @@ document.addEventListener("keydown", (event) => {
   const isHere = pane.contains(document.activeElement) || document.activeElement === document.body;
   if (!isHere) return;
   if (recording) { event.preventDefault(); endRecording("discard"); }
+  else if (dictation) { event.preventDefault(); cancelDictation(); }
   else if (busy) { event.preventDefault(); stop(); }
 });
 
@@ -985,7 +986,7 @@ const meter = (mine) => {
   };
   step();
 };
-const endRecording = (how) => { // "send", "keep" or "discard"
+const endRecording = (how) => { // "send", "keep", "dictate" or "discard"
   const mine = recording;
   if (!mine) return;
   recording = null;
@@ -1003,10 +1004,53 @@ const finishRecording = (mine) => {
   const type = mine.recorder.mimeType.split(";")[0] || "audio/webm";
   const file = new File(mine.chunks, `recording.${type.split("/")[1]}`, { type });
   if (!file.size) { complain("The recording is empty. Record it again."); return; }
+  if (mine.end === "dictate") { dictate(file, mine.draft === early ? current() : mine.draft); return; }
   if (mine.draft !== current() && mine.draft !== early) { mine.draft.files.push(newUpload(file, "audio")); return; }
   attach([file]);
   if (mine.end === "send") send();
 };
+// A recording that becomes words in the box, to be edited before they are sent. Where that fails it is
+// attached, so that nothing that was said is lost.
+let dictation = null;
+const showDictation = (mine) => {
+  dictation = mine;
+  form.querySelector(".dictating").hidden = !mine;
+};
+const dictate = (file, draft) => {
+  const mine = { entry: newUpload(file, "audio"), draft };
+  showDictation(mine);
+  announce("Writing down what you said. Escape cancels.");
+  mine.entry.upload.then(() => {
+    if (dictation !== mine) return;
+    const { entry } = mine;
+    if (entry.error) { endDictation(mine, ""); return; }
+    ask("input", { do: "dictate", chat: draft.id ?? "", file: { path: entry.path, name: entry.name } }, ({ words }) => endDictation(mine, words || ""));
+  });
+};
+const endDictation = (mine, words) => {
+  if (dictation !== mine) return; // it was cancelled, and what is heard now is nobody's
+  showDictation(null);
+  const { draft, entry } = mine;
+  if (!words) draft.files.push(entry);
+  const put = (text) => [text.trimEnd(), words].filter(Boolean).join(" ");
+  if (draft === current()) {
+    if (words) box.value = put(box.value);
+    fit(); drawFiles(); drawState();
+    box.focus({ preventScroll: true });
+    box.setSelectionRange(box.value.length, box.value.length);
+  } else if (words) draft.text = put(draft.text);
+  announce(words ? `Written down: ${words.slice(0, ANNOUNCED)}` : "The recording was attached instead.");
+  saveDraft(draft);
+};
+const cancelDictation = () => {
+  const { draft } = dictation;
+  showDictation(null);
+  ask("input", { do: "dictate", chat: draft.id ?? "" });
+  announce("What you said was discarded.");
+  box.focus({ preventScroll: true });
+};
+$(".forget").addEventListener("click", cancelDictation);
+$(".dictate").addEventListener("click", () => endRecording("dictate"));
 speakButton.addEventListener("click", startRecording);
 $(".finish").addEventListener("click", () => endRecording("send"));
 $(".keep").addEventListener("click", () => endRecording("keep"));

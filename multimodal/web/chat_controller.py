@@ -25,6 +25,7 @@ from multimodal.messages import Controls, TextPart
 from multimodal.web.actions import (
     Action,
     CheckUploads,
+    Dictate,
     Edit,
     ReadAloud,
     Retry,
@@ -41,6 +42,7 @@ from multimodal.web.chat_list import ChatList
 from multimodal.web.chat_pane import ExampleMessage
 from multimodal.web.chat_view import ChatView, Frame
 from multimodal.web.deletions import UNDO_S
+from multimodal.web.dictation import Dictation
 from multimodal.web.media_addresses import MediaAddresses
 from multimodal.web.presence import Presence
 from multimodal.web.reading_aloud import AnswerReader
@@ -68,6 +70,7 @@ class ChatController:
         self.reader = AnswerReader(program)
         uploads = program.settings.page_cache
         self.attachments = Attachments(program.media, self.addresses, uploads)
+        self.dictation = Dictation(program, self.attachments)
         self.presence = Presence(grace_s, self.replies.abandon)
         self.list = ChatList(program, self.replies, undo_s)
         transcript = Transcript(program.catalog, program.media, self.addresses)
@@ -79,6 +82,7 @@ class ChatController:
 
     def close(self) -> None:
         self.list.close()
+        self.dictation.close()
         self.replies.close()
 
     # ------------------------------------------------------------ acting
@@ -116,6 +120,9 @@ class ChatController:
                 return {"missing": self.attachments.missing(action.paths)}
             case ReadAloud():
                 return self.reader.receipt(session.owner, action.chat, action.message)
+            case Dictate():
+                hearing = self.controls(session, action.chat).hearing
+                return {"words": self.dictation.words(session, action.file, hearing)}
             case Stop():
                 self.stop(session, action)
             case Sync():

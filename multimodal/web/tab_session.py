@@ -36,6 +36,8 @@ class TabSession:
     """Whether the last whole transcript showed an answer under way."""
     follower: int = 0
     """Counts those who followed an answer; the last one does."""
+    dictation: threading.Event | None = None
+    """Ends the recording of this tab that is being written down."""
     receipts: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=MAX_RECEIPTS))
     """Those that the page has not acknowledged."""
     issued: int = 0
