@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from multimodal.cards import Catalog
+
 
 def run(*arguments: str, weights: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = dict(os.environ)
@@ -64,16 +66,17 @@ def test_ctrl_c_stops_the_reply_and_not_the_program(all_weights: Path, tmp_path:
     assert rest.count("you>") == 2
 
 
-def test_models_are_listed_as_a_table_and_as_json(all_weights: Path, tmp_path: Path) -> None:
+def test_models_are_listed_as_a_table_and_as_json(
+    all_weights: Path, tmp_path: Path, catalog: Catalog
+) -> None:
     table = run("models", "--data", str(tmp_path), weights=all_weights)
     assert table.returncode == 0
     assert "smollm2-135m-instruct" in table.stdout
     rows = json.loads(run("models", "--json", "--data", str(tmp_path), weights=all_weights).stdout)
-    assert {row["name"]: row["ready"] for row in rows} == {
-        "smollm2-135m-instruct": True,
-        "whisper-base": True,
-        "picture-describer": True,
-    }
+    ready = {row["name"]: row["ready"] for row in rows}
+    profile = catalog.profile("embedded")
+    assert tuple(ready) == profile.names
+    assert all(ready[name] for name in profile.defaults)
 
 
 def test_the_doctor_finds_this_machine_well(all_weights: Path, tmp_path: Path) -> None:
@@ -99,7 +102,7 @@ def test_the_doctor_tells_an_index_that_does_not_answer(tmp_path: Path) -> None:
         },
     )
     assert told.returncode == 1
-    assert "the package index cannot be reached" in told.stdout
+    assert "from the package index: it cannot be reached" in told.stdout
     assert "PIP_INDEX_URL" in told.stdout
 
 

@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def test_out_of_memory_while_loading_is_no_broken_model(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    module.load = full
+    module.load, module.__spec__ = full, ModuleSpec(name, None)
     monkeypatch.setitem(sys.modules, name, module)
     wanted = catalog.card("whisper-base").model_copy(update={"family": "full_device"})
     with pytest.raises(DeviceFullError, match="out of memory"):
