@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
@@ -22,6 +23,7 @@ class HalfWay(ModuleType):
 
     def __init__(self, error: Exception) -> None:
         super().__init__("multimodal.backends.half_way")
+        self.__spec__ = ModuleSpec(self.__name__, None)  # as every imported module has one
         self.error = error
         self.taken: weakref.ref[torch.Tensor] | None = None
 
