@@ -43,8 +43,6 @@ class World:
         self.profile = self.catalog.profile("mine")
         engines = cast("Source[Backend]", FakeSource())
         self.memory = MemoryManager(Simulated(10**9), int(self.profile.budget), engines)
-        media = MediaFolder(self.folder / "media")
-        self.assistant = Assistant(self.catalog, self.profile, self.memory, media)
         self.begin()
 
     def begin(self) -> None:

@@ -35,7 +35,7 @@ class UpgradePanel:
     def build_side(self) -> None:
         self.rung = gr.HTML(elem_id="rung")
         for task in self._tasks:
-            label, _ = self._choice(task)
+            label = self._choice(task)
             self.choices.append(gr.Button(label, size="sm", elem_classes="upgrade-choice"))
 
     @property
@@ -50,7 +50,7 @@ class UpgradePanel:
     def shown(self, session: TabSession) -> list[Any]:
         """The outputs where something of them changed since this tab was told."""
         coming = self._coming()
-        choices = [self._choice(task)[0] for task in self._tasks]
+        choices = map(self._choice, self._tasks)
         stay = "" if coming is None else f"Stay with {self._first(coming.task)}"
         told = (self._banner(coming), stay, _rung(standing(self._program)), *choices)
         if session.upgrades == told:
@@ -60,7 +60,7 @@ class UpgradePanel:
             told[0],
             gr.Button(stay or "Stay with the first model", visible=bool(stay)),
             told[2],
-            *map(gr.Button, choices),
+            *map(gr.Button, told[3:]),
         ]
 
     # ------------------------------------------------------------ what is pressed
@@ -92,13 +92,13 @@ class UpgradePanel:
         is_upgrade = coming is not None and set(progress) <= {coming.card}
         return gauge.fetching(progress, dict(state.errors), titles, is_upgrade)
 
-    def _choice(self, task: Task) -> tuple[str, bool]:
-        """What the button for a task says, and whether a press accepts."""
+    def _choice(self, task: Task) -> str:
+        """What the button for a task says."""
         upgrades, card = self._program.upgrades, self._program.catalog.card
         names = [upgrade.card for upgrade in upgrades.all if upgrade.task is task]
         if task in upgrades.declined:
-            return f"Get {offer(card(names[0]), self._program.weights)}", True
-        return f"Stay with {self._first(task)}", False
+            return f"Get {offer(card(names[0]), self._program.weights)}"
+        return f"Stay with {self._first(task)}"
 
     def _first(self, task: Task) -> str:
         return self._program.catalog.title(self._program.defaults.first(task) or "")
