@@ -943,6 +943,7 @@ const startRecording = async () => {
   }
   complain("");
   const mine = recording = { chunks: [], draft: current(), end: "" };
+  $(".elapsed").textContent = "0:00"; // and not what the recording before came to
   try { mine.stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1, noiseSuppression: true } }); }
   catch (error) {
     if (recording === mine) recording = null;
