@@ -6,12 +6,10 @@ it, so that both are what a person would wait for.
 
 from __future__ import annotations
 
-import json
-import logging
 import threading
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -20,10 +18,9 @@ from multimodal.backends.base import Backend, TextRequest, cores
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, TurnStoppedError
 from multimodal.events import TextDelta, Usage
+from multimodal.json_file import JsonFile
 from multimodal.memory.manager import MemoryManager
 from multimodal.messages import Sampling, Task
-
-log = logging.getLogger(__name__)
 
 LEAST_WRITTEN_PER_S = 8.0
 """Tokens; slower than that is slower than most people read."""
@@ -102,10 +99,10 @@ class SpeedBook:
     cores is another machine."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._file = JsonFile(path, dict[str, Speed], "speeds are measured anew")
         self._lock = threading.Lock()
         self._cores = cores()
-        self._known = self._read()
+        self._known = self._file.read()
 
     def speed(self, card: ModelCard) -> Speed | None:
         with self._lock:
@@ -114,29 +111,7 @@ class SpeedBook:
     def learn(self, card: ModelCard, speed: Speed) -> None:
         with self._lock:
             self._known[self._key(card)] = speed
-            self._write()
+            self._file.write(self._known)
 
     def _key(self, card: ModelCard) -> str:
         return f"{card.name} on {self._cores} cores"
-
-    def _read(self) -> dict[str, Speed]:
-        try:
-            found = json.loads(self._path.read_text("utf-8-sig"))
-            return {
-                str(key): Speed(float(kept["reading_s"]), float(kept["written_per_s"]))
-                for key, kept in found.items()
-            }
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-            log.warning("%s cannot be read (%s); speeds are measured anew", self._path, error)
-            return {}
-
-    def _write(self) -> None:
-        fresh = self._path.with_suffix(".new")
-        try:
-            kept = {key: asdict(speed) for key, speed in self._known.items()}
-            fresh.write_text(json.dumps(kept, indent=2), "utf-8")
-            fresh.replace(self._path)
-        except OSError as error:
-            log.warning("%s cannot be written (%s)", self._path, error)

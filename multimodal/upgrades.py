@@ -8,11 +8,10 @@ which a processor reads once for each token.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -22,6 +21,7 @@ from multimodal.cards import Catalog, ModelCard, Profile
 from multimodal.defaults import DefaultModels
 from multimodal.errors import MultimodalError, TurnStoppedError, WeightsError
 from multimodal.fetching import Announce, Fetching, Show, announce_nothing, show_nothing
+from multimodal.json_file import JsonFile
 from multimodal.memory.footprint import footprint
 from multimodal.memory.manager import MemoryManager
 from multimodal.messages import Task
@@ -54,6 +54,13 @@ class Upgrade:
     why: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """The tasks for which a person keeps the first model."""
+
+    declined: Sequence[Task] = ()
+
+
 @dataclass(frozen=True)
 class UpgradeParts:
     """What `Upgrades` works with."""
@@ -66,7 +73,7 @@ class UpgradeParts:
     fetching: Fetching
     speeds: SpeedBook
     choices: Path
-    """A file with the tasks for which a person keeps the first model."""
+    """The file of the `Choices`."""
     offline: bool = False
     measure: Measure = field(default=measure)
 
@@ -85,7 +92,8 @@ class Upgrades:
         self._stop = threading.Event()
         self._is_closed = False
         self._measured_now: set[str] = set()
-        self._declined = _read_choices(parts.choices)
+        self._choices = JsonFile(parts.choices, Choices, "upgrades are offered anew")
+        self._declined = set(self._choices.read().declined)
         self._upgrades = {
             (task, name): Upgrade(task, name, "declined" if task in self._declined else "waiting")
             for task, names in parts.profile.upgrades.items()
@@ -281,11 +289,7 @@ class Upgrades:
                 self._upgrades[key] = Upgrade(*key, state)
 
     def _write_choices(self) -> None:
-        path = self._parts.choices
-        try:
-            path.write_text(json.dumps({"declined": sorted(self._declined)}, indent=2), "utf-8")
-        except OSError as error:
-            log.warning("%s cannot be written (%s)", path, error)
+        self._choices.write(Choices(sorted(self._declined)))
 
 
 def offer(card: ModelCard, weights: Weights) -> str:
@@ -297,13 +301,3 @@ def offer(card: ModelCard, weights: Weights) -> str:
 
 def _writes(card: ModelCard) -> bool:
     return card.task is Task.TEXT or card.converses
-
-
-def _read_choices(path: Path) -> set[Task]:
-    try:
-        return {Task(name) for name in json.loads(path.read_text("utf-8-sig"))["declined"]}
-    except FileNotFoundError:
-        return set()
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        log.warning("%s cannot be read (%s); upgrades are offered anew", path, error)
-        return set()

@@ -11,6 +11,7 @@ FLOORS = {
     "errors": 0,
     "sizes": 0,
     "paths": 0,
+    "json_file": 0,
     "private_files": 0,
     "languages": 0,
     "vocabulary": 0,

@@ -68,7 +68,9 @@ def test_a_stream_under_way_ends_with_the_server(tmp_path: Path) -> None:
     def listen(url: str) -> None:
         with client_at(url) as client:
             messages = [{"role": "user", "content": "hello"}]
-            for chunk in client.chat.completions.create(model="auto", messages=messages, stream=True):  # type: ignore[call-overload]
+            for chunk in client.chat.completions.create(
+                model="auto", messages=messages, stream=True
+            ):  # type: ignore[call-overload]
                 if chunk.choices and chunk.choices[0].delta.content:
                     heard.set()
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import threading
 from pathlib import Path
 
-log = logging.getLogger(__name__)
+from multimodal.json_file import JsonFile
 
 MARGIN = 1.1
+LOST = "peaks are learned anew"
 
 
 class Peaks:
@@ -18,9 +17,9 @@ class Peaks:
     longer than any before."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path = path
+        self._file = JsonFile(path, dict[str, int], LOST) if path else None
         self._lock = threading.Lock()
-        self._seen = self._read()
+        self._seen = self._file.read() if self._file else {}
 
     def workspace(self, card: str, estimate_bytes: int, most_bytes: int) -> int:
         """The bytes to reserve for a turn whose estimate is that: what was seen, if it is more, but
@@ -34,26 +33,5 @@ class Peaks:
             if peak_bytes <= self._seen.get(card, 0):
                 return
             self._seen[card] = peak_bytes
-            self._write()
-
-    def _read(self) -> dict[str, int]:
-        if self._path is None:
-            return {}
-        try:
-            found = json.loads(self._path.read_text("utf-8-sig"))
-            return {str(card): int(size) for card, size in found.items()}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            log.warning("%s cannot be read (%s); peaks are learned anew", self._path, error)
-            return {}
-
-    def _write(self) -> None:
-        if self._path is None:
-            return
-        fresh = self._path.with_suffix(".new")
-        try:
-            fresh.write_text(json.dumps(self._seen, indent=2), "utf-8")
-            fresh.replace(self._path)
-        except OSError as error:
-            log.warning("%s cannot be written (%s)", self._path, error)
+            if self._file:
+                self._file.write(self._seen)
