@@ -26,9 +26,6 @@ from multimodal.weights import Weights
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # Only the models that the program begins with are fetched by tests.
 os.environ["MULTIMODAL_UPGRADE"] = "false"
-# oneDNN keeps what it compiled for every shape of a convolution; for a voice in 16 bits on a
-# processor with AMX each takes 160 MB, 18 GB in all.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8")
 # How long an example takes says how busy the machine is.
 settings.register_profile("steady", deadline=None)
 settings.load_profile("steady")

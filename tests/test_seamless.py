@@ -13,6 +13,7 @@ from typing import Any
 import httpx2 as httpx
 import numpy as np
 import openai
+import psutil
 import pytest
 import tomlkit
 import torch
@@ -210,6 +211,36 @@ def test_it_speaks_as_transformers_speaks(checkpoint: Checkpoint, model: Seamles
         samples = spoken(model, TEXT, language=language, text_language="en", voice=str(speaker))
         assert len(samples) == waveform.shape[1]
         assert np.allclose(samples, waveform[0].numpy(), atol=2 / 32768)
+
+
+def units(count: int) -> dict[str, torch.Tensor]:
+    """What the vocoder makes sound of: `count` units of speech, of one speaker and language."""
+    choice = torch.zeros(1, 1, dtype=torch.long)
+    return {"input_ids": torch.arange(5, 5 + count)[None], "speaker_id": choice, "lang_id": choice}
+
+
+def test_a_voice_in_sixteen_bits_is_computed_in_fp32_on_a_processor(
+    checkpoint: Checkpoint,
+) -> None:
+    vocoder = loaded(checkpoint, quantization=["bf16"])._model.vocoder
+    cls = transformers.SeamlessM4Tv2ForTextToSpeech
+    plain = cls.from_pretrained(checkpoint[0], dtype=torch.bfloat16).eval().vocoder
+    plain.hifi_gan.float().register_forward_pre_hook(lambda _, given: (given[0].float(),))
+    with torch.inference_mode():
+        (made, length), (expected, same) = vocoder(**units(10)), plain(**units(10))
+    assert {weight.dtype for weight in vocoder.parameters()} == {torch.bfloat16}
+    assert (made.dtype, length) == (torch.float32, same)
+    assert torch.equal(made, expected)
+
+
+def test_a_voice_in_sixteen_bits_keeps_no_memory_for_each_length(checkpoint: Checkpoint) -> None:
+    vocoder, process = loaded(checkpoint, quantization=["bf16"])._model.vocoder, psutil.Process()
+    taken = []
+    with torch.inference_mode():
+        for count in (20, 25, 30, 35):
+            vocoder(**units(count))
+            taken.append(process.memory_info().rss)
+    assert taken[-1] - taken[0] < 400e6
 
 
 def test_sentences_are_spoken_one_after_another(model: Seamless) -> None:

@@ -18,6 +18,8 @@ import torch
 from langcodes import closest_supported_match, standardize_tag
 from langcodes.tag_parser import LanguageTagError
 from numpy.typing import NDArray
+from torch import nn
+from torch.func import functional_call
 from transformers import (
     AutoFeatureExtractor,
     GenerationMixin,
@@ -56,7 +58,26 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     tokenizer = load_tokenizer(files)
     model = from_folder(SeamlessM4Tv2Model, card, files, device)
     check_vocabulary(card, tokenizer, model)
+    if device == "cpu" and model.dtype is not torch.float32:
+        model.vocoder.hifi_gan = Float32(model.vocoder.hifi_gan)
     return Seamless(card, model, extractor, tokenizer)
+
+
+class Float32(nn.Module):
+    """Computes a module in fp32 and leaves its weights as they are; they are copied for each call.
+
+    On a processor with AMX, oneDNN keeps what a convolution in 16 bits works in for every length
+    that it ever met: gigabytes for a vocoder, which is also several times slower than in fp32.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        weights = {name: weight.float() for name, weight in self.module.named_parameters()}
+        made: torch.Tensor = functional_call(self.module, weights, (features.float(),))
+        return made
 
 
 class Seamless(Hearer[Any]):
