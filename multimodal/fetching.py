@@ -79,7 +79,7 @@ def terms(card: ModelCard, size_bytes: int) -> str:
 
 
 def progress_text(card: ModelCard, progress: FetchProgress) -> str:
-    """“Fetching SmolLM2 135M (Apache-2.0): 40 of 93 MB”."""
+    """“Fetching SmolLM2 135M (Apache-2.0): 40 of 93 MB”, and behind it what happened on the way."""
     verb = {
         "waiting": "Waiting to fetch",
         "fetching": "Fetching",
@@ -87,11 +87,11 @@ def progress_text(card: ModelCard, progress: FetchProgress) -> str:
         "unpacking": "Unpacking",
         "ready": "Ready:",
     }[progress.phase]
-    subject = f"{verb} {card.title} ({card.license})"
-    if not progress.total_bytes:
-        return subject
-    done, total = progress.done_bytes / 1e6, progress.total_bytes / 1e6
-    return f"{subject}: {done:.0f} of {total:.0f} MB"
+    text = f"{verb} {card.title} ({card.license})"
+    if progress.total_bytes:
+        done, total = progress.done_bytes / 1e6, progress.total_bytes / 1e6
+        text += f": {done:.0f} of {total:.0f} MB"
+    return f"{text}; {progress.note}" if progress.note else text
 
 
 def progress_fraction(progress: FetchProgress) -> float | None:

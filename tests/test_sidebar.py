@@ -357,8 +357,10 @@ def test_a_download_is_shown_as_it_goes_and_said_twice(
     assert person.page.evaluate(HEARD)
     shown = person.page.locator("#fetching .fetching")
     for done in (10, 20, 30):
-        progress[name] = FetchProgress(name, done * 10**6, 10**8, "fetching")
+        note = "the hub: it does not answer; going on with the package index"
+        progress[name] = FetchProgress(name, done * 10**6, 10**8, "fetching", note)
         expect(shown).to_contain_text(f"{done} of 100 MB", timeout=20_000)
+        expect(shown.get_by_text(note)).to_be_visible()
     bar = person.page.get_by_role("progressbar", name=re.compile("SmolLM2 135M"))
     expect(bar).to_have_attribute("value", "30.0")
     found = Axe().run(person.page, options={"runOnly": ["wcag2a", "wcag2aa"]})

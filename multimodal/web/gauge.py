@@ -112,9 +112,10 @@ def fetching(
         done, total = state.done_bytes / 1e6, state.total_bytes / 1e6
         amount = f"{done:.0f} of {total:.0f} MB" if total else ""
         title = escape(titles.get(card, card))
+        note = f"<p class='note'>{escape(state.note)}</p>" if state.note else ""
         rows.append(
             f"<li><div><span>{title}</span><span>{amount}</span></div>"
-            f'<progress aria-label="{title}" max="100" value="{share:.1f}"></progress></li>'
+            f'<progress aria-label="{title}" max="100" value="{share:.1f}"></progress>{note}</li>'
         )
     if rows:
         begun, ended = (UPGRADE_BEGUN, UPGRADE_ENDED) if is_upgrade else (FETCH_BEGUN, FETCH_ENDED)
