@@ -43,7 +43,7 @@ def pinned() -> dict[str, str]:
     return {canonicalize_name(name): release for name, release in pins}
 
 
-@pytest.mark.parametrize("need", [*PROGRAM, *DEVELOPMENT], ids=lambda need: need.name)
+@pytest.mark.parametrize("need", [*PROGRAM, *VOICES, *DEVELOPMENT], ids=lambda need: need.name)
 def test_constraints_name_a_release_within_every_range(need: Requirement) -> None:
     assert need.specifier.contains(pinned()[canonicalize_name(need.name)])
 
