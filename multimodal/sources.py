@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveInt,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from multimodal.architectures import Facts
 from multimodal.paths import expand_home
@@ -39,6 +46,8 @@ class Wheel(Facts):
 Repository = Annotated[str, StringConstraints(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
 InnerPath = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")]
 """A file below a folder: relative, without "..", its parts divided by "/"."""
+LocalPath = Annotated[Path, AfterValidator(expand_home)]
+"""Of a file or folder on this machine; "~" is the person's home."""
 
 
 class HubPlace(Facts):
@@ -64,12 +73,7 @@ class FolderPlace(Facts):
     """A file on this machine: `path` is the file, or the folder with the file of that name."""
 
     kind: Literal["folder"]
-    path: Path
-
-    @field_validator("path")
-    @classmethod
-    def _of_the_person(cls, value: Path) -> Path:
-        return expand_home(value)
+    path: LocalPath
 
 
 FilePlace = Annotated[HubPlace | WheelsPlace | FolderPlace, Field(discriminator="kind")]
@@ -123,12 +127,7 @@ class FolderSource(Facts):
     the one file that a model consists of (`SINGLE_FILES`)."""
 
     kind: Literal["folder"]
-    path: Path
-
-    @field_validator("path")
-    @classmethod
-    def _of_the_person(cls, value: Path) -> Path:
-        return expand_home(value)
+    path: LocalPath
 
 
 class PackageSource(Facts):

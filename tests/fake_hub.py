@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from huggingface_hub import HfApi
+from local_server import running_server
 
 from multimodal.cards import ModelCard
 from multimodal.weights import Weights
@@ -170,9 +171,6 @@ class Handler(BaseHTTPRequestHandler):
         if len(part) < len(body):
             self.close_connection = True
 
-    def log_message(self, *arguments: object) -> None:
-        """Quiet."""
-
 
 def listed(name: str, content: bytes) -> dict[str, object]:
     """A file as the hub's interface lists it: large ones in LFS, small ones in git."""
@@ -189,17 +187,12 @@ def listed(name: str, content: bytes) -> dict[str, object]:
 @contextmanager
 def running_hub() -> Iterator[FakeHub]:
     state = FakeHub()
-    handler = type("BoundHandler", (Handler,), {"state": state})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield state
-    finally:
-        if state.silent is not None:
-            state.silent.set()
-        server.shutdown()
-        server.server_close()
+    with running_server(Handler, state=state) as state.url:
+        try:
+            yield state
+        finally:
+            if state.silent is not None:
+                state.silent.set()
 
 
 def card_for(**source: object) -> ModelCard:

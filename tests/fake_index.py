@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import threading
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+
+from local_server import running_server
 
 from multimodal.cards import ModelCard
 from multimodal.package_index import IndexSettings
@@ -97,22 +98,12 @@ class Handler(BaseHTTPRequestHandler):
         if len(part) < len(body):
             self.close_connection = True
 
-    def log_message(self, *arguments: object) -> None:
-        """Quiet."""
-
 
 @contextmanager
 def running_index() -> Iterator[Index]:
     state = Index()
-    handler = type("BoundHandler", (Handler,), {"state": state})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with running_server(Handler, state=state) as state.url:
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def wheel_facts(project: str, data: bytes) -> dict[str, object]:

@@ -6,11 +6,10 @@ import json
 import re
 import secrets
 import socket
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +19,7 @@ import pytest
 from browser import Person
 from conftest import WEIGHTS, Server, running_app
 from fakes import FakeSource, program
+from local_server import running_server
 from playwright.sync_api import Browser
 
 from multimodal.messages import Message, TextPart
@@ -367,17 +367,8 @@ def site() -> Iterator[Site]:
 
         do_POST = do_GET  # noqa: N815
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield found
-    server.shutdown()
-    thread.join(10)
-    server.server_close()
+    with running_server(Handler) as found.url:
+        yield found
 
 
 INTRUSION = """(url) => {

@@ -8,15 +8,15 @@ import re
 import socket
 import subprocess
 import sys
-import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from local_server import running_server
 from packaging.requirements import Requirement
 
 from multimodal.cards import Catalog
@@ -451,19 +451,13 @@ class _Unwell(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.send_error(503)
 
-    def log_message(self, *_: object) -> None:
-        """Nothing is written to the terminal."""
-
 
 @pytest.fixture(params=["refuses", "is silent", "is unwell"])
 def no_hub(request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of something that is no hub: nobody, one that never answers, one in trouble."""
     if request.param == "is unwell":
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _Unwell)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        server.server_close()
+        with running_server(_Unwell) as url:
+            yield url
         return
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))

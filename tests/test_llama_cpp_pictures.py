@@ -3,18 +3,19 @@ the published layout."""
 
 from __future__ import annotations
 
-import http.server
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 import transformers
 from gguf import GGUFReader, GGUFWriter
+from local_server import running_server
 from PIL import Image
 from test_image_text import reference
 from tiny_gguf import LANGUAGE_FILE, PROJECTOR_FILE, SAVED, TALK, save_gguf
@@ -251,27 +252,20 @@ def test_a_turn_may_be_asked_in_less_context(model: Backend) -> None:
 # ------------------------------------------------------------ what a person may write
 
 
-class _Watched(http.server.BaseHTTPRequestHandler):
+class _Watched(BaseHTTPRequestHandler):
     seen: list[str]
 
     def do_GET(self) -> None:
         self.seen.append(self.path)
         self.send_error(404)
 
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
 
 @pytest.fixture
 def watched() -> Iterator[tuple[str, list[str]]]:
     """An address, and what was asked of it."""
     seen: list[str] = []
-    handler = type("Handler", (_Watched,), {"seen": seen})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", seen
-    server.shutdown()
-    server.server_close()
+    with running_server(_Watched, seen=seen) as url:
+        yield url, seen
 
 
 WRITTEN = [

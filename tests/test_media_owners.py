@@ -31,6 +31,13 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+def copy_database(data: Path) -> Path:
+    copy = data / "copy.sqlite3"
+    with closing(sqlite3.connect(data / "conversations.sqlite3")) as connection:
+        connection.execute("VACUUM INTO ?", (str(copy),))
+    return copy
+
+
 @contextmanager
 def opened(data: Path, database: str | None = None) -> Iterator[Program]:
     more = {"database": database} if database else {}
@@ -137,9 +144,7 @@ def test_what_two_databases_hold_stays_until_neither_does(data: Path) -> None:
 def test_a_copy_of_a_database_has_the_pictures_and_the_first_one_keeps_them(data: Path) -> None:
     with opened(data) as made:
         talk, part = show(made)
-    copy = data / "copy.sqlite3"
-    with closing(sqlite3.connect(data / "conversations.sqlite3")) as connection:
-        connection.execute("VACUUM INTO ?", (str(copy),))
+    copy = copy_database(data)
     with opened(data, f"sqlite:///{copy}") as other:
         other.store.delete("ann", talk)
         age(data)
@@ -232,9 +237,7 @@ def test_a_copy_that_is_opened_before_its_original_takes_nothing_from_it(data: P
     with opened(data) as made:
         talk, part = show(made)
     make_older(data)
-    copy = data / "copy.sqlite3"
-    with closing(sqlite3.connect(data / "conversations.sqlite3")) as connection:
-        connection.execute("VACUUM INTO ?", (str(copy),))
+    copy = copy_database(data)
     with opened(data, f"sqlite:///{copy}") as other:
         other.store.delete("ann", talk)
         age(data)

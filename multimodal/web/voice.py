@@ -28,31 +28,20 @@ class VoicePanel:
             self.language = gr.Dropdown(
                 spoken, value="", label="Spoken language", elem_id="spoken-language"
             )
-            self.translate_to = gr.Dropdown(
+            self.translate_to = _menu(
                 written,
-                value="",
-                label="Translate to",
-                info="A recording alone is then answered with its translation.",
-                visible=len(written) > 1,
-                elem_id="translate-to",
+                "Translate to",
+                "A recording alone is then answered with its translation.",
+                "translate-to",
             )
-            self.speak_in = gr.Dropdown(
-                aloud,
-                value="",
-                label="Speak the answer",
-                info="Choose the language of the answers.",
-                visible=len(aloud) > 1,
-                elem_id="speak-in",
+            self.speak_in = _menu(
+                aloud, "Speak the answer", "Choose the language of the answers.", "speak-in"
             )
-
-            voices = self._voices()
-            self.voice = gr.Dropdown(
-                voices,
-                value="",
-                label="Speaking voice",
-                info="Of answers that are spoken or read aloud.",
-                visible=len(voices) > 1,
-                elem_id="speaking-voice",
+            self.voice = _menu(
+                self._voices(),
+                "Speaking voice",
+                "Of answers that are spoken or read aloud.",
+                "speaking-voice",
             )
             self.speed = gr.Dropdown(
                 SPEEDS,
@@ -111,6 +100,13 @@ class VoicePanel:
             [("No", ""), *(_named(hears.translates_to) if hears else [])],
             [("No", ""), *_named(spoken, "In ")],
         )
+
+
+def _menu(choices: Choices, label: str, info: str, elem_id: str) -> gr.Dropdown:
+    """A menu that is hidden where there is nothing to choose."""
+    return gr.Dropdown(
+        choices, value="", label=label, info=info, visible=len(choices) > 1, elem_id=elem_id
+    )
 
 
 def speed_of(value: float | None) -> float:
