@@ -9,6 +9,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from multimodal.asking import Asking, without_voice
 from multimodal.backends.base import (
     Backend,
@@ -41,6 +44,7 @@ from multimodal.memory.manager import MemoryManager
 from multimodal.messages import AudioPart, Conversation, Finish, Outcome, Route, Step, Task, Timing
 from multimodal.router import Router
 from multimodal.shrinking import smaller
+from multimodal.sound import SAMPLE_RATE
 
 DOING = {
     Task.TEXT: "Reading",
@@ -111,6 +115,18 @@ class Assistant:
             return SpeechRequest(part, self.media.waveform(part), language, needless, **how)
 
         yield from self._alone(request, card, stop)
+
+    def listen(
+        self,
+        waveform: NDArray[np.float32],
+        card: str,
+        stop: threading.Event,
+        language: str | None = None,
+    ) -> Generator[Event, None, None]:
+        """The same for sound that is kept nowhere: mono, 16 kHz, shape (samples,)."""
+        part = AudioPart("", "audio/wav", len(waveform) / SAMPLE_RATE)
+        request = SpeechRequest(part, waveform, language)
+        yield from self._alone(lambda: request, card, stop)
 
     def speak(
         self, request: TTSRequest, card: str, stop: threading.Event

@@ -58,6 +58,7 @@ FLOORS = {
     "upgrades": 6,
     "build": 8,
     "chats": 8,
+    "hands_free": 8,
     "api": 9,
     "web": 9,
     "doctor": 9,

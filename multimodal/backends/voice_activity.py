@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from faster_whisper.vad import get_speech_timestamps
+from faster_whisper.vad import get_speech_timestamps, get_vad_model
 from numpy.typing import NDArray
 
 from multimodal.backends.hearing import pieces
@@ -126,6 +126,12 @@ def utterances(recording: NDArray[np.float32]) -> list[Span]:
         speech_pad_ms=int(EDGE_S * 1000),
     )
     return [(int(span["start"]), int(span["end"])) for span in found]
+
+
+def speech_probabilities(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How likely somebody speaks in each 32 ms of `samples`, shape (windows * 512,), 16 kHz; the
+    result has the shape (windows,). Nothing is kept between two calls."""
+    return np.asarray(get_vad_model()(samples), np.float32).reshape(-1)
 
 
 def windows(recording: NDArray[np.float32]) -> Iterator[Window]:

@@ -1,0 +1,50 @@
+"""The models of a conversation in speech, brought into memory before it begins: one that swapped
+them between two sentences would leave a person waiting."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Sequence
+
+from multimodal.backends.base import Backend
+from multimodal.cards import ModelCard
+from multimodal.errors import CapacityError, DeviceFullError
+from multimodal.events import Event
+from multimodal.memory.footprint import footprint
+from multimodal.memory.manager import MemoryManager
+from multimodal.sizes import gigabytes
+
+
+def needed_bytes(cards: Sequence[ModelCard]) -> int:
+    """What all of them take at once while each of them works."""
+    return sum(footprint(card).total for card in cards)
+
+
+def check_room(memory: MemoryManager[Backend], cards: Sequence[ModelCard]) -> None:
+    """Raise CapacityError where the budget does not hold them all at once; nothing is loaded or
+    evicted."""
+    needed, budget = needed_bytes(cards), memory.budget_bytes
+    if needed > budget:
+        titles = ", ".join(card.title for card in cards)
+        raise CapacityError(
+            f"To talk hands-free, {titles} must be in memory at once: {gigabytes(needed)}, and the "
+            f"budget is {gigabytes(budget)}. Choose a smaller model, or start with a larger "
+            "--budget."
+        )
+
+
+def load_together(
+    memory: MemoryManager[Backend], cards: Sequence[ModelCard], stop: threading.Event
+) -> Generator[Event, None, None]:
+    """Bring them in, with progress. Raises the errors of a lease, and DeviceFullError where one
+    had to leave for another."""
+    for card in cards:
+        with memory.lease(card, stop) as lease:
+            yield from lease.wait()
+    ready = {held.card for held in memory.snapshot().held if held.state == "ready"}
+    for card in cards:
+        if card.name not in ready:
+            raise DeviceFullError(
+                f"{card.title} had to leave memory for the others. Close other programs, or choose "
+                "a smaller model."
+            )
