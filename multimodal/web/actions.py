@@ -98,6 +98,21 @@ class Dictate(_OfChat):
     file: Upload | None = None
 
 
+class HandsFree(_OfChat):
+    """Open a microphone that stays open; see `hands_free`."""
+
+    do: Literal["hands_free"]
+
+
+class SpeakAnswer(_OfChat):
+    """Where the answer under way is heard while it is written. `address`: of the conversation in
+    speech; `language` (ISO 639-1): the one that the person spoke, "" where that is not known."""
+
+    do: Literal["speak_answer"]
+    address: str = Field(max_length=100)
+    language: str = Field("", pattern=r"^[a-z]{0,3}$")
+
+
 class Stop(_OfChat):
     do: Literal["stop"]
 
@@ -118,7 +133,18 @@ class CheckUploads(_Asked):
 
 
 Action = Annotated[
-    Send | SendExample | Retry | Edit | TakeBack | ReadAloud | Dictate | Stop | Sync | CheckUploads,
+    Send
+    | SendExample
+    | Retry
+    | Edit
+    | TakeBack
+    | ReadAloud
+    | Dictate
+    | HandsFree
+    | SpeakAnswer
+    | Stop
+    | Sync
+    | CheckUploads,
     Field(discriminator="do"),
 ]
 _action: TypeAdapter[Action] = TypeAdapter(Action)

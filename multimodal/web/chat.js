@@ -18,6 +18,8 @@ const SEND_TIMEOUT_MS = 60000, SYNC_EVERY_MS = 2000, SAVE_DELAY_MS = 250, END_PX
 
 const paths = {
   attach: '<path d="M21 12.5 12.4 21a5.5 5.5 0 0 1-7.8-7.8l8.9-8.8a3.7 3.7 0 0 1 5.2 5.2l-8.8 8.8a1.8 1.8 0 0 1-2.6-2.6l8-8"/>',
+  talk: '<path d="M3 12h1.500M7.500 8v8M12 4v16M16.500 8v8M20 12h1"/>',
+  muted: '<rect x="9" y="3" width="6" height="11" rx="3"/><path d="M5 11a7 7 0 0 0 14 0M12 18v3M4 4l16 16"/>',
   mic: '<rect x="9" y="3" width="6" height="11" rx="3"/><path d="M5 11a7 7 0 0 0 14 0M12 18v3"/>',
   send: '<path d="M12 20V5M5.5 11.5 12 5l6.5 6.5"/>',
   stop: '<rect x="6.5" y="6.5" width="11" height="11" rx="2" fill="currentColor"/>',
@@ -83,6 +85,8 @@ let pending = null; // the message on its way to the server; its draft keeps it,
 let seen = 0; // the newest receipt that was taken
 let isSyncing = false;
 let named = ""; // the conversation that was begun with the first message of the empty one
+const whenLeaving = []; // what ends when another conversation is opened
+const whenEscaping = []; // what Escape may end; each says whether it did
 const waiting = new Map(); // nonce -> what to do with the server's receipt
 const receiptsSeen = new Set();
 const nodes = new Map(); // message id -> its element
@@ -222,6 +226,7 @@ const leaveFor = (id) => {
   named = "";
   if (chat !== null) saveDraft(current());
   if (recording && recording.draft !== early) endRecording("discard");
+  for (const leave of whenLeaving) leave();
   complain("");
   openDraft(id);
 };
@@ -659,10 +664,14 @@ const send = () => {
   box.value = "";
   draft.files = [];
   complain("");
+  submit(item, draft);
+  saveSoon();
+};
+const submit = (item, draft) => {
   if (draft.isHeld) { draft.isHeld = false; draft.queue.unshift(item); sendNext(); } // it takes the place of the refused one
   else if (busy || pending || draft.queue.length || chat === null) { draft.queue.push(item); announce("It will be sent when the answer is done."); }
   else dispatch(item, draft);
-  fit(); drawFiles(); drawQueue(); drawState(); saveSoon();
+  fit(); drawFiles(); drawQueue(); drawState();
 };
 const sendNext = () => {
   const draft = current();
@@ -687,6 +696,7 @@ const dispatch = async (item, draft) => {
   let timer = 0, isLate = false;
   waiting.set(item.nonce, (answer) => {
     clearTimeout(timer);
+    item.whenSent?.(answer);
     if (answer.error) { refuse(item, draft, answer.error); return; }
     if (!draft.id && draft === current()) named = answer.chat;
     if (isLate) complain("");
@@ -772,6 +782,7 @@ document.addEventListener("keydown", (event) => {
   if (!isHere) return;
   if (recording) { event.preventDefault(); endRecording("discard"); }
   else if (dictation) { event.preventDefault(); cancelDictation(); }
+  else if (whenEscaping.some((end) => end())) event.preventDefault();
   else if (busy) { event.preventDefault(); stop(); }
 });
 
@@ -933,21 +944,27 @@ const MICROPHONE_FAULTS = {
   NotFoundError: "No microphone was found. Plug one in, or attach a recording.",
   NotReadableError: "The microphone is in use by another program. Close that, or attach a recording.",
 };
-const startRecording = async () => {
-  if (recording) return;
+const openMicrophone = async (wanted) => { // null where there is none, which is told
   if (!navigator.mediaDevices?.getUserMedia || typeof MediaRecorder === "undefined") {
     complain(isSecureContext
       ? "This browser cannot record. Use another one, or attach a recording."
       : "Browsers lend the microphone only to pages opened over https, or on the machine itself as localhost. Open the page that way, or attach a recording.");
-    return;
+    return null;
   }
+  try { return await navigator.mediaDevices.getUserMedia({ audio: wanted }); }
+  catch (error) {
+    complain(MICROPHONE_FAULTS[error.name] || `The microphone cannot be used (${error.message}). Attach a recording instead.`);
+    return null;
+  }
+};
+const startRecording = async () => {
+  if (recording) return;
   complain("");
   const mine = recording = { chunks: [], draft: current(), end: "" };
   $(".elapsed").textContent = "0:00"; // and not what the recording before came to
-  try { mine.stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1, noiseSuppression: true } }); }
-  catch (error) {
+  mine.stream = await openMicrophone({ channelCount: 1, noiseSuppression: true });
+  if (!mine.stream) {
     if (recording === mine) recording = null;
-    complain(MICROPHONE_FAULTS[error.name] || `The microphone cannot be used (${error.message}). Attach a recording instead.`);
     return;
   }
   if (recording !== mine) { mine.stream.getTracks().forEach((track) => track.stop()); return; }

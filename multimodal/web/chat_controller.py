@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from multimodal.backends.speech.speakers import without_a_voice
 from multimodal.build import Program
 from multimodal.cards import AUTO
 from multimodal.chats import Chats
@@ -27,10 +28,12 @@ from multimodal.web.actions import (
     CheckUploads,
     Dictate,
     Edit,
+    HandsFree,
     ReadAloud,
     Retry,
     Send,
     SendExample,
+    SpeakAnswer,
     Stop,
     Sync,
     TakeBack,
@@ -43,10 +46,12 @@ from multimodal.web.chat_pane import ExampleMessage
 from multimodal.web.chat_view import ChatView, Frame
 from multimodal.web.deletions import UNDO_S
 from multimodal.web.dictation import Dictation
+from multimodal.web.hands_free import HandsFreeTalk
 from multimodal.web.media_addresses import MediaAddresses
 from multimodal.web.presence import Presence
 from multimodal.web.reading_aloud import AnswerReader
 from multimodal.web.replies import ReplyRunner, RunningReply
+from multimodal.web.spoken_reply import SpokenReply, speaking_card, usual_language
 from multimodal.web.tab_session import TabSession
 from multimodal.web.transcript import Transcript
 
@@ -71,6 +76,7 @@ class ChatController:
         uploads = program.settings.page_cache
         self.attachments = Attachments(program.media, self.addresses, uploads)
         self.dictation = Dictation(program, self.attachments)
+        self.talk = HandsFreeTalk(program)
         self.presence = Presence(grace_s, self.replies.abandon)
         self.list = ChatList(program, self.replies, undo_s)
         transcript = Transcript(program.catalog, program.media, self.addresses)
@@ -83,6 +89,7 @@ class ChatController:
     def close(self) -> None:
         self.list.close()
         self.dictation.close()
+        self.talk.close()
         self.replies.close()
 
     # ------------------------------------------------------------ acting
@@ -118,16 +125,27 @@ class ChatController:
                 return self.take_back(session, action)
             case CheckUploads():
                 return {"missing": self.attachments.missing(action.paths)}
-            case ReadAloud():
-                return self.reader.receipt(session.owner, action.chat, action.message)
-            case Dictate():
-                hearing = self.controls(session, action.chat).hearing
-                return {"words": self.dictation.words(session, action.file, hearing)}
+            case ReadAloud() | Dictate() | HandsFree() | SpeakAnswer():
+                return self._speech(session, action)
             case Stop():
                 self.stop(session, action)
             case Sync():
                 pass
         return {}
+
+    def _speech(
+        self, session: TabSession, action: ReadAloud | Dictate | HandsFree | SpeakAnswer
+    ) -> dict[str, Any]:
+        match action:
+            case ReadAloud():
+                return self.reader.receipt(session.owner, action.chat, action.message)
+            case Dictate():
+                hearing = self.controls(session, action.chat).hearing
+                return {"words": self.dictation.words(session, action.file, hearing)}
+            case HandsFree():
+                return self.talk.begin(session.owner, self.controls(session, action.chat))
+            case SpeakAnswer():
+                return self.speak_answer(session, action)
 
     def send(
         self,
@@ -243,6 +261,19 @@ class ChatController:
         reply = self.replies.get(action.chat)
         if reply is not None and reply.owner == session.owner:
             reply.stop.set()
+
+    def speak_answer(self, session: TabSession, action: SpeakAnswer) -> dict[str, Any]:
+        """The `address` where the newest answer is heard, while it is written or after that; or
+        `why` nothing here speaks its language. Raises the errors of `Store.load`."""
+        stored, under_way = self.replies.read(session.owner, action.chat)
+        reply = under_way or stored.messages[-1].text
+        controls = stored.controls
+        language = controls.speak_in or action.language or usual_language(self.program)
+        if speaking_card(self.program, language, controls) is None:
+            return {"address": "", "why": str(without_a_voice(self.program.cards, language))}
+        spoken = SpokenReply(self.program, reply, controls, language)
+        spoken = self.talk.followed(action.address, session.owner, spoken)
+        return {"address": self.reader.address(spoken.sentences)}
 
     # ------------------------------------------------------------ inside
 

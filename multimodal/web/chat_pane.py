@@ -1,8 +1,9 @@
 """The chat pane: transcript and message box in one component of our own, made with `gr.HTML`.
 
-Its markup, looks and behaviour are `chat.html`, `chat.css` and `chat.js`. The server gives it
-frames (`ChatController`); it answers with actions (`actions.py`) through two events: `submit` for
-what begins an answer, `input` for everything else. Its value goes out only, never in.
+Its markup, looks and behaviour are `chat.html`, `chat.css`, `chat.js` and `hands_free.js`. The
+server gives it frames (`ChatController`); it answers with actions (`actions.py`) through two
+events: `submit` for what begins an answer, `input` for everything else. Its value goes out only,
+never in.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from PIL import Image
 from multimodal.limits import Limits
 
 HERE = Path(__file__).parent
+SCRIPTS = ("chat.js", "hands_free.js")
+"""One after the other they are one function, run when the pane is there."""
 THUMB_SIDE = 112
 EMPTY: dict[str, Any] = {"chat": "", "epoch": 0, "version": 0, "whole": True, "messages": []}
 ExampleMessage = tuple[str, list[Path]]
@@ -37,7 +40,7 @@ def chat_pane(examples: list[ExampleMessage], limits: Limits) -> gr.HTML:
         json.dumps(EMPTY),
         elem_id="chat",
         html_template=(HERE / "chat.html").read_text("utf-8"),
-        js_on_load=(HERE / "chat.js").read_text("utf-8"),
+        js_on_load="\n".join((HERE / name).read_text("utf-8") for name in SCRIPTS),
         apply_default_css=False,
         scale=1,
         examples=[_shown(example) for example in examples],

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.requests import Request
+from starlette.responses import FileResponse
 from starlette.routing import Route
 
 from multimodal.access import first_owner, owner_of
@@ -25,6 +27,7 @@ from multimodal.web.incoming import browser_of
 from multimodal.web.layout import TITLE, Layout
 from multimodal.web.tab_session import TabSession
 
+HERE = Path(__file__).parent
 UPLOADS_S = (600, 3600)
 """How often Gradio looks, and how old an upload may become; a message keeps its own copy. Gradio
 names an upload by its content, so one that was sent may be another person's that was not yet."""
@@ -56,7 +59,13 @@ class Page:
 
     def routes(self) -> list[Route]:
         """What the page needs besides Gradio's own routes."""
-        return [*self.controller.addresses.routes(), *self.controller.reader.routes()]
+        controller = self.controller
+        return [
+            *controller.addresses.routes(),
+            *controller.reader.routes(),
+            *controller.talk.routes(),
+            Route("/microphone.js", _microphone_worklet),
+        ]
 
     def close(self) -> None:
         """Stop every reply that is under way."""
@@ -251,6 +260,11 @@ class Page:
 
     def _finish_turn(self, session: TabSession) -> tuple[Frame, dict[str, str]]:
         return self._list(session), self._browser(session)
+
+
+async def _microphone_worklet(_request: Request) -> FileResponse:
+    """What hands the microphone's sound on runs beside the page, from a file of its own."""
+    return FileResponse(HERE / "microphone_worklet.js", media_type="text/javascript")
 
 
 def _tab(request: gr.Request) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
 from typing import Any
 
 from starlette.requests import Request
@@ -23,18 +23,12 @@ from multimodal.api.drive import events
 from multimodal.api.speaking import encoded, next_sentence
 from multimodal.audio_encoder import FORMATS, AudioEncoder
 from multimodal.backends.base import TTSRequest
-from multimodal.backends.speech.speakers import (
-    language_of_script,
-    languages_of,
-    speaker_for,
-    speakers,
-    without_a_voice,
-)
+from multimodal.backends.speech.speakers import language_of_script, without_a_voice
 from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.build import Program
-from multimodal.cards import ModelCard
 from multimodal.errors import MultimodalError, RequestError
-from multimodal.messages import Controls
+from multimodal.events import Event
+from multimodal.web.spoken_reply import speaking_card, usual_language, voice_of
 
 MAX_TICKETS = 500
 """Answers whose sound can be fetched; the oldest go first."""
@@ -43,10 +37,8 @@ GONE = "This sound is no longer there. Press “Read aloud” again."
 HEADERS = {"Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "same-origin"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    card: ModelCard
-    request: TTSRequest
+Speak = Callable[[threading.Event], Generator[Event, None, None]]
+"""Says one answer; setting the event ends it."""
 
 
 class AnswerReader:
@@ -55,64 +47,52 @@ class AnswerReader:
     def __init__(self, program: Program) -> None:
         self._program = program
         self._lock = threading.Lock()
-        self._tickets: OrderedDict[str, _Reading] = OrderedDict()
+        self._tickets: OrderedDict[str, Speak] = OrderedDict()
 
     def receipt(self, owner: str, chat: str, message: str) -> dict[str, Any]:
         """For the page: the `address` of the sound; or `why` there is none, with the `words` and
         their `language`. Raises RequestError where there is no such answer, or nothing to say."""
         found = self._program.store.load(owner, chat)
         answer = next((m.text for m in found.messages if m.id == message), "")
-        language = language_of_script(answer) or found.controls.speak_in or self._usual_language()
+        language = (
+            language_of_script(answer) or found.controls.speak_in or usual_language(self._program)
+        )
         words = spoken_text(answer, language)
         if not words:
             raise RequestError("There is no word in this answer to read aloud.")
-        card = self._speaker(language, found.controls)
+        card = speaking_card(self._program, language, found.controls)
         if card is None:
             why = str(without_a_voice(self._program.cards, language))
             return {"address": "", "why": why, "words": words, "language": language}
-        voice = next(
-            (
-                v.name
-                for v in card.voices
-                if v.name == found.controls.voice and language in v.languages
-            ),
-            None,
-        )
-        reading = _Reading(card, TTSRequest(words, language, None, voice, found.controls.speed))
-        return {"address": f"aloud/{self._keep(reading)}"}
+        voice = voice_of(card, language, found.controls)
+        request = TTSRequest(words, language, None, voice, found.controls.speed)
+        speak = self._program.assistant.speak
+        return {"address": self.address(lambda stop: speak(request, card.name, stop))}
+
+    def address(self, speak: Speak) -> str:
+        """Where a page hears what `speak` says."""
+        ticket = secrets.token_urlsafe(TICKET_BYTES)
+        with self._lock:
+            self._tickets[ticket] = speak
+            if len(self._tickets) > MAX_TICKETS:
+                self._tickets.popitem(last=False)
+        return f"aloud/{ticket}"
 
     def routes(self) -> list[Route]:
         return [Route("/aloud/{ticket}", self._serve)]
 
-    def _usual_language(self) -> str:
-        """The one of the profile's first voice; what an answer in Latin letters is taken for."""
-        able = speakers(self._program.cards)
-        return next((code for card in able for code in languages_of(card)), "en")
-
-    def _speaker(self, language: str, controls: Controls) -> ModelCard | None:
-        cards = self._program.cards
-        return speaker_for(cards, language, controls.voice) or speaker_for(cards, language)
-
-    def _keep(self, reading: _Reading) -> str:
-        ticket = secrets.token_urlsafe(TICKET_BYTES)
-        with self._lock:
-            self._tickets[ticket] = reading
-            if len(self._tickets) > MAX_TICKETS:
-                self._tickets.popitem(last=False)
-        return ticket
-
     async def _serve(self, request: Request) -> Response:
         with self._lock:
-            reading = self._tickets.get(request.path_params["ticket"])
-        if reading is None:
+            speak = self._tickets.get(request.path_params["ticket"])
+        if speak is None:
             return PlainTextResponse(GONE, 404, HEADERS)
-        speak = self._program.assistant.speak
-        stream = events(lambda stop: speak(reading.request, reading.card.name, stop), request)
+        stream = events(speak, request)
         try:
             first = await next_sentence(stream)
         except MultimodalError as error:
             return PlainTextResponse(str(error), 503, HEADERS)
         if first is None:
             return PlainTextResponse(GONE, 404, HEADERS)
-        sound = encoded(first, stream, AudioEncoder("mp3"))
-        return StreamingResponse(sound, headers=HEADERS, media_type=FORMATS["mp3"].media_type)
+        kind = "pcm" if request.query_params.get("format") == "pcm" else "mp3"
+        sound = encoded(first, stream, AudioEncoder(kind))
+        return StreamingResponse(sound, headers=HEADERS, media_type=FORMATS[kind].media_type)

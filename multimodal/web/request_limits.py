@@ -26,7 +26,7 @@ from multimodal.web.incoming import IDLE_S, TimedReceive
 from multimodal.web.uploads import UploadForm, UploadLedger, full_disk
 
 WITH_BODY = {"POST", "PUT", "PATCH", "DELETE"}
-OWN_BOUNDS = ("/v1", "/health", "/metrics")
+OWN_BOUNDS = ("/v1", "/health", "/metrics", "/listen/")
 DRAINED_BYTES = 1_000_000_000
 """Of a refused body, read and thrown away so that a browser gets to see why."""
 EVENT_VALUES = 5_000

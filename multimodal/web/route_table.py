@@ -84,6 +84,8 @@ ALLOWED: tuple[AllowedRoute, ...] = (
     AllowedRoute("/media/{key}/{file}", READ, "stored pictures and recordings"),
     AllowedRoute("/media/{key}/small/{file}", READ, "stored pictures, made smaller"),
     AllowedRoute("/aloud/{ticket}", READ, "answers read aloud"),
+    AllowedRoute("/listen/{ticket}", frozenset({"POST", "DELETE"}), "talking hands-free"),
+    AllowedRoute("/microphone.js", READ, "talking hands-free"),
     AllowedRoute("/health", READ, "watching the server", Access.EVERYBODY),
     AllowedRoute("/metrics", READ, "Prometheus", Access.PROGRAM),
     AllowedRoute("/v1", ANY, "the HTTP interface", Access.PROGRAM),

@@ -1,0 +1,298 @@
+"""Talking hands-free: what the page shows and sends, and what the server takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browser import BOX, Person, launch, visit
+from conftest import wait_until
+from conversation_sound import rest, save
+from fake_page import FakePage, running_page
+from fakes import FakeSource, program
+from playwright.sync_api import Browser, expect, sync_playwright
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from multimodal.build import Program
+from multimodal.errors import CapacityError, RequestError
+from multimodal.limits import Limits
+from multimodal.messages import Controls, Hearing
+from multimodal.sound import decode
+from multimodal.web import hands_free
+from multimodal.web.hands_free import HandsFreeTalk
+
+HEARD_MS = 60_000
+PHONE = {"width": 390, "height": 844}
+ANN = "ann"
+RATE = {"rate": 16_000}
+
+
+@pytest.fixture(scope="module")
+def question(examples: Path) -> np.ndarray:
+    path = examples / "question-en.wav"
+    return decode(path.read_bytes(), path.name, Limits())
+
+
+@pytest.fixture(scope="module")
+def listening(question: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser whose microphone hears a question, again and again."""
+    folder = tmp_path_factory.mktemp("microphone")
+    recording = save(folder / "question.wav", [rest(2), question, rest(3)])
+    with sync_playwright() as playwright:
+        opened = launch(playwright.chromium, f"--use-file-for-fake-audio-capture={recording}")
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[FakePage]:
+    with running_page(tmp_path) as page:
+        page.source.transcript = "What is this?"
+        yield page
+
+
+@pytest.fixture(params=[{"width": 1280, "height": 800}, PHONE], ids=["laptop", "phone"])
+def person(listening: Browser, page: FakePage, request: pytest.FixtureRequest) -> Iterator[Person]:
+    with visit(listening, page.url, viewport=request.param) as person:
+        yield person
+
+
+def talk(person: Person) -> None:
+    person.page.get_by_role("button", name="Talk hands-free").click()
+    expect(person.page.locator(".talk")).to_be_visible()
+
+
+def test_what_is_said_is_sent_and_the_answer_is_heard(person: Person, page: FakePage) -> None:
+    page.say("It is a lamp.")
+    talk(person)
+    first = person.page.locator(".message.user .body").first
+    expect(first).to_have_text("What is this?", timeout=HEARD_MS)
+    expect(person.page.locator(".message.assistant .body").first).to_have_text("It is a lamp.")
+    wait_until(lambda: "It is a lamp." in spoken(page), 20)
+    found = Axe().run(person.page, options={"runOnly": ["wcag2a", "wcag2aa"]})
+    assert [rule["id"] for rule in found.response["violations"]] == []
+    person.page.get_by_role("button", name="End", exact=True).click()
+    expect(person.page.locator(".talk")).to_be_hidden()
+    expect(person.page.get_by_role("button", name="Talk hands-free")).to_be_visible()
+
+
+def spoken(page: FakePage) -> list[str]:
+    return [r.text for r in page.source.requests if hasattr(r, "text_language")]
+
+
+def test_an_answer_is_spoken_while_it_is_written_and_words_stop_it(
+    person: Person, page: FakePage
+) -> None:
+    pen = page.pen()
+    talk(person)
+    expect(person.page.locator(".message.user")).to_have_count(1, timeout=HEARD_MS)
+    pen.write("It is a lamp. ", "It is ")
+    wait_until(lambda: "It is a lamp." in spoken(page), 20)
+    page.source.transcript = "Stop, tell me more."
+    expect(person.page.locator(".queue li")).to_have_count(1, timeout=HEARD_MS)
+    page.echo()
+    pen.write("not. ")
+    expect(person.page.locator(".message.user")).to_have_count(2, timeout=HEARD_MS)
+    expect(person.page.locator(".message.assistant .note").first).to_have_text("Stopped.")
+    pen.end()
+
+
+def test_escape_ends_what_is_said_and_then_the_conversation(person: Person, page: FakePage) -> None:
+    pen = page.pen()
+    talk(person)
+    expect(person.page.locator(".message.user")).to_have_count(1, timeout=HEARD_MS)
+    person.page.get_by_role("button", name="Mute the microphone").click()
+    pen.write("It is ")
+    expect(person.page.locator(".message.assistant .body")).to_have_text("It is")
+    person.page.keyboard.press("Escape")
+    note = person.page.locator(".message.assistant .note")
+
+    def is_stopped() -> bool:  # a model that writes on until it is stopped
+        pen.write("a lamp ")
+        person.page.wait_for_timeout(100)
+        return note.text_content() == "Stopped."
+
+    wait_until(is_stopped, 20)
+    expect(person.page.locator(".talk")).to_be_visible()
+    person.page.keyboard.press("Escape")
+    expect(person.page.locator(".talk")).to_be_hidden()
+
+
+def test_a_muted_microphone_hears_nothing(person: Person, page: FakePage) -> None:
+    talk(person)
+    mute = person.page.get_by_role("button", name="Mute the microphone")
+    mute.click()
+    expect(mute).to_have_attribute("aria-pressed", "true")
+    expect(person.page.locator(".talk-state")).to_have_text("Muted", timeout=HEARD_MS)
+    person.page.wait_for_timeout(8_000)  # the question is said in it
+    expect(person.page.locator(".message")).to_have_count(0)
+    mute.click()
+    expect(person.page.locator(".message.user")).to_have_count(1, timeout=HEARD_MS)
+
+
+def test_another_chat_ends_the_conversation(person: Person, page: FakePage) -> None:
+    talk(person)
+    expect(person.page.locator(".message.user")).to_have_count(1, timeout=HEARD_MS)
+    if (person.page.viewport_size or PHONE)["width"] < 768:
+        person.page.get_by_role("button", name="Open the side panel").click()
+    person.page.locator("#new").click()
+    expect(person.page.locator(".talk")).to_be_hidden()
+    expect(person.page.locator(BOX)).to_have_value("")
+
+
+def test_a_conversation_may_begin_while_the_page_still_loads(
+    listening: Browser, page: FakePage
+) -> None:
+    with visit(listening, page.url) as person:
+        person.page.goto(page.url, wait_until="commit")
+        talk(person)
+        expect(person.page.locator(".message.user").first).to_be_visible(timeout=HEARD_MS)
+        person.page.get_by_role("button", name="End", exact=True).click()
+
+
+def test_what_cannot_be_begun_is_said(person: Person, page: FakePage) -> None:
+    page.source.fail.append(CapacityError("The model is broken. Take another one."))
+    talk(person)
+    expect(person.page.get_by_role("alert").first).to_contain_text("The model is broken.")
+    expect(person.page.locator(".talk")).to_be_hidden()
+
+
+# ---------------------------------------------------------------- the server
+
+
+@pytest.fixture
+def source() -> FakeSource:
+    return FakeSource(transcript="What is this?")
+
+
+@pytest.fixture
+def made(tmp_path: Path, source: FakeSource) -> Iterator[Program]:
+    made = program(tmp_path, source)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def server(made: Program) -> Iterator[HandsFreeTalk]:
+    talk = HandsFreeTalk(made)
+    yield talk
+    talk.close()
+
+
+@pytest.fixture
+def client(server: HandsFreeTalk) -> Iterator[TestClient]:
+    with TestClient(Starlette(routes=server.routes())) as client:
+        yield client
+
+
+def begun(
+    server: HandsFreeTalk,
+    client: TestClient,
+    controls: Controls | None = None,
+    rate: int = 16_000,
+) -> str:
+    """The address of a conversation whose models are there."""
+    address = str(server.begin(ANN, controls or Controls())["address"])
+
+    def is_ready() -> bool:
+        reply = client.post(address, params={"rate": rate})
+        return bool(reply.json()["phase"] == "ready")
+
+    wait_until(is_ready, 20)
+    return address
+
+
+def pcm(samples: np.ndarray) -> bytes:
+    return (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+
+
+def turns(client: TestClient, address: str, samples: np.ndarray, rate: int = 16_000) -> list[str]:
+    """The words of the turns that are found in `samples`, which come in tenths of a second, and
+    in the silence after it."""
+    found: list[str] = []
+
+    def hears(part: np.ndarray) -> bool:
+        told = client.post(address, params={"rate": rate}, content=pcm(part)).json()["heard"]
+        found.extend(heard["words"] for heard in told if heard["kind"] == "turn")
+        return bool(found)
+
+    for at in range(0, len(samples), rate // 10):
+        hears(samples[at : at + rate // 10])
+    wait_until(lambda: hears(np.zeros(rate // 10, np.float32)), 20)
+    return found
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
+def test_a_turn_is_found_at_the_rate_of_any_microphone(
+    rate: int, server: HandsFreeTalk, client: TestClient, question: np.ndarray
+) -> None:
+    said = np.concatenate([rest(1), question])
+    at = np.arange(0, len(said) - 1, 16_000 / rate)
+    heard = np.interp(at, np.arange(len(said)), said).astype(np.float32)
+    address = begun(server, client, rate=rate)
+    assert turns(client, address, heard, rate) == ["What is this?"]
+
+
+def test_the_language_that_was_set_is_heard(
+    server: HandsFreeTalk, client: TestClient, source: FakeSource, question: np.ndarray
+) -> None:
+    address = begun(server, client, Controls(hearing=Hearing("en")))
+    assert turns(client, address, question) == ["What is this?"]
+    assert {request.language for request in source.requests} == {"en"}
+
+
+def test_what_is_no_sound_ends_the_conversation_with_a_sentence(
+    server: HandsFreeTalk, client: TestClient
+) -> None:
+    for params, body, sentence in (
+        ({"rate": 5}, b"", "A microphone does not have 5 samples a second."),
+        ({}, b"", "A microphone does not have 0 samples a second."),
+        (RATE, b"x", "The sound of the microphone came in halves."),
+        (RATE, bytes(200_000), "The sound is larger than 160 kB."),
+    ):
+        address = server.begin(ANN, Controls())["address"]
+        if body:
+            wait_until(lambda a=address: client.post(a, params=RATE).json()["phase"] == "ready", 20)
+        reply = client.post(address, params=params, content=body)
+        assert (reply.status_code, sentence in reply.json()["error"]) == (400, True), reply.json()
+        assert client.post(address, params=RATE).status_code == 404
+
+
+def test_an_address_that_is_guessed_or_over_hears_nothing(
+    server: HandsFreeTalk, client: TestClient
+) -> None:
+    assert client.post("listen/guessed", params=RATE, content=b"12").status_code == 404
+    address = begun(server, client)
+    assert client.delete(address).status_code == 200
+    reply = client.post(address, params=RATE)
+    assert (reply.status_code, reply.json()["error"]) == (404, hands_free.GONE)
+
+
+def test_models_that_do_not_fit_together_are_not_begun_with(tmp_path: Path) -> None:
+    small = program(tmp_path, FakeSource(), budget="1GB")
+    talk = HandsFreeTalk(small)
+    sentence = "Whisper base, SmolLM2 135M, Piper Joe must be in memory at once: 2.01 GB"
+    with pytest.raises(CapacityError, match=sentence):
+        talk.begin(ANN, Controls())
+    assert small.memory.snapshot().held == ()
+    talk.close()
+    small.close()
+
+
+def test_a_language_without_a_voice_is_said(server: HandsFreeTalk) -> None:
+    with pytest.raises(RequestError, match="No voice here speaks Thai"):
+        server.begin(ANN, Controls(hearing=Hearing("th")))
+
+
+def test_only_so_many_talk_at_once_and_who_is_gone_makes_room(
+    server: HandsFreeTalk, client: TestClient
+) -> None:
+    addresses = [begun(server, client) for _ in range(hands_free.MOST_OPEN)]
+    with pytest.raises(CapacityError, match="Too many people are talking"):
+        server.begin(ANN, Controls())
+    client.delete(addresses[0])
+    begun(server, client)
