@@ -12,6 +12,7 @@ const newest = $(".newest"), picker = $(".picker"), dropSign = $(".drop"), light
 const statusLine = $(".status"), recorder = $(".recorder"), speakButton = $(".speak");
 const limits = props.limits;
 const isTouch = matchMedia("(hover: none) and (pointer: coarse)").matches;
+const isNarrow = matchMedia("(max-width: 480px)").matches;
 const SEND_TIMEOUT_MS = 60000, SYNC_EVERY_MS = 2000, SAVE_DELAY_MS = 250, END_PX = 32, ANNOUNCED = 400, DRAG_MS = 1000;
 
 // ---------------------------------------------------------------- small things
@@ -1100,4 +1101,5 @@ pane.addEventListener("click", () => setTimeout(keepFocus));
 const applyText = (text) => { apply(text ? JSON.parse(text) : null); keepFocus(); };
 watch("value", () => applyText(props.value));
 applyText(props.value);
+if (isNarrow) box.placeholder = "Ask or speak";
 if (!isTouch) box.focus({ preventScroll: true });
