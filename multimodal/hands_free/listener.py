@@ -169,18 +169,19 @@ class Listener:
         if detector.quiet_s < COMPLETE_S:
             return
         if is_short or (is_known and _is_nothing(known.words, spoken)):
-            yield self._reset(Heard(Kind.NOISE))
+            self._reset()
+            yield Heard(Kind.NOISE)
         elif is_known and (is_complete(known.words) or detector.quiet_s >= INCOMPLETE_S):
-            yield self._reset(Heard(Kind.TURN, known.words, known.language))
+            self._reset()
+            yield Heard(Kind.TURN, known.words, known.language)
 
     def _forget(self) -> None:
         self._known, self._known_samples, self._known_voiced = Recognition(""), 0, 0
 
-    def _reset(self, heard: Heard | None = None) -> Heard:
+    def _reset(self) -> None:
         self._detector.reset()
         self._forget()
         self._is_told = self._has_interrupted = False
-        return heard or Heard(Kind.NOISE)
 
 
 def _is_nothing(words: str, spoken: str | None) -> bool:

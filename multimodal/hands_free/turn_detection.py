@@ -68,8 +68,7 @@ class TurnDetector:
 
     def reset(self) -> None:
         """End the utterance; what comes next begins another one."""
-        lead_in = np.concatenate([*self._utterance, np.zeros(0, np.float32)])
-        self._utterance = [lead_in[-int(LEAD_IN_S * SAMPLE_RATE) :]]
+        self._utterance = [self.utterance[-int(LEAD_IN_S * SAMPLE_RATE) :]]
         self._recent, self.is_begun, self.voiced, self.quiet = [], False, 0, 0
 
     def drop(self, samples: int, voiced: int) -> None:

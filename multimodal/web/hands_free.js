@@ -104,8 +104,7 @@ const interrupt = (mine) => {
   showTalk(mine, "hearing");
 };
 const sendTurn = (mine, words, language) => {
-  if (busy || isSounding(mine)) interrupt(mine);
-  silence(mine);
+  interrupt(mine);
   caption.textContent = "";
   showTalk(mine, "thinking");
   const draft = current();

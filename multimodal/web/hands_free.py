@@ -19,7 +19,6 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -201,25 +200,30 @@ class HandsFreeTalk:
         live.seen_s = time.monotonic()
         if live.error:
             raise CapacityError(live.error)
-        if live.microphone is None:
-            live.microphone = MicrophoneStream(_whole_number(request.query_params.get("rate")))
+        microphone = live.microphone
+        if microphone is None:
+            rate = _whole_number(request.query_params.get("rate"))
+            microphone = live.microphone = MicrophoneStream(rate)
         receive = TimedReceive(request.receive, whole_s=WHOLE_S)
-        body = await whole_body(receive, live.microphone.most_bytes, "The sound")
+        body = await whole_body(receive, microphone.most_bytes, "The sound")
         if live.phase != "ready":
             return {"phase": live.phase, "told": live.told, "heard": []}
         live.moment_s = moment_s = _moment(request.query_params.get("sounding"))
-        heard = await in_thread(lambda: self._fed(live, body, moment_s))
+        heard = await in_thread(lambda: self._fed(live, microphone, body, moment_s))
         return {"phase": live.phase, "told": "", "heard": heard}
 
     def _fed(
-        self, live: LiveConversation, body: bytes, moment_s: float | None
+        self,
+        live: LiveConversation,
+        microphone: MicrophoneStream,
+        body: bytes,
+        moment_s: float | None,
     ) -> list[dict[str, Any]]:
         with live.lock:
             if live.listener is None:
                 detector = TurnDetector(speech_probabilities)
                 live.listener = Listener(detector, self._recognizer(live))
-            samples = live.microphone.samples(body) if live.microphone else np.zeros(0, np.float32)
-            heard = live.listener.feed(samples, live.spoken(moment_s))
+            heard = live.listener.feed(microphone.samples(body), live.spoken(moment_s))
         return [{"kind": h.kind, "words": h.words, "language": h.language or ""} for h in heard]
 
     def _end(self, ticket: str) -> None:

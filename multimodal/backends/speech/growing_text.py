@@ -19,6 +19,8 @@ class GrowingText:
     def __init__(self, language: str) -> None:
         self._language = language
         self._handed_out = 0
+        self._read = 0
+        """Letters whose sentences were looked for: most calls bring one word and no sentence."""
         self._begun = ""
         """What was handed out of a sentence that was not whole then."""
 
@@ -26,13 +28,15 @@ class GrowingText:
         """What can be said by now and was not handed out yet. `markdown`: the answer until now,
         which only grows; `is_whole`: whether that is all of it."""
         stable = len(markdown) if is_whole else len(markdown) - len(segment(markdown).rest)
-        found = sentences(spoken_text(markdown[:stable], self._language))
-        new = list(found[self._handed_out :])
-        self._handed_out = max(self._handed_out, len(found))
+        new: list[str] = []
+        if stable > self._read:
+            found = sentences(spoken_text(markdown[:stable], self._language))
+            new = list(found[self._handed_out :])
+            self._read, self._handed_out = stable, max(self._handed_out, len(found))
         if new and self._begun:
             new[0] = new[0].removeprefix(self._begun).strip()
             self._begun = ""
-        if not (found or is_whole or self._begun):
+        if not (self._handed_out or is_whole or self._begun):
             new = self._first_clause(markdown)
         return [sentence for sentence in new if re.search(r"\w", sentence)]
 
