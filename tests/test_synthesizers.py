@@ -17,7 +17,7 @@ from tiny_speech import VOCABULARY, levels, save_kokoro, save_piper
 
 from multimodal.architectures import Measured
 from multimodal.backends.base import SpeechRequest, TTSRequest, has_family, load
-from multimodal.backends.speech.phonemes import can_pronounce, phonemizer
+from multimodal.backends.speech.phonemes import EspeakPhonemizer, can_pronounce, phonemizer
 from multimodal.backends.speech.synthesizer import PAUSE_S
 from multimodal.cards import Catalog, ModelCard
 from multimodal.errors import BackendError, PromptError, RequestError
@@ -232,6 +232,22 @@ def test_a_language_that_nothing_pronounces_is_told() -> None:
     assert not can_pronounce("sw")
     with pytest.raises(RequestError, match="Nothing here pronounces Swahili"):
         phonemizer("sw")
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "said"),
+    [
+        ("fr-FR", "Bonjour, 71.", "bɔ̃ʒˈuʁ, swasɑ̃teˈɔ̃z."),
+        ("es-ES", "Buenos días.", "bwˈenos ðˈias."),
+        ("it-IT", "Buongiorno.", "bʊondʒˈɔrno."),
+        ("pt-BR", "Bom dia.", "bˈoŋ dʒˈiæ."),
+        ("en-GB", "A car.", "ɐ kˈɑː."),
+        ("hi-IN", "नमस्ते", "nəmˈʌsteː"),
+    ],
+)
+def test_espeak_pronounces_a_language_of_any_region(language: str, text: str, said: str) -> None:
+    pytest.importorskip("espeakng_loader")
+    assert EspeakPhonemizer(language).phonemes(text) == said
 
 
 @pytest.mark.parametrize("speed", [0.5, 1.0, 1.5, 2.0])

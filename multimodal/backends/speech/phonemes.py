@@ -81,7 +81,7 @@ class EspeakPhonemizer:
     _library: ctypes.CDLL | None = None
 
     def __init__(self, language: str) -> None:
-        self._language = language.lower().encode()
+        self._language = language
         with self._lock:
             self._select(self._loaded())
 
@@ -112,8 +112,10 @@ class EspeakPhonemizer:
         return cls._library
 
     def _select(self, library: ctypes.CDLL) -> None:
-        if library.espeak_SetVoiceByName(self._language):
-            raise RequestError(f"espeak-ng does not pronounce {self._language.decode()!r}.")
+        """Few languages of espeak-ng have a voice a region: "pt-br" is one, "fr-fr" is "fr"."""
+        names = (self._language.lower(), self._language.partition("-")[0])
+        if all(library.espeak_SetVoiceByName(name.encode()) for name in names):
+            raise RequestError(f"espeak-ng does not pronounce {self._language!r}.")
 
     @staticmethod
     def _clause(library: ctypes.CDLL, words: str) -> str:
