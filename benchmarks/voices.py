@@ -1,11 +1,13 @@
 """What comes back of a voice: Whisper hears what was spoken, and the words are compared.
 
-    python -m benchmarks.voices [CARD] [--voice NAME] [--language en|fr]
+    python -m benchmarks.voices [CARD] [--voice NAME] [--language en|fr|es|it|pt|ja]
                                 [--pronounced-by gruut|espeak]
 
-For each voice: word error of Whisper base (both sides in the normal form of Whisper's authors),
-seconds to the first sound of each text, and seconds of work for a second of sound. Times are only
-comparable within one run: they depend on what else the machine does.
+For each voice: word error of Whisper base (both sides in the normal form of Whisper's authors, and
+numbers in digits), seconds to the first sound of each text, and seconds of work for a second of
+sound. Japanese has no spaces, so characters are compared, as written and as read (kana by Open
+JTalk): one word may be written in several ways. Times are only comparable within one run: they
+depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -14,10 +16,13 @@ import argparse
 import threading
 import time
 import tomllib
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from text_to_num import alpha2digit
 from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
 
 from multimodal.backends.base import SpeechRequest, TTSRequest, load
@@ -34,24 +39,34 @@ from multimodal.weights import Weights
 MODULES = {"gruut": "gruut_lang_en", "espeak": "espeakng_loader"}
 EAR = "whisper-base"
 SENTENCES = Path(__file__).with_name("spoken_sentences.toml")
+LANGUAGES = ("en", "fr", "es", "it", "pt", "ja")
+LARGEST_LEFT = 1.5
+"""Of numbers in words, which stay so: "un" and "une" are articles as well."""
 
 
 @dataclass
 class Score:
-    """Sums over the sentences; times in seconds."""
+    """Sums over the sentences; times in seconds. `units` are words, or of Japanese characters;
+    `sounds` are kana."""
 
     errors: int = 0
-    words: int = 0
+    units: int = 0
+    misread: int = 0
+    sounds: int = 0
     first_s: float = 0.0
     work_s: float = 0.0
     sound_s: float = 0.0
     sentences: int = 0
 
     def __str__(self) -> str:
+        what = "characters" if self.sounds else "words"
+        read = ""
+        if self.sounds:
+            read = f" and {self.misread} of {self.sounds} kana ({self.misread / self.sounds:.1%})"
         return (
-            f"{self.errors} of {self.words} words wrong ({self.errors / self.words:.1%}), first "
-            f"sound after {self.first_s / self.sentences:.2f} s, {self.work_s / self.sound_s:.2f} "
-            "s of work for a second of sound"
+            f"{self.errors} of {self.units} {what} wrong ({self.errors / self.units:.1%}){read}, "
+            f"first sound after {self.first_s / self.sentences:.2f} s, "
+            f"{self.work_s / self.sound_s:.2f} s of work for a second of sound"
         )
 
 
@@ -84,7 +99,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("card", nargs="?", default="piper-joe-en-us")
     parser.add_argument("--voice")
-    parser.add_argument("--language", default="en", choices=["en", "fr"])
+    parser.add_argument("--language", default="en", choices=LANGUAGES)
     parser.add_argument("--pronounced-by", choices=MODULES)
     return parser.parse_args()
 
@@ -112,16 +127,36 @@ def hear(ear: Any, wav: bytes, language: str) -> str:
 
 
 def count(said: str, heard: str, language: str, score: Score) -> None:
-    normal = EnglishTextNormalizer() if language == "en" else BasicTextNormalizer()
-    expected, found = normal(said).split(), normal(heard).split()
-    score.words += len(expected)
+    expected, found = units(said, language), units(heard, language)
+    score.units += len(expected)
     score.errors += distance(expected, found)
+    if language == "ja":
+        readings = kana(said), kana(heard)
+        score.sounds += len(readings[0])
+        score.misread += distance(*readings)
     if expected != found:
-        print(f"  said:  {' '.join(expected)}\n  heard: {' '.join(found)}")
+        between = "" if language == "ja" else " "
+        print(f"  said:  {between.join(expected)}\n  heard: {between.join(found)}")
 
 
-def distance(one: list[str], other: list[str]) -> int:
-    """Words to put in, leave out or change to make one of the other (Levenshtein)."""
+def units(text: str, language: str) -> list[str]:
+    """What is compared: words in their normal form, of Japanese letters and digits."""
+    if language == "ja":
+        return [char for char in unicodedata.normalize("NFKC", text) if char.isalnum()]
+    if language == "en":
+        return str(EnglishTextNormalizer()(text)).split()
+    return str(BasicTextNormalizer()(alpha2digit(text, language, LARGEST_LEFT))).split()
+
+
+def kana(text: str) -> list[str]:
+    """How a Japanese text is read."""
+    import pyopenjtalk
+
+    return [char for char in pyopenjtalk.g2p(text, kana=True) if char.isalnum()]
+
+
+def distance(one: Sequence[str], other: Sequence[str]) -> int:
+    """Units to put in, leave out or change to make one of the other (Levenshtein)."""
     row = list(range(len(other) + 1))
     for index, word in enumerate(one, 1):
         before, row[0] = row[0], index
