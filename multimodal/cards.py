@@ -146,6 +146,8 @@ class ModelCard(Facts):
     picture: PictureInput = PictureInput()
     limits: Limits = Limits()
     engine: Mapping[str, str | int | float | bool] = Field(default_factory=dict)
+    device: Literal["any", "cpu"] = "any"
+    """Where its engine runs: "cpu" for one that has no other, on a machine with a card as well."""
     priority: int = 0
 
     @property

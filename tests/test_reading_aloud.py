@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2 as httpx
@@ -19,7 +20,9 @@ from starlette.testclient import TestClient
 from multimodal.backends.base import TTSRequest
 from multimodal.backends.speech.speakers import language_of_script
 from multimodal.build import Program
-from multimodal.errors import ConversationNotFoundError, RequestError
+from multimodal.cards import ModelCard
+from multimodal.errors import ConversationNotFoundError, RequestError, WeightsError
+from multimodal.memory.transfers import Report
 from multimodal.messages import Controls, Message, TextPart
 from multimodal.web.reading_aloud import AnswerReader
 
@@ -81,6 +84,35 @@ def test_an_answer_in_a_language_without_a_voice_says_so_with_its_words(made: Pr
     assert receipt["address"] == ""
     assert receipt["why"].startswith("No voice here speaks Russian. There are voices for English")
     assert (receipt["words"], receipt["language"]) == ("Москва — столица России.", "ru")
+
+
+@dataclass
+class WithoutAHub(FakeSource):
+    """Where the voices of the hub cannot be fetched."""
+
+    def fetch(self, card: ModelCard, report: Report) -> Path:
+        if card.name == "kokoro-82m-more-voices":
+            raise WeightsError("Kokoro has no weights yet: the hub cannot be reached. Connect.")
+        return super().fetch(card, report)
+
+
+def test_a_voice_that_cannot_be_fetched_is_one_sentence_and_the_others_speak(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("espeakng_loader")
+    source = WithoutAHub()
+    made = program(tmp_path, source, profile="laptop")
+    reader = AnswerReader(made)
+    try:
+        chat, answer = answered(made, "Bonjour", Controls(speak_in="fr"))
+        reply = fetched(reader, reader.receipt(ANN, chat, answer)["address"])
+        assert reply.status_code == 503
+        assert reply.text == "Kokoro has no weights yet: the hub cannot be reached. Connect."
+        chat, answer = answered(made, "Hello")
+        assert fetched(reader, reader.receipt(ANN, chat, answer)["address"]).status_code == 200
+        assert source.loaded == ["piper-joe-en-us"]
+    finally:
+        made.close()
 
 
 def test_nobody_hears_the_answers_of_others(made: Program) -> None:
