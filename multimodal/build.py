@@ -26,9 +26,10 @@ from multimodal.fetching import (
 )
 from multimodal.media import MediaFolder
 from multimodal.memory.devices import Cpu, Device, nvidia_driver_is_here
+from multimodal.memory.host import HostMemory, host_bytes
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
-from multimodal.memory.reserve import model_bytes, planned_reserve_bytes
+from multimodal.memory.reserve import is_on_card, model_bytes, planned_reserve_bytes
 from multimodal.memory.simulated import Simulated
 from multimodal.memory.transfers import Report
 from multimodal.settings import Settings
@@ -122,7 +123,12 @@ def build(settings: Settings) -> Program:
     _check_families(catalog, profile)
     weights = Weights(settings.weights_folder, settings.offline)
     budget = model_bytes(budget_bytes(settings, profile), device)
-    memory = MemoryManager(device, budget, _Models(weights), Peaks(settings.data / "peaks.json"))
+    peaks = Peaks(settings.data / "peaks.json")
+    host: HostMemory[Backend] | None = None
+    if is_on_card(profile, settings.device_kind):
+        most = host_bytes(psutil.virtual_memory().total)
+        host = HostMemory(most, _Models(weights), peaks)
+    memory = MemoryManager(device, budget, _Models(weights), peaks, host)
     store, media = open_storage(settings)
     return assemble(settings, catalog, profile, memory, weights, store, media)
 

@@ -46,6 +46,10 @@ class Answer:
                 "spare_bytes": certificate.spare_bytes,
                 "together_bytes": certificate.together_bytes,
                 "models": [_ledger(line) for line in certificate.lines],
+                "in_host_memory": [
+                    {"card": m.card, "title": m.title, "host_bytes": m.footprint.total}
+                    for m in self.plan.beside
+                ],
                 "change": asdict(change) if change else None,
                 "training": {
                     name: [asdict(way) | {"total": way.total} for way in ways]
@@ -165,6 +169,10 @@ def _ledger_table(found: Answer) -> Table:
     if certificate.reserve_bytes:
         held = gigabytes(certificate.reserve_bytes)
         rows.append(["CUDA context and libraries", "", "", "", "", held, "stays (a reserve)"])
+    for member in found.plan.beside:
+        size = member.footprint
+        sizes = [gigabytes(size.weights), gigabytes(size.kv_cache), gigabytes(size.runtime)]
+        rows.append([member.title, "", "", *sizes, "no: on the CPU, in host memory"])
     foot = [certificate.sentence]
     if certificate.verdict != "impossible":
         foot.append(

@@ -274,7 +274,7 @@ def test_voices_of_the_hub_speak_with_the_network_of_those_of_the_index(catalog:
     assert hub.architecture == index.architecture
 
 
-@pytest.mark.parametrize("name", ["laptop"])
+@pytest.mark.parametrize("name", ["laptop", "gpu-8gb", "gpu-12gb", "gpu-24gb"])
 def test_every_profile_with_a_hub_speaks_french_and_english(catalog: Catalog, name: str) -> None:
     pytest.importorskip("espeakng_loader")
     cards = [catalog.card(card) for card in catalog.profile(name).names]

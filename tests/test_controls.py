@@ -140,8 +140,22 @@ def test_what_another_model_cannot_do_is_left_to_it(ui: Layout) -> None:
     assert (language.value, translate_to.value) == ("en", "")
 
 
-def test_where_no_model_speaks_nothing_is_said_of_it(other: Any) -> None:
-    silent = other("gpu-8gb").voice
+SILENT = """
+name = "silent"
+title = "Silent"
+device = "cpu"
+budget = "4GB"
+[models]
+text-generation = ["smollm2-135m-instruct"]
+automatic-speech-recognition = ["whisper-base"]
+"""
+
+
+def test_where_no_model_speaks_nothing_is_said_of_it(other: Any, tmp_path: Path) -> None:
+    profiles = tmp_path / "models" / "profiles"
+    profiles.mkdir(parents=True)
+    (profiles / "silent.toml").write_text(SILENT, "utf-8")
+    silent = other("silent").voice
     assert silent.language.visible
     assert silent.translate_to.visible
     for menu in (silent.speak_in, silent.voice, silent.speed):

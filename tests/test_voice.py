@@ -115,10 +115,21 @@ def test_with_words_or_a_picture_beside_it_the_question_is_answered(router: Rout
 
 @pytest.mark.parametrize("model", ["auto", SEAMLESS])
 def test_an_answer_is_spoken_by_the_model_that_speaks(router: Router, model: str) -> None:
-    heard = replace(HEARD, heard_by=None)
-    route = router.decide(said(heard, model=model, hearing=FRENCH, speak_in="fr"))
+    german = Hearing("en", "de")
+    heard = replace(HEARD, heard_by=None, asked=german)
+    route = router.decide(said(heard, model=model, hearing=german, speak_in="de"))
     assert route.aloud is not None
     assert (route.aloud.card, route.aloud.task) == (SEAMLESS, Task.SPEECH)
+
+
+def test_a_voice_recorded_in_the_language_speaks_before_one_of_many_languages(
+    router: Router,
+) -> None:
+    pytest.importorskip("espeakng_loader")
+    heard = replace(HEARD, heard_by=None)
+    route = router.decide(said(heard, hearing=FRENCH, speak_in="fr"))
+    assert route.aloud is not None
+    assert (route.aloud.card, route.aloud.task) == ("kokoro-82m-more-voices", Task.TTS)
 
 
 def test_nothing_is_spoken_where_it_is_not_wanted_or_cannot_be(

@@ -53,15 +53,21 @@ class _Books(Collector):
             f"{PREFIX}_resident_bytes", "Models on the device.", labels=["model", "state"]
         )
         leases = GaugeMetricFamily(f"{PREFIX}_leases", "Turns that use a model.", labels=["model"])
+        beside = GaugeMetricFamily(
+            f"{PREFIX}_host_resident_bytes",
+            "Models on the CPU beside a card.",
+            labels=["model", "state"],
+        )
         for held in self._snapshot.held:
-            resident.add_metric([held.card, held.state], held.size_bytes)
+            place = resident if held.place == "device" else beside
+            place.add_metric([held.card, held.state], held.size_bytes)
             leases.add_metric([held.card], held.leases)
         mirrored = GaugeMetricFamily(
             f"{PREFIX}_mirrored_bytes", "Evicted models kept in host memory.", labels=["model"]
         )
         for mirror in self._snapshot.mirrored:
             mirrored.add_metric([mirror.card], mirror.size_bytes)
-        yield from (resident, leases, mirrored)
+        yield from (resident, beside, leases, mirrored)
 
     def _decisions(self) -> Iterator[Metric]:
         yield CounterMetricFamily(

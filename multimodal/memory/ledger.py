@@ -20,13 +20,16 @@ from multimodal.sizes import gigabytes
 PATIENCE_S = 10.0
 """A waiter for memory lets others pass it for so long; then nobody new comes in before it."""
 DECISIONS_KEPT = 100
+RAISE = "the budget is {budget}. Raise --budget, or choose a smaller model."
 
 
 class Ledger(Generic[B]):
-    """`budget_bytes` is what `used` never exceeds."""
+    """`budget_bytes` is what `used` never exceeds; `too_large` ends the sentence about a model that
+    needs more, with {budget} in it."""
 
-    def __init__(self, budget_bytes: int) -> None:
+    def __init__(self, budget_bytes: int, too_large: str = RAISE) -> None:
         self.budget_bytes = budget_bytes
+        self._too_large = too_large
         self.entries: dict[str, Entry[B]] = {}
         self.queue: list[Lease[B]] = []
         self.leases: set[Lease[B]] = set()
@@ -83,10 +86,8 @@ class Ledger(Generic[B]):
         """The bytes `lease` needs in all. Raises CapacityError where they never fit."""
         needed = footprint(lease.card).resident + lease.workspace_bytes
         if needed > self.budget_bytes:
-            raise CapacityError(
-                f"{lease.card.title} needs {gigabytes(needed)} and the budget is "
-                f"{gigabytes(self.budget_bytes)}. Raise --budget, or choose a smaller model."
-            )
+            told = self._too_large.format(budget=gigabytes(self.budget_bytes))
+            raise CapacityError(f"{lease.card.title} needs {gigabytes(needed)} and {told}")
         return needed
 
     def grant(self, entry: Entry[B], lease: Lease[B]) -> None:

@@ -3,6 +3,9 @@
 A turn takes one lease at a time, so it never waits while it holds. The ledger is kept under one
 lock; loading, closing and downloading happen outside it. Bytes are charged before anything is
 allocated: while a victim leaves for a newcomer, the larger of the two is charged.
+
+Beside a card there may be a second manager, of host memory: it keeps the models whose engines run
+on the CPU only, under a budget of its own, and nothing of them is charged to the card.
 """
 
 from __future__ import annotations
@@ -36,9 +39,15 @@ class MemoryManager(Generic[B]):
     """Keeps the models of one device inside `budget_bytes`. Every method is thread-safe."""
 
     def __init__(
-        self, device: Device, budget_bytes: int, source: Source[B], peaks: Peaks | None = None
+        self,
+        device: Device,
+        budget_bytes: int,
+        source: Source[B],
+        peaks: Peaks | None = None,
+        host: MemoryManager[B] | None = None,
     ) -> None:
         self.device = device
+        self._host = host
         self._peaks = peaks or Peaks()
         self.budget_bytes = min(budget_bytes, device.room_bytes())
         device.limit(self.budget_bytes)
@@ -55,6 +64,10 @@ class MemoryManager(Generic[B]):
 
         `workspace_bytes` are what this turn takes beside the model; the card's own unless given.
         """
+        if (host := self._host_for(card)) is not None:
+            with host.lease(card, stop, workspace_bytes) as lease:
+                yield lease
+            return
         if workspace_bytes is None:
             size = footprint(card)
             most = self.budget_bytes - size.resident
@@ -80,6 +93,8 @@ class MemoryManager(Generic[B]):
     def relieve(self, lease: Lease[B]) -> str | None:
         """Climb one rung more for a turn that found the device full: what was done, in words, or
         None when nothing is left to do."""
+        if (host := self._host_for(lease.card)) is not None:
+            return host.relieve(lease)
         if lease.ladder is None:
             lease.ladder = self._transfers.ladder(lambda count: self._evict_idle(lease, count))
         rung = next(lease.ladder, None)
@@ -91,7 +106,7 @@ class MemoryManager(Generic[B]):
 
         A mirror is never run there: 4-bit kernels for the CPU repack its weights in place.
         """
-        if lease.stand_in is not None:
+        if lease.stand_in is not None or self._host_for(lease.card) is not None:
             return None
         with self._changed:
             self._ledger.leave_queue(lease)
@@ -105,11 +120,13 @@ class MemoryManager(Generic[B]):
         return f"The device was full; {lease.card.title} runs on the CPU this time, which is slow."
 
     def unload(self, name: str) -> bool:
-        """Close an idle model; False when it is not on the device, or in use."""
+        """Close an idle model; False when it is not in memory, or in use."""
         with self._changed:
-            if name not in self._ledger.idle():
-                return False
-            entry, model = self._ledger.retire(name)
+            is_idle = name in self._ledger.idle()
+            if is_idle:
+                entry, model = self._ledger.retire(name)
+        if not is_idle:
+            return self._host is not None and self._host.unload(name)
         self._transfers.close(entry.card, model)
         self._off(entry)
         return True
@@ -117,7 +134,7 @@ class MemoryManager(Generic[B]):
     def snapshot(self) -> Snapshot:
         with self._changed:
             books = self._ledger
-            return Snapshot(
+            found = Snapshot(
                 self.device.name,
                 self.device.simulated,
                 self.budget_bytes,
@@ -129,12 +146,17 @@ class MemoryManager(Generic[B]):
                 tuple(books.decisions),
                 books.decided,
             )
+        return found if self._host is None else _with_host(found, self._host.snapshot())
 
     def close(self) -> None:
         """Unload everything that is idle; for the end of the program."""
         for held in self.snapshot().held:
             self.unload(held.card)
         self._transfers.forget()
+
+    def _host_for(self, card: ModelCard) -> MemoryManager[B] | None:
+        """The manager of host memory, where there is one and the card's engine runs there only."""
+        return self._host if card.device == "cpu" else None
 
     # ------------------------------------------------------------ what a lease uses
 
@@ -298,3 +320,16 @@ class MemoryManager(Generic[B]):
             self.device.drop(entry.card.name)
             del self._ledger.entries[entry.card.name]
             self._changed.notify_all()
+
+
+def _with_host(card: Snapshot, host: Snapshot) -> Snapshot:
+    """What a card holds, with what is held in host memory beside it."""
+    beside = (replace(held, place="host") for held in host.held)
+    return replace(
+        card,
+        held=(*card.held, *beside),
+        host_bytes=host.used_bytes,
+        waiting=card.waiting + host.waiting,
+        decisions=(*host.decisions, *card.decisions),
+        decided=card.decided + host.decided,
+    )

@@ -17,7 +17,7 @@ from multimodal.memory.certificate import (
     together,
 )
 from multimodal.memory.footprint import DEFAULT_TOKENS, footprint, usual_quantization
-from multimodal.memory.reserve import planned_reserve_bytes
+from multimodal.memory.reserve import is_on_card, planned_reserve_bytes
 
 SHORTEST_CONTEXT = 1024
 MOST_STEPS = 3
@@ -32,6 +32,8 @@ class Request:
     reserve_bytes: int = 0
     context_tokens: int | None = None
     bus_bytes_per_s: float = BUS_BYTES_PER_S
+    beside: tuple[ModelCard, ...] = ()
+    """Cards that run on the CPU and take nothing of the budget."""
 
 
 def request_for(
@@ -42,9 +44,12 @@ def request_for(
     **more: Any,
 ) -> Request:
     """What to ask for a profile on a device of that kind (`--device`): on a card, room is kept for
-    the CUDA context."""
+    the CUDA context, and models that only run on the CPU are beside it."""
     reserve = planned_reserve_bytes(profile, device_kind)
-    return Request(tuple(cards), budget_bytes, reserve, **more)
+    on_card = is_on_card(profile, device_kind)
+    beside = tuple(card for card in cards if on_card and card.device == "cpu")
+    there = tuple(card for card in cards if card not in beside)
+    return Request(there, budget_bytes, reserve, beside=beside, **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +63,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`change` is None where everything fits already, or where nothing tried helps."""
+    """`change` is None where everything fits already, or where nothing tried helps; `beside` run on
+    the CPU, in host memory."""
 
     certificate: Certificate
     change: Change | None
+    beside: tuple[Member, ...] = ()
 
 
 def plan(request: Request) -> Plan:
@@ -71,7 +78,8 @@ def plan(request: Request) -> Plan:
         members, request.budget_bytes, request.reserve_bytes, request.bus_bytes_per_s
     )
     change = None if certificate.verdict == "together" else cheapest_change(request, members)
-    return Plan(certificate, change)
+    beside = tuple(_member(card, request.context_tokens) for card in request.beside)
+    return Plan(certificate, change, beside)
 
 
 @dataclass(frozen=True, slots=True)

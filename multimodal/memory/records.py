@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 State = Literal["loading", "ready"]
+Place = Literal["device", "host"]
 How = Literal["loaded", "restored"]
 
 
@@ -42,6 +43,8 @@ class Held:
     size_bytes: int
     leases: int
     state: State
+    place: Place = "device"
+    """“host”: on the CPU beside a card, and nothing of it on the card."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,8 @@ class Mirrored:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The whole ledger at one moment. `workspace_bytes` belong to the turns under way."""
+    """The whole ledger at one moment. `workspace_bytes` belong to the turns under way; `host_bytes`
+    are held, and used, by models on the CPU beside a card, and are no part of `used_bytes`."""
 
     device: str
     simulated: bool
@@ -67,3 +71,4 @@ class Snapshot:
     decisions: tuple[Decision, ...]
     decided: int
     """How many decisions there were since the start; `decisions` holds the newest."""
+    host_bytes: int = 0

@@ -17,11 +17,16 @@ DRIVER_MARGIN_BYTES = 500_000_000
 that other programs open. A reserve, not a measurement."""
 
 
-def planned_reserve_bytes(profile: Profile, device_kind: str = "auto") -> int:
-    """What a budget also has to hold where `profile` is to run on a device of that kind, as
-    `--device` names it; a simulated card is the one that the profile is made for."""
+def is_on_card(profile: Profile, device_kind: str = "auto") -> bool:
+    """Whether `profile` runs on a card where it is to run on a device of that kind, as `--device`
+    names it; a simulated card is the one that the profile is made for."""
     kind = device_kind if device_kind in {"cpu", "cuda"} else profile.device
-    return CUDA_CONTEXT_BYTES if kind == "cuda" else 0
+    return kind == "cuda"
+
+
+def planned_reserve_bytes(profile: Profile, device_kind: str = "auto") -> int:
+    """What a budget also has to hold where `profile` is to run on a device of that kind."""
+    return CUDA_CONTEXT_BYTES if is_on_card(profile, device_kind) else 0
 
 
 def model_bytes(budget_bytes: int, device: Device) -> int:

@@ -61,6 +61,9 @@ def drawn(found: Answer) -> str:
     rows = "".join(_line(line) for line in certificate.lines)
     if certificate.reserve_bytes:
         rows += _row("CUDA context", gigabytes(certificate.reserve_bytes), "a reserve")
+    for member in found.plan.beside:
+        size = gigabytes(member.footprint.total)
+        rows += _row(member.title, size, "on the CPU, in host memory")
     advice = ""
     if change:
         advice = f"<p>Cheapest change so that all fit together: {escape(change.sentence)}.</p>"

@@ -24,6 +24,7 @@ def gauge(snapshot: Snapshot, title: TitleOf) -> str:
         f'<i class="{held.state}{" busy" if held.leases else ""}" '
         f'style="width:{100 * held.size_bytes / budget:.2f}%"></i>'
         for held in snapshot.held
+        if held.place == "device"
     )
     if snapshot.workspace_bytes:
         share = 100 * snapshot.workspace_bytes / budget
@@ -62,7 +63,8 @@ def _rows(snapshot: Snapshot, title: TitleOf) -> list[str]:
 def _state(held: Held) -> str:
     if held.state == "loading":
         return "loading"
-    return f"{gigabytes(held.size_bytes)}{' · in use' if held.leases else ''}"
+    where = " of host memory" if held.place == "host" else ""
+    return f"{gigabytes(held.size_bytes)}{where}{' · in use' if held.leases else ''}"
 
 
 def _last(snapshot: Snapshot, title: TitleOf) -> str:

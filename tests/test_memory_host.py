@@ -1,0 +1,184 @@
+"""Models that run on the CPU beside a card: what they take of the card, which is nothing, and of
+host memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from conftest import WEIGHTS
+from fakes import FakeBackend, FakeSource, card
+from small_memory import A, B, Manager, held, leased, use
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from multimodal.build import build, read_catalog
+from multimodal.cards import Catalog, ModelCard
+from multimodal.errors import CapacityError
+from multimodal.fit import answer
+from multimodal.memory.footprint import footprint
+from multimodal.memory.host import LEAST_HOST_BYTES, HostMemory, host_bytes
+from multimodal.memory.manager import MemoryManager
+from multimodal.memory.reserve import is_on_card
+from multimodal.memory.simulated import Simulated
+from multimodal.messages import Controls, Message, Task, TextPart
+from multimodal.settings import read_settings
+from multimodal.web.gauge import gauge
+from multimodal.web.reading_aloud import AnswerReader
+
+VOICE = card("voice", Task.TTS, size=60, device="cpu")
+OTHER = card("other", Task.TTS, size=50, device="cpu")
+PROFILES = ("gpu-8gb", "gpu-12gb", "gpu-24gb")
+
+
+@dataclass
+class Places(FakeSource):
+    """Remembers onto what each model was loaded."""
+
+    engines: list[tuple[str, str]] = field(default_factory=list)
+
+    def load(self, card: ModelCard, files: Path, engine: str) -> FakeBackend:
+        self.engines.append((card.name, engine))
+        return super().load(card, files, engine)
+
+
+class Card(Simulated):
+    """Engines are told to load onto it."""
+
+    engine = "cuda"
+
+
+def on_a_card(source: FakeSource | None = None, host: int = 100) -> Manager:
+    source = source or FakeSource()
+    return MemoryManager(Card(100), 100, source, host=HostMemory(host, source))
+
+
+def test_a_model_that_only_runs_on_the_cpu_takes_nothing_of_the_card() -> None:
+    source = Places()
+    memory = on_a_card(source)
+    use(memory, A)
+    with leased(memory, VOICE, workspace=5):
+        snapshot = memory.snapshot()
+    assert source.engines == [("a", "cuda"), ("voice", "cpu")]
+    assert (snapshot.used_bytes, snapshot.host_bytes) == (60, 65)
+    assert [(h.card, h.place, h.leases) for h in snapshot.held] == [
+        ("a", "device", 0),
+        ("voice", "host", 1),
+    ]
+    assert memory.device.free_bytes() == 40
+    assert source.closed == [], "nothing had to leave for it"
+    assert [decision.card for decision in snapshot.decisions] == ["voice", "a"]
+
+
+def test_without_a_card_it_is_charged_like_any_other() -> None:
+    memory: Manager = MemoryManager(Simulated(1000), 100, FakeSource())
+    use(memory, VOICE)
+    snapshot = memory.snapshot()
+    assert (snapshot.used_bytes, snapshot.host_bytes) == (60, 0)
+    assert [held.place for held in snapshot.held] == ["device"]
+
+
+def test_models_on_the_cpu_take_turns_in_their_own_budget() -> None:
+    source = FakeSource()
+    memory = on_a_card(source)
+    use(memory, A, B, VOICE, OTHER)
+    assert held(memory) == {"a", "b", "other"}
+    assert source.closed == ["voice"]
+    assert memory.snapshot().host_bytes == 50
+    with pytest.raises(
+        CapacityError, match=r"Large needs 0\.00 GB and 0\.00 GB of host memory are for"
+    ):
+        use(memory, card("large", Task.TTS, size=200, device="cpu"))
+
+
+def test_what_is_on_the_cpu_is_unloaded_and_closed_with_the_rest() -> None:
+    source = FakeSource()
+    memory = on_a_card(source)
+    use(memory, A, VOICE, B)
+    assert memory.unload("voice")
+    assert not memory.unload("voice")
+    use(memory, OTHER)
+    memory.close()
+    assert held(memory) == set()
+    assert sorted(source.closed) == ["a", "b", "other", "voice"]
+
+
+def test_a_turn_on_the_cpu_has_no_rung_on_the_card() -> None:
+    source = FakeSource()
+    memory = on_a_card(source)
+    use(memory, A)
+    with leased(memory, VOICE) as lease:
+        assert memory.relieve(lease) == "The device was full; its cache was emptied."
+        assert memory.relieve(lease) is None
+        assert memory.stand_in(lease) is None
+    assert held(memory) == {"a", "voice"}
+
+
+def test_the_gauge_shows_it_beside_the_card() -> None:
+    memory = on_a_card()
+    use(memory, A, VOICE)
+    html = gauge(memory.snapshot(), str)
+    assert html.count('<i class="ready"') == 1
+    assert "0.00 GB of host memory" in html
+    assert 'aria-valuenow="60"' in html
+
+
+@pytest.mark.parametrize(("memory", "most"), [(4, LEAST_HOST_BYTES), (32, 4 * 10**9)])
+def test_an_eighth_of_host_memory_is_for_it(memory: int, most: int) -> None:
+    assert host_bytes(memory * 10**9) == most
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_voices_of_a_card_profile_fit_beside_the_card(catalog: Catalog, name: str) -> None:
+    profile = catalog.profile(name)
+    voices = [catalog.card(voice) for voice in profile.models[Task.TTS]]
+    assert is_on_card(profile)
+    for voice in voices:
+        assert voice.device == "cpu"
+        assert footprint(voice).total <= LEAST_HOST_BYTES
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_fit_says_that_voices_take_nothing_of_the_card(name: str) -> None:
+    with_voice = answer(read_settings(profile=name))
+    without = answer(read_settings(profile=name), models=_silent(name))
+    assert [member.card for member in with_voice.plan.beside] == ["piper-joe-en-us"]
+    assert with_voice.plan.certificate == without.plan.certificate
+    on_cpu = answer(read_settings(profile=name, device="cpu"))
+    assert on_cpu.plan.beside == ()
+    assert "piper-joe-en-us" in {line.member.card for line in on_cpu.plan.certificate.lines}
+
+
+def _silent(name: str) -> tuple[str, ...]:
+    profile = read_catalog(read_settings()).profile(name)
+    return tuple(card for card in profile.defaults if card != profile.default(Task.TTS))
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_an_answer_is_read_aloud_beside_a_simulated_card(
+    name: str, tmp_path: Path, weights_of: Callable[[str], Path]
+) -> None:
+    """Piper speaks for real, and nothing is charged to the card."""
+    weights_of("piper-joe-en-us")
+    size = name.removeprefix("gpu-")
+    made = build(read_settings(profile=name, device=f"sim:{size}", data=tmp_path, weights=WEIGHTS))
+    try:
+        chat = made.store.create("ann", Controls())
+        said = Message("assistant", (TextPart("The capital of Australia is Canberra."),))
+        made.store.put("ann", chat, said)
+        reader = AnswerReader(made)
+        address = reader.receipt("ann", chat, said.id)["address"]
+        with TestClient(Starlette(routes=reader.routes())) as client:
+            reply = client.get(f"/{address}")
+        assert (reply.status_code, reply.headers["content-type"]) == (200, "audio/mpeg")
+        snapshot = made.memory.snapshot()
+        assert snapshot.used_bytes == 0
+        assert made.memory.device.free_bytes() == made.memory.device.capacity_bytes()
+        (voice,) = snapshot.held
+        assert (voice.card, voice.place) == ("piper-joe-en-us", "host")
+        assert snapshot.host_bytes == footprint(made.catalog.card(voice.card)).total
+    finally:
+        made.close()
+    assert made.memory.snapshot().host_bytes == 0
