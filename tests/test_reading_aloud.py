@@ -185,3 +185,24 @@ def test_an_answer_is_read_aloud_and_a_second_press_stops(person: Person) -> Non
     assert button.get_attribute("aria-pressed") == "false"
     assert page.evaluate("heard[0].paused")
     assert person.faults == []
+
+
+def test_where_a_voice_cannot_be_had_the_browsers_own_is_offered(person: Person) -> None:
+    page, why = person.page, "Kokoro has no weights yet: the hub cannot be reached."
+    page.route("**/aloud/*", lambda route: route.fulfill(status=503, body=why))
+    page.evaluate(
+        """() => {
+          const voice = { lang: "en-US", name: "Of the browser" };
+          speechSynthesis.getVoices = () => [voice];
+          window.said = [];
+          window.SpeechSynthesisUtterance = function (text) { this.text = text; };
+          speechSynthesis.speak = ({ text }) => window.said.push(text);
+        }"""
+    )
+    assert person.ask("Tell me about rivers.")
+    person.answers.last.get_by_role("button", name="Read aloud").click()
+    offer = page.get_by_role("button", name="Read it with your browser's own voice")
+    offer.wait_for(timeout=30_000)
+    assert page.get_by_text(why).count() == 1
+    offer.click()
+    wait_until(lambda: page.evaluate("said.length === 1 && said[0].length > 0"), 10)

@@ -488,15 +488,16 @@ const readAloud = (node, source) => {
     if (!answer.address) { stopReading(); offerBrowserVoice(answer, source); return; }
     mine.audio = new Audio(answer.address);
     mine.audio.addEventListener("ended", () => { if (reading === mine) stopReading(); });
-    mine.audio.addEventListener("error", () => { if (reading === mine) { stopReading(); tellUnread(answer.address); } });
+    mine.audio.addEventListener("error", () => { if (reading === mine) { stopReading(); tellUnread(answer, source); } });
     mine.audio.play().catch(() => {}); // what keeps it from playing comes as an error, too
   });
 };
-const tellUnread = async (address) => {
+const tellUnread = async ({ address, words, language }, source) => {
   const reply = await fetch(address).catch(() => null);
   const why = reply && !reply.ok ? await reply.text() : "";
   reply?.body?.cancel?.().catch(() => {});
-  complain(why || "This browser could not play the answer. Press “Read aloud” again.");
+  const unplayed = "This browser could not play the answer. Press “Read aloud” again.";
+  offerBrowserVoice({ why: why || unplayed, words, language }, source);
 };
 const offerBrowserVoice = ({ why, words, language }, source) => {
   complain(why);

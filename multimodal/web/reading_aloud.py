@@ -2,9 +2,9 @@
 
 The page asks with an action (`ReadAloud`), which is checked like any other: whose conversation,
 which message. What comes back is an address of the sound that nobody can guess, for this one
-answer; the browser plays it as it comes, and leaving it ends the work. Where nothing here speaks
-the language, the sentence that says so comes with the words, so that the browser's own voice can be
-offered.
+answer; the browser plays it as it comes, and leaving it ends the work. The words come with it:
+where nothing here speaks the language, or its voice cannot be had, the page says so in a sentence
+and offers the browser's own voice.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ class AnswerReader:
         self._tickets: OrderedDict[str, Speak] = OrderedDict()
 
     def receipt(self, owner: str, chat: str, message: str) -> dict[str, Any]:
-        """For the page: the `address` of the sound; or `why` there is none, with the `words` and
-        their `language`. Raises RequestError where there is no such answer, or nothing to say."""
+        """For the page: the `address` of the sound, or `why` there is none; with the `words` and
+        their `language`, for the browser's own voice. Raises RequestError where there is no such
+        answer, or nothing to say."""
         found = self._program.store.load(owner, chat)
         answer = next((m.text for m in found.messages if m.id == message), "")
         language = (
@@ -60,14 +61,15 @@ class AnswerReader:
         words = spoken_text(answer, language)
         if not words:
             raise RequestError("There is no word in this answer to read aloud.")
+        said = {"words": words, "language": language}
         card = speaking_card(self._program, language, found.controls)
         if card is None:
             why = str(without_a_voice(self._program.cards, language))
-            return {"address": "", "why": why, "words": words, "language": language}
+            return {"address": "", "why": why, **said}
         voice = voice_of(card, language, found.controls)
         request = TTSRequest(words, language, None, voice, found.controls.speed)
         speak = self._program.assistant.speak
-        return {"address": self.address(lambda stop: speak(request, card.name, stop))}
+        return {"address": self.address(lambda stop: speak(request, card.name, stop)), **said}
 
     def address(self, speak: Speak) -> str:
         """Where a page hears what `speak` says."""
