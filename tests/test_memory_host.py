@@ -18,6 +18,7 @@ from multimodal.build import build, read_catalog
 from multimodal.cards import Catalog, ModelCard
 from multimodal.errors import CapacityError
 from multimodal.fit import answer
+from multimodal.hands_free.readiness import check_room
 from multimodal.memory.footprint import footprint
 from multimodal.memory.host import LEAST_HOST_BYTES, HostMemory, host_bytes
 from multimodal.memory.manager import MemoryManager
@@ -154,6 +155,23 @@ def test_fit_says_that_voices_take_nothing_of_the_card(name: str) -> None:
 def _silent(name: str) -> tuple[str, ...]:
     profile = read_catalog(read_settings()).profile(name)
     return tuple(card for card in profile.defaults if card != profile.default(Task.TTS))
+
+
+@pytest.mark.parametrize(
+    ("name", "writes"),
+    [("gpu-24gb", None), ("gpu-12gb", None), ("gpu-8gb", "phi-3-mini")],
+)
+def test_there_is_room_to_talk_hands_free(name: str, writes: str | None, tmp_path: Path) -> None:
+    """On 8 GB with a smaller text model than Mistral, whose context does not leave Whisper room."""
+    device = f"sim:{name.removeprefix('gpu-')}"
+    made = build(read_settings(profile=name, device=device, data=tmp_path))
+    try:
+        default = made.profile.default
+        names = (default(Task.SPEECH), writes or default(Task.TEXT), default(Task.TTS))
+        check_room(made.memory, [made.catalog.card(card) for card in names if card is not None])
+        assert None not in names
+    finally:
+        made.close()
 
 
 @pytest.mark.parametrize("name", PROFILES)
