@@ -121,11 +121,12 @@ class Assistant:
         waveform: NDArray[np.float32],
         card: str,
         stop: threading.Event,
-        language: str | None = None,
+        **how: Any,
     ) -> Generator[Event, None, None]:
-        """The same for sound that is kept nowhere: mono, 16 kHz, shape (samples,)."""
+        """The same for sound that is kept nowhere: mono, 16 kHz, shape (samples,); `how`: other
+        fields of SpeechRequest."""
         part = AudioPart("", "audio/wav", len(waveform) / SAMPLE_RATE)
-        request = SpeechRequest(part, waveform, language)
+        request = SpeechRequest(part, waveform, **how)
         yield from self._alone(lambda: request, card, stop)
 
     def speak(

@@ -317,6 +317,33 @@ def heard_in(ears: Backend, waveform: NDArray[np.float32], **more: object) -> Tr
     return told
 
 
+@pytest.mark.parametrize(("name", "language"), [("sentence", "en"), ("question-fr", "fr")])
+def test_an_utterance_is_heard_in_fewer_steps_with_the_same_words(
+    ears: Backend, waveforms: Waveforms, name: str, language: str
+) -> None:
+    usual = heard_in(ears, waveforms[name])
+    told = heard_in(ears, waveforms[name], is_utterance=True)
+    assert words(told.part.transcript) == words(usual.part.transcript)
+    assert told.part.language == language
+    (segment,) = told.segments
+    assert 0 <= segment.start_s < segment.end_s <= len(waveforms[name]) / 16_000
+    assert segment.statistics is not None
+    assert -1 < segment.statistics.avg_logprob < 0
+
+
+@pytest.mark.parametrize("sound", [silence(2), np.sin(np.arange(32_000) / 8).astype(np.float32)])
+def test_an_utterance_without_a_word_is_none(ears: Backend, sound: NDArray[np.float32]) -> None:
+    assert heard_in(ears, sound, is_utterance=True).part.transcript == ""
+
+
+def test_an_utterance_that_is_too_short_to_tell_is_in_the_likely_language(
+    ears: Backend, waveforms: Waveforms
+) -> None:
+    short = waveforms["question-fr"][: 16_000 * 5 // 4]
+    assert heard_in(ears, short, is_utterance=True, likely="fr").part.language == "fr"
+    assert heard_in(ears, short, is_utterance=True, likely="en").part.language == "en"
+
+
 def test_a_language_that_is_none_is_refused(
     ears: Backend, media: MediaFolder, examples: Path
 ) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multimodal import sound
-from multimodal.backends.hearing import Manner
+from multimodal.backends.hearing import Heard, Manner
 from multimodal.backends.voice_activity import (
     LONGEST_PAUSE_S,
     MARGIN_S,
@@ -174,6 +174,64 @@ def test_words_that_are_unlikely_are_kept_where_another_try_has_none(
     model = Mumbled(catalog.card("whisper-base"), None)
     heard = model.words(recording[: 4 * RATE], Manner("transcribe", "en", None), lambda _: True)
     assert heard.text == "What is it?"
+
+
+class Quick(WhisperRecognizer[None]):
+    """Hears an utterance in a quick way that comes to `found`."""
+
+    found: Hypothesis | None = None
+
+    def utterance(self, window: Window, manner: Manner) -> tuple[Hypothesis, str] | None:
+        return (self.found, "fr") if self.found else None
+
+    def decode(self, samples: Any, request: DecodingRequest) -> Iterator[Segment]:
+        yield from hypothesis("Heard as usual.", speech_s=2.0).segments
+
+    def language_probabilities(self, samples: Any) -> Mapping[str, float]:
+        return {"en": 1.0}
+
+
+@pytest.fixture(scope="module")
+def sentence(examples: Path) -> Any:
+    spoken = sound.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())
+    return spoken[: 3 * RATE]
+
+
+def quickly(catalog: Catalog, recording: Any, found: Hypothesis | None, **how: Any) -> Heard:
+    model = Quick(catalog.card("whisper-base"), None)
+    model.found = found
+    manner = Manner("transcribe", None, None, **{"is_utterance": True, **how})
+    return model.words(recording, manner, lambda _: True)
+
+
+def test_one_utterance_is_heard_in_the_quick_way(catalog: Catalog, sentence: Any) -> None:
+    heard = quickly(catalog, sentence, hypothesis("The sun rises.", speech_s=2.0))
+    assert (heard.text, heard.language) == ("The sun rises.", "fr")
+    assert [segment.language for segment in heard.segments] == ["fr"]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [None, hypothesis("The sun rises.", logprob=-1.2), hypothesis("The sun rises. " * 12)],
+    ids=["gave up", "unlikely", "a loop"],
+)
+def test_what_the_quick_way_does_not_hear_well_is_heard_as_usual(
+    catalog: Catalog, sentence: Any, found: Hypothesis | None
+) -> None:
+    assert quickly(catalog, sentence, found).text == "Heard as usual."
+
+
+@pytest.mark.parametrize("how", [{"is_utterance": False}, {"prompt": "Ra"}, {"temperature": 0.5}])
+def test_what_asks_for_more_is_heard_as_usual(
+    catalog: Catalog, sentence: Any, how: dict[str, Any]
+) -> None:
+    assert quickly(catalog, sentence, hypothesis("Quick."), **how).text == "Heard as usual."
+
+
+def test_a_long_pause_makes_it_more_than_one_utterance(catalog: Catalog, sentence: Any) -> None:
+    pause = np.zeros(4 * RATE, np.float32)
+    heard = quickly(catalog, np.concatenate([sentence, pause, sentence]), hypothesis("Quick."))
+    assert heard.text == "Heard as usual. Heard as usual."
 
 
 def test_what_may_be_said_oftener_or_less_often_is_heard_in_passages() -> None:

@@ -64,7 +64,9 @@ class SpeechRequest:
     `english_unless`: languages (ISO 639-1) that need no English translation; empty asks for none.
     `beams`: guesses followed at once; the card's own number unless given. `translate_to`: a
     language that a translation is wanted in besides. `prompt`: words that may occur, spelt as they
-    should be; `temperature` (0 to 1) of the first try, 0 unless given.
+    should be; `temperature` (0 to 1) of the first try, 0 unless given. `is_utterance`: whether this
+    is one utterance of one person, to be heard as quickly as the engine can; `likely`: the language
+    (ISO 639-1) of what is too short to tell.
     """
 
     part: AudioPart
@@ -75,6 +77,8 @@ class SpeechRequest:
     translate_to: str | None = None
     prompt: str = ""
     temperature: float | None = None
+    is_utterance: bool = False
+    likely: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

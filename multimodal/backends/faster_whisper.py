@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from multimodal.backends.base import Backend, cores
 from multimodal.backends.engine_options import whole_number
-from multimodal.backends.whisper_decoding import DecodingRequest, WhisperRecognizer
+from multimodal.backends.hearing import Manner
+from multimodal.backends.speech.utterance import LONGEST_S, EncodedUtterance
+from multimodal.backends.voice_activity import Window
+from multimodal.backends.whisper_decoding import (
+    DecodingRequest,
+    Hypothesis,
+    WhisperRecognizer,
+    compression_ratio,
+    spoken_language,
+)
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.events import DecodingStatistics, Segment
@@ -69,6 +78,28 @@ class FasterWhisper(WhisperRecognizer[WhisperModel]):
             yield Segment(found.start, found.end, found.text, statistics=statistics)
             if request.stopped():
                 return
+
+    def utterance(self, window: Window, manner: Manner) -> tuple[Hypothesis, str] | None:
+        if window.seconds > LONGEST_S:
+            return None
+        encoded = EncodedUtterance(self._model, window.samples)
+        language = manner.language
+        if language is None:
+            told = encoded.language_probabilities() if len(self.languages()) > 1 else {}
+            language = spoken_language(told, manner.likely, window.speech_s)
+        found = encoded.decode(manner.task, language, manner.beams or self._beams)
+        if found.is_cut:
+            return None
+        statistics = DecodingStatistics(
+            found.avg_logprob,
+            found.no_speech_prob,
+            compression_ratio(found.text),
+            0.0,
+            found.tokens,
+            0,
+        )
+        segment = Segment(0.0, window.seconds, found.text, statistics=statistics)
+        return Hypothesis((segment,), window.speech_s), language
 
     def language_probabilities(self, samples: NDArray[np.float32]) -> Mapping[str, float]:
         if len(self._model.supported_languages) == 1:

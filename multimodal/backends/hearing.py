@@ -41,7 +41,8 @@ class Manner:
     look between two words.
 
     `language`: the one spoken throughout; None where the engine finds out. `likely`: the one spoken
-    most so far, for what is too short to tell. `prompt`: words that may occur, as they are spelt.
+    most so far, for what is too short to tell. `is_utterance`: whether it is one utterance, which
+    may then be heard in a quicker way. `prompt`: words that may occur, as they are spelt.
     `temperature`: of the first try, 0 unless given."""
 
     task: str
@@ -50,6 +51,7 @@ class Manner:
     stopped: Stopped = lambda: False
     into: str = ENGLISH
     likely: str | None = None
+    is_utterance: bool = False
     prompt: str = ""
     temperature: float = 0.0
 
@@ -133,6 +135,8 @@ class Hearer(Loaded[Model], ABC):
             request.language,
             request.beams,
             stopped,
+            likely=request.likely,
+            is_utterance=request.is_utterance,
             prompt=request.prompt,
             temperature=request.temperature or 0.0,
         )

@@ -54,6 +54,9 @@ SURE, SURER = 0.5, 5.0
 
 MAX_COMPRESSION = 2.4
 MIN_LOGPROB = -1.0
+SURE_LOGPROB = -0.75
+"""Of a quick hearing; what is less likely is heard as usual. Of 43 utterances of clear voices one
+was less likely (a single word), and of a robot's voice those that were misheard."""
 MAX_NO_SPEECH = 0.6
 MAX_LETTERS_PER_S = 30.0
 MIN_LETTERS_PER_S = 2.5
@@ -81,6 +84,11 @@ class Hypothesis:
 
     segments: tuple[Segment, ...]
     speech_s: float
+
+    def without_silence(self, window: Window) -> Hypothesis:
+        """Without what stands where nobody speaks."""
+        kept = (s for s in self.segments if s.text.strip() and not _is_silence(s, window))
+        return replace(self, segments=tuple(kept))
 
     @property
     def needs_passages(self) -> bool:
@@ -133,12 +141,20 @@ class WhisperRecognizer(Hearer[Model]):
     def language_probabilities(self, samples: NDArray[np.float32]) -> Mapping[str, float]:
         """How probable each language is, from the first 30 s; {} where the model knows only one."""
 
+    def utterance(self, window: Window, manner: Manner) -> tuple[Hypothesis, str] | None:
+        """Hear one short utterance faster than `decode` does, once, at temperature 0: what was
+        said, by the window's clock, and in which language. None where this engine has no such way,
+        or gave up on it."""
+        return None
+
     def words(
         self,
         piece: NDArray[np.float32],
         manner: Manner,
         heard: Callable[[int], bool],
     ) -> Heard:
+        if manner.is_utterance and (quick := self._utterance(piece, manner)) is not None:
+            return quick
         segments: list[Segment] = []
         likely = manner.likely
         for window in windows(piece):
@@ -149,6 +165,21 @@ class WhisperRecognizer(Hearer[Model]):
                 break
         text = " ".join(segment.text for segment in segments)
         return Heard(text, manner.language or likely, tuple(segments))
+
+    def _utterance(self, piece: NDArray[np.float32], manner: Manner) -> Heard | None:
+        """The quick hearing of one utterance; None where it is to be heard like anything else."""
+        found = list(windows(piece))
+        if len(found) != 1 or manner.prompt or manner.temperature:
+            return None
+        (window,) = found
+        if (quick := self.utterance(window, manner)) is None:
+            return None
+        hypothesis, language = quick
+        is_sure = hypothesis.is_accepted and hypothesis.avg_logprob >= SURE_LOGPROB
+        if hypothesis.needs_passages or not is_sure:
+            return None
+        segments = tuple(_placed(hypothesis.without_silence(window), window, language))
+        return Heard(" ".join(s.text for s in segments), language, segments)
 
     # ------------------------------------------------------------ languages
 
@@ -209,9 +240,8 @@ class WhisperRecognizer(Hearer[Model]):
     ) -> Hypothesis:
         beams, stopped = manner.beams or self._beams, manner.stopped
         request = DecodingRequest(manner.task, language, manner.prompt, temperature, beams, stopped)
-        said = self.decode(window.samples, request)
-        kept = tuple(s for s in said if s.text.strip() and not _is_silence(s, window))
-        return Hypothesis(kept, window.speech_s)
+        said = tuple(self.decode(window.samples, request))
+        return Hypothesis(said, window.speech_s).without_silence(window)
 
 
 def passages(window: Window, most: int | None = None) -> list[Window]:
@@ -235,9 +265,10 @@ def passages(window: Window, most: int | None = None) -> list[Window]:
     return [window.part(start, end) for start, end in itertools.pairwise(edges)]
 
 
-def spoken_language(probabilities: Mapping[str, float], around: str, speech_s: float) -> str:
+def spoken_language(probabilities: Mapping[str, float], around: str | None, speech_s: float) -> str:
     """The language of a passage: the likeliest one, unless the passage is short or not sure of it;
-    then it is the one `around` it."""
+    then it is the one `around` it, where that is known."""
+    around = around or (likeliest(probabilities) if probabilities else ENGLISH)
     if not probabilities or speech_s < PASSAGE_S:
         return around
     found = likeliest(probabilities)

@@ -7,23 +7,19 @@ from contextlib import closing
 
 from multimodal.assistant import Assistant
 from multimodal.errors import TurnStoppedError
-from multimodal.events import Segment, Transcript
+from multimodal.events import Transcript
 from multimodal.hands_free.listener import Recognition
 from multimodal.hands_free.turn_detection import Samples
 
 SURE_WORDS = 3
 """Words that tell the language; one alone may be of any."""
-DOUBTFUL = -0.75
-"""Mean log-probability of tokens below which an utterance was perhaps heard in a wrong language:
-Whisper's authors try again below -1."""
 
 
 class Ear:
     """Hears one person. For one thread at a time.
 
-    Finding out the language takes Whisper almost as long as writing the words down. So the one of
-    the last utterance is supposed, and found out again where the words are doubtful. `language`
-    (ISO 639-1): the one that was set, which then holds.
+    An utterance that is too short to tell the language is supposed to be in the one of those before
+    it. `language` (ISO 639-1): the one that was set, which then holds.
     """
 
     def __init__(
@@ -39,27 +35,26 @@ class Ear:
         """The words of `samples`, "" where there are none. Raises the errors of
         `Assistant.listen`."""
         try:
-            found, is_doubtful = self._heard(samples, self._language or self._supposed)
-            if is_doubtful and self._supposed and not self._language:
-                found, _ = self._heard(samples, None)
+            found = self._heard(samples)
         except TurnStoppedError:
             return Recognition("")
         if len(found.words.split()) >= SURE_WORDS or len(found.words) >= 5 * SURE_WORDS:
             self._supposed = found.language
         return found
 
-    def _heard(self, samples: Samples, language: str | None) -> tuple[Recognition, bool]:
-        found, is_doubtful = Recognition(""), False
-        events = self._assistant.listen(samples, self._card, self._stop, language)
+    def _heard(self, samples: Samples) -> Recognition:
+        found = Recognition("")
+        events = self._assistant.listen(
+            samples,
+            self._card,
+            self._stop,
+            language=self._language,
+            likely=self._supposed,
+            is_utterance=True,
+        )
         with closing(events):
             for event in events:
                 if isinstance(event, Transcript):
                     words = (event.part.transcript or "").strip()
                     found = Recognition(words, event.part.language)
-                    is_doubtful = _is_doubtful(event.segments)
-        return found, is_doubtful
-
-
-def _is_doubtful(segments: tuple[Segment, ...]) -> bool:
-    known = [s.statistics.avg_logprob for s in segments if s.statistics is not None]
-    return bool(known) and sum(known) / len(known) < DOUBTFUL
+        return found

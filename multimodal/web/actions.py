@@ -57,9 +57,19 @@ class _OfChat(_Asked):
     chat: str = Field(pattern=r"^[0-9a-f]{0,64}$")
 
 
+class SpokenTurn(_Value):
+    """Words that were said, not typed: their answer is to be heard while it is written. `address`:
+    of the conversation in speech; `language` (ISO 639-1): the one that the person spoke, "" where
+    that is not known."""
+
+    address: str = Field(max_length=100)
+    language: str = Field("", pattern=r"^[a-z]{0,3}$")
+
+
 class Send(_OfChat):
     do: Literal["send"]
     text: str = Field("", max_length=MAX_TEXT)
+    spoken: SpokenTurn | None = None
     files: tuple[Upload | Kept, ...] = Field((), max_length=10 * MAX_FILES, strict=False)
 
 
@@ -104,15 +114,6 @@ class HandsFree(_OfChat):
     do: Literal["hands_free"]
 
 
-class SpeakAnswer(_OfChat):
-    """Where the answer under way is heard while it is written. `address`: of the conversation in
-    speech; `language` (ISO 639-1): the one that the person spoke, "" where that is not known."""
-
-    do: Literal["speak_answer"]
-    address: str = Field(max_length=100)
-    language: str = Field("", pattern=r"^[a-z]{0,3}$")
-
-
 class Stop(_OfChat):
     do: Literal["stop"]
 
@@ -141,7 +142,6 @@ Action = Annotated[
     | ReadAloud
     | Dictate
     | HandsFree
-    | SpeakAnswer
     | Stop
     | Sync
     | CheckUploads,

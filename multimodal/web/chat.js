@@ -707,7 +707,7 @@ const dispatch = async (item, draft) => {
   });
   const files = item.files.map((file) => (file.sha256
     ? { sha256: file.sha256, media_type: file.media_type, key: file.key, name: file.name } : { path: file.path, name: file.name }));
-  const action = Number.isInteger(item.example) ? { do: "example", index: item.example } : { do: "send", text: item.text, files };
+  const action = Number.isInteger(item.example) ? { do: "example", index: item.example } : { do: "send", text: item.text, files, ...(item.spoken && { spoken: item.spoken }) };
   const transmit = () => { // the same message, however often it arrives: its nonce says so
     trigger("submit", { action: { ...action, chat: place, nonce: item.nonce, seen } });
     timer = setTimeout(() => {

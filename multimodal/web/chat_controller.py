@@ -33,7 +33,7 @@ from multimodal.web.actions import (
     Retry,
     Send,
     SendExample,
-    SpeakAnswer,
+    SpokenTurn,
     Stop,
     Sync,
     TakeBack,
@@ -116,7 +116,9 @@ class ChatController:
     ) -> dict[str, Any]:
         match action:
             case Send() | SendExample():
-                return {"chat": self.send(session, action, read_controls)}
+                chat = self.send(session, action, read_controls)
+                spoken = action.spoken if isinstance(action, Send) else None
+                return {"chat": chat, "sound": spoken and self._sound(session, chat, spoken)}
             case Retry():
                 self.retry(session, action, read_controls)
             case Edit():
@@ -125,7 +127,7 @@ class ChatController:
                 return self.take_back(session, action)
             case CheckUploads():
                 return {"missing": self.attachments.missing(action.paths)}
-            case ReadAloud() | Dictate() | HandsFree() | SpeakAnswer():
+            case ReadAloud() | Dictate() | HandsFree():
                 return self._speech(session, action)
             case Stop():
                 self.stop(session, action)
@@ -134,7 +136,7 @@ class ChatController:
         return {}
 
     def _speech(
-        self, session: TabSession, action: ReadAloud | Dictate | HandsFree | SpeakAnswer
+        self, session: TabSession, action: ReadAloud | Dictate | HandsFree
     ) -> dict[str, Any]:
         match action:
             case ReadAloud():
@@ -144,8 +146,6 @@ class ChatController:
                 return {"words": self.dictation.words(session, action.file, hearing)}
             case HandsFree():
                 return self.talk.begin(session.owner, self.controls(session, action.chat))
-            case SpeakAnswer():
-                return self.speak_answer(session, action)
 
     def send(
         self,
@@ -262,20 +262,20 @@ class ChatController:
         if reply is not None and reply.owner == session.owner:
             reply.stop.set()
 
-    def speak_answer(self, session: TabSession, action: SpeakAnswer) -> dict[str, Any]:
+    # ------------------------------------------------------------ inside
+
+    def _sound(self, session: TabSession, chat: str, spoken: SpokenTurn) -> dict[str, Any]:
         """The `address` where the newest answer is heard, while it is written or after that; or
         `why` nothing here speaks its language. Raises the errors of `Store.load`."""
-        stored, under_way = self.replies.read(session.owner, action.chat)
+        stored, under_way = self.replies.read(session.owner, chat)
         reply = under_way or stored.messages[-1].text
         controls = stored.controls
-        language = controls.speak_in or action.language or usual_language(self.program)
+        language = controls.speak_in or spoken.language or usual_language(self.program)
         if speaking_card(self.program, language, controls) is None:
             return {"address": "", "why": str(without_a_voice(self.program.cards, language))}
-        spoken = SpokenReply(self.program, reply, controls, language)
-        spoken = self.talk.followed(action.address, session.owner, spoken)
-        return {"address": self.reader.address(spoken.sentences)}
-
-    # ------------------------------------------------------------ inside
+        said = SpokenReply(self.program, reply, controls, language)
+        said = self.talk.followed(spoken.address, session.owner, said)
+        return {"address": self.reader.address(said.sentences)}
 
     def _changing(self, session: TabSession, chat: str) -> RunningReply:
         self.list.check_kept(session.owner, chat)

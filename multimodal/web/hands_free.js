@@ -4,7 +4,7 @@
 // The microphone stays open and its sound goes to the server, which finds the turns (hands_free.py).
 // While an answer is heard, a sound lowers it and words end it.
 const talkBar = $(".talk"), talkButton = $(".hands-free"), muteButton = $(".mute"), caption = $(".caption");
-const TALK_EVERY_MS = 100, MUTED_EVERY_MS = 1000, RETRY_MS = 500, MOST_RETRIES = 20, KEPT_BLOCKS = 250, LOWERED = 0.2, FADE_S = 0.05, ECHO_MS = 1000, PCM_RATE = 24000, START_S = 0.03;
+const TALK_EVERY_MS = 60, MUTED_EVERY_MS = 1000, RETRY_MS = 500, MOST_RETRIES = 20, KEPT_BLOCKS = 250, LOWERED = 0.2, FADE_S = 0.05, ECHO_MS = 1000, PCM_RATE = 24000, START_S = 0.03;
 const TALK_PHASES = { preparing: "Getting ready", listening: "Listening", hearing: "Listening", thinking: "Thinking", answering: "Answering; speak to interrupt", muted: "Muted" };
 let talk = null;
 
@@ -111,21 +111,18 @@ const sendTurn = (mine, words, language) => {
   const files = draft.files.filter((file) => !file.error);
   draft.files = draft.files.filter((file) => file.error);
   mine.isAsking = true;
-  submit({ nonce: uuid(), text: words, files, whenSent: (answer) => askForSound(mine, answer, language) }, draft);
+  submit({ nonce: uuid(), text: words, files, spoken: { address: mine.address, language }, whenSent: (answer) => takeSound(mine, answer) }, draft);
 };
 
 // what is heard of the answer
 
-const askForSound = (mine, { chat: place, error }, language) => {
-  if (talk !== mine || error) { mine.isAsking = false; return; }
-  ask("input", { do: "speak_answer", chat: place, address: mine.address, language }, ({ address, why }) => {
-    mine.isAsking = false;
-    if (talk !== mine) return;
-    if (why) complain(why);
-    if (!address) return;
-    silence(mine);
-    hear(mine, address);
-  });
+const takeSound = (mine, { sound, error }) => {
+  mine.isAsking = false;
+  if (talk !== mine || error || !sound) return;
+  if (sound.why) complain(sound.why);
+  if (!sound.address) return;
+  silence(mine);
+  hear(mine, sound.address);
 };
 // An audio element waits for seconds of sound before it begins; so the samples are played as they come.
 const hear = async (mine, address) => {

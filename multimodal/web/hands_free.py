@@ -2,10 +2,10 @@
 said while they are written.
 
 An action (`HandsFree`) opens a conversation and returns an address that nobody can guess. The page
-posts the sound of the microphone there, a tenth of a second at a time, one message after another;
-each answer says how far the models are (`phase`) and what was heard. The page itself sends the
-words of a turn, as if they had been typed, and asks with `SpeakAnswer` where the answer is heard.
-No sound is kept.
+posts the sound of the microphone there, less than a tenth of a second at a time, one message after
+another; each answer says how far the models are (`phase`) and what was heard. The page itself sends
+the words of a turn as if they had been typed, with the address (`SpokenTurn`), and is told where
+their answer is heard. No sound is kept.
 """
 
 from __future__ import annotations
