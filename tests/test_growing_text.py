@@ -46,6 +46,17 @@ def test_the_first_clause_does_not_wait_for_its_sentence() -> None:
     assert growing.take(f"{text} on the Seine. It", False) == ["a city on the Seine."]
 
 
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_the_first_clause_does_not_wait_for_the_rest_of_a_sentence_that_is_written(
+    is_whole: bool,
+) -> None:
+    growing = GrowingText("en")
+    text = "No, the capital of France is Paris, a city on the Seine. It rains, and it snows, there."
+    found = ["No, the capital of France is Paris,", "a city on the Seine."]
+    rest = ["It rains, and it snows, there."] if is_whole else []
+    assert growing.take(text, is_whole) == found + rest
+
+
 def test_japanese_is_said_sentence_by_sentence() -> None:
     assert said("東京です。京都もあります。", 1, "ja") == ["東京です。", "京都もあります。"]
 

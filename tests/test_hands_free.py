@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 
 from multimodal.build import Program
 from multimodal.errors import CapacityError, RequestError
+from multimodal.hands_free.readiness import REHEARSAL
 from multimodal.limits import Limits
 from multimodal.messages import Controls, Hearing
 from multimodal.sound import decode
@@ -281,6 +282,14 @@ def test_models_that_do_not_fit_together_are_not_begun_with(tmp_path: Path) -> N
     assert small.memory.snapshot().held == ()
     talk.close()
     small.close()
+
+
+def test_the_voice_has_said_a_word_before_the_first_answer(
+    server: HandsFreeTalk, client: TestClient, source: FakeSource
+) -> None:
+    begun(server, client, Controls(speak_in="en"))
+    (said,) = source.requests
+    assert (said.text, said.language) == (REHEARSAL, "en")
 
 
 def test_a_language_without_a_voice_is_said(server: HandsFreeTalk) -> None:

@@ -6,13 +6,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Sequence
 
-from multimodal.backends.base import Backend
+from multimodal.assistant import Assistant
+from multimodal.backends.base import Backend, TTSRequest
 from multimodal.cards import ModelCard
 from multimodal.errors import CapacityError, DeviceFullError
 from multimodal.events import Event
 from multimodal.memory.footprint import footprint
 from multimodal.memory.manager import MemoryManager
 from multimodal.sizes import gigabytes
+
+REHEARSAL = "1"
+"""Is pronounced in every language."""
 
 
 def needed_bytes(cards: Sequence[ModelCard]) -> int:
@@ -48,3 +52,10 @@ def load_together(
                 f"{card.title} had to leave memory for the others. Close other programs, or choose "
                 "a smaller model."
             )
+
+
+def rehearse(assistant: Assistant, voice: ModelCard, language: str, stop: threading.Event) -> None:
+    """Say a word that nobody hears: a voice reads its dictionary of pronunciation at its first one.
+    Raises the errors of `Assistant.speak`."""
+    for _ in assistant.speak(TTSRequest(REHEARSAL, language), voice.name, stop):
+        pass

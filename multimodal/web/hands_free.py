@@ -33,7 +33,7 @@ from multimodal.events import Progress
 from multimodal.hands_free.ear import Ear
 from multimodal.hands_free.listener import Listener, Recognize
 from multimodal.hands_free.microphone import MicrophoneStream
-from multimodal.hands_free.readiness import check_room, load_together
+from multimodal.hands_free.readiness import check_room, load_together, rehearse
 from multimodal.hands_free.turn_detection import TurnDetector
 from multimodal.messages import Controls, Task
 from multimodal.web.incoming import WHOLE_S, TimedReceive, whole_body
@@ -108,7 +108,8 @@ class HandsFreeTalk:
         Raises RequestError where no model hears, writes or speaks, and CapacityError where the
         models do not fit in memory together, or too many are open.
         """
-        cards = self._cards(controls)
+        language = controls.speak_in or controls.hearing.language or usual_language(self._program)
+        cards = self._cards(controls, language)
         check_room(self._program.memory, cards)
         live = LiveConversation(owner, controls.hearing.language)
         with self._lock:
@@ -120,7 +121,7 @@ class HandsFreeTalk:
                 )
             ticket = secrets.token_urlsafe(TICKET_BYTES)
             self._open[ticket] = live
-        self._workers.submit(self._prepare, live, cards)
+        self._workers.submit(self._prepare, live, cards, language)
         return {"address": f"listen/{ticket}"}
 
     def followed(self, address: str, owner: str, spoken: SpokenReply) -> SpokenReply:
@@ -147,13 +148,13 @@ class HandsFreeTalk:
 
     # ------------------------------------------------------------ the models
 
-    def _cards(self, controls: Controls) -> list[ModelCard]:
-        """The models that hear, write and speak. Raises RequestError where one is missing."""
+    def _cards(self, controls: Controls, language: str) -> list[ModelCard]:
+        """The models that hear, write, and speak `language`. Raises RequestError where one is
+        missing."""
         program, names = self._program, self._program.defaults
         hears, writes = names.name(Task.SPEECH), names.name(Task.TEXT)
         if controls.model != AUTO and program.card(controls.model).task is Task.TEXT:
             writes = controls.model
-        language = controls.speak_in or controls.hearing.language or usual_language(program)
         speaker = speaking_card(program, language, controls)
         if hears is None or writes is None:
             raise RequestError("No model here hears and answers what is said. Type it instead.")
@@ -162,13 +163,14 @@ class HandsFreeTalk:
         catalog = program.catalog
         return [catalog.card(hears), catalog.card(writes), speaker]
 
-    def _prepare(self, live: LiveConversation, cards: list[ModelCard]) -> None:
+    def _prepare(self, live: LiveConversation, cards: list[ModelCard], language: str) -> None:
         try:
             with closing(load_together(self._program.memory, cards, live.stop)) as events:
                 for event in events:
                     if isinstance(event, Progress):
                         share = "" if event.fraction is None else f" {100 * event.fraction:.0f} %"
                         live.told = f"{event.text}{share}"
+            rehearse(self._program.assistant, cards[-1], language, live.stop)
             live.phase, live.told = "ready", ""
         except MultimodalError as error:
             live.error = str(error)

@@ -8,8 +8,8 @@ from multimodal.backends.speech.sentences import segment, sentences
 from multimodal.backends.speech.spoken_text import spoken_text
 
 FIRST_CLAUSE = 24
-"""Letters that the first clause of an answer has at least where it is said before its sentence is
-whole: the sooner something is heard, the better."""
+"""Letters that the first clause of an answer has at least where it is said before the rest of its
+sentence: the sooner something is heard, the better."""
 _CLAUSE_END = re.compile(r"[,;:–—]\s|[，、；：]")
 
 
@@ -28,6 +28,7 @@ class GrowingText:
         """What can be said by now and was not handed out yet. `markdown`: the answer until now,
         which only grows; `is_whole`: whether that is all of it."""
         stable = len(markdown) if is_whole else len(markdown) - len(segment(markdown).rest)
+        is_first = not (self._handed_out or self._begun)
         new: list[str] = []
         if stable > self._read:
             found = sentences(spoken_text(markdown[:stable], self._language))
@@ -36,6 +37,8 @@ class GrowingText:
         if new and self._begun:
             new[0] = new[0].removeprefix(self._begun).strip()
             self._begun = ""
+        elif new and is_first:
+            new[:1] = _clauses(new[0])
         if not (self._handed_out or is_whole or self._begun):
             new = self._first_clause(markdown)
         return [sentence for sentence in new if re.search(r"\w", sentence)]
@@ -50,3 +53,11 @@ class GrowingText:
             return []
         self._begun = said[: cut[-1]].strip()
         return [self._begun]
+
+
+def _clauses(sentence: str) -> list[str]:
+    """Its first clause and the rest, where it has one that is long enough."""
+    for match in _CLAUSE_END.finditer(sentence):
+        if match.end() >= FIRST_CLAUSE:
+            return [sentence[: match.end()].strip(), sentence[match.end() :].strip()]
+    return [sentence]
