@@ -28,6 +28,10 @@ from multimodal.backends.whisper_decoding import (
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.events import DecodingStatistics, Segment
+from multimodal.sound import SAMPLE_RATE
+
+TELLING_S = 3.0
+"""A shorter passage says little, and the language is better told from it filled up to 30 s."""
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
@@ -104,5 +108,7 @@ class FasterWhisper(WhisperRecognizer[WhisperModel]):
     def language_probabilities(self, samples: NDArray[np.float32]) -> Mapping[str, float]:
         if len(self._model.supported_languages) == 1:
             return {}
+        if TELLING_S * SAMPLE_RATE <= len(samples) <= LONGEST_S * SAMPLE_RATE:
+            return EncodedUtterance(self._model, samples).language_probabilities()
         _, _, found = self._model.detect_language(audio=samples)
         return dict(found)
