@@ -174,6 +174,13 @@ def test_there_is_room_to_talk_hands_free(name: str, writes: str | None, tmp_pat
         made.close()
 
 
+def test_a_voice_beside_a_card_takes_no_room_of_a_conversation() -> None:
+    check_room(on_a_card(), [A, VOICE])
+    without: Manager = MemoryManager(Simulated(1000), 100, FakeSource())
+    with pytest.raises(CapacityError, match="must be in memory at once"):
+        check_room(without, [A, VOICE])
+
+
 @pytest.mark.parametrize("name", PROFILES)
 def test_an_answer_is_read_aloud_beside_a_simulated_card(
     name: str, tmp_path: Path, weights_of: Callable[[str], Path]

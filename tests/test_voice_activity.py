@@ -180,12 +180,13 @@ class Quick(WhisperRecognizer[None]):
     """Hears an utterance in a quick way that comes to `found`."""
 
     found: Hypothesis | None = None
+    usual = "Heard as usual."
 
     def utterance(self, window: Window, manner: Manner) -> tuple[Hypothesis, str] | None:
         return (self.found, "fr") if self.found else None
 
     def decode(self, samples: Any, request: DecodingRequest) -> Iterator[Segment]:
-        yield from hypothesis("Heard as usual.", speech_s=2.0).segments
+        yield from hypothesis(self.usual, speech_s=2.0).segments
 
     def language_probabilities(self, samples: Any) -> Mapping[str, float]:
         return {"en": 1.0}
@@ -232,6 +233,27 @@ def test_a_long_pause_makes_it_more_than_one_utterance(catalog: Catalog, sentenc
     pause = np.zeros(4 * RATE, np.float32)
     heard = quickly(catalog, np.concatenate([sentence, pause, sentence]), hypothesis("Quick."))
     assert heard.text == "Heard as usual. Heard as usual."
+
+
+LOOP = "1-1-" * 40
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (hypothesis("Half a litre of milk.", logprob=-0.3), "Half a litre of milk."),
+        (hypothesis("No, no, no, no, " * 6, logprob=-0.1), "No, no, no, no, " * 6),
+        (None, LOOP),
+    ],
+    ids=["a loop", "said again and again", "nothing else is heard"],
+)
+def test_what_repeats_itself_in_a_window_that_cannot_be_cut_is_heard_in_another_way(
+    catalog: Catalog, sentence: Any, found: Hypothesis | None, expected: str
+) -> None:
+    model = Quick(catalog.card("whisper-base"), None)
+    model.found, model.usual = found, LOOP
+    heard = model.words(sentence, Manner("transcribe", "en", None), lambda _: True)
+    assert heard.text == expected.strip()
 
 
 def test_what_may_be_said_oftener_or_less_often_is_heard_in_passages() -> None:

@@ -9,9 +9,10 @@
    may leave out what was said again. Such a window is cut at its pauses and each passage heard by
    itself: a fresh start loops no more, and what was really said several times is found once in
    each passage. Where the passages say as much as the whole, the whole is kept.
-4. A hearing that is unlikely, or has more letters than anybody says in that time, is tried again
-   at a higher temperature; of all tries with words that can be said in that time, the likeliest is
-   kept.
+4. A hearing that is unlikely, has more letters than anybody says in that time, or repeats itself in
+   a window that cannot be cut, is tried in other ways: as an utterance, where the engine can, and
+   at a higher temperature. Of all tries with words that can be said in that time, the likeliest of
+   those that do not repeat themselves is kept; what was really said again is repeated in each.
 
 Whisper's own thresholds (Radford et al. 2022, section 4.5) are in `Hypothesis`.
 """
@@ -93,7 +94,11 @@ class Hypothesis:
     @property
     def needs_passages(self) -> bool:
         """Whether something may be said oftener, or less often, than is written."""
-        return compression_ratio(self.text) > MAX_COMPRESSION or self.is_sparse
+        return self.is_repetitive or self.is_sparse
+
+    @property
+    def is_repetitive(self) -> bool:
+        return compression_ratio(self.text) > MAX_COMPRESSION
 
     @property
     def is_sparse(self) -> bool:
@@ -217,10 +222,8 @@ class WhisperRecognizer(Hearer[Model]):
 
     def _transcribe(self, window: Window, manner: Manner, language: str) -> list[Segment]:
         """What is said in `window`, which is in one language, by the recording's clock."""
-        first = manner.temperature
         tries: list[Hypothesis] = []
-        for temperature in (first, *(t for t in RETRY_TEMPERATURES if t > first)):
-            hypothesis = self._hypothesis(window, manner, language, temperature)
+        for hypothesis in self._tries(window, manner, language):
             if manner.stopped():
                 break
             if hypothesis.needs_passages and (parts := smaller_parts(window)):
@@ -228,12 +231,27 @@ class WhisperRecognizer(Hearer[Model]):
                 whole = _placed(hypothesis, window, language)
                 return whole if say_as_much(whole, found) and hypothesis.is_accepted else found
             tries.append(hypothesis)
-            if hypothesis.is_accepted:
+            if hypothesis.is_accepted and not hypothesis.is_repetitive:
                 break
         if not tries:  # stopped
             return []
-        best = max(tries, key=lambda t: (t.is_sayable, bool(t.segments), t.avg_logprob))
+        best = max(
+            tries,
+            key=lambda t: (t.is_sayable, bool(t.segments), not t.is_repetitive, t.avg_logprob),
+        )
         return _placed(best, window, language)
+
+    def _tries(self, window: Window, manner: Manner, language: str) -> Iterator[Hypothesis]:
+        """Hearings of one window, each made when it is asked for."""
+        first = manner.temperature
+        yield self._hypothesis(window, manner, language, first)
+        if not (manner.prompt or first):
+            quick = self.utterance(window, replace(manner, language=language))
+            if quick is not None:
+                yield quick[0].without_silence(window)
+        for temperature in RETRY_TEMPERATURES:
+            if temperature > first:
+                yield self._hypothesis(window, manner, language, temperature)
 
     def _hypothesis(
         self, window: Window, manner: Manner, language: str, temperature: float

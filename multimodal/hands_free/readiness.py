@@ -25,8 +25,9 @@ def needed_bytes(cards: Sequence[ModelCard]) -> int:
 
 
 def check_room(memory: MemoryManager[Backend], cards: Sequence[ModelCard]) -> None:
-    """Raise CapacityError where the budget does not hold them all at once; nothing is loaded or
-    evicted."""
+    """Raise CapacityError where the budget does not hold them all at once, without those that are
+    kept beside it; nothing is loaded or evicted."""
+    cards = [card for card in cards if not memory.is_beside(card)]
     needed, budget = needed_bytes(cards), memory.budget_bytes
     if needed > budget:
         titles = ", ".join(card.title for card in cards)

@@ -154,6 +154,11 @@ class MemoryManager(Generic[B]):
             self.unload(held.card)
         self._transfers.forget()
 
+    def is_beside(self, card: ModelCard) -> bool:
+        """Whether that model is kept in host memory beside the device, and takes nothing of its
+        budget."""
+        return self._host_for(card) is not None
+
     def _host_for(self, card: ModelCard) -> MemoryManager[B] | None:
         """The manager of host memory, where there is one and the card's engine runs there only."""
         return self._host if card.device == "cpu" else None
