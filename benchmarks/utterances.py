@@ -1,7 +1,7 @@
 """What it costs to hear an utterance without filling it up to thirty seconds, and what it saves.
 
     python -m benchmarks.utterances [--card whisper-base] [--voice-card piper-joe-en-us]
-                                    [--voice NAME] [--language en|fr]
+                                    [--voice NAME] [--language en|fr|es|it|pt|ja]
 
 Every sentence of `spoken_sentences.toml` is said by a voice and heard twice by the same model in
 the same process: as a recording is heard, and as an utterance. Word error (both sides in the normal
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.voices import SENTENCES, Score, count, speak
+from benchmarks.voices import LANGUAGES, SENTENCES, Score, count, speak
 from multimodal.backends.base import SpeechRequest, TTSRequest, load
 from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.build import read_catalog
@@ -45,9 +45,10 @@ class Hearing:
     """Utterances in a language that nobody spoke."""
 
     def __str__(self) -> str:
-        wrong = self.score.errors / self.score.words
+        what = "characters" if self.score.sounds else "words"
+        wrong = self.score.errors / self.score.units
         return (
-            f"{wrong:.1%} of the words wrong, {self.strange} of {len(self.seconds)} in another "
+            f"{wrong:.1%} of the {what} wrong, {self.strange} of {len(self.seconds)} in another "
             f"language, {statistics.median(self.seconds):.2f} s"
         )
 
@@ -86,7 +87,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--card", default="whisper-base")
     parser.add_argument("--voice-card", default="piper-joe-en-us")
     parser.add_argument("--voice")
-    parser.add_argument("--language", default="en", choices=["en", "fr"])
+    parser.add_argument("--language", default="en", choices=LANGUAGES)
     return parser.parse_args()
 
 

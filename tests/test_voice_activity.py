@@ -213,8 +213,13 @@ def test_one_utterance_is_heard_in_the_quick_way(catalog: Catalog, sentence: Any
 
 @pytest.mark.parametrize(
     "found",
-    [None, hypothesis("The sun rises.", logprob=-1.2), hypothesis("The sun rises. " * 12)],
-    ids=["gave up", "unlikely", "a loop"],
+    [
+        None,
+        hypothesis("The sun rises.", logprob=-1.2),
+        hypothesis("The sun rises. " * 12),
+        hypothesis("The sun rises. The sun, rises."),
+    ],
+    ids=["gave up", "unlikely", "a loop", "written twice"],
 )
 def test_what_the_quick_way_does_not_hear_well_is_heard_as_usual(
     catalog: Catalog, sentence: Any, found: Hypothesis | None

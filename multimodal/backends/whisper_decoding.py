@@ -101,6 +101,13 @@ class Hypothesis:
         return compression_ratio(self.text) > MAX_COMPRESSION
 
     @property
+    def is_doubled(self) -> bool:
+        """Whether the whole of it is written twice."""
+        written = "".join(filter(str.isalnum, self.text.casefold()))
+        half = len(written) // 2
+        return half > 0 and written[:half] == written[half:]
+
+    @property
     def is_sparse(self) -> bool:
         """Whether a segment has too few letters for its time."""
         return any(
@@ -181,7 +188,7 @@ class WhisperRecognizer(Hearer[Model]):
             return None
         hypothesis, language = quick
         is_sure = hypothesis.is_accepted and hypothesis.avg_logprob >= SURE_LOGPROB
-        if hypothesis.needs_passages or not is_sure:
+        if hypothesis.needs_passages or hypothesis.is_doubled or not is_sure:
             return None
         segments = tuple(_placed(hypothesis.without_silence(window), window, language))
         return Heard(" ".join(s.text for s in segments), language, segments)
