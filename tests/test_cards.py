@@ -274,8 +274,8 @@ def test_voices_of_the_hub_speak_with_the_network_of_those_of_the_index(catalog:
     assert hub.architecture == index.architecture
 
 
-@pytest.mark.parametrize("name", ["laptop", "gpu-8gb", "gpu-12gb", "gpu-24gb"])
-def test_every_profile_with_a_hub_speaks_french_and_english(catalog: Catalog, name: str) -> None:
+@pytest.mark.parametrize("name", ["embedded", "laptop", "gpu-8gb", "gpu-12gb", "gpu-24gb"])
+def test_every_profile_speaks_french_and_english(catalog: Catalog, name: str) -> None:
     pytest.importorskip("espeakng_loader")
     cards = [catalog.card(card) for card in catalog.profile(name).names]
     french, english = (speaker_for(cards, language) for language in ("fr", "en"))
@@ -283,11 +283,6 @@ def test_every_profile_with_a_hub_speaks_french_and_english(catalog: Catalog, na
     assert french.name == "kokoro-82m-more-voices"
     assert english is not None
     assert english.name == "piper-joe-en-us", "the one that is quickest"
-
-
-def test_without_a_hub_french_is_spoken_as_before(catalog: Catalog) -> None:
-    cards = [catalog.card(card) for card in catalog.profile("embedded").names]
-    assert speaker_for(cards, "fr") is None
 
 
 def test_the_readme_lists_the_embedded_models_as_their_cards_do(catalog: Catalog) -> None:

@@ -96,12 +96,13 @@ class WithoutAHub(FakeSource):
         return super().fetch(card, report)
 
 
+@pytest.mark.parametrize("profile", ["embedded", "laptop"])
 def test_a_voice_that_cannot_be_fetched_is_one_sentence_and_the_others_speak(
-    tmp_path: Path,
+    profile: str, tmp_path: Path
 ) -> None:
     pytest.importorskip("espeakng_loader")
     source = WithoutAHub()
-    made = program(tmp_path, source, profile="laptop")
+    made = program(tmp_path, source, profile=profile)
     reader = AnswerReader(made)
     try:
         chat, answer = answered(made, "Bonjour", Controls(speak_in="fr"))
