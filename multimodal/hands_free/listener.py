@@ -22,8 +22,9 @@ from multimodal.hands_free.turn_detection import Samples, TurnDetector
 
 PAUSE_S = 0.2
 """Of quiet, after which the words are recognized: the turn may have ended."""
-COMPLETE_S, INCOMPLETE_S = 0.5, 1.5
-"""Of quiet that ends a turn, by whether its sentence sounds complete."""
+COMPLETE_S, INCOMPLETE_S = 0.6, 1.5
+"""Of quiet that ends a turn, by whether its sentence sounds complete; between two sentences of one
+turn there is up to half a second."""
 FIRST_CAPTION_S, CAPTION_EVERY_S = 0.6, 1.0
 """Of speech, until it is recognized while it goes on."""
 CAPTION_SHARE = 0.2
