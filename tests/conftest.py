@@ -22,8 +22,10 @@ from hypothesis import settings
 from multimodal.cards import Catalog
 from multimodal.weights import Weights
 
-# Tests do the same on every machine: a card that is there is left to the benchmarks.
-os.environ["CUDA_VISIBLE_DEVICES"] = ""
+# Tests do the same on every machine: a card that is there is left to the benchmarks and, where the
+# person asks for it, to `test_card`.
+if not os.environ.get("MULTIMODAL_TEST_CARD"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # Only the models that the program begins with are fetched by tests.
 os.environ["MULTIMODAL_UPGRADE"] = "false"
 # How long an example takes says how busy the machine is.

@@ -1,6 +1,6 @@
 """What the memory manager costs and saves, in one command:
 
-    python -m benchmarks.memory [--budget 12GB] [--turns 200] [--out FILE]
+    python -m benchmarks.memory [--only card] [--budget 12GB] [--turns 200] [--out FILE]
 
 On a machine with an NVIDIA card, models of full size with random weights are loaded, evicted and
 restored under the budget, and compared with `.to()` and with accelerate's hooks. Elsewhere the run
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import platform
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,6 +27,7 @@ FOUR = Path(__file__).parent / "four.toml"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory")
+    parser.add_argument("--only", choices=("host", "card"), help="both unless given")
     parser.add_argument("--profile", default=str(FOUR), help="a name or a TOML file")
     parser.add_argument("--budget", default="12GB")
     parser.add_argument("--turns", type=int, default=200)
@@ -33,16 +35,16 @@ def main() -> None:
     given = parser.parse_args()
     catalog = read_catalog(read_settings())
     profile, budget = catalog.profile(given.profile), byte_size("budget", given.budget)
-    found = {
+    found: dict[str, Any] = {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "host": host.measure(catalog),
-        "simulated": simulated.measure(catalog, profile, budget, given.turns),
+        "card": "none: nothing here was measured on a GPU",
     }
-    if torch.cuda.is_available():
+    if given.only != "card":
+        found["host"] = host.measure(catalog)
+        found["simulated"] = simulated.measure(catalog, profile, budget, given.turns)
+    if torch.cuda.is_available() and given.only != "host":
         found["card"] = card.measure(catalog, profile, budget, given.turns)
-    else:
-        found["card"] = "none: nothing here was measured on a GPU"
     tell(found, given.out)
 
 

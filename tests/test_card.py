@@ -1,0 +1,130 @@
+"""What only a card shows: every engine's real modules, loaded onto it by the program's own code,
+leave for host memory and come back by its own streams. Run on a machine with an NVIDIA card by
+
+    MULTIMODAL_TEST_CARD=1 pytest tests/test_card.py
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_engines import CASES, ENGINES, answer, modules_of
+
+from multimodal import sound
+from multimodal.backends.base import Backend, load
+from multimodal.cards import ModelCard
+from multimodal.limits import Limits
+from multimodal.memory.cuda import Cuda
+from multimodal.memory.footprint import footprint
+from multimodal.memory.manager import MemoryManager
+from multimodal.memory.mirror import Mirror
+from multimodal.memory.storages import true_bytes
+
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a card, and MULTIMODAL_TEST_CARD=1"
+)
+GB = 1_000_000_000
+CACHED = ("causal_lm mistral", "nf4-double")
+
+
+@pytest.fixture(scope="module")
+def speech(examples: Path) -> Any:
+    return sound.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())[: 3 * 16_000]
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[Cuda]:
+    found = Cuda()
+    yield found
+    found.collect()
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_an_engine_answers_the_same_after_it_left_the_card(
+    name: str, kind: str, tmp_path: Path, device: Cuda, speech: Any
+) -> None:
+    engine = ENGINES[name]
+    backend = load(engine.make(tmp_path, kind), tmp_path, "cuda")
+    before = answer(backend, engine.asks, speech)
+    assert before
+    held = device.loaded("tiny", backend)
+    assert held == sum(true_bytes(module) for module in modules_of(backend)) > 0
+    for _ in range(3):
+        assert device.park("tiny", backend) >= held
+        device.restore("tiny", backend)
+        assert answer(backend, engine.asks, speech) == before
+    backend.close()
+    device.forget("tiny")
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_an_engine_answers_the_same_with_layers_that_only_visit(
+    name: str, kind: str, tmp_path: Path, speech: Any
+) -> None:
+    engine = ENGINES[name]
+    backend = load(engine.make(tmp_path, kind), tmp_path, "cuda")
+    before = answer(backend, engine.asks, speech)
+    mirrors = [Mirror(module, torch.device("cuda", 0), pin=True) for module in modules_of(backend)]
+    for mirror in mirrors:
+        mirror.evict()
+        mirror.restore(0)
+    assert answer(backend, engine.asks, speech) == before
+    for mirror in mirrors:
+        mirror.evict()
+        mirror.restore()
+    assert answer(backend, engine.asks, speech) == before
+    backend.close()
+
+
+def test_leaving_gives_the_memory_back(tmp_path: Path, device: Cuda) -> None:
+    device.collect()
+    empty = torch.cuda.memory_allocated()
+    backend = load(ENGINES["seamless"].make(tmp_path, "bf16"), tmp_path, "cuda")
+    device.loaded("tiny", backend)
+    loaded = torch.cuda.memory_allocated() - empty
+    assert loaded > 0
+    device.park("tiny", backend)
+    assert torch.cuda.memory_allocated() - empty <= 0.01 * loaded
+    backend.close()
+    device.forget("tiny")
+
+
+class _Folders:
+    """The manager's source of tiny models: one folder each, named after its card."""
+
+    def __init__(self, files: Path) -> None:
+        self._files = files
+
+    def fetch(self, card: ModelCard, report: Any) -> Path:
+        return self._files / card.name
+
+    def load(self, card: ModelCard, files: Path, engine: str) -> Backend:
+        return load(card, files, engine)
+
+
+def test_the_manager_swaps_two_models_on_the_card(tmp_path: Path, device: Cuda) -> None:
+    """By its own leases, under a budget that holds one of them."""
+    name, kind = CACHED
+    cards = {}
+    for called in ("one", "two"):
+        (tmp_path / called).mkdir()
+        card = ENGINES[name].make(tmp_path / called, kind)
+        cards[called] = card.model_copy(update={"name": called, "title": called})
+    manager: MemoryManager[Backend] = MemoryManager(device, GB, _Folders(tmp_path))
+    said: dict[str, set[str]] = {"one": set(), "two": set()}
+    for _ in range(4):
+        for called, card in cards.items():
+            beside = GB - round(1.7 * footprint(card).resident)
+            with manager.lease(card, threading.Event(), beside) as lease:
+                for _step in lease.wait():
+                    pass
+                said[called].add(str(answer(lease.backend, "text", None)))
+    assert [len(answers) for answers in said.values()] == [1, 1]
+    assert {d.how for d in manager.snapshot().decisions} == {"loaded", "restored"}
+    manager.close()
+    device.limit(device.capacity_bytes())
