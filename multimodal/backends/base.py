@@ -12,9 +12,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import queue
 import threading
-import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psutil
 
 from multimodal.backends.damaged_files import damage
+from multimodal.backends.worker import is_out_of_memory, release_frames
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, CardError, DeviceFullError, MultimodalError
 from multimodal.events import Event
@@ -142,19 +141,6 @@ class Backend(Protocol):
 Loader = Callable[[ModelCard, Path, str], Backend]
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """PyTorch's error, recognised without importing PyTorch."""
-    cublas = isinstance(error, RuntimeError) and "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
-    return cublas or type(error).__name__ == "OutOfMemoryError"
-
-
-def _let_go(error: BaseException | None) -> None:
-    """Drop what the frames that failed still hold, such as half of a model."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
-
-
 ROOMS = ("multimodal.backends", "multimodal.backends.speech")
 """The packages in which the module of a family lies."""
 
@@ -186,10 +172,10 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     try:
         backend: Backend = module.load(card, files, device)
     except Exception as error:
-        _let_go(error)
+        release_frames(error)
         if isinstance(error, MultimodalError) and not isinstance(error, BackendError):
             raise
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise DeviceFullError(f"{card.title}: the device is out of memory") from error
         if (reason := damage(files)) is not None:
             raise BackendError(f"{card.title} could not be loaded: {reason}") from error
@@ -197,40 +183,3 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
             raise
         raise BackendError(f"{card.title} could not be loaded: {error}") from error
     return backend
-
-
-def stream(
-    work: Callable[[Callable[[Event], None], Callable[[], bool]], None], stop: threading.Event
-) -> Generator[Event, None, None]:
-    """Run a blocking `work(emit, stopped)` in a thread and yield what it emits.
-
-    `stopped()` turns true once `stop` is set or this stream is closed; the stream ends when the
-    work has returned, so the engine is free by then. An error of the work is raised here.
-    """
-    events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
-    closed = threading.Event()
-
-    def target() -> None:
-        try:
-            work(events.put, lambda: closed.is_set() or stop.is_set())
-        except BaseException as error:  # handed over to the consumer, whatever it is
-            events.put(error)
-        else:
-            events.put(None)
-
-    worker = threading.Thread(target=target, daemon=True, name="engine")
-    worker.start()
-    try:
-        while (event := events.get()) is not None:
-            if isinstance(event, MultimodalError):
-                raise event
-            if isinstance(event, Exception) and _is_out_of_memory(event):
-                worker.join()
-                _let_go(event)
-                raise DeviceFullError("the device ran out of memory") from event
-            if isinstance(event, BaseException):
-                raise BackendError(f"the engine failed: {event}") from event
-            yield event
-    finally:
-        closed.set()
-        worker.join()

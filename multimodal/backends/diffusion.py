@@ -26,13 +26,14 @@ import torch
 import transformers
 
 from multimodal.architectures import Modules
-from multimodal.backends.base import Backend, DrawRequest, stream
+from multimodal.backends.base import Backend, DrawRequest
 from multimodal.backends.canvas import canvas
 from multimodal.backends.denoising import Stopped, Watch
 from multimodal.backends.packing import pack
 from multimodal.backends.prompt_reading import tokens, unread
 from multimodal.backends.sampling import MAX_SEED
 from multimodal.backends.tokenizer_files import keep_published_steps
+from multimodal.backends.worker import Worker
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import Drawn, Event, Notice, Usage
@@ -168,10 +169,12 @@ class Diffusion:
     def __init__(self, card: ModelCard, pipeline: Any) -> None:
         self._card = card
         self._pipeline: Any = pipeline
+        self._worker = Worker()
 
     def close(self) -> None:
         self._pipeline = None
         self.__dict__.pop("_redrawing", None)
+        self._worker.close()
 
     def modules(self) -> list[torch.nn.Module]:
         """What may be moved off the device and back while nobody draws."""
@@ -186,7 +189,7 @@ class Diffusion:
         def work(emit: Callable[[Event], None], stopped: Callable[[], bool]) -> None:
             self._draw(request, emit, stopped)
 
-        yield from stream(work, stop)
+        yield from self._worker.stream(work, stop)
 
     def _draw(
         self, request: DrawRequest, emit: Callable[[Event], None], stopped: Callable[[], bool]

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal.backends.base import SpeechRequest, stream
+from multimodal.backends.base import SpeechRequest
 from multimodal.backends.engine_options import whole_number
 from multimodal.backends.loaded import Loaded
 from multimodal.cards import ModelCard
@@ -97,7 +97,7 @@ class Hearer(Loaded[Model], ABC):
                 raise RequestError(
                     f"{self._card.title} takes no {field}. Leave it out, or choose a Whisper model."
                 )
-        return stream(lambda emit, stopped: self._hear(request, emit, stopped), stop)
+        return self._worker.stream(lambda emit, stopped: self._hear(request, emit, stopped), stop)
 
     @abstractmethod
     def words(

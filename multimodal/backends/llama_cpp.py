@@ -26,7 +26,7 @@ from typing import Any
 
 import xllamacpp
 
-from multimodal.backends.base import Backend, ImageRequest, TextRequest, cores, stream
+from multimodal.backends.base import Backend, ImageRequest, TextRequest, cores
 from multimodal.backends.control_tokens import check_template
 from multimodal.backends.describing import described
 from multimodal.backends.engine_options import whole_number
@@ -40,6 +40,7 @@ from multimodal.backends.llama_cpp_pictures import (
 )
 from multimodal.backends.sampling import ResolvedSampling, resolve_sampling
 from multimodal.backends.trimming import left_out, surplus_turns, too_long
+from multimodal.backends.worker import Worker
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.events import Event, Notice, Progress, TextDelta, Usage
@@ -115,6 +116,7 @@ class LlamaCpp:
         self._signs = signs
         self._context_tokens = context_tokens
         self._server: xllamacpp.Server | None = server
+        self._worker = Worker()
 
     def run(
         self, request: TextRequest | ImageRequest, stop: threading.Event
@@ -126,10 +128,11 @@ class LlamaCpp:
         """
         if isinstance(request, ImageRequest):
             return described(request, lambda asked: self.run(asked, stop))
-        return stream(lambda emit, stopped: self._answer(request, emit, stopped), stop)
+        return self._worker.stream(lambda emit, stopped: self._answer(request, emit, stopped), stop)
 
     def close(self) -> None:
         self._server = None
+        self._worker.close()
 
     def _answer(
         self,

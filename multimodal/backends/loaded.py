@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from multimodal.backends.worker import Worker
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
 
@@ -23,6 +24,7 @@ class Loaded(Generic[Model]):
     def __init__(self, card: ModelCard, model: Model) -> None:
         self._card = card
         self._held: Model | None = model
+        self._worker = Worker()
 
     @property
     def _model(self) -> Model:
@@ -32,8 +34,9 @@ class Loaded(Generic[Model]):
         return self._held
 
     def close(self) -> None:
-        """Give back every byte."""
+        """Give back every byte, and end the model's threads."""
         self._held = None
+        self._worker.close()
 
     def modules(self) -> list[nn.Module]:
         """What may be moved off the device and back while nobody uses it."""

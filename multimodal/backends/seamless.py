@@ -28,7 +28,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from multimodal.backends.base import Backend, SpeechRequest, TTSRequest, stream
+from multimodal.backends.base import Backend, SpeechRequest, TTSRequest
 from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.hearing import Heard, Hearer, Manner, Stopped, unknown_language
 from multimodal.backends.speech.sentences import clauses, sentences
@@ -99,7 +99,9 @@ class Seamless(Hearer[Any]):
         SpeechGenerated."""
         if isinstance(request, TTSRequest):
             self._check_speakable(request)
-            return stream(lambda emit, stopped: self._speak(request, emit, stopped), stop)
+            return self._worker.stream(
+                lambda emit, stopped: self._speak(request, emit, stopped), stop
+            )
         return super().run(request, stop)
 
     # ------------------------------------------------------------ hearing

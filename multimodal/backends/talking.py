@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import StoppingCriteriaList
 
-from multimodal.backends.base import TextRequest, stream
+from multimodal.backends.base import TextRequest
 from multimodal.backends.chat_template import ChatTemplate, untaught
 from multimodal.backends.decoding import decoding_options, takes_cache
 from multimodal.backends.engine_options import whole_number
@@ -83,7 +83,7 @@ class Talker(Loaded[Any], ABC):
 
         Raises PromptError when the newest message alone exceeds the context.
         """
-        return stream(lambda emit, stopped: self._answer(request, emit, stopped), stop)
+        return self._worker.stream(lambda emit, stopped: self._answer(request, emit, stopped), stop)
 
     def close(self) -> None:
         super().close()

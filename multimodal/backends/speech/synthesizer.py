@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from multimodal.backends.base import TTSRequest, cores, stream
+from multimodal.backends.base import TTSRequest, cores
 from multimodal.backends.loaded import Loaded
 from multimodal.backends.speech.phonemes import Phonemizer, can_pronounce, missing, phonemizer
 from multimodal.backends.speech.sentences import clauses, sentences
@@ -122,7 +122,9 @@ class Synthesizer(Loaded[onnxruntime.InferenceSession], ABC):
             return self.synthesize(pronounce(piece), language, voice, request.speed, stopped)
 
         pause = np.zeros(int(PAUSE_S / request.speed * self.sample_rate), np.float32)
-        return stream(lambda emit, stopped: self._speak(said, make, pause, emit, stopped), stop)
+        return self._worker.stream(
+            lambda emit, stopped: self._speak(said, make, pause, emit, stopped), stop
+        )
 
     def close(self) -> None:
         super().close()

@@ -1,0 +1,245 @@
+"""The threads in which a model computes: reused, free when the stream ends, gone with the model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, wait_until
+from tiny_models import hub_card, save_causal
+
+from multimodal.backends.base import TextRequest, load
+from multimodal.backends.worker import Worker
+from multimodal.errors import BackendError, DeviceFullError, PromptError
+from multimodal.events import Event, Notice, Usage
+
+Emit = Callable[[Event], None]
+Stopped = Callable[[], bool]
+
+
+class OutOfMemoryError(RuntimeError):
+    """As PyTorch names it."""
+
+
+def note_thread(emit: Emit, stopped: Stopped) -> None:
+    emit(Notice(str(threading.get_ident())))
+
+
+def thread_of(worker: Worker) -> str:
+    """In which thread a turn of that worker computes."""
+    (event,) = worker.stream(note_thread, threading.Event())
+    assert isinstance(event, Notice)
+    return event.text
+
+
+def engines() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "engine"}
+
+
+def test_turns_of_one_model_compute_in_one_thread() -> None:
+    before, worker = engines(), Worker()
+    assert len({thread_of(worker) for _ in range(20)}) == 1
+    assert len(engines() - before) == 1
+
+
+def test_each_model_computes_in_a_thread_of_its_own() -> None:
+    first, second = Worker(), Worker()
+    assert thread_of(first) != thread_of(second)
+
+
+def test_no_thread_is_there_before_the_first_turn() -> None:
+    before, worker = engines(), Worker()
+    worker.stream(note_thread, threading.Event())
+    assert engines() == before
+
+
+def test_two_turns_at_once_compute_at_once_and_leave_two_threads() -> None:
+    before, worker = engines(), Worker()
+    meeting = threading.Barrier(2, timeout=30)
+
+    def meet(emit: Emit, stopped: Stopped) -> None:
+        meeting.wait()
+        emit(Notice(str(threading.get_ident())))
+
+    def both() -> set[str]:
+        found: list[Event] = []
+        turns = [
+            threading.Thread(
+                target=lambda: found.extend(worker.stream(meet, threading.Event())), daemon=True
+            )
+            for _ in range(2)
+        ]
+        for turn in turns:
+            turn.start()
+        for turn in turns:
+            turn.join(60)
+        return {event.text for event in found if isinstance(event, Notice)}
+
+    first = both()
+    assert len(first) == 2
+    assert both() == first
+    assert {thread_of(worker) for _ in range(4)} <= first
+    assert len(engines() - before) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (ValueError("a bad number"), BackendError),
+        (PromptError("too long"), PromptError),
+        (OutOfMemoryError("full"), DeviceFullError),
+        (KeyboardInterrupt(), BackendError),
+    ],
+)
+def test_an_error_is_raised_to_the_consumer_and_leaves_the_thread_usable(
+    error: BaseException, raised: type[Exception]
+) -> None:
+    worker = Worker()
+
+    def fail(emit: Emit, stopped: Stopped) -> None:
+        emit(Notice("begun"))
+        raise error
+
+    before = thread_of(worker)
+    events = worker.stream(fail, threading.Event())
+    assert next(events) == Notice("begun")
+    with pytest.raises(raised):
+        next(events)
+    assert thread_of(worker) == before
+
+
+@pytest.mark.parametrize("by", ["close", "stop"])
+def test_a_stream_ends_only_when_the_work_has_returned(by: str) -> None:
+    worker, stop, done = Worker(), threading.Event(), threading.Event()
+
+    def endless(emit: Emit, stopped: Stopped) -> None:
+        emit(Notice("begun"))
+        while not stopped():
+            threading.Event().wait(0.01)
+        threading.Event().wait(0.05)
+        done.set()
+
+    before = thread_of(worker)
+    events = worker.stream(endless, stop)
+    next(events)
+    if by == "stop":
+        stop.set()
+        assert list(events) == []
+    else:
+        events.close()
+    assert done.is_set()
+    assert thread_of(worker) == before, "and the next turn works"
+
+
+def test_an_abandoned_stream_leaves_its_thread_to_the_next_turn() -> None:
+    worker = Worker()
+
+    def endless(emit: Emit, stopped: Stopped) -> None:
+        emit(Notice(str(threading.get_ident())))
+        while not stopped():
+            threading.Event().wait(0.01)
+
+    event = next(worker.stream(endless, threading.Event()))
+    assert isinstance(event, Notice)
+    assert thread_of(worker) == event.text
+
+
+@pytest.mark.parametrize("end", ["close", "forget"])
+def test_a_closed_or_forgotten_worker_ends_its_threads(end: str) -> None:
+    before, worker = engines(), Worker()
+    thread_of(worker)
+    assert engines() != before
+    if end == "close":
+        worker.close()
+    else:
+        del worker
+    wait_until(lambda: engines() <= before, 10)
+
+
+def test_an_idle_thread_holds_nothing_of_the_turn_before() -> None:
+    class Large:
+        pass
+
+    worker = Worker()
+
+    def work_on(large: Large) -> Callable[[Emit, Stopped], None]:
+        return lambda emit, stopped: emit(Notice(repr(large)))
+
+    large = Large()
+    held = weakref.ref(large)
+    assert len(list(worker.stream(work_on(large), threading.Event()))) == 1
+    del large
+    assert held() is None
+
+
+def test_what_failed_holds_nothing_while_room_is_made() -> None:
+    """The error that is kept must not keep half a model on the device."""
+
+    class Large:
+        pass
+
+    held: list[weakref.ref[Large]] = []
+
+    def work(emit: Any, stopped: Any) -> None:
+        half = Large()
+        held.append(weakref.ref(half))
+        raise OutOfMemoryError("full")
+
+    with pytest.raises(DeviceFullError) as raised:
+        list(Worker().stream(work, threading.Event()))
+    assert raised.value.__cause__ is not None
+    assert held[0]() is None
+
+
+STUCK = """
+import threading
+from multimodal.backends.worker import Worker
+
+def stuck(emit, stopped):
+    begun.set()
+    threading.Event().wait()
+
+begun, worker = threading.Event(), Worker()
+ended = worker.stream(lambda emit, stopped: None, threading.Event())
+assert list(ended) == []
+turn = lambda: list(worker.stream(stuck, threading.Event()))
+threading.Thread(target=turn, daemon=True).start()
+assert begun.wait(30)
+print("over")
+"""
+"""One turn that ended, and one that never will."""
+
+
+def test_a_turn_that_never_ends_does_not_hold_up_the_end_of_the_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STUCK],
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "over\n"
+
+
+def test_a_model_keeps_its_thread_until_it_is_closed(tmp_path: Path) -> None:
+    before = engines()
+    config = save_causal(tmp_path, "llama")
+    model = load(hub_card("causal_lm", "AutoModelForCausalLM", config), tmp_path, "cpu")
+    used = []
+    for _ in range(3):
+        events = list(model.run(TextRequest((("user", "Hello."),)), threading.Event()))
+        assert isinstance(events[-1], Usage)
+        used.append(engines() - before)
+    assert len(used[0]) == 1
+    assert used[0] == used[1] == used[2]
+    model.close()
+    wait_until(lambda: engines() <= before, 10)
+    with pytest.raises(BackendError, match="was unloaded"):
+        list(model.run(TextRequest((("user", "Hello."),)), threading.Event()))
