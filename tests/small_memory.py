@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from fakes import FakeBackend, FakeSource, card
 
 from multimodal.cards import ModelCard
+from multimodal.memory.cuda import Cuda
 from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.simulated import Simulated
@@ -74,3 +76,20 @@ def finish(threads: list[threading.Thread]) -> None:
     for thread in threads:
         thread.join(20)
     assert not any(thread.is_alive() for thread in threads)
+
+
+class CardOnCpu(Cuda):
+    """`Cuda` with the CPU as its card, so that no driver is asked, and so many bytes for
+    mirrors."""
+
+    def __init__(self, most_host_bytes: int) -> None:
+        self.name = "RTX"
+        self.most_host_bytes = most_host_bytes
+        self._device, self._locks = torch.device("cpu"), None
+        self._mirrors, self._parked = {}, set()
+        self._host_lock = threading.Lock()
+        self._bus_bytes_per_s = 10e9
+
+    @property
+    def host_bytes(self) -> int:
+        return self.most_host_bytes

@@ -34,7 +34,7 @@ def test_a_random_model_runs_moves_and_says_the_same() -> None:
     model = RandomModel(card(one(SMALL["llava"]), "bf16"), "cpu")
     model.run_once(40)
     before = model.output()
-    mirrors = [Mirror(module, torch.device("cpu"), pin=False) for module in model.modules()]
+    mirrors = [Mirror(module, torch.device("cpu")) for module in model.modules()]
     for mirror in mirrors:
         mirror.evict()
         mirror.restore()

@@ -21,6 +21,7 @@ from multimodal.cards import ModelCard
 from multimodal.limits import Limits
 from multimodal.memory.cuda import Cuda
 from multimodal.memory.footprint import footprint
+from multimodal.memory.host_slabs import CudaPageLocks
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.storages import true_bytes
@@ -69,7 +70,10 @@ def test_an_engine_answers_the_same_with_layers_that_only_visit(
     engine = ENGINES[name]
     backend = load(engine.make(tmp_path, kind), tmp_path, "cuda")
     before = answer(backend, engine.asks, speech)
-    mirrors = [Mirror(module, torch.device("cuda", 0), pin=True) for module in modules_of(backend)]
+    mirrors = [
+        Mirror(module, torch.device("cuda", 0), CudaPageLocks(torch.device("cuda", 0)))
+        for module in modules_of(backend)
+    ]
     for mirror in mirrors:
         mirror.evict()
         mirror.restore(0)

@@ -409,7 +409,7 @@ def test_eviction_between_two_turns_changes_no_word(folders: Any, kind: str) -> 
     card = card_of(config, quantization=[kind])
     model, still = (load(card, folder, "cpu") for _ in range(2))
     assert isinstance(model, CausalLM)
-    mirrors = [Mirror(module, CPU, pin=False) for module in model.modules()]
+    mirrors = [Mirror(module, CPU) for module in model.modules()]
     answer = ask(model, QUESTION)[0]
     turns = (QUESTION, ("assistant", answer), ("user", "The river runs to the sea."))
     for _ in range(3):

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 from fakes import FakeBackend, FakeSource, card
-from small_memory import A, leased, manager, use
+from small_memory import A, C, CardOnCpu, leased, manager, use
 from torch import nn
 
 from multimodal.backends.base import load
 from multimodal.cards import Catalog
-from multimodal.errors import DeviceFullError, SettingsError
+from multimodal.errors import BackendError, DeviceFullError, SettingsError
 from multimodal.memory.cuda import Cuda, Movable, translated
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.mirror import Mirror
@@ -68,10 +68,9 @@ class _Stubborn(Mirror):
 
 @pytest.mark.parametrize("partly", [False, True])
 def test_a_model_of_several_modules_comes_back_whole_or_not_at_all(partly: bool) -> None:
-    device = Cuda.__new__(Cuda)
-    device.name = "RTX"
-    first = Mirror(nn.Linear(8, 8), CPU, pin=False)
-    second = _Stubborn(nn.Linear(8, 8), CPU, pin=False)
+    device = CardOnCpu(0)
+    first = Mirror(nn.Linear(8, 8), CPU)
+    second = _Stubborn(nn.Linear(8, 8), CPU)
     first.evict()
     with pytest.raises(DeviceFullError, match="RTX"):
         device._bring_back([first, second], 10_000 if partly else None)
@@ -110,7 +109,7 @@ class Mirroring(Simulated):
     def loaded(self, card: str, model: object) -> int:
         assert isinstance(model, Movable)
         (module,) = model.modules()
-        self.mirrors[card] = Mirror(module, CPU, pin=False)
+        self.mirrors[card] = Mirror(module, CPU)
         return true_bytes(module)
 
     def park(self, card: str, model: object) -> int:
@@ -156,6 +155,72 @@ def test_the_last_resort_brings_back_a_part() -> None:
     with leased(memory, first) as lease:
         assert lease.notices[-1].startswith("Only part of it fits")
     assert memory.snapshot().decisions[-1].error is None
+
+
+# ------------------------------------------------------------ room for mirrors
+
+
+class Layers:
+    """A model whose mirror takes a whole number of kilobytes."""
+
+    def __init__(self, kilobytes: int) -> None:
+        self.layer = nn.Linear(256, kilobytes, bias=False)
+
+    def modules(self) -> list[nn.Module]:
+        return [self.layer]
+
+
+def test_models_on_the_card_give_up_their_mirrors_for_one_that_leaves() -> None:
+    device = CardOnCpu(10 * 1024)
+    models = {name: Layers(4) for name in "abc"}
+    before = {name: model.layer.weight.clone() for name, model in models.items()}
+    for name, model in models.items():
+        assert device.loaded(name, model) == 4 * 1024
+    assert [device.park(name, models[name]) for name in "ab"] == [4096, 4096]
+    assert device.park("c", models["c"]) == 0, "both others are away and need theirs"
+    device.restore("a", models["a"])
+    assert device.park("c", models["c"]) == 4096, "that of the model on the card gave way"
+    assert device.park("a", models["a"]) == 0
+    device.forget("b")
+    assert device.park("a", models["a"]) == 4096
+    device.restore("a", models["a"])
+    device.restore("c", models["c"])
+    assert all(torch.equal(models[name].layer.weight, before[name]) for name in "ac")
+
+
+def test_a_reload_is_priced_by_where_the_model_would_come_from() -> None:
+    device = CardOnCpu(10 * 1024)
+    model = Layers(8)
+    device.loaded("with modules", model)
+    assert device.reload_s("with modules", 8 * 1024, 7.0) == pytest.approx(8 * 1024 / 10e9)
+    assert device.reload_s("of another engine", 8 * 1024, 7.0) == 7.0
+    device.most_host_bytes = 1024
+    assert device.reload_s("with modules", 8 * 1024, 7.0) == 7.0
+
+
+class Forgetting(Simulated):
+    """A device that tells whose mirrors it gave up."""
+
+    def __init__(self) -> None:
+        super().__init__(1000, host_bytes=10_000)
+        self.forgotten: list[str] = []
+
+    def forget(self, card: str) -> None:
+        self.forgotten.append(card)
+
+
+def test_nothing_stays_of_a_model_that_could_not_be_loaded() -> None:
+    device, source = Forgetting(), FakeSource()
+    memory: MemoryManager[FakeBackend] = MemoryManager(device, 100, source)
+    source.fail = [BackendError("half of it is damaged")]
+    with pytest.raises(BackendError, match="damaged"):
+        use(memory, A)
+    assert device.forgotten == ["a"]
+    use(memory, A, C)
+    device.fail_next = 9
+    with pytest.raises(DeviceFullError):
+        use(memory, A)
+    assert device.forgotten == ["a"], "what could not be restored stays parked"
 
 
 # ------------------------------------------------------------ peaks

@@ -317,7 +317,7 @@ class Card(Cpu):
 
     def loaded(self, card: str, model: Any) -> int:
         here = torch.device("cpu")
-        self.mirrors[card] = [Mirror(part, here, pin=False) for part in model.modules()]
+        self.mirrors[card] = [Mirror(part, here) for part in model.modules()]
         return sum(true_bytes(part) for part in model.modules())
 
     def park(self, card: str, model: object) -> int:
@@ -365,7 +365,7 @@ def test_a_model_that_left_and_came_back_draws_the_same(kind: tiny.Kind, tmp_pat
 def test_layers_without_room_visit_while_they_draw(folder: Path) -> None:
     loaded: Any = load(tiny.card(folder), folder, "cpu")
     before = pixels(drawn(loaded, CAT))
-    mirrors = [Mirror(part, torch.device("cpu"), pin=False) for part in loaded.modules()]
+    mirrors = [Mirror(part, torch.device("cpu")) for part in loaded.modules()]
     for mirror in mirrors:
         mirror.evict()
         mirror.restore(at_most_bytes=0)

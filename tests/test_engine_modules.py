@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_engines import CASES, ENGINES, answer, modules_of
+from small_memory import CardOnCpu
+from tiny_engines import CASES, ENGINES, WHISPER, answer, modules_of
 from torch import nn
+from whisper.model import Whisper
 
 from multimodal import sound
 from multimodal.backends.base import load
+from multimodal.backends.openai_whisper import in_half
 from multimodal.limits import Limits
-from multimodal.memory.cuda import Cuda
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.storages import slots, true_bytes
 
@@ -41,7 +43,7 @@ def test_what_an_engine_loads_is_counted_and_comes_back_from_its_mirror(
     held = sum(true_bytes(module) for module in modules)
     assert held >= 0.99 * sum(p.nbytes for p in parameters) > 0
     before = contents(modules)
-    mirrors = [Mirror(module, CPU, pin=False) for module in modules]
+    mirrors = [Mirror(module, CPU) for module in modules]
     for mirror in mirrors:
         mirror.evict()
         mirror.restore()
@@ -62,7 +64,7 @@ def test_an_engine_answers_the_same_after_it_was_evicted(
     engine = ENGINES[name]
     backend = load(engine.make(tmp_path, kind), tmp_path, "cpu")
     before = answer(backend, engine.asks, speech)
-    mirrors = [Mirror(module, CPU, pin=False) for module in modules_of(backend)]
+    mirrors = [Mirror(module, CPU) for module in modules_of(backend)]
     for mirror in mirrors:
         mirror.evict()
         mirror.restore()
@@ -73,8 +75,7 @@ def test_an_engine_answers_the_same_after_it_was_evicted(
 
 def test_a_card_counts_what_it_is_handed_before_it_mirrors_it(tmp_path: Path) -> None:
     """As `Cuda` does with every model that was just loaded; without room for a mirror here."""
-    device = Cuda.__new__(Cuda)
-    device.host_bytes, device._mirrors = 0, {}
+    device = CardOnCpu(0)
     backend = load(ENGINES["openai_whisper"].make(tmp_path, "fp32"), tmp_path, "cpu")
     (model,) = modules_of(backend)
     dense = [buffer for buffer in model.buffers() if not buffer.is_sparse]
@@ -82,3 +83,18 @@ def test_a_card_counts_what_it_is_handed_before_it_mirrors_it(tmp_path: Path) ->
     assert device.loaded("whisper", backend) == sum(
         tensor.nbytes for tensor in (*model.parameters(), *dense)
     )
+
+
+def test_whisper_computes_in_half_as_on_a_card() -> None:
+    """Its layers that normalise take no weights of 16 bits."""
+    torch.manual_seed(0)
+    model = Whisper(WHISPER).eval()
+    torch.nn.init.normal_(model.decoder.positional_embedding, std=0.1)
+    sound_seen, tokens = torch.randn(1, 80, 3000), torch.arange(50)[None]
+    with torch.no_grad():
+        full = model(sound_seen, tokens)
+        half = in_half(model)(sound_seen.half(), tokens)
+    assert torch.allclose(half, full, atol=0.05 * float(full.abs().max()))
+    wide = [name for name, p in model.named_parameters() if p.dtype == torch.float32]
+    assert wide
+    assert all("_ln." in name or ".ln" in name for name in wide)

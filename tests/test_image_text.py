@@ -209,7 +209,7 @@ def test_eviction_changes_no_word(folders: Folders, name: str) -> None:
     model = loaded(folders, name)
     picture = ((0, BLUE),)
     before = ask(model, QUESTION, pictures=picture)[0]
-    mirrors = [Mirror(module, CPU, pin=False) for module in model.modules()]
+    mirrors = [Mirror(module, CPU) for module in model.modules()]
     for mirror in mirrors:
         mirror.evict()
         mirror.restore()

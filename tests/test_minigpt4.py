@@ -334,7 +334,7 @@ def test_in_sixteen_bits_the_qformer_is_in_sixteen_bits_too(folders: Folders) ->
 def test_eviction_changes_no_word(folders: Folders, variant: str) -> None:
     model = loaded(folders, variant, quantization=["nf4-double"])
     before = ask(model, QUESTION, pictures=((0, OTHER),))[0]
-    mirrors = [Mirror(module, CPU, pin=False) for module in model.modules()]
+    mirrors = [Mirror(module, CPU) for module in model.modules()]
     for mirror in mirrors:
         mirror.evict()
     for mirror in mirrors:

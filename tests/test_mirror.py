@@ -13,6 +13,7 @@ import torch
 import transformers
 from torch import nn
 
+from multimodal.memory.host_slabs import PAGE, HostSlabs
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.storages import slots, true_bytes
 
@@ -61,7 +62,7 @@ def test_output_after_fifty_evictions_is_bit_identical() -> None:
     model, ids = llama(), torch.arange(20)[None]
     with torch.no_grad():
         before = model(ids).logits
-    mirror = Mirror(model, CPU, pin=False)
+    mirror = Mirror(model, CPU)
     for _ in range(50):
         mirror.evict()
         mirror.restore()
@@ -76,10 +77,10 @@ def test_the_quantization_state_moves_along(kind: str) -> None:
     if kind == "int8":
         module(torch.randn(2, 128, dtype=torch.float16))  # scales move to the layer's state
     before, size = contents(module), true_bytes(module)
-    mirror = Mirror(module, CPU, pin=False)
-    assert size <= mirror.size_bytes <= size + 512 * len(before)
+    mirror = Mirror(module, CPU)
     original = set(storages(module))
     mirror.evict()
+    assert size <= mirror.size_bytes <= size + 512 * len(before)
     assert not original & set(storages(module)), "every storage of the device was given up"
     assert all(torch.equal(a, b) for a, b in zip(before, contents(module), strict=True))
     mirror.restore()
@@ -89,7 +90,7 @@ def test_the_quantization_state_moves_along(kind: str) -> None:
 def test_scales_that_move_between_attributes_are_found_again() -> None:
     """An 8-bit layer hands its weight over to its state in its first forward."""
     module, sound = quantized("int8"), torch.randn(2, 128, dtype=torch.float16)
-    mirror = Mirror(module, CPU, pin=False)
+    mirror = Mirror(module, CPU)
     mirror.evict()
     mirror.restore()
     before = module(sound)
@@ -98,6 +99,11 @@ def test_scales_that_move_between_attributes_are_found_again() -> None:
     assert not known & set(storages(module))
     mirror.restore()
     assert torch.equal(module(sound), before)
+
+
+def held(mirror: Mirror) -> list[torch.Tensor]:
+    assert mirror._host is not None
+    return mirror._host.tensors
 
 
 def inside(module: nn.Module, slabs: list[torch.Tensor]) -> bool:
@@ -112,10 +118,10 @@ def inside(module: nn.Module, slabs: list[torch.Tensor]) -> bool:
 )
 def test_evicting_copies_nothing_and_frees_the_device(make: Any) -> None:
     model = make()
-    mirror = Mirror(model, CPU, pin=False)
+    mirror = Mirror(model, CPU)
     for _ in range(3):
         mirror.evict()
-        assert inside(model, mirror._host), "the module holds the mirror itself"
+        assert inside(model, held(mirror)), "the module holds the mirror itself"
         mirror.restore()
         assert inside(model, mirror._on_device), "every tensor is on the device again"
         slabs = [weakref.ref(slab.untyped_storage()) for slab in mirror._on_device]
@@ -126,7 +132,8 @@ def test_evicting_copies_nothing_and_frees_the_device(make: Any) -> None:
 
 
 def test_each_layer_has_a_slab_of_its_own_in_the_order_of_running() -> None:
-    mirror = Mirror(llama(), CPU, pin=False)
+    mirror = Mirror(llama(), CPU)
+    mirror.evict()
     assert mirror._layers == ["", "model.layers.0", "model.layers.1", "model.layers.2"]
 
 
@@ -137,7 +144,7 @@ def test_views_and_odd_strides_come_back_as_they_were() -> None:
     module.register_buffer("turned", base.view(4, 6).t())
     module.register_buffer("tail", base[20:])
     module.register_buffer("empty", torch.empty(0))
-    mirror = Mirror(module, CPU, pin=False)
+    mirror = Mirror(module, CPU)
     before = contents(module)
     mirror.evict()
     mirror.restore()
@@ -154,16 +161,16 @@ def test_layers_without_room_visit_while_they_run(layers: int) -> None:
     model, ids = llama(), torch.arange(20)[None]
     with torch.no_grad():
         before = model(ids).logits
-    mirror = Mirror(model, CPU, pin=False)
-    room = sum(slab.nbytes for slab in mirror._host[: layers + 1])
+    mirror = Mirror(model, CPU)
     mirror.evict()
+    room = sum(slab.nbytes for slab in held(mirror)[: layers + 1])
     mirror.restore(at_most_bytes=room)
     assert sum(slab.nbytes for slab in mirror._on_device) == room
     for _ in range(2):
         with torch.no_grad():
             assert torch.equal(model(ids).logits, before)
         absent = [model.get_submodule(f"model.layers.{n}") for n in range(layers, 3)]
-        assert all(inside(layer, mirror._host) for layer in absent), "visitors have left"
+        assert all(inside(layer, held(mirror)) for layer in absent), "visitors have left"
     mirror.evict()
     mirror.restore()
     assert inside(model, mirror._on_device)
@@ -173,10 +180,119 @@ def test_layers_without_room_visit_while_they_run(layers: int) -> None:
 
 def test_a_visitor_leaves_even_where_its_forward_fails() -> None:
     model = llama()
-    mirror = Mirror(model, CPU, pin=False)
+    mirror = Mirror(model, CPU)
     mirror.evict()
     mirror.restore(at_most_bytes=0)
     layer = model.get_submodule("model.layers.1")
     with pytest.raises(TypeError):
         layer()
-    assert inside(layer, mirror._host)
+    assert inside(layer, held(mirror))
+
+
+def test_host_memory_is_taken_when_a_model_leaves_for_the_first_time() -> None:
+    module = quantized("nf4-double")
+    mirror = Mirror(module, CPU)
+    missing = mirror.missing_bytes()
+    assert missing > 0
+    assert mirror.size_bytes == 0
+    before = contents(module)
+    mirror.evict()
+    assert (mirror.size_bytes, mirror.missing_bytes()) == (missing, 0)
+    mirror.release()
+    assert mirror.size_bytes == missing, "a module that is away needs its mirror"
+    mirror.restore()
+    mirror.release()
+    assert (mirror.size_bytes, mirror.missing_bytes()) == (0, missing)
+    for _ in range(2):
+        mirror.evict()
+        mirror.restore()
+    assert all(torch.equal(a, b) for a, b in zip(before, contents(module), strict=True))
+
+
+class _Filling(Mirror):
+    """A mirror whose device has room for two slabs at a time."""
+
+    made: list[weakref.ref[Any]]
+
+    def _new_slab(self, size_bytes: int) -> torch.Tensor:
+        if sum(slab() is not None for slab in self.made) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        slab = super()._new_slab(size_bytes)
+        self.made.append(weakref.ref(slab.untyped_storage()))
+        return slab
+
+
+@torch.no_grad()
+def test_what_did_not_fit_is_gone_while_the_error_is_handled() -> None:
+    """Else the next try would find the device as full as this one."""
+    model, ids = llama(), torch.arange(20)[None]
+    before = model(ids).logits
+    mirror = _Filling(model, CPU)
+    mirror.made = []
+    mirror.evict()
+    with pytest.raises(torch.OutOfMemoryError) as told:
+        mirror.restore()
+    assert told.tb is not None
+    assert len(mirror.made) == 2
+    assert [slab() for slab in mirror.made] == [None, None]
+    mirror.restore(at_most_bytes=0)
+    assert torch.equal(model(ids).logits, before)
+
+
+# ------------------------------------------------------------ locked pages
+
+
+class Driver:
+    """Locks so many bytes of host memory and no more."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.left = most_bytes
+        self.locked: dict[int, int] = {}
+
+    def lock(self, address: int, size_bytes: int) -> bool:
+        if size_bytes > self.left:
+            return False
+        self.left -= size_bytes
+        self.locked[address] = size_bytes
+        return True
+
+    def unlock(self, address: int) -> None:
+        self.left += self.locked.pop(address)
+
+
+def test_pages_are_locked_to_the_page_and_given_back() -> None:
+    sizes, driver = [1000, 0, 3 * PAGE, PAGE + 1], Driver(100 * PAGE)
+    slabs = HostSlabs(sizes, driver)
+    assert slabs.is_locked
+    assert [tensor.nbytes for tensor in slabs.tensors] == sizes
+    assert sorted(driver.locked.values()) == [PAGE, 2 * PAGE, 3 * PAGE]
+    assert all(address % PAGE == 0 for address in driver.locked)
+    assert list(driver.locked) == [t.data_ptr() for t in slabs.tensors if t.nbytes]
+    slabs.close()
+    assert (driver.locked, driver.left) == ({}, 100 * PAGE)
+    forgotten = HostSlabs(sizes, driver)
+    del forgotten
+    gc.collect()
+    assert driver.locked == {}, "nobody else could lock these pages otherwise"
+
+
+@torch.no_grad()
+def test_what_the_driver_does_not_lock_is_copied_all_the_same() -> None:
+    model, ids = llama(), torch.arange(20)[None]
+    before = model(ids).logits
+    refusing = Driver(16 * PAGE)
+    mirror = Mirror(model, CPU, refusing)
+    for _ in range(2):
+        mirror.evict()
+        assert refusing.locked
+        assert not mirror.is_locked
+        mirror.restore()
+        assert torch.equal(model(ids).logits, before)
+    generous = Driver(1 << 30)
+    other = Mirror(model, CPU, generous)
+    other.evict()
+    assert other.is_locked
+    other.restore()
+    other.release()
+    assert generous.locked == {}
+    assert torch.equal(model(ids).logits, before)

@@ -300,7 +300,7 @@ def test_it_takes_what_the_card_says_and_works_so(
 def test_eviction_changes_neither_word_nor_voice(checkpoint: Checkpoint, speech: Any) -> None:
     model = loaded(checkpoint)
     words, voice = heard(model, speech), spoken(model, TEXT)
-    mirrors = [Mirror(module, CPU, pin=False) for module in model.modules()]
+    mirrors = [Mirror(module, CPU) for module in model.modules()]
     for mirror in mirrors:
         mirror.evict()
         mirror.restore()

@@ -154,7 +154,7 @@ def test_it_takes_what_the_card_says(checkpoint: Checkpoint, kind: str) -> None:
 def test_eviction_changes_no_word(checkpoint: Checkpoint, speech: Any) -> None:
     model = loaded(checkpoint)
     before = heard(model, speech)
-    mirrors = [Mirror(module, CPU, pin=False) for module in model.modules()]
+    mirrors = [Mirror(module, CPU) for module in model.modules()]
     for mirror in mirrors:
         mirror.evict()
         mirror.restore()

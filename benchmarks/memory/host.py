@@ -28,7 +28,7 @@ def measure(catalog: Catalog) -> dict[str, Any]:
     (module,) = model.modules()
     size = true_bytes(module)
     before = [slot.tensor.clone() for slot in slots(module)]
-    mirror = Mirror(module, CPU, pin=False)
+    mirror = Mirror(module, CPU)
     evict_s, restore_s = [], []
     for _ in range(ROUNDS):
         evict_s.append(_timed(mirror.evict))

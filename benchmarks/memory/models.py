@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 from transformers.initialization import no_init_weights
+from whisper.model import Whisper
 
 from multimodal.architectures import Modules, Part
+from multimodal.backends.openai_whisper import in_half
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.memory.activation import works
@@ -78,7 +80,7 @@ def random_module(part: Part, kind: str, device: str) -> nn.Module:
     """`part` on `device`, its linear layers quantized as bitsandbytes would."""
     dtype = torch.float32 if kind == "fp32" else torch.bfloat16
     with no_init_weights():
-        module = nn.Module.to(unbuilt(part), dtype).eval().requires_grad_(False)
+        module = _typed(unbuilt(part), dtype).eval().requires_grad_(False)
     if hasattr(module, "tie_weights"):
         module.tie_weights()  # which the missing initialisation would have done
     packed = set(quantizable(module, part.keeps_fp32)) if part.quantized and "4" in kind else set()
@@ -90,9 +92,16 @@ def random_module(part: Part, kind: str, device: str) -> nn.Module:
         for parameter in layer.parameters(recurse=False):
             if id(parameter) not in filled:
                 filled.add(id(parameter))
-                fresh = torch.randn(parameter.shape, dtype=dtype, device=device)
+                fresh = torch.randn(parameter.shape, dtype=parameter.dtype, device=device)
                 parameter.data = fresh.mul_(SPREAD)
     return module.to(device)
+
+
+def _typed(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """`module` in `dtype`; Whisper as it is loaded on a card, some of whose layers stay in fp32."""
+    if isinstance(module, Whisper) and dtype is not torch.float32:
+        return in_half(module)
+    return nn.Module.to(module, dtype)
 
 
 def _four_bit(layer: Any, kind: str, device: str) -> nn.Module:

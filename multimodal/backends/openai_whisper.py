@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from whisper.audio import log_mel_spectrogram, pad_or_trim
 from whisper.model import ModelDimensions, Whisper
 from whisper.tokenizer import LANGUAGES
@@ -42,8 +43,19 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
         raise BackendError(
             f"{found[0].name} is not a Whisper checkpoint in OpenAI's format ({error})"
         ) from error
-    model = model.to(torch.device(device)).eval()
-    return OpenAIWhisper(card, model.half() if device == "cuda" else model)
+    model = (in_half(model) if device == "cuda" else model).to(torch.device(device))
+    return OpenAIWhisper(card, model.eval())
+
+
+def in_half(model: Whisper) -> Whisper:
+    """`model` in fp16, changed in place. What normalises stays in fp32: openai-whisper computes it
+    so, with its weights as they are."""
+    for module in model.modules():
+        if not isinstance(module, nn.LayerNorm):
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                if tensor.is_floating_point() and not tensor.is_sparse:
+                    tensor.data = tensor.data.half()
+    return model
 
 
 class OpenAIWhisper(WhisperRecognizer[Whisper]):

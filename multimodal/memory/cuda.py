@@ -1,13 +1,15 @@
 """An NVIDIA card. The budget is a hard stop: PyTorch refuses more, and that can be caught.
 
-Models that show their PyTorch modules (`modules()`) are mirrored in pinned host memory when they
-have been loaded; evicting one then copies nothing, and restoring runs at the speed of the bus.
+Models that show their PyTorch modules (`modules()`) leave for page-locked host memory and come
+back at the speed of the bus. Their mirrors are filled when they leave for the first time and stay
+as long as host memory has room: evicting them again copies nothing.
 """
 
 from __future__ import annotations
 
 import gc
 import logging
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from torch import nn
 
 from multimodal.errors import DeviceFullError, SettingsError
 from multimodal.memory.devices import CUDA_CONTEXT_BYTES
+from multimodal.memory.host_slabs import CudaPageLocks, HostSlabs
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.reserve import DRIVER_MARGIN_BYTES
 from multimodal.memory.storages import true_bytes
@@ -26,11 +29,15 @@ from multimodal.sizes import gigabytes
 
 log = logging.getLogger(__name__)
 
-HOST_SHARE = 0.5
-"""Of host memory, for mirrors. Windows pins no more than about half of it."""
+HOST_SHARE = 0.4
+"""Of host memory, for mirrors. Windows locks no more than about half of it."""
+HOST_MARGIN_BYTES = 2_000_000_000
+"""Of host memory that nobody uses, left to the program itself, to others and to files."""
 PARTLY_SHARE = 0.6
 """Of what is free, for the layers that stay; visitors and activations need the rest."""
 PROBE_BYTES = 1 << 28
+PAGEABLE_BYTES_PER_S = 6e9
+"""From memory that is not locked, or where the bus could not be measured: a low guess."""
 
 
 @runtime_checkable
@@ -66,15 +73,27 @@ class Cuda:
         self._total = int(torch.cuda.get_device_properties(self._device).total_memory)
         torch.zeros(1, device=self._device)  # makes the context, so that its memory is seen
         self.name = torch.cuda.get_device_name(self._device)
-        self.host_bytes = int(psutil.virtual_memory().total * HOST_SHARE)
+        self._locks = CudaPageLocks(self._device)
         self._mirrors: dict[str, list[Mirror]] = {}
+        """By card, the longest unused first."""
+        self._parked: set[str] = set()
+        self._host_lock = threading.Lock()
+        """Held while mirrors are made, filled or given up."""
         self._bus_bytes_per_s = 0.0
         self._at_start = 0
+        self._most = self._total
         self._room = max(0, self.free_bytes() - DRIVER_MARGIN_BYTES)
 
+    @property
+    def host_bytes(self) -> int:
+        """A share of host memory, or of what is left of it now; mirrors that are there count."""
+        memory = psutil.virtual_memory()
+        left = int(memory.available) + self._mirrored_bytes() - HOST_MARGIN_BYTES
+        return max(0, min(int(memory.total * HOST_SHARE), left))
+
     def limit(self, budget_bytes: int) -> None:
-        share = min(1.0, budget_bytes / self._total)
-        torch.cuda.set_per_process_memory_fraction(share, self._device)
+        self._most = min(self._total, budget_bytes)
+        torch.cuda.set_per_process_memory_fraction(self._most / self._total, self._device)
 
     def capacity_bytes(self) -> int:
         return self._total
@@ -83,12 +102,12 @@ class Cuda:
         return self._room
 
     def free_bytes(self) -> int:
-        """Free by the driver's count, and what PyTorch keeps for later."""
+        """Free by the driver's count, with what PyTorch keeps for later, but no more than its
+        limit leaves."""
         free, _total = torch.cuda.mem_get_info(self._device)
-        cached = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(
-            self._device
-        )
-        return int(free + cached)
+        allocated = torch.cuda.memory_allocated(self._device)
+        cached = torch.cuda.memory_reserved(self._device) - allocated
+        return int(min(free + cached, self._most - allocated))
 
     def now_s(self) -> float:
         return time.monotonic()
@@ -104,30 +123,55 @@ class Cuda:
         """PyTorch keeps the books."""
 
     def loaded(self, card: str, model: object) -> int:
-        """Mirror a model that was just loaded, if host memory has room; returns its true bytes."""
         modules = list(model.modules()) if isinstance(model, Movable) else []
-        sizes = [true_bytes(module) for module in modules]
-        held = sum(m.size_bytes for mirrors in self._mirrors.values() for m in mirrors)
-        if modules and held + sum(sizes) <= self.host_bytes:
-            try:
-                self._mirrors[card] = [Mirror(module, self._device, pin=True) for module in modules]
-            except RuntimeError as error:  # no more memory can be pinned
-                log.warning("%s is not mirrored in host memory: %s", card, error)
-        return sum(sizes)
+        if modules:
+            mirrors = [Mirror(module, self._device, self._locks) for module in modules]
+            with self._host_lock:
+                self._mirrors[card] = mirrors
+        return sum(true_bytes(module) for module in modules)
 
     def park(self, card: str, model: object) -> int:
-        mirrors = self._mirrors.get(card, [])
-        for mirror in mirrors:
-            mirror.evict()
-        return sum(mirror.size_bytes for mirror in mirrors)
+        with self._host_lock:
+            mirrors = self._mirrors.get(card, [])
+            missing = sum(mirror.missing_bytes() for mirror in mirrors)
+            if not self._has_host_room(card, missing):
+                return 0
+            for mirror in mirrors:
+                mirror.evict()
+            self._parked.add(card)
+            return sum(mirror.size_bytes for mirror in mirrors)
 
     def restore(self, card: str, model: object) -> None:
         self._bring_back(self._mirrors[card], None)
+        self._is_back(card)
 
     def restore_partly(self, card: str, model: object) -> bool:
         """As many layers as there is room for; the others visit while they run."""
-        self._bring_back(self._mirrors.get(card, []), int(self.free_bytes() * PARTLY_SHARE))
-        return card in self._mirrors
+        if card not in self._mirrors:
+            return False
+        self._bring_back(self._mirrors[card], int(self.free_bytes() * PARTLY_SHARE))
+        self._is_back(card)
+        return True
+
+    def _is_back(self, card: str) -> None:
+        with self._host_lock:
+            self._parked.discard(card)
+            self._mirrors[card] = self._mirrors.pop(card)
+
+    def _has_host_room(self, card: str, missing_bytes: int) -> bool:
+        """Whether `card` can be parked. Models on the card give up their mirrors for it: filling
+        one again takes less than loading what is parked."""
+        for other, mirrors in self._mirrors.items():
+            if self._mirrored_bytes() + missing_bytes <= self.host_bytes:
+                break
+            if other != card and other not in self._parked:
+                for mirror in mirrors:
+                    mirror.release()
+        return self._mirrored_bytes() + missing_bytes <= self.host_bytes
+
+    def _mirrored_bytes(self) -> int:
+        found = list(self._mirrors.values())
+        return sum(mirror.size_bytes for mirrors in found for mirror in mirrors)
 
     def _bring_back(self, mirrors: Sequence[Mirror], room: int | None) -> None:
         """All of `mirrors`, or none of them: where the card is full, what came back leaves."""
@@ -144,28 +188,47 @@ class Cuda:
             raise
 
     def forget(self, card: str) -> None:
-        self._mirrors.pop(card, None)
+        with self._host_lock:
+            mirrors = self._mirrors.pop(card, [])
+            self._parked.discard(card)
+        del mirrors
         self.collect()
 
     def collect(self) -> None:
         gc.collect()
         torch.cuda.empty_cache()
 
-    def reload_s(self, size_bytes: int, load_s: float) -> float:
-        return size_bytes / self.bus_bytes_per_s()
+    def reload_s(self, card: str, size_bytes: int, load_s: float) -> float:
+        """From a mirror, if the model can have one; the disk otherwise."""
+        mirrors = self._mirrors.get(card, [])
+        if not mirrors or size_bytes > self.host_bytes:
+            return load_s
+        is_slow = any(mirror.size_bytes and not mirror.is_locked for mirror in mirrors)
+        return size_bytes / (PAGEABLE_BYTES_PER_S if is_slow else self.bus_bytes_per_s())
 
     def bus_bytes_per_s(self) -> float:
-        """Pinned host memory to the card, measured once with a quarter of a gigabyte."""
+        """Locked host memory to the card, measured once with a quarter of a gigabyte."""
         if not self._bus_bytes_per_s:
-            host = torch.empty(PROBE_BYTES, dtype=torch.uint8, pin_memory=True)
+            try:
+                self._bus_bytes_per_s = self._measured_bus()
+            except RuntimeError as error:
+                log.warning("%s: the bus could not be measured: %s", self.name, error)
+                self._bus_bytes_per_s = PAGEABLE_BYTES_PER_S
+        return self._bus_bytes_per_s
+
+    def _measured_bus(self) -> float:
+        slabs = HostSlabs([PROBE_BYTES], self._locks)
+        (host,) = slabs.tensors
+        try:
             card = torch.empty_like(host, device=self._device)
             card.copy_(host)
             torch.cuda.current_stream(self._device).synchronize()
             started_s = time.perf_counter()
             card.copy_(host, non_blocking=True)
             torch.cuda.current_stream(self._device).synchronize()
-            self._bus_bytes_per_s = PROBE_BYTES / (time.perf_counter() - started_s)
-        return self._bus_bytes_per_s
+            return PROBE_BYTES / (time.perf_counter() - started_s)
+        finally:
+            slabs.close()
 
     def beside_bytes(self) -> int:
         return int(psutil.virtual_memory().available)

@@ -19,15 +19,18 @@ CUDA_CONTEXT_BYTES = 800_000_000
 
 
 class Device(Protocol):
-    """`engine` names the device that backends really load onto ("cpu", "cuda"). `host_bytes` is
-    the most that mirrors of evicted models may take of host memory; 0: none are kept.
-    `context_bytes` is what a budget for the device holds beside models and turns."""
+    """`engine` names the device that backends really load onto ("cpu", "cuda"). `context_bytes` is
+    what a budget for the device holds beside models and turns."""
 
     name: str
     engine: str
     simulated: bool
-    host_bytes: int
     context_bytes: int
+
+    @property
+    def host_bytes(self) -> int:
+        """The most that mirrors of evicted models may take of host memory now; 0: none are
+        kept."""
 
     def capacity_bytes(self) -> int: ...
 
@@ -50,7 +53,7 @@ class Device(Protocol):
         """The model is gone from the device."""
 
     def loaded(self, card: str, model: object) -> int:
-        """A model was loaded and may be mirrored; its true bytes, 0 where they cannot be known."""
+        """A model was loaded, and may be parked; its true bytes, 0 where they cannot be known."""
 
     def park(self, card: str, model: object) -> int:
         """Take the model off the device and keep its weights in host memory; the bytes they take
@@ -79,8 +82,8 @@ class Device(Protocol):
     def collect(self) -> None:
         """Give back memory that is only kept for later, so that a larger piece may be had."""
 
-    def reload_s(self, size_bytes: int, load_s: float) -> float:
-        """What bringing an evicted model back would take; its first load took `load_s`."""
+    def reload_s(self, card: str, size_bytes: int, load_s: float) -> float:
+        """What bringing an evicted model back would take; it came in `load_s`."""
 
 
 DRIVER_FILES = ("/dev/nvidiactl", "/dev/dxg")
@@ -153,5 +156,5 @@ class Cpu:
     def collect(self) -> None:
         gc.collect()
 
-    def reload_s(self, size_bytes: int, load_s: float) -> float:
+    def reload_s(self, card: str, size_bytes: int, load_s: float) -> float:
         return load_s

@@ -279,7 +279,7 @@ class MemoryManager(Generic[B]):
         )
         lease.load_s = time.monotonic() - begun
         lease.notices = brought.rungs
-        reload_s = self.device.reload_s(entry.size_bytes, brought.seconds)
+        reload_s = self.device.reload_s(entry.card.name, entry.size_bytes, brought.seconds)
         with self._changed:
             entry.size_bytes = max(entry.size_bytes, brought.true_bytes)
             entry.charged_bytes = entry.size_bytes
@@ -317,7 +317,7 @@ class MemoryManager(Generic[B]):
 
     def _send_away(self, entry: Entry[B], model: B) -> None:
         """Park or close a retired model and take it off the ledger."""
-        self._transfers.send_away(entry.card, model)
+        self._transfers.send_away(entry.card, model, entry.size_bytes)
         self._off(entry)
 
     def _off(self, entry: Entry[B]) -> None:

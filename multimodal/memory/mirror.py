@@ -1,8 +1,9 @@
-"""A model's weights in pinned host memory, so that leaving the device costs nothing.
+"""A model's weights in page-locked host memory, so that leaving the device costs nothing.
 
-Weights never change while a model is used. The mirror is filled once, when the model has been
-loaded. Evicting lets every place that held a device tensor hold its twin in the mirror, and drops
-the device's storages: nothing is copied back. Restoring copies slab by slab, in the order in which
+Weights never change while a model is used. The mirror is filled once, when the model leaves for the
+first time: one that always stays takes no host memory. Evicting lets every place that held a device
+tensor hold its twin in the mirror, and drops the device's storages: nothing is copied back, from
+the second time on nothing at all. Restoring copies slab by slab, in the order in which
 layers run, on a stream of its own; a layer waits for its own slab only, so that the first forward
 overlaps the copy.
 
@@ -19,6 +20,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from multimodal.memory.host_slabs import HostSlabs, PageLocks
 from multimodal.memory.storages import slots
 
 ALIGNMENT = 512
@@ -36,36 +38,57 @@ class _Block:
 class Mirror:
     """The mirror of one module that is on `device`. Not thread-safe: its lease is.
 
-    `pin` needs CUDA; without it host memory is pageable and copies are slower. On a CPU "device",
-    as in tests, everything works alike with no stream.
+    Without `locks` host memory is pageable and copies are slower. On a CPU "device", as in tests,
+    everything works alike with no stream.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device, pin: bool) -> None:
+    def __init__(
+        self, module: nn.Module, device: torch.device, locks: PageLocks | None = None
+    ) -> None:
         self._module = module
         self._device = device
+        self._locks = locks
         self._stream = _stream(device)
         self._layers: list[str] = []
         self._places: list[tuple[int, _Block]] = []
         """By address, where each block now is."""
-        sizes = self._laid_out()
-        self._host = [_bytes(size, torch.device("cpu"), pin) for size in sizes]
+        self._host: HostSlabs | None = None
         self._on_device: list[torch.Tensor] = []
         self._visits: list[RemovableHandle] = []
-        self._fill()
 
     @property
     def size_bytes(self) -> int:
-        """What the mirror takes of host memory."""
-        return sum(slab.nbytes for slab in self._host)
+        """What the mirror takes of host memory; 0 until it is filled."""
+        return 0 if self._host is None else self._host.size_bytes
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether it is filled and all of it is read at the speed of the bus."""
+        return self._host is not None and self._host.is_locked
+
+    def missing_bytes(self) -> int:
+        """What filling it will take of host memory; 0 once it is filled."""
+        return sum(self._laid_out()) if self._host is None else 0
 
     def evict(self) -> None:
-        """Let the module hold its mirror and give up the device's memory; copies nothing."""
+        """Let the module hold its mirror and give up the device's memory; copies nothing once the
+        mirror is filled. Raises RuntimeError where the host has no memory for it, and the module
+        stays."""
         self._wait()
+        host = self._filled()
         for visit in self._visits:
             visit.remove()
         self._visits.clear()
-        self._move(self._host)
+        self._move(host.tensors)
         self._on_device = []
+
+    def release(self) -> None:
+        """Give up the host memory of a module that is on the device as a whole; the next eviction
+        fills it again."""
+        if self._host is not None and self._on_device and not self._visits:
+            self._wait()
+            self._host.close()
+            self._host = None
 
     def restore(self, at_most_bytes: int | None = None) -> None:
         """Bring the module back. Returns before the copies end; layers wait for their own.
@@ -73,17 +96,18 @@ class Mirror:
         Layers beyond `at_most_bytes` stay in the mirror: each is copied in for its own forward and
         dropped after it. That is slow, and it runs.
         """
-        made = self._made(at_most_bytes)
+        tensors = self._filled().tensors
+        made = self._made(tensors, at_most_bytes)
         staying = [
             (layer, slab, host)
-            for layer, slab, host in zip(self._layers, made, self._host, strict=True)
+            for layer, slab, host in zip(self._layers, made, tensors, strict=True)
             if slab is not host
         ]
         for layer, slab, host in staying:
             self._copy(layer, slab, host)
         self._move(made)
         self._on_device = [slab for _, slab, _ in staying]
-        for layer, slab, host in zip(self._layers, made, self._host, strict=True):
+        for layer, slab, host in zip(self._layers, made, tensors, strict=True):
             if slab is host:
                 self._visit(self._module.get_submodule(layer), host)
 
@@ -108,8 +132,15 @@ class Mirror:
         self._places = sorted(found.items())
         return sizes
 
-    def _fill(self) -> None:
-        """Copy every storage to the mirror, once."""
+    def _filled(self) -> HostSlabs:
+        """The mirror, with a copy of every storage."""
+        if self._host is None:
+            host = HostSlabs(self._laid_out(), self._locks)
+            self._fill(host.tensors)
+            self._host = host
+        return self._host
+
+    def _fill(self, tensors: list[torch.Tensor]) -> None:
         blocks, done = dict(self._places), set[int]()
         for slot in slots(self._module):
             storage = slot.tensor.untyped_storage()
@@ -118,7 +149,7 @@ class Mirror:
                 continue
             done.add(storage.data_ptr())
             whole = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
-            self._host[block.slab][block.start : block.start + block.size].copy_(whole)
+            tensors[block.slab][block.start : block.start + block.size].copy_(whole)
 
     # ------------------------------------------------------------ moving
 
@@ -148,14 +179,21 @@ class Mirror:
             return None
         return _view(tensor, to[block.slab], block.start + inside)
 
-    def _made(self, at_most_bytes: int | None) -> list[torch.Tensor]:
+    def _made(self, tensors: list[torch.Tensor], at_most_bytes: int | None) -> list[torch.Tensor]:
         """A slab of the device for every layer that may stay, the mirror's own for the others."""
-        made, taken = [], 0
-        for index, host in enumerate(self._host):
-            stays = not index or at_most_bytes is None or taken + host.nbytes <= at_most_bytes
-            made.append(_bytes(host.nbytes, self._device, False) if stays else host)
-            taken += host.nbytes if stays else 0
+        made, taken = list[torch.Tensor](), 0
+        try:
+            for index, host in enumerate(tensors):
+                stays = not index or at_most_bytes is None or taken + host.nbytes <= at_most_bytes
+                made.append(self._new_slab(host.nbytes) if stays else host)
+                taken += host.nbytes if stays else 0
+        except RuntimeError:
+            made.clear()  # the error holds this frame as long as somebody handles it
+            raise
         return made
+
+    def _new_slab(self, size_bytes: int) -> torch.Tensor:
+        return torch.empty(size_bytes, dtype=torch.uint8, device=self._device)
 
     def _copy(self, layer: str, slab: torch.Tensor, host: torch.Tensor) -> None:
         if (stream := self._stream) is None:
@@ -177,7 +215,7 @@ class Mirror:
         guests: list[torch.Tensor] = []
 
         def arrive(_module: nn.Module, _inputs: Any) -> None:
-            slab = _bytes(host.nbytes, self._device, False)
+            slab = self._new_slab(host.nbytes)
             slab.copy_(host, non_blocking=True)
             _shift(layer, host, slab)
             guests.append(slab)
@@ -196,14 +234,11 @@ class Mirror:
             torch.cuda.current_stream(self._device).synchronize()
 
 
-def _bytes(size: int, device: torch.device, pin: bool) -> torch.Tensor:
-    return torch.empty(size, dtype=torch.uint8, device=device, pin_memory=pin)
-
-
 def _view(tensor: torch.Tensor, slab: torch.Tensor, start: int) -> torch.Tensor:
     """A tensor of the same shape whose first element lies at that byte of `slab`."""
-    offset = start // tensor.element_size()
-    return torch.as_strided(slab.view(tensor.dtype), tensor.size(), tensor.stride(), offset)
+    elements = slab.view(tensor.dtype)
+    offset = elements.storage_offset() + start // tensor.element_size()
+    return torch.as_strided(elements, tensor.size(), tensor.stride(), offset)
 
 
 def _shift(module: nn.Module, source: torch.Tensor, target: torch.Tensor) -> None:

@@ -109,7 +109,7 @@ class Simulated:
                     pieces[index] = (start, size)
                     start += size
 
-    def reload_s(self, size_bytes: int, load_s: float) -> float:
+    def reload_s(self, card: str, size_bytes: int, load_s: float) -> float:
         return size_bytes / (self._bus if self.host_bytes >= size_bytes else self._disk)
 
     # ------------------------------------------------------------ under the lock

@@ -94,20 +94,25 @@ class Transfers(Generic[B]):
                     if parked and self._partly(card, parked[0]):
                         seconds = self._device.now_s() - started_s
                         return Brought(parked[0], "restored", seconds, (*rungs, PARTLY), 0)
-                    if parked:
-                        self._keep(card.name, parked)
+                    self._failed(card, parked)
                     raise DeviceFullError(f"{error}. Close other programs that use it.") from error
                 rungs.append(told)
                 report(Progress(f"{told} {verb} {card.title}"))
             except BaseException:
-                if parked:
-                    self._keep(card.name, parked)
+                self._failed(card, parked)
                 raise
             else:
                 seconds = self._device.now_s() - started_s
                 how: How = "restored" if parked else "loaded"
                 return Brought(model, how, seconds, tuple(rungs), true_bytes)
         raise AssertionError("the ladder ends by raising")
+
+    def _failed(self, card: ModelCard, parked: tuple[B, int] | None) -> None:
+        """What could not be restored stays parked; of what could not be loaded nothing stays."""
+        if parked:
+            self._keep(card.name, parked)
+        else:
+            self._device.forget(card.name)
 
     def _arrived(self, card: ModelCard, parked: tuple[B, int] | None, files: Path) -> tuple[B, int]:
         """The model on the device, and its true bytes, 0 if they are not known."""
@@ -146,9 +151,12 @@ class Transfers(Generic[B]):
         """A copy of the model on the CPU, which nobody keeps books of. Raises what loading does."""
         return self._source.load(card, self._source.fetch(card, lambda progress: None), "cpu")
 
-    def send_away(self, card: ModelCard, model: B) -> None:
-        """Take the model off the device: parked if there is room for its mirror, else closed."""
-        kept = 0
+    def send_away(self, card: ModelCard, model: B, size_bytes: int) -> None:
+        """Take the model off the device: parked if host memory has room for its mirror, else
+        closed. Those that were parked longest make that room."""
+        most, kept = self._device.host_bytes, 0
+        if size_bytes <= most:
+            self._leave_at_most(most - size_bytes)
         try:
             kept = self._device.park(card.name, model)
         except Exception:
@@ -163,9 +171,7 @@ class Transfers(Generic[B]):
 
     def forget(self) -> None:
         """Close every model that is parked; for the end of the program."""
-        with self._lock:
-            surplus = self._surplus(0)
-        self._close_all(surplus)
+        self._leave_at_most(0)
 
     def _take(self, name: str) -> tuple[B, int] | None:
         with self._lock:
@@ -174,7 +180,12 @@ class Transfers(Generic[B]):
     def _keep(self, name: str, parked: tuple[B, int]) -> None:
         with self._lock:
             self._parked[name] = parked
-            surplus = self._surplus(self._device.host_bytes)
+        self._leave_at_most(self._device.host_bytes)
+
+    def _leave_at_most(self, most_bytes: int) -> None:
+        """Close the models that were parked longest until the rest takes no more than that."""
+        with self._lock:
+            surplus = self._surplus(most_bytes)
         self._close_all(surplus)
 
     def _surplus(self, most_bytes: int) -> list[tuple[str, B]]:
