@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import wait_until
 from fakes import FakeBackend, FakeSource, card
 from small_memory import A, C, CardOnCpu, leased, manager, use
 from torch import nn
@@ -114,7 +115,7 @@ class Mirroring(Simulated):
 
     def park(self, card: str, model: object) -> int:
         self.mirrors[card].evict()
-        return super().park(card, model)
+        return self.mirrors[card].size_bytes
 
     def restore(self, card: str, model: object) -> None:
         super().restore(card, model)
@@ -155,6 +156,27 @@ def test_the_last_resort_brings_back_a_part() -> None:
     with leased(memory, first) as lease:
         assert lease.notices[-1].startswith("Only part of it fits")
     assert memory.snapshot().decisions[-1].error is None
+    device.fail_next = 0
+    with leased(memory, first) as lease:
+        assert lease.notices == (), "all of it was tried again, since others may have left"
+    assert memory.snapshot().decisions[-1].how == "restored"
+    use(memory, first)
+    assert len(memory.snapshot().decisions) == 4, "what is there as a whole stays"
+
+
+class Settling(Simulated):
+    """A card whose copies go on after a restore has returned."""
+
+    def settle(self, card: str) -> float | None:
+        return 12.5
+
+
+def test_a_restore_takes_until_its_last_copy_has_arrived() -> None:
+    memory = manager(100, device=Settling(100, host_bytes=1000))
+    use(memory, A, C, A)
+    wait_until(lambda: memory.snapshot().decisions[-1].seconds == 12.5, 10)
+    assert [d.how for d in memory.snapshot().decisions] == ["loaded", "loaded", "restored"]
+    assert memory.snapshot().decisions[0].seconds != 12.5
 
 
 # ------------------------------------------------------------ room for mirrors
@@ -256,6 +278,16 @@ def test_turns_that_overlap_teach_nothing() -> None:
     memory: MemoryManager[FakeBackend] = MemoryManager(device, 500, FakeSource())
     with leased(memory, A), leased(memory, card("other", size=10)):
         pass
+
+
+def test_a_turn_that_found_the_device_full_teaches_what_it_took_at_least() -> None:
+    """Else the next one would be let in by the same estimate, and fail the same way."""
+    device, peaks = Measuring(1000), Peaks()
+    device.peaks = iter([70])
+    memory: MemoryManager[FakeBackend] = MemoryManager(device, 500, FakeSource(), peaks)
+    with leased(memory, A) as lease:
+        assert memory.relieve(lease) is not None
+    assert peaks.workspace("a", 10, 1000) == 77
 
 
 @pytest.mark.parametrize("damage", ["{", '{"a": "much"}', "[]"])

@@ -20,6 +20,7 @@ from multimodal.backends.base import Backend, DrawRequest, load
 from multimodal.backends.denoising import PREVIEW_LATENTS
 from multimodal.backends.diffusion import keep_decoder_in_range
 from multimodal.backends.sampling import MAX_SEED
+from multimodal.backends.tiles import free_bytes_of, set_tiling
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import Drawn, Event, Notice, Preview, Progress, Usage
@@ -411,3 +412,33 @@ def test_a_decoder_that_overflows_in_half_precision_draws_without_a_copy_of_it()
     assert {slot.tensor.data_ptr() for slot in slots(made.vae)} == before
     away = [abs(a - b) for a, b in zip(exact, near, strict=True)]
     assert sum(away) / len(away) < 4
+
+
+# ------------------------------------------------------------ a card without room for the decoder
+
+
+@torch.no_grad()
+def test_a_picture_is_decoded_in_tiles_where_it_would_not_fit() -> None:
+    vae = tiny.vae().eval()
+    latents = torch.randn(1, 4, 96, 96)
+    whole = vae.decode(latents).sample
+    sizes: list[int] = []
+    vae.decoder.register_forward_pre_hook(lambda _module, given: sizes.append(given[0].shape[-1]))
+    set_tiling(vae, 768, 768, 768 * 768 * 2600 - 1)
+    tiled = vae.decode(latents).sample
+    assert max(sizes) == 64
+    assert tiled.shape == whole.shape
+    sizes.clear()
+    vae.decode(latents[..., :64, :64])
+    assert sizes == [64], "what fits in one tile is one"
+    for free in (768 * 768 * 2600, None):
+        set_tiling(vae, 768, 768, free)
+        assert torch.equal(vae.decode(latents).sample, whole)
+
+
+def test_a_decoder_without_tiles_is_left_alone() -> None:
+    set_tiling(torch.nn.Linear(1, 1), 1024, 1024, 0)
+
+
+def test_without_a_card_nothing_is_said_to_be_full() -> None:
+    assert free_bytes_of(torch.device("cpu")) is None

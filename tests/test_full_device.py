@@ -72,18 +72,17 @@ def full_times(count: int) -> Any:
 
 
 def test_a_turn_gives_up_one_thing_after_another_and_tells_each(world: World) -> None:
-    world.source.script = full_times(4)
+    world.source.script = full_times(3)
     use(world.memory, card("idle", size=5))  # type: ignore[arg-type]
     words, outcome = world.say()
     assert words.endswith("fine")
     assert outcome.notices == (
-        "The device was full; its cache was emptied.",
         "The device was full; one idle model left.",
         "The device was full; at most 2,048 tokens are read.",
         "The device was full; SmolLM2 135M runs on the CPU this time, which is slow.",
     )
     context = [request.context_tokens for request in world.source.requests]
-    assert context == [None, None, None, 2048, None], "on the CPU nothing needs to be given up"
+    assert context == [None, None, 2048, None], "on the CPU nothing needs to be given up"
 
 
 def test_the_copy_on_the_cpu_is_for_one_turn_only(world: World) -> None:
@@ -95,6 +94,13 @@ def test_the_copy_on_the_cpu_is_for_one_turn_only(world: World) -> None:
     assert words.endswith("fine")
     assert not outcome.notices
     assert world.source.loaded == [TEXT, TEXT], "the next turn tries the device again"
+
+
+def test_a_turn_that_no_idle_model_can_help_is_tried_once_more(world: World) -> None:
+    world.source.script = full_times(1)
+    words, outcome = world.say()
+    assert words.endswith("fine")
+    assert outcome.notices == ("The device was full; its cache was emptied.",)
 
 
 def test_without_host_memory_the_error_is_told(tmp_path: Path, catalog: Catalog) -> None:

@@ -32,6 +32,7 @@ from multimodal.backends.denoising import Stopped, Watch
 from multimodal.backends.packing import pack
 from multimodal.backends.prompt_reading import tokens, unread
 from multimodal.backends.sampling import MAX_SEED
+from multimodal.backends.tiles import free_bytes_of, set_tiling
 from multimodal.backends.tokenizer_files import keep_published_steps
 from multimodal.backends.worker import Worker
 from multimodal.cards import ModelCard
@@ -248,6 +249,8 @@ class Diffusion:
         steps = request.steps or facts.steps
         guidance = facts.guidance if request.guidance is None else request.guidance
         size = canvas(self._card, self._trained_for(), self._grain(), request)
+        if (vae := getattr(pipeline, "vae", None)) is not None:
+            set_tiling(vae, size.width, size.height, free_bytes_of(vae.device))
         asked: dict[str, Any] = {"prompt": request.prompt, "guidance_scale": guidance}
         if request.source is None:
             asked |= {"width": size.width, "height": size.height, "num_inference_steps": steps}

@@ -153,6 +153,14 @@ class Cuda:
         self._is_back(card)
         return True
 
+    def settle(self, card: str) -> float | None:
+        mirrors = self._mirrors.get(card, [])
+        try:
+            return max((mirror.arrival_s(mirrors[0]) for mirror in mirrors), default=None)
+        except RuntimeError as error:  # the turn that uses the model will meet it, too
+            log.warning("%s did not arrive: %s", card, error)
+            return None
+
     def _is_back(self, card: str) -> None:
         with self._host_lock:
             self._parked.discard(card)

@@ -66,6 +66,10 @@ class Device(Protocol):
         """Bring back what there is room for, so that the model runs slowly; False where that cannot
         be done."""
 
+    def settle(self, card: str) -> float | None:
+        """Wait until a model whose `restore` returned is there as a whole: the seconds its copies
+        took, None where `restore` had waited for them."""
+
     def forget(self, card: str) -> None:
         """The model was closed: its mirror is not needed any more."""
 
@@ -133,6 +137,9 @@ class Cpu:
 
     def restore_partly(self, card: str, model: object) -> bool:
         return False
+
+    def settle(self, card: str) -> float | None:
+        return None
 
     def forget(self, card: str) -> None:
         """Nothing is mirrored."""

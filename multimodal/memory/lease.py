@@ -37,6 +37,8 @@ class Entry(Generic[B]):
     promised_bytes: int = 0
     backend: B | None = None
     leaves: bool = False
+    is_partial: bool = False
+    """Whether some of its layers only visit the device, so that the next turn tries all of it."""
     error: MultimodalError | None = None
     leases: int = 0
     uses: int = 0
@@ -111,6 +113,12 @@ class Lease(Generic[B]):
                 f"{self.card.title} was busy for {MAX_WAIT_S / 60:.0f} minutes. "
                 "Send the message again later."
             )
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether what the device saw taken while it was used is what this turn took."""
+        there = self.entry is not None and not self.entry.is_partial
+        return self.alone and self.stand_in is None and there
 
     @property
     def backend(self) -> B:

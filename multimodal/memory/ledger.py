@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import replace
 from typing import Generic
 
 from multimodal.errors import BackendError, CapacityError, MultimodalError
@@ -135,6 +136,19 @@ class Ledger(Generic[B]):
             if waiting.card.name == entry.card.name:
                 waiting.entry = entry
         del self.entries[entry.card.name]
+
+    def retire_part(self, lease: Lease[B]) -> tuple[Entry[B], B] | None:
+        """Take the model of a turn that ended, where it is there in part only and nobody else uses
+        it."""
+        entry = lease.entry
+        if entry is None or not entry.is_partial or entry.card.name not in self.idle():
+            return None
+        return self.retire(entry.card.name)
+
+    def correct(self, decision: Decision, seconds: float) -> None:
+        """A decision took so long, as was measured after it was recorded."""
+        if decision in self.decisions:
+            self.decisions[self.decisions.index(decision)] = replace(decision, seconds=seconds)
 
     def record(self, decision: Decision) -> None:
         self.decisions.append(decision)

@@ -79,11 +79,13 @@ class MemoryManager(Generic[B]):
             yield lease
         finally:
             with self._changed:
-                # A turn that found the device full took what it should not have.
-                fair = lease.alone and lease.ladder is None
-                peak = self.device.turn_peak_bytes() if fair else 0
+                # Of a turn that found the device full, this is the least that it needed.
+                peak = self.device.turn_peak_bytes() if lease.is_measured else 0
                 self._ledger.release(lease)
+                part = self._ledger.retire_part(lease)
                 self._changed.notify_all()
+            if part is not None:
+                self._send_away(*part)
             if lease.stand_in is not None:
                 lease.stand_in.close()
                 lease.stand_in = None
@@ -96,7 +98,9 @@ class MemoryManager(Generic[B]):
         if (host := self._host_for(lease.card)) is not None:
             return host.relieve(lease)
         if lease.ladder is None:
-            lease.ladder = self._transfers.ladder(lambda count: self._evict_idle(lease, count))
+            lease.ladder = self._transfers.ladder(
+                lambda count: self._evict_idle(lease, count), in_turn=True
+            )
         rung = next(lease.ladder, None)
         return rung() if rung else None
 
@@ -266,6 +270,9 @@ class MemoryManager(Generic[B]):
                 decision = replace(decision, victims=lease.evicted, error=str(error))
             self._ledger.record(decision)
             self._changed.notify_all()
+        if decision.how == "restored" and (seconds := self.device.settle(entry.card.name)):
+            with self._changed:
+                self._ledger.correct(decision, seconds)
 
     def _bring(self, entry: Entry[B], lease: Lease[B], decision: Decision) -> Decision:
         """Bring the model of `entry`, and return the decision with how that went."""
@@ -284,6 +291,7 @@ class MemoryManager(Generic[B]):
             entry.size_bytes = max(entry.size_bytes, brought.true_bytes)
             entry.charged_bytes = entry.size_bytes
             entry.load_s, entry.backend = reload_s, brought.model
+            entry.is_partial = brought.is_partial
         return replace(
             decision,
             victims=lease.evicted,

@@ -13,6 +13,8 @@ A mirrored 4-bit layer must not run on the CPU: there bitsandbytes repacks weigh
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +57,8 @@ class Mirror:
         self._host: HostSlabs | None = None
         self._on_device: list[torch.Tensor] = []
         self._visits: list[RemovableHandle] = []
+        self._copied: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
+        """Before the first and behind the last copy of the last restore."""
 
     @property
     def size_bytes(self) -> int:
@@ -103,13 +107,22 @@ class Mirror:
             for layer, slab, host in zip(self._layers, made, tensors, strict=True)
             if slab is not host
         ]
-        for layer, slab, host in staying:
-            self._copy(layer, slab, host)
+        with self._timed_copies():
+            for layer, slab, host in staying:
+                self._copy(layer, slab, host)
         self._move(made)
         self._on_device = [slab for _, slab, _ in staying]
         for layer, slab, host in zip(self._layers, made, tensors, strict=True):
             if slab is host:
                 self._visit(self._module.get_submodule(layer), host)
+
+    def arrival_s(self, since: Mirror) -> float:
+        """Wait until the last restore has arrived: the seconds from the first copy of `since`; 0
+        where restoring had waited already."""
+        if self._copied is None or since._copied is None:
+            return 0.0
+        self._copied[1].synchronize()
+        return float(since._copied[0].elapsed_time(self._copied[1])) / 1000
 
     # ------------------------------------------------------------ laying out
 
@@ -195,6 +208,17 @@ class Mirror:
     def _new_slab(self, size_bytes: int) -> torch.Tensor:
         return torch.empty(size_bytes, dtype=torch.uint8, device=self._device)
 
+    @contextmanager
+    def _timed_copies(self) -> Iterator[None]:
+        if (stream := self._stream) is None:
+            yield
+            return
+        begun, ended = _timer(), _timer()
+        begun.record(stream)
+        yield
+        ended.record(stream)
+        self._copied = begun, ended
+
     def _copy(self, layer: str, slab: torch.Tensor, host: torch.Tensor) -> None:
         if (stream := self._stream) is None:
             slab.copy_(host)
@@ -253,6 +277,10 @@ def _stream(device: torch.device) -> torch.cuda.Stream | None:
     if device.type != "cuda":
         return None
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _timer() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 def _layer_of(path: str) -> str:

@@ -75,6 +75,9 @@ class Simulated:
         """The engine runs on the CPU: what it takes there says nothing of the card."""
         return 0
 
+    def settle(self, card: str) -> float | None:
+        return None
+
     def forget(self, card: str) -> None:
         """Nothing more is kept of it."""
 

@@ -39,13 +39,15 @@ class Source(Protocol[B_co]):
 
 @dataclass(frozen=True, slots=True)
 class Brought(Generic[B]):
-    """A model that has arrived. `seconds` on the device's clock, without any download."""
+    """A model that has arrived, or whose last layers are on their way (`Device.settle`). `seconds`
+    on the device's clock, without any download; `is_partial`: layers of it only visit."""
 
     model: B
     how: How
     seconds: float
     rungs: tuple[str, ...]
     true_bytes: int
+    is_partial: bool = False
 
 
 class Transfers(Generic[B]):
@@ -93,7 +95,7 @@ class Transfers(Generic[B]):
                 if (told := rung()) is None:
                     if parked and self._partly(card, parked[0]):
                         seconds = self._device.now_s() - started_s
-                        return Brought(parked[0], "restored", seconds, (*rungs, PARTLY), 0)
+                        return Brought(parked[0], "restored", seconds, (*rungs, PARTLY), 0, True)
                     self._failed(card, parked)
                     raise DeviceFullError(f"{error}. Close other programs that use it.") from error
                 rungs.append(told)
@@ -129,8 +131,14 @@ class Transfers(Generic[B]):
         except DeviceFullError:
             return False
 
-    def ladder(self, evict_idle: Callable[[int | None], int]) -> Iterator[Callable[[], str | None]]:
-        """What to do after each failed try: told in words, or None where it could not help."""
+    def ladder(
+        self, evict_idle: Callable[[int | None], int], in_turn: bool = False
+    ) -> Iterator[Callable[[], str | None]]:
+        """What to do after each failed try: told in words, or None where it could not help.
+
+        A turn begins by sending a model away (`in_turn`): PyTorch has emptied its cache before it
+        tells that the device is full, and the turn would only fail once more.
+        """
 
         def collect() -> str:
             self._device.collect()
@@ -142,8 +150,11 @@ class Transfers(Generic[B]):
             left = "one idle model left" if gone == 1 else f"{gone} idle models left"
             return f"The device was full; {left}." if gone else None
 
-        yield collect
-        yield lambda: evict(1)
+        if in_turn:
+            yield lambda: evict(1) or collect()
+        else:
+            yield collect
+            yield lambda: evict(1)
         yield lambda: evict(None)
         yield lambda: None
 
