@@ -45,6 +45,8 @@ def _model(card: ModelCard, device: Cuda) -> dict[str, Any]:
     loaded_s = time.perf_counter() - started_s
     truth = device.loaded(card.name, model)
     before = model.output()
+    first_s = _timed(lambda: device.park(card.name, model))
+    device.restore(card.name, model)
     evict_s, restore_s, copied_back = [], [], 0
     for number in range(EVICTIONS):
         watched = number == 0
@@ -62,6 +64,7 @@ def _model(card: ModelCard, device: Cuda) -> dict[str, Any]:
         "estimate_over_truth": round(size.weights / truth, 4),
         "true_bytes": truth,
         "load_s": round(loaded_s, 3),
+        "first_eviction_s": round(first_s, 3),
         "evict_ms_median": round(1000 * statistics.median(evict_s), 3),
         "evict_copies_to_host": copied_back,
         "restore_s_median": round(statistics.median(restore_s), 4),
