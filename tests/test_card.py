@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import wait_until
 from tiny_engines import CASES, ENGINES, answer, modules_of
 
 from multimodal import sound
@@ -83,6 +84,21 @@ def test_an_engine_answers_the_same_with_layers_that_only_visit(
         mirror.restore()
     assert answer(backend, engine.asks, speech) == before
     backend.close()
+
+
+def test_an_engine_computes_in_one_thread_until_it_is_closed(tmp_path: Path, speech: Any) -> None:
+    before = set(threading.enumerate())
+    engine = ENGINES["seamless"]
+    backend = load(engine.make(tmp_path, "bf16"), tmp_path, "cuda")
+    used = []
+    for _ in range(3):
+        assert answer(backend, engine.asks, speech)
+        used.append([one for one in threading.enumerate() if one.name == "engine"])
+    (first, *others) = used
+    assert len(set(first) - before) == 1
+    assert others == [first, first]
+    backend.close()
+    wait_until(lambda: set(threading.enumerate()).isdisjoint(set(first) - before), 10)
 
 
 def test_leaving_gives_the_memory_back(tmp_path: Path, device: Cuda) -> None:

@@ -14,6 +14,7 @@ import diffusers
 import pytest
 import tiny_diffusion as tiny
 import torch
+from conftest import wait_until
 from PIL import Image
 
 from multimodal.backends.base import Backend, DrawRequest, load
@@ -219,7 +220,7 @@ def test_closing_the_stream_ends_the_work(backend: Backend) -> None:
     next(events)
     events.close()
     assert len(pixels(drawn(backend, CAT))) == 1, "and the pipeline draws again"
-    assert set(threading.enumerate()) <= before, "a thread still at work would need a second one"
+    wait_until(lambda: set(threading.enumerate()) <= before, 10)
 
 
 @pytest.mark.parametrize("kind", ["sd", "sdxl"])

@@ -1,13 +1,19 @@
 """The threads in which a loaded model computes, and the stream of events that comes out of them.
 
-They last as long as the model. PyTorch keeps the plans of cuDNN's convolutions per thread and does
-not free those of a thread that ended: on an H200 with torch 2.11, 24 convolutions took 79 ms and
-0.8 MB of host memory for good in each new thread, and 1.8 ms and nothing in one that had run them.
+On a card they last as long as the model. PyTorch keeps the plans of cuDNN's convolutions per thread
+and does not free those of a thread that ended: on an H200 with torch 2.11, 24 convolutions took
+79 ms and 0.8 MB of host memory for good in each new thread, and 1.8 ms and nothing in one that had
+run them.
+
+Without a card they last one turn. OpenMP keeps a team of threads for each thread that computed, and
+once the teams have more threads than there are cores, all of them sleep between two operators where
+they would otherwise wait awake.
 """
 
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import traceback
 import weakref
@@ -21,14 +27,22 @@ Stopped = Callable[[], bool]
 Work = Callable[[Emit, Stopped], None]
 
 
+def is_card_used() -> bool:
+    """Whether PyTorch computes on a card in this process; imports nothing for it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_initialized())
+
+
 class Worker:
     """Runs the work of one model, in one thread; where several turns run at once, in as many.
 
-    A thread is reused once it is idle. It is a daemon, so that work which never returns does not
-    hold up the end of the program, and it ends when the model is closed or forgotten.
+    While `lasts()`, a thread that is idle is reused, and ends when the model is closed or
+    forgotten. It is a daemon, so that work which never returns does not hold up the end of the
+    program.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lasts: Callable[[], bool] = is_card_used) -> None:
+        self._lasts = lasts
         self._begin()
 
     def _begin(self) -> None:
@@ -52,7 +66,7 @@ class Worker:
         """
         job = _Job(work, stop)
         if not self._idle.acquire(blocking=False):
-            arguments = (self._jobs, self._idle)
+            arguments = (self._jobs, self._idle, self._lasts)
             threading.Thread(target=_serve, args=arguments, daemon=True, name="engine").start()
         self._jobs.put(job)
         try:
@@ -90,12 +104,17 @@ class _Job:
             self.events.put(None)
 
 
-def _serve(jobs: queue.SimpleQueue[_Job | None], idle: threading.Semaphore) -> None:
+def _serve(
+    jobs: queue.SimpleQueue[_Job | None], idle: threading.Semaphore, lasts: Callable[[], bool]
+) -> None:
     """What a thread does: one job after another, until the None that ends them all."""
     while (job := jobs.get()) is not None:
         job.run()
         finished = job.finished
         del job  # an idle thread must not keep a request, or the model itself
+        if not lasts():
+            finished.set()
+            return
         idle.release()
         finished.set()
         del finished
