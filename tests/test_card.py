@@ -30,7 +30,6 @@ from multimodal.memory.storages import true_bytes
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a card, and MULTIMODAL_TEST_CARD=1"
 )
-GB = 1_000_000_000
 CACHED = ("causal_lm mistral", "nf4-double")
 
 
@@ -46,14 +45,20 @@ def device() -> Iterator[Cuda]:
     found.collect()
 
 
+def settled_answer(backend: Backend, asks: str, speech: Any) -> list[str]:
+    """The second answer: from then on, the prompt is there already. A card computes many words at
+    once by other kernels than a few, and random weights let the last bit decide."""
+    assert answer(backend, asks, speech)
+    return answer(backend, asks, speech)
+
+
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_an_engine_answers_the_same_after_it_left_the_card(
     name: str, kind: str, tmp_path: Path, device: Cuda, speech: Any
 ) -> None:
     engine = ENGINES[name]
     backend = load(engine.make(tmp_path, kind), tmp_path, "cuda")
-    before = answer(backend, engine.asks, speech)
-    assert before
+    before = settled_answer(backend, engine.asks, speech)
     held = device.loaded("tiny", backend)
     assert held == sum(true_bytes(module) for module in modules_of(backend)) > 0
     for _ in range(3):
@@ -70,7 +75,7 @@ def test_an_engine_answers_the_same_with_layers_that_only_visit(
 ) -> None:
     engine = ENGINES[name]
     backend = load(engine.make(tmp_path, kind), tmp_path, "cuda")
-    before = answer(backend, engine.asks, speech)
+    before = settled_answer(backend, engine.asks, speech)
     mirrors = [
         Mirror(module, torch.device("cuda", 0), CudaPageLocks(torch.device("cuda", 0)))
         for module in modules_of(backend)
@@ -127,7 +132,14 @@ class _Folders:
         return load(card, files, engine)
 
 
-def test_the_manager_swaps_two_models_on_the_card(tmp_path: Path, device: Cuda) -> None:
+class Unlimited(Cuda):
+    """A card whose kernels may take more than the small budget of its models."""
+
+    def limit(self, budget_bytes: int) -> None:
+        super().limit(self.capacity_bytes())
+
+
+def test_the_manager_swaps_two_models_on_the_card(tmp_path: Path) -> None:
     """By its own leases, under a budget that holds one of them."""
     name, kind = CACHED
     cards = {}
@@ -135,16 +147,20 @@ def test_the_manager_swaps_two_models_on_the_card(tmp_path: Path, device: Cuda) 
         (tmp_path / called).mkdir()
         card = ENGINES[name].make(tmp_path / called, kind)
         cards[called] = card.model_copy(update={"name": called, "title": called})
-    manager: MemoryManager[Backend] = MemoryManager(device, GB, _Folders(tmp_path))
-    said: dict[str, set[str]] = {"one": set(), "two": set()}
+    device = Unlimited()
+    budget = round(1.7 * footprint(cards["one"]).resident)
+    manager: MemoryManager[Backend] = MemoryManager(device, budget, _Folders(tmp_path))
+    said: dict[str, list[str]] = {"one": [], "two": []}
     for _ in range(4):
         for called, card in cards.items():
-            beside = GB - round(1.7 * footprint(card).resident)
-            with manager.lease(card, threading.Event(), beside) as lease:
+            with manager.lease(card, threading.Event(), 0) as lease:
                 for _step in lease.wait():
                     pass
-                said[called].add(str(answer(lease.backend, "text", None)))
-    assert [len(answers) for answers in said.values()] == [1, 1]
-    assert {d.how for d in manager.snapshot().decisions} == {"loaded", "restored"}
+                said[called] += [str(answer(lease.backend, "text", None))]
+    assert [len(set(answers[1:])) for answers in said.values()] == [1, 1]
+    decided = manager.snapshot().decisions
+    assert [d.how for d in decided] == ["loaded"] * 2 + ["restored"] * 6
+    assert all(d.victims for d in decided[1:])
+    assert all(d.seconds > 0 for d in decided)
     manager.close()
-    device.limit(device.capacity_bytes())
+    assert manager.snapshot().mirrored == ()

@@ -219,7 +219,7 @@ class Cuda:
         if not self._bus_bytes_per_s:
             try:
                 self._bus_bytes_per_s = self._measured_bus()
-            except RuntimeError as error:
+            except (OSError, RuntimeError) as error:
                 log.warning("%s: the bus could not be measured: %s", self.name, error)
                 self._bus_bytes_per_s = PAGEABLE_BYTES_PER_S
         return self._bus_bytes_per_s

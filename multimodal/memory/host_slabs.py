@@ -8,8 +8,9 @@ allow no more, stays pageable: it is copied at a sixth of the speed, and much fa
 
 from __future__ import annotations
 
-import itertools
 import logging
+import mmap
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -21,7 +22,7 @@ from multimodal.sizes import gigabytes
 
 log = logging.getLogger(__name__)
 
-PAGE = 4096
+PAGE = mmap.PAGESIZE
 
 
 class PageLocks(Protocol):
@@ -63,28 +64,23 @@ class CudaPageLocks:
 class HostSlabs:
     """One slab of each of `sizes` (bytes), locked by `locks` as far as they go, until `close`.
 
-    Raises RuntimeError where the host has no memory left.
+    Raises OSError where the host has no memory left.
     """
 
     def __init__(self, sizes: Sequence[int], locks: PageLocks | None) -> None:
-        rooms = [-(-size // PAGE) * PAGE for size in sizes]
-        whole = torch.empty(sum(rooms) + PAGE, dtype=torch.uint8)
-        first = -whole.data_ptr() % PAGE
-        starts = itertools.accumulate(rooms, initial=first)
-        self.tensors = [
-            whole[start : start + size] for start, size in zip(starts, sizes, strict=False)
-        ]
-        """Of bytes, on the CPU, one a size."""
-        pages = [(t.data_ptr(), room) for t, room in zip(self.tensors, rooms, strict=True) if room]
+        self.tensors = [_memory(size) for size in sizes]
+        """Of bytes, on the CPU, one a size, each at the beginning of its storage."""
+        slabs = [tensor for tensor in self.tensors if tensor.nbytes]
         locked: list[Callable[[], None]] = []
         if locks is not None:
-            whole.zero_()  # all cores make the pages so; the driver would, one after the other
-            locked = list(_locked(locks, pages))
-        self.is_locked = len(locked) == len(pages)
+            for slab in slabs:
+                slab.zero_()  # all cores make its pages so; the driver would, one after the other
+            locked = list(_locked(locks, slabs))
+        self.is_locked = len(locked) == len(slabs)
         if locks is not None and not self.is_locked:
-            left = sum(room for _, room in pages[len(locked) :])
+            left = sum(slab.nbytes for slab in slabs[len(locked) :])
             log.warning("%s of host memory stay pageable: copies are slower", gigabytes(left))
-        self._end = weakref.finalize(self, _unlock, locked, whole)
+        self._end = weakref.finalize(self, _unlock, locked, slabs)
         self._end.atexit = False
 
     @property
@@ -97,16 +93,26 @@ class HostSlabs:
         self.tensors = []
 
 
-def _locked(locks: PageLocks, pages: Sequence[tuple[int, int]]) -> Iterator[Callable[[], None]]:
-    """What unlocks each of `pages` (address, bytes) that could be locked, up to the first
-    refusal."""
-    for address, size in pages:
-        if not locks.lock(address, size):
+def _memory(size_bytes: int) -> torch.Tensor:
+    """Whole pages, which the system takes back as soon as nobody holds them."""
+    if not size_bytes:
+        return torch.empty(0, dtype=torch.uint8)
+    if sys.platform == "win32":
+        pages = mmap.mmap(-1, size_bytes)
+    else:
+        pages = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=torch.uint8)
+
+
+def _locked(locks: PageLocks, slabs: Sequence[torch.Tensor]) -> Iterator[Callable[[], None]]:
+    """What unlocks each of `slabs` that could be locked, up to the first refusal."""
+    for slab in slabs:
+        if not locks.lock(slab.data_ptr(), -(-slab.nbytes // PAGE) * PAGE):
             return
-        yield partial(locks.unlock, address)
+        yield partial(locks.unlock, slab.data_ptr())
 
 
-def _unlock(locked: Sequence[Callable[[], None]], whole: torch.Tensor) -> None:
-    """`whole` is where the pages lie: it stays until they are unlocked."""
+def _unlock(locked: Sequence[Callable[[], None]], slabs: Sequence[torch.Tensor]) -> None:
+    """`slabs` are what is unlocked: their pages stay until it is done."""
     for unlock in locked:
         unlock()

@@ -76,7 +76,7 @@ class Mirror:
 
     def evict(self) -> None:
         """Let the module hold its mirror and give up the device's memory; copies nothing once the
-        mirror is filled. Raises RuntimeError where the host has no memory for it, and the module
+        mirror is filled. Raises OSError where the host has no memory for it, and the module
         stays."""
         self._wait()
         host = self._filled()
@@ -260,9 +260,8 @@ class Mirror:
 
 def _view(tensor: torch.Tensor, slab: torch.Tensor, start: int) -> torch.Tensor:
     """A tensor of the same shape whose first element lies at that byte of `slab`."""
-    elements = slab.view(tensor.dtype)
-    offset = elements.storage_offset() + start // tensor.element_size()
-    return torch.as_strided(elements, tensor.size(), tensor.stride(), offset)
+    offset = start // tensor.element_size()
+    return torch.as_strided(slab.view(tensor.dtype), tensor.size(), tensor.stride(), offset)
 
 
 def _shift(module: nn.Module, source: torch.Tensor, target: torch.Tensor) -> None:
