@@ -247,6 +247,16 @@ def test_python_of_32_bits_fails() -> None:
     assert judged(replace(WINDOWS, bits=32))["Python"].verdict == "fail"
 
 
+def test_what_a_full_card_does_under_windows_is_told() -> None:
+    """It hinders nobody, and cannot be read from the system."""
+    told = judged(WINDOWS)["full card"]
+    assert (told.verdict, told.ok) == ("info", True)
+    assert "Prefer No Sysmem Fallback" in told.found
+    assert "WSL ignores" in judged(replace(LINUX, wsl=True))["full card"].found
+    assert "full card" not in judged(LINUX)
+    assert "full card" not in judged(replace(WINDOWS, driver=None))
+
+
 def test_little_memory_is_told() -> None:
     assert judged(replace(NO_CARD, free_bytes=GB))["memory"].verdict == "warn"
 

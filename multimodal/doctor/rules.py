@@ -28,6 +28,7 @@ BITSANDBYTES = "bitsandbytes>=0.50,<0.51"
 PYAV = "av>=14,<19"
 OWN_LINES = {"torch", "bitsandbytes"}
 LITTLE_MEMORY_BYTES = 2e9
+POLICY = "“CUDA - Sysmem Fallback Policy”: “Prefer No Sysmem Fallback”"
 REDISTRIBUTABLE = "https://aka.ms/vs/17/release/vc_redist.x64.exe"
 """Microsoft's Visual C++ runtime, which PyTorch for Windows needs and does not bring."""
 
@@ -39,6 +40,7 @@ def findings(machine: Machine, asked: bool) -> Iterator[Finding]:
     yield gpu(machine, asked)
     yield torch(machine, asked)
     yield bitsandbytes(machine, asked)
+    yield from shared_memory(machine)
     yield memory(machine)
 
 
@@ -183,6 +185,19 @@ def bitsandbytes(machine: Machine, asked: bool) -> Finding:
         told = f"{here}, with its library for CUDA {build.cuda.partition('.')[0]}"
         return Finding("ok", "bitsandbytes", told)
     return Finding("ok", "bitsandbytes", f"{here}; its library for CUDA is tried with a card")
+
+
+def shared_memory(machine: Machine) -> Iterator[Finding]:
+    """What Windows' driver does where a card is full (NVIDIA's answer 5490); how it is
+    set cannot be read."""
+    if machine.has_card and (machine.windows or machine.wsl):
+        told = (
+            "the driver may go on in host memory where a card is full, many times slower. "
+            f"{POLICY} for python.exe, in NVIDIA's control panel, lets it refuse instead, which "
+            "this program answers by sending a model away"
+        )
+        told += "; WSL ignores that" if machine.wsl else ""
+        yield Finding("info", "full card", told)
 
 
 def memory(machine: Machine) -> Finding:

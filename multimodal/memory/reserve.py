@@ -7,14 +7,17 @@ number of bytes, does not count them.
 
 from __future__ import annotations
 
+import sys
+
 from multimodal.cards import Profile
 from multimodal.errors import SettingsError
 from multimodal.memory.devices import CUDA_CONTEXT_BYTES, Device
 from multimodal.sizes import gigabytes
 
-DRIVER_MARGIN_BYTES = 500_000_000
+DRIVER_MARGIN_BYTES = 700_000_000 if sys.platform == "win32" else 500_000_000
 """Left of what is free when the program starts, for kernels that are loaded later and for windows
-that other programs open. A reserve, not a measurement."""
+that other programs open. More under Windows, whose driver begins to use host memory before a card
+is full, instead of refusing. A reserve, not a measurement."""
 
 
 def is_on_card(profile: Profile, device_kind: str = "auto") -> bool:
