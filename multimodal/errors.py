@@ -13,6 +13,7 @@ MultimodalError
 │   └── SettingsError
 ├── WeightsError            weights could not be fetched, verified or stored (HTTP 503)
 ├── CapacityError           models do not fit the budget, or no place came free in time (503)
+├── DeviceLostError         the graphics card must be reset before it can be used again (503)
 ├── BackendError            an engine failed while it loaded or ran (HTTP 500)
 ├── StoreError              the conversations cannot be read or written (HTTP 500)
 │   └── ConversationNotFoundError   it was deleted, or belongs to somebody else
@@ -81,6 +82,11 @@ class CapacityError(MultimodalError):
 
 class DeviceFullError(CapacityError):
     """The device itself had no memory left, whatever the budget says."""
+
+
+class DeviceLostError(MultimodalError):
+    """The device failed in a way that every later use fails, too, until the program is started
+    again."""
 
 
 class BackendError(MultimodalError):

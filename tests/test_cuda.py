@@ -21,7 +21,7 @@ from torch import nn
 from multimodal.backends.base import load
 from multimodal.cards import Catalog
 from multimodal.errors import BackendError, DeviceFullError, SettingsError
-from multimodal.memory.cuda import Cuda, Movable, translated
+from multimodal.memory.cuda import Cuda, Movable
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.peaks import Peaks
@@ -35,11 +35,6 @@ CPU = torch.device("cpu")
 def test_without_a_card_the_reason_is_told() -> None:
     with pytest.raises(SettingsError, match=r"PyTorch .* (CPU only|finds no card)"):
         Cuda()
-
-
-def test_pytorchs_out_of_memory_is_ours() -> None:
-    with pytest.raises(DeviceFullError, match="RTX: out of memory"), translated("RTX"):
-        raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 def test_out_of_memory_while_loading_is_no_broken_model(

@@ -15,7 +15,13 @@ import torch
 from multimodal.backends.base import load
 from multimodal.backends.loaded import Loaded
 from multimodal.cards import Catalog, ModelCard
-from multimodal.errors import BackendError, CardError, DeviceFullError, MultimodalError
+from multimodal.errors import (
+    BackendError,
+    CardError,
+    DeviceFullError,
+    DeviceLostError,
+    MultimodalError,
+)
 
 
 class HalfWay(ModuleType):
@@ -36,6 +42,11 @@ class HalfWay(ModuleType):
 FAILURES: list[tuple[Exception, type[MultimodalError], str]] = [
     (torch.OutOfMemoryError("CUDA out of memory"), DeviceFullError, "is out of memory"),
     (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"), DeviceFullError, "is out of memory"),
+    (
+        RuntimeError("CUDA error: misaligned address"),
+        DeviceLostError,
+        "start the program again",
+    ),
     (DeviceFullError("there is no room"), DeviceFullError, "there is no room"),
     (BackendError("weights are missing"), BackendError, "^weights are missing$"),
     (ValueError("a size is wrong"), BackendError, "could not be loaded: a size is wrong"),

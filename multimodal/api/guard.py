@@ -19,6 +19,7 @@ from starlette.types import Message, Receive
 from multimodal.errors import (
     CapacityError,
     ContextLengthError,
+    DeviceLostError,
     MultimodalError,
     RequestError,
     TooLargeError,
@@ -98,7 +99,7 @@ def status_of(error: MultimodalError) -> int:
         return 413
     if isinstance(error, RequestError):
         return 400
-    return 503 if isinstance(error, CapacityError | WeightsError) else 500
+    return 503 if isinstance(error, CapacityError | DeviceLostError | WeightsError) else 500
 
 
 def _code(error: MultimodalError) -> str | None:

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psutil
 
 from multimodal.backends.damaged_files import damage
-from multimodal.backends.worker import is_out_of_memory, release_frames
+from multimodal.backends.worker import release_frames
 from multimodal.cards import ModelCard
-from multimodal.errors import BackendError, CardError, DeviceFullError, MultimodalError
+from multimodal.errors import BackendError, CardError, MultimodalError
 from multimodal.events import Event
+from multimodal.memory.device_errors import device_error
 from multimodal.messages import AudioPart, Focus, ImagePart, Role, Sampling
 
 if TYPE_CHECKING:
@@ -159,7 +160,8 @@ def has_family(family: str) -> bool:
 def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load `card` from the folder `files` onto `device` ("cpu", "cuda").
 
-    Raises CardError for an unknown family and BackendError when the engine refuses the weights.
+    Raises CardError for an unknown family, BackendError when the engine refuses the weights,
+    DeviceFullError and DeviceLostError.
     """
     if (name := _module_name(card.family)) is None:
         raise CardError(f"{card.name}: there is no backend for the family '{card.family}'")
@@ -175,8 +177,8 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
         release_frames(error)
         if isinstance(error, MultimodalError) and not isinstance(error, BackendError):
             raise
-        if is_out_of_memory(error):
-            raise DeviceFullError(f"{card.title}: the device is out of memory") from error
+        if (told := device_error(error, card.title)) is not None:
+            raise told from error
         if (reason := damage(files)) is not None:
             raise BackendError(f"{card.title} could not be loaded: {reason}") from error
         if isinstance(error, BackendError):

@@ -21,7 +21,8 @@ from transformers import BitsAndBytesConfig
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from multimodal.cards import ModelCard
-from multimodal.errors import BackendError, CardError, DeviceFullError
+from multimodal.errors import BackendError, CardError
+from multimodal.memory.device_errors import device_errors_told
 from multimodal.memory.footprint import usual_quantization
 from multimodal.memory.quantization import BLOCK, EIGHT_BIT, FOUR_BIT, TORCH
 
@@ -60,7 +61,7 @@ def from_folder(
     packed = None if leave else quantization_config(card, kind, device)
     more = {"quantization_config": packed} if packed else {}
     safe = not pickled or any(files.glob(SAFE))
-    with _full_devices_told(card, device), _foreign_pickles_told(card, files):
+    with device_errors_told(card.title), _foreign_pickles_told(card, files):
         model, found = cls.from_pretrained(
             files,
             dtype=element_type(kind, device),
@@ -78,19 +79,6 @@ def from_folder(
 
 
 @contextmanager
-def _full_devices_told(card: ModelCard, device: str) -> Iterator[None]:
-    """transformers catches what goes wrong while it quantizes, and raises another error; whether
-    the device was full, PyTorch counts."""
-    before = _times_full(device)
-    try:
-        yield
-    except RuntimeError as error:
-        if _times_full(device) > before and not isinstance(error, torch.OutOfMemoryError):
-            raise DeviceFullError(f"{card.title}: the device is out of memory") from error
-        raise
-
-
-@contextmanager
 def _foreign_pickles_told(card: ModelCard, files: Path) -> Iterator[None]:
     try:
         yield
@@ -99,10 +87,6 @@ def _foreign_pickles_told(card: ModelCard, files: Path) -> Iterator[None]:
             f"{card.title}: the weights in {files} consist of more than tensors, or are damaged; "
             "nothing in them was run. Fetch them again from their authors."
         ) from error
-
-
-def _times_full(device: str) -> int:
-    return int(torch.cuda.memory_stats().get("num_ooms", 0)) if device != "cpu" else 0
 
 
 def _check_complete(card: ModelCard, found: dict[str, Any], unneeded: tuple[str, ...]) -> None:

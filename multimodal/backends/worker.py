@@ -19,8 +19,9 @@ import traceback
 import weakref
 from collections.abc import Callable, Generator
 
-from multimodal.errors import BackendError, DeviceFullError, MultimodalError
+from multimodal.errors import BackendError, MultimodalError
 from multimodal.events import Event
+from multimodal.memory.device_errors import device_error
 
 Emit = Callable[[Event], None]
 Stopped = Callable[[], bool]
@@ -62,7 +63,7 @@ class Worker:
         `stopped()` turns true once `stop` is set or this stream is closed; the stream ends when the
         work has returned, so the engine is free by then. An error of the work is raised here:
         DeviceFullError where the device was full, when what the work held there is let go;
-        BackendError where it is not one of `errors.py`.
+        DeviceLostError where it must be reset; BackendError where it is not one of `errors.py`.
         """
         job = _Job(work, stop)
         if not self._idle.acquire(blocking=False):
@@ -73,12 +74,12 @@ class Worker:
             while (event := job.events.get()) is not None:
                 if isinstance(event, MultimodalError):
                     raise event
-                if isinstance(event, Exception) and is_out_of_memory(event):
-                    job.finished.wait()
-                    release_frames(event)
-                    raise DeviceFullError("the device ran out of memory") from event
                 if isinstance(event, BaseException):
-                    raise BackendError(f"the engine failed: {event}") from event
+                    job.finished.wait()
+                    if (told := device_error(event)) is None:
+                        raise BackendError(f"the engine failed: {event}") from event
+                    release_frames(event)
+                    raise told from event
                 yield event
         finally:
             job.closed.set()
@@ -119,12 +120,6 @@ def _serve(
         finished.set()
         del finished
     jobs.put(None)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """PyTorch's error, recognised without importing PyTorch."""
-    cublas = isinstance(error, RuntimeError) and "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
-    return cublas or type(error).__name__ == "OutOfMemoryError"
 
 
 def release_frames(error: BaseException | None) -> None:

@@ -11,8 +11,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import psutil
@@ -20,6 +19,7 @@ import torch
 from torch import nn
 
 from multimodal.errors import DeviceFullError, SettingsError
+from multimodal.memory.device_errors import device_errors_told
 from multimodal.memory.devices import CUDA_CONTEXT_BYTES
 from multimodal.memory.host_slabs import CudaPageLocks, HostSlabs
 from multimodal.memory.mirror import Mirror
@@ -59,6 +59,7 @@ class Cuda:
 
     engine = "cuda"
     simulated = False
+    failure = ""
     context_bytes = CUDA_CONTEXT_BYTES
 
     def __init__(self, index: int = 0) -> None:
@@ -186,7 +187,7 @@ class Cuda:
         done: list[Mirror] = []
         try:
             for mirror in mirrors:
-                with translated(self.name):
+                with device_errors_told(self.name):
                     mirror.restore(room)
                 done.append(mirror)
                 room = None if room is None else max(0, room - mirror.size_bytes)
@@ -204,7 +205,8 @@ class Cuda:
 
     def collect(self) -> None:
         gc.collect()
-        torch.cuda.empty_cache()
+        if not self.failure:
+            torch.cuda.empty_cache()
 
     def reload_s(self, card: str, size_bytes: int, load_s: float) -> float:
         """From a mirror, if the model can have one; the disk otherwise."""
@@ -247,12 +249,3 @@ class Cuda:
 
     def turn_peak_bytes(self) -> int:
         return int(torch.cuda.max_memory_allocated(self._device)) - self._at_start
-
-
-@contextmanager
-def translated(name: str) -> Iterator[None]:
-    """PyTorch's out-of-memory error as ours."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise DeviceFullError(f"{name}: out of memory") from error

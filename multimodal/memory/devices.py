@@ -20,12 +20,14 @@ CUDA_CONTEXT_BYTES = 800_000_000
 
 class Device(Protocol):
     """`engine` names the device that backends really load onto ("cpu", "cuda"). `context_bytes` is
-    what a budget for the device holds beside models and turns."""
+    what a budget for the device holds beside models and turns. `failure`, which the manager sets,
+    is the sentence why the device cannot be used any more; empty while it can."""
 
     name: str
     engine: str
     simulated: bool
     context_bytes: int
+    failure: str
 
     @property
     def host_bytes(self) -> int:
@@ -109,6 +111,7 @@ class Cpu:
     simulated = False
     host_bytes = 0
     context_bytes = 0
+    failure = ""
 
     def capacity_bytes(self) -> int:
         return int(psutil.virtual_memory().total)

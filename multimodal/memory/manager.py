@@ -18,9 +18,16 @@ from dataclasses import replace
 from typing import Generic
 
 from multimodal.cards import ModelCard
-from multimodal.errors import BackendError, DeviceFullError, MultimodalError, TurnStoppedError
+from multimodal.errors import (
+    BackendError,
+    DeviceFullError,
+    DeviceLostError,
+    MultimodalError,
+    TurnStoppedError,
+)
 from multimodal.events import Progress
 from multimodal.memory.budget import victims
+from multimodal.memory.device_errors import device_error
 from multimodal.memory.devices import Device
 from multimodal.memory.footprint import footprint
 from multimodal.memory.lease import B, Entry, Lease
@@ -68,6 +75,7 @@ class MemoryManager(Generic[B]):
             with host.lease(card, stop, workspace_bytes) as lease:
                 yield lease
             return
+        self._check_device()
         if workspace_bytes is None:
             size = footprint(card)
             most = self.budget_bytes - size.resident
@@ -76,7 +84,8 @@ class MemoryManager(Generic[B]):
         with self._changed:
             self._ledger.queue.append(lease)
         try:
-            yield lease
+            with self._losses_told():
+                yield lease
         finally:
             with self._changed:
                 # Of a turn that found the device full, this is the least that it needed.
@@ -89,7 +98,8 @@ class MemoryManager(Generic[B]):
             if lease.stand_in is not None:
                 lease.stand_in.close()
                 lease.stand_in = None
-                self.device.collect()
+                if not self.device.failure:
+                    self.device.collect()
             self._peaks.learn(card.name, peak)
 
     def relieve(self, lease: Lease[B]) -> str | None:
@@ -167,10 +177,34 @@ class MemoryManager(Generic[B]):
         """The manager of host memory, where there is one and the card's engine runs there only."""
         return self._host if card.device == "cpu" else None
 
+    def _check_device(self) -> None:
+        """Raise DeviceLostError once the device cannot be used any more."""
+        if self.device.failure:
+            raise DeviceLostError(self.device.failure)
+
+    @contextmanager
+    def _losses_told(self) -> Iterator[None]:
+        """Raise DeviceLostError for every error that says that the device is lost."""
+        try:
+            yield
+        except Exception as error:
+            if (told := self._lost_by(error)) is None or told is error:
+                raise
+            raise told from error
+
+    def _lost_by(self, error: Exception) -> DeviceLostError | None:
+        """`error` as ours where it says that the device is lost, which is remembered."""
+        told = error if isinstance(error, MultimodalError) else device_error(error)
+        if not isinstance(told, DeviceLostError):
+            return None
+        self.device.failure = self.device.failure or str(told)
+        return told
+
     # ------------------------------------------------------------ what a lease uses
 
     def advance(self, lease: Lease[B]) -> Progress | None:
         """Take one step towards granting `lease`; None once it is granted."""
+        self._check_device()
         with self._changed:
             if lease.entry is not None and (error := lease.entry.error) is not None:
                 raise type(error)(str(error)) from error
@@ -261,7 +295,10 @@ class MemoryManager(Generic[B]):
         except MultimodalError as fault:
             error = fault
         except Exception as fault:
-            error = BackendError(f"{entry.card.title} could not be loaded: {fault}")
+            told = device_error(fault, entry.card.title)
+            error = told or BackendError(f"{entry.card.title} could not be loaded: {fault}")
+        if error is not None:
+            self._lost_by(error)
         with self._changed:
             entry.promised_bytes = 0
             if error is not None:

@@ -17,10 +17,12 @@ DISK_BYTES_PER_S = 2e9
 
 
 class Simulated:
-    """Thread-safe. `fail_next` makes the next holds and restores fail as a full card would."""
+    """Thread-safe. `fail_next` makes the next holds and restores fail as a full card would; once
+    `is_lost`, every use fails as that of a card does on which a kernel crashed."""
 
     engine = "cpu"
     simulated = True
+    failure = ""
 
     def __init__(
         self,
@@ -35,6 +37,7 @@ class Simulated:
         self.host_bytes = host_bytes
         self.context_bytes = context_bytes
         self.fail_next = 0
+        self.is_lost = False
         self._capacity = capacity_bytes
         self._bus, self._disk = bus_bytes_per_s, disk_bytes_per_s
         self._slab = slab_bytes
@@ -51,6 +54,7 @@ class Simulated:
 
     def free_bytes(self) -> int:
         with self._lock:
+            self._check()
             return self._capacity - sum(size for _, size in self._taken())
 
     def now_s(self) -> float:
@@ -93,11 +97,13 @@ class Simulated:
     def park(self, card: str, model: object) -> int:
         """The mirror is there already: nothing is copied, and no time passes."""
         with self._lock:
+            self._check()
             size = sum(size for _, size in self._pieces.get(card, ()))
             return size if size <= self.host_bytes else 0
 
     def restore(self, card: str, model: object) -> None:
         with self._lock:
+            self._check()
             self._now_s += sum(size for _, size in self._pieces[card]) / self._bus
 
     def restore_partly(self, card: str, model: object) -> bool:
@@ -106,6 +112,7 @@ class Simulated:
 
     def collect(self) -> None:
         with self._lock:
+            self._check()
             start = 0
             for pieces in self._pieces.values():
                 for index, (_, size) in enumerate(pieces):
@@ -120,7 +127,12 @@ class Simulated:
     def _taken(self) -> list[tuple[int, int]]:
         return sorted(piece for pieces in self._pieces.values() for piece in pieces)
 
+    def _check(self) -> None:
+        if self.is_lost:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered (injected)")
+
     def _place(self, card: str, size_bytes: int) -> None:
+        self._check()
         if self.fail_next > 0:
             self.fail_next -= 1
             raise DeviceFullError(f"{self.name}: out of memory while loading {card} (injected)")
