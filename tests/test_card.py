@@ -8,24 +8,34 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomlkit
 import torch
 from conftest import wait_until
+from PIL import Image
 from tiny_engines import CASES, ENGINES, answer, modules_of
+from tiny_models import add_model, save_causal
+from tiny_seeing import save_llava
 
 from multimodal import sound
 from multimodal.backends.base import Backend, load
+from multimodal.build import build
 from multimodal.cards import ModelCard
+from multimodal.chats import Chats
 from multimodal.limits import Limits
 from multimodal.memory.cuda import Cuda
+from multimodal.memory.devices import CUDA_CONTEXT_BYTES
 from multimodal.memory.footprint import footprint
 from multimodal.memory.host_slabs import CudaPageLocks
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.storages import true_bytes
+from multimodal.messages import Controls
+from multimodal.settings import read_settings
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a card, and MULTIMODAL_TEST_CARD=1"
@@ -164,3 +174,58 @@ def test_the_manager_swaps_two_models_on_the_card(tmp_path: Path) -> None:
     assert all(d.seconds > 0 for d in decided)
     manager.close()
     assert manager.snapshot().mirrored == ()
+
+
+def save_program(data: Path) -> None:
+    """A data folder with a model that talks and one that sees, and a profile of them for a card."""
+    models = data / "models"
+    for name, task, make, more in (
+        ("talker", "text-generation", partial(save_causal, family="mistral"), {}),
+        ("seer", "image-to-text", save_llava, {"converses": True}),
+    ):
+        config = make(data / name)
+        seen = task == "image-to-text"
+        add_model(
+            models,
+            name,
+            task,
+            data / name,
+            family="image_text" if seen else "causal_lm",
+            model="AutoModelForImageTextToText" if seen else "AutoModelForCausalLM",
+            config=config,
+            quantization=["nf4-double"],
+            **more,
+        )
+    profile = {
+        "name": "one-card",
+        "title": "One card",
+        "device": "cuda",
+        "budget": "4GB",
+        "models": {"text-generation": ["talker"], "image-to-text": ["seer"]},
+    }
+    (models / "profiles").mkdir(parents=True)
+    (models / "profiles" / "one-card.toml").write_text(tomlkit.dumps(profile), "utf-8")
+
+
+def test_the_whole_program_answers_on_the_card(tmp_path: Path) -> None:
+    """Built as the page builds it: the card is found, and the budget is kept from what it has."""
+    save_program(tmp_path)
+    Image.new("RGB", (60, 40), "red").save(tmp_path / "red.png")
+    program = build(read_settings(data=tmp_path, profile="one-card"))
+    chats = Chats(program.store, program.media, program.assistant)
+    models = []
+    for pictures in ([], [(tmp_path / "red.png", "red.png")], []):
+        talk = program.store.create("ann")
+        chats.say("ann", talk, "What colour is the car?", pictures)
+        *_, last = chats.answer("ann", talk, threading.Event(), Controls())
+        assert last.reply.outcome is not None
+        assert last.reply.outcome.error is None, last.reply.outcome.error
+        assert last.reply.text
+        models += [timing.card for timing in last.reply.outcome.timings]
+    assert models == ["talker", "seer", "talker"]
+    snapshot = program.memory.snapshot()
+    assert snapshot.device == torch.cuda.get_device_name()
+    assert not snapshot.simulated
+    assert snapshot.budget_bytes == 4_000_000_000 - CUDA_CONTEXT_BYTES
+    assert {held.card for held in snapshot.held} == {"talker", "seer"}
+    program.close()
