@@ -20,6 +20,7 @@ import torch
 from transformers import BitsAndBytesConfig
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
+from multimodal.backends.attention import ungroup_attention
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, CardError
 from multimodal.memory.device_errors import device_errors_told
@@ -61,6 +62,7 @@ def from_folder(
     packed = None if leave else quantization_config(card, kind, device)
     more = {"quantization_config": packed} if packed else {}
     safe = not pickled or any(files.glob(SAFE))
+    ungroup_attention(device)
     with device_errors_told(card.title), _foreign_pickles_told(card, files):
         model, found = cls.from_pretrained(
             files,

@@ -98,8 +98,7 @@ class MemoryManager(Generic[B]):
             if lease.stand_in is not None:
                 lease.stand_in.close()
                 lease.stand_in = None
-                if not self.device.failure:
-                    self.device.collect()
+                self.device.collect()
             self._peaks.learn(card.name, peak)
 
     def relieve(self, lease: Lease[B]) -> str | None:
@@ -297,8 +296,6 @@ class MemoryManager(Generic[B]):
         except Exception as fault:
             told = device_error(fault, entry.card.title)
             error = told or BackendError(f"{entry.card.title} could not be loaded: {fault}")
-        if error is not None:
-            self._lost_by(error)
         with self._changed:
             entry.promised_bytes = 0
             if error is not None:
