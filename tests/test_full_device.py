@@ -23,6 +23,7 @@ from multimodal.cards import Catalog, ModelCard
 from multimodal.errors import BackendError, DeviceFullError
 from multimodal.events import Done, Notice, Transcript
 from multimodal.media import MediaFolder
+from multimodal.memory.footprint import cpu_footprint, footprint
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
 from multimodal.memory.simulated import Simulated
@@ -229,3 +230,38 @@ def test_a_turn_that_took_too_much_once_does_not_keep_its_model_out(tmp_path: Pa
         for _ in lease.wait():
             pass
         assert lease.workspace_bytes == 40, "what there is room for, though 104 were seen"
+
+
+@pytest.mark.parametrize(
+    ("name", "times"),
+    [("whisper-small", 2), ("seamless-m4t-v2-large", 1), ("mistral-7b-instruct", 1)],
+)
+def test_a_model_is_counted_on_the_cpu_as_its_engine_keeps_it_there(
+    catalog: Catalog, name: str, times: int
+) -> None:
+    """Whisper computes in 32 bits there; transformers keep to 16, and to what is packed."""
+    model = catalog.card(name)
+    assert cpu_footprint(model).weights == pytest.approx(times * footprint(model).weights, rel=0.01)
+
+
+def stand_in(model: ModelCard, beside_bytes: int) -> str | None:
+    """What is told where a model must run on the CPU, and so much host memory is free."""
+    device = Simulated(10**11, host_bytes=beside_bytes)
+    memory: MemoryManager[FakeBackend] = MemoryManager(device, 10**11, FakeSource())
+    with memory.lease(model, threading.Event()) as lease:
+        return memory.stand_in(lease)
+
+
+def test_no_model_runs_on_the_cpu_that_has_room_there_only_in_the_cards_format(
+    catalog: Catalog,
+) -> None:
+    model = catalog.card("whisper-small")
+    on_card, on_cpu = footprint(model).total, cpu_footprint(model).total
+    assert on_card < on_cpu
+    assert stand_in(model, on_card) is None
+    assert stand_in(model, on_cpu - 1) is None
+    assert stand_in(model, on_cpu) is not None
+
+
+def test_nothing_is_drawn_on_the_cpu_in_place_of_a_full_card(catalog: Catalog) -> None:
+    assert stand_in(catalog.card("stable-diffusion-1.5"), 10**12) is None

@@ -74,6 +74,17 @@ def footprint(
     return _computed(shape.model_dump_json(), isinstance(shape, Gguf), kind, tokens)
 
 
+def cpu_footprint(card: ModelCard) -> Footprint:
+    """What `card` needs where its engine loads it on the CPU instead of a graphics card: Whisper
+    and diffusers keep there in 32 bits what is in fp16 on a card, transformers in as many bits."""
+    shape = card.architecture
+    is_wide = isinstance(shape, Modules) and any(
+        part.library in {"whisper", "diffusers"} for part in shape.parts.values()
+    )
+    kind = usual_quantization(card)
+    return footprint(card, "fp32" if is_wide and kind == "fp16" else kind)
+
+
 def _measured(shape: Measured, tokens: int) -> Footprint:
     """KV bytes = 2 (keys, values) x layers x KV heads x head dimension x bytes x tokens."""
     per_token = 2 * shape.kv_layers * shape.kv_heads * shape.kv_head_dim * shape.kv_element_bytes

@@ -29,12 +29,13 @@ from multimodal.events import Progress
 from multimodal.memory.budget import victims
 from multimodal.memory.device_errors import device_error
 from multimodal.memory.devices import Device
-from multimodal.memory.footprint import footprint
+from multimodal.memory.footprint import cpu_footprint, footprint
 from multimodal.memory.lease import B, Entry, Lease
 from multimodal.memory.ledger import Ledger
 from multimodal.memory.peaks import Peaks
 from multimodal.memory.records import Decision, Snapshot
 from multimodal.memory.transfers import Source, Transfers
+from multimodal.messages import Task
 from multimodal.sizes import gigabytes
 
 POLL_S = 0.1
@@ -115,17 +116,19 @@ class MemoryManager(Generic[B]):
 
     def stand_in(self, lease: Lease[B]) -> str | None:
         """The last rung: load a second copy on the CPU, for this turn only, so that the next one
-        tries the device again. What was done, in words, or None where host memory has no room.
+        tries the device again. What was done, in words, or None where host memory has no room, and
+        for a model that draws, which takes twice as much there and far longer.
 
         A mirror is never run there: 4-bit kernels for the CPU repack its weights in place.
         """
-        if lease.stand_in is not None or self._host_for(lease.card) is not None:
+        needless = lease.card.task is Task.DRAW or self._host_for(lease.card) is not None
+        if lease.stand_in is not None or needless:
             return None
         with self._changed:
             self._ledger.leave_queue(lease)
             self._changed.notify_all()
         with self._beside:  # one after another, so that each sees what the others took
-            if footprint(lease.card).total > self.device.beside_bytes():
+            if cpu_footprint(lease.card).total > self.device.beside_bytes():
                 return None
             lease.stand_in = self._transfers.beside(lease.card)
         if lease.stop.is_set():
