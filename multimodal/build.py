@@ -261,9 +261,9 @@ def choose(settings: Settings, catalog: Catalog) -> tuple[Profile, Device]:
             "--profile embedded is made for that."
         )
     if kind == "cuda" or (kind == "auto" and profile.device == "cuda"):
-        from multimodal.memory.cuda import Cuda
+        from multimodal.memory.cuda import Cuda, calibration_of
 
-        return profile, Cuda()
+        return profile, Cuda(calibration=calibration_of(settings.data))
     return profile, Cpu()
 
 

@@ -1,4 +1,4 @@
-"""The command line: `multimodal chat | models | fit | doctor | serve`.
+"""The command line: `multimodal chat | models | fit | doctor | calibrate | serve`.
 
 Exit status: 0 success, 2 bad use, 1 failure; an error is one line. Engines and the page are
 imported by the commands that need them, so that `--help` answers at once.
@@ -13,13 +13,16 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from multimodal.errors import ConfigurationError, MultimodalError, RequestError
 from multimodal.settings import Settings, read_settings
 from multimodal.sizes import gigabytes
+
+if TYPE_CHECKING:
+    from multimodal.memory.calibration.record import Probe
 
 app = typer.Typer(
     help="Multimodal chat within 12 GB.",
@@ -187,6 +190,26 @@ def doctor(settings: Settings, as_json: AsJson = False) -> None:
     else:
         print(*report(findings), sep="\n")
     if any(finding.verdict == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+@_configured({name: COMMON[name] for name in ("data",)})
+def calibrate(settings: Settings, as_json: AsJson = False) -> None:
+    """Measure what this machine's NVIDIA card really does, and plan with that from then on."""
+    from multimodal.calibrate import calibrate as measure
+    from multimodal.calibrate import line
+
+    def show(name: str, probe: Probe | None) -> None:
+        if probe is None:
+            print(f"...   {name}", end="\r", file=sys.stderr, flush=True)
+        elif not as_json:
+            print(line(name, probe), flush=True)
+
+    found = measure(settings, show)
+    if as_json:
+        print(found.model_dump_json(indent=2))
+    if any(probe.error for probe in found.probes.values()):
         raise typer.Exit(1)
 
 

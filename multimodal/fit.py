@@ -11,6 +11,7 @@ import psutil
 from multimodal.build import choose_profile, read_catalog
 from multimodal.cards import Catalog, ModelCard, Profile
 from multimodal.memory.certificate import BUS_BYTES_PER_S, Line
+from multimodal.memory.devices import nvidia_driver_is_here
 from multimodal.memory.plan import Plan, plan, request_for
 from multimodal.memory.training import Training, trainable
 from multimodal.messages import Task
@@ -89,7 +90,18 @@ def answer(
         bus_bytes_per_s,
         models,
         settings.device_kind,
+        _measured_context(settings),
     )
+
+
+def _measured_context(settings: Settings) -> int | None:
+    """What CUDA's context was measured to take on the card of this machine."""
+    if settings.device_kind in {"sim", "cpu"} or not nvidia_driver_is_here():
+        return None
+    from multimodal.memory.cuda import calibration_of
+
+    found = calibration_of(settings.data)
+    return found.context_bytes if found is not None else None
 
 
 def _plannable(_family: str) -> bool:
@@ -105,6 +117,7 @@ def answer_for(
     bus_bytes_per_s: float = BUS_BYTES_PER_S,
     models: Sequence[str] = (),
     device_kind: str = "auto",
+    context_bytes: int | None = None,
 ) -> Answer:
     """The answer for a profile of `catalog`, under its own budget unless one is given; for one
     model a task, the profile's default, unless `models` are named."""
@@ -115,6 +128,7 @@ def answer_for(
         cards,
         budget,
         device_kind,
+        context_bytes,
         context_tokens=context_tokens,
         bus_bytes_per_s=bus_bytes_per_s,
     )

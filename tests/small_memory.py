@@ -88,7 +88,7 @@ class CardOnCpu(Cuda):
         self._device, self._locks = torch.device("cpu"), None
         self._mirrors, self._parked = {}, set()
         self._host_lock = threading.Lock()
-        self._bus_bytes_per_s = 10e9
+        self._bus_bytes_per_s, self._has_mirrors = 10e9, True
 
     @property
     def host_bytes(self) -> int:

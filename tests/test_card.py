@@ -24,15 +24,18 @@ from tiny_seeing import save_llava
 from multimodal import sound
 from multimodal.backends.base import Backend, load
 from multimodal.build import build
+from multimodal.calibrate import calibrate
 from multimodal.cards import ModelCard
 from multimodal.chats import Chats
 from multimodal.limits import Limits
-from multimodal.memory.cuda import Cuda
+from multimodal.memory.calibration.probes import PROBES
+from multimodal.memory.cuda import Cuda, calibration_of
 from multimodal.memory.devices import CUDA_CONTEXT_BYTES
 from multimodal.memory.footprint import footprint
 from multimodal.memory.host_slabs import CudaPageLocks
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.mirror import Mirror
+from multimodal.memory.reserve import model_bytes
 from multimodal.memory.storages import true_bytes
 from multimodal.messages import Controls
 from multimodal.settings import read_settings
@@ -229,3 +232,17 @@ def test_the_whole_program_answers_on_the_card(tmp_path: Path) -> None:
     assert snapshot.budget_bytes == 4_000_000_000 - CUDA_CONTEXT_BYTES
     assert {held.card for held in snapshot.held} == {"talker", "seer"}
     program.close()
+
+
+def test_the_card_is_measured_and_planned_with(tmp_path: Path) -> None:
+    found = calibrate(read_settings(data=tmp_path), lambda name, probe: None)
+    assert {name: probe.error for name, probe in found.probes.items()} == dict.fromkeys(PROBES, "")
+    assert found.context_bytes is not None
+    assert 100_000_000 < found.context_bytes < 2_000_000_000
+    assert found.bus_bytes_per_s is not None
+    known = calibration_of(tmp_path)
+    assert known == found
+    device = Cuda(calibration=known)
+    assert device.context_bytes == found.context_bytes
+    assert device.bus_bytes_per_s() == found.bus_bytes_per_s
+    assert model_bytes(4_000_000_000, device) == 4_000_000_000 - found.context_bytes

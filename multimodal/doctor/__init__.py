@@ -7,12 +7,16 @@ the card can run, `supplies` what models are fetched with.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from multimodal.doctor import rules
 from multimodal.doctor.finding import Finding, Verdict
 from multimodal.doctor.machine import Machine, examined, installed, requirements
 from multimodal.errors import MultimodalError
 from multimodal.settings import Settings
+
+if TYPE_CHECKING:
+    from multimodal.memory.calibration.record import Calibration
 
 __all__ = ["Finding", "Verdict", "examine", "report"]
 
@@ -50,10 +54,30 @@ def _models(settings: Settings, machine: Machine) -> tuple[bool, list[Finding]]:
     budget = int(settings.budget) if settings.budget else None
     usable_card = bool(machine.build.card) or kind == "sim"
     loads = bool(machine.torch) and not machine.build.error
-    room = Room(card, machine.memory_bytes, budget, usable_card, loads, is_on_cpu=kind == "cpu")
+    measured = _calibration(settings, machine)
+    room = Room(
+        card,
+        machine.memory_bytes,
+        budget,
+        usable_card,
+        loads,
+        is_on_cpu=kind == "cpu",
+        context_bytes=measured.context_bytes if measured else None,
+    )
     cards = [catalog.card(name) for name in chosen.defaults]
-    found = [*lines(catalog, chosen, room), *supplies(settings, cards)]
+    found = [*rules.calibration(machine, measured), *lines(catalog, chosen, room)]
+    found += supplies(settings, cards)
     return asked or (kind == "auto" and chosen.device == "cuda"), found
+
+
+def _calibration(settings: Settings, machine: Machine) -> Calibration | None:
+    """What was measured of the card that PyTorch finds here, with what is installed now."""
+    from multimodal.memory.calibration.record import Subject, read
+
+    build = machine.build
+    if not build.card or settings.device_kind == "sim":
+        return None
+    return read(settings.data, Subject.of(build.card, build.card_bytes, build.cuda))
 
 
 def _card_bytes(settings: Settings, machine: Machine) -> int:

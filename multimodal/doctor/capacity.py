@@ -21,7 +21,8 @@ OTHER = "choose another: --profile embedded"
 class Room:
     """Sizes in bytes. `card`: of the card, or of the simulated one; 0 without one. `usable`: a
     model can be loaded onto it. `torch_loads`: PyTorch can be asked about a model's modules.
-    `is_on_cpu`: the profile that is chosen runs on the CPU, whatever it is made for."""
+    `is_on_cpu`: the profile that is chosen runs on the CPU, whatever it is made for.
+    `context_bytes`: what CUDA's context was measured to take; None where it was not."""
 
     card: int
     memory: int
@@ -29,6 +30,7 @@ class Room:
     usable: bool = False
     torch_loads: bool = True
     is_on_cpu: bool = False
+    context_bytes: int | None = None
 
 
 def lines(catalog: Catalog, chosen: Profile, room: Room) -> Iterator[Finding]:
@@ -52,7 +54,9 @@ def line(catalog: Catalog, profile: Profile, room: Room, chosen: bool) -> Findin
         return _judged(name, "cannot be worked out until torch can be loaded", chosen, bad=True)
     kind = "cuda" if on_card else "cpu"
     try:
-        found = plan(request_for(profile, cards, min(budget, here), kind)).certificate
+        found = plan(
+            request_for(profile, cards, min(budget, here), kind, room.context_bytes)
+        ).certificate
     except (ImportError, OSError, MultimodalError) as error:
         return _judged(name, f"cannot be worked out: {error}", chosen, bad=True)
     told = _words(found)

@@ -7,6 +7,7 @@ from being used is then a failure, and otherwise something that could be better.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from packaging.requirements import InvalidRequirement, Requirement
 
@@ -23,6 +24,9 @@ from multimodal.doctor.torch_wheels import (
     wheels_for,
 )
 from multimodal.sizes import gigabytes
+
+if TYPE_CHECKING:
+    from multimodal.memory.calibration.record import Calibration
 
 BITSANDBYTES = "bitsandbytes>=0.50,<0.51"
 PYAV = "av>=14,<19"
@@ -185,6 +189,19 @@ def bitsandbytes(machine: Machine, asked: bool) -> Finding:
         told = f"{here}, with its library for CUDA {build.cuda.partition('.')[0]}"
         return Finding("ok", "bitsandbytes", told)
     return Finding("ok", "bitsandbytes", f"{here}; its library for CUDA is tried with a card")
+
+
+def calibration(machine: Machine, found: Calibration | None) -> Iterator[Finding]:
+    """What was measured of the card, and what of it failed and is therefore not relied on."""
+    if not machine.build.card:
+        return
+    if found is None:
+        told = "this card was not measured yet, so estimates are used; multimodal calibrate does it"
+        yield Finding("info", "calibration", told)
+        return
+    failed = [f"{name}: {probe.error}" for name, probe in found.probes.items() if probe.error]
+    told = "; ".join(failed) or f"{len(found.probes)} measurements, all as they should be"
+    yield Finding("info" if failed else "ok", "calibration", told)
 
 
 def shared_memory(machine: Machine) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import psutil
@@ -19,6 +20,8 @@ import torch
 from torch import nn
 
 from multimodal.errors import DeviceFullError, SettingsError
+from multimodal.memory.calibration.record import Calibration, Subject
+from multimodal.memory.calibration.record import read as read_calibration
 from multimodal.memory.device_errors import device_errors_told
 from multimodal.memory.devices import CUDA_CONTEXT_BYTES
 from multimodal.memory.host_slabs import CudaPageLocks, HostSlabs
@@ -54,6 +57,20 @@ def card_bytes() -> int:
     return int(torch.cuda.get_device_properties(0).total_memory)
 
 
+def calibration_of(folder: Path) -> Calibration | None:
+    """What was measured of the card that PyTorch finds, where it is kept in `folder`; None without
+    a card, and where another card or other releases were measured."""
+    if not torch.cuda.is_available():
+        return None
+    return read_calibration(folder, subject_of())
+
+
+def subject_of(index: int = 0) -> Subject:
+    """What a calibration of that card is made for."""
+    card = torch.cuda.get_device_properties(index)
+    return Subject.of(card.name, int(card.total_memory), str(torch.version.cuda or ""))
+
+
 class Cuda:
     """Thread-safe as far as PyTorch is; the manager never moves one model twice at once."""
 
@@ -62,7 +79,8 @@ class Cuda:
     failure = ""
     context_bytes = CUDA_CONTEXT_BYTES
 
-    def __init__(self, index: int = 0) -> None:
+    def __init__(self, index: int = 0, calibration: Calibration | None = None) -> None:
+        """`calibration`: what was measured of this card, in place of estimates."""
         if not torch.cuda.is_available():
             built = torch.version.cuda
             why = f"built for CUDA {built} finds no card" if built else "is built for the CPU only"
@@ -81,6 +99,11 @@ class Cuda:
         self._host_lock = threading.Lock()
         """Held while mirrors are made, filled or given up."""
         self._bus_bytes_per_s = 0.0
+        self._has_mirrors = True
+        if calibration is not None:
+            self.context_bytes = calibration.context_bytes or CUDA_CONTEXT_BYTES
+            self._bus_bytes_per_s = calibration.bus_bytes_per_s or 0.0
+            self._has_mirrors = calibration.has_mirrors
         self._at_start = 0
         self._most = self._total
         self._room = max(0, self.free_bytes() - DRIVER_MARGIN_BYTES)
@@ -125,7 +148,7 @@ class Cuda:
 
     def loaded(self, card: str, model: object) -> int:
         modules = list(model.modules()) if isinstance(model, Movable) else []
-        if modules:
+        if modules and self._has_mirrors:
             mirrors = [Mirror(module, self._device, self._locks) for module in modules]
             with self._host_lock:
                 self._mirrors[card] = mirrors

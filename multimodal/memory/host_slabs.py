@@ -77,6 +77,7 @@ class HostSlabs:
                 slab.zero_()  # all cores make its pages so; the driver would, one after the other
             locked = list(_locked(locks, slabs))
         self.is_locked = len(locked) == len(slabs)
+        self.locked_bytes = sum(slab.nbytes for slab in slabs[: len(locked)])
         if locks is not None and not self.is_locked:
             left = sum(slab.nbytes for slab in slabs[len(locked) :])
             log.warning("%s of host memory stay pageable: copies are slower", gigabytes(left))

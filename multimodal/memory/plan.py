@@ -41,11 +41,13 @@ def request_for(
     cards: Sequence[ModelCard],
     budget_bytes: int,
     device_kind: str = "auto",
+    context_bytes: int | None = None,
     **more: Any,
 ) -> Request:
     """What to ask for a profile on a device of that kind (`--device`): on a card, room is kept for
-    the CUDA context, and models that only run on the CPU are beside it."""
-    reserve = planned_reserve_bytes(profile, device_kind)
+    the CUDA context, `context_bytes` where they were measured, and models that only run on the CPU
+    are beside it."""
+    reserve = planned_reserve_bytes(profile, device_kind, context_bytes)
     on_card = is_on_card(profile, device_kind)
     beside = tuple(card for card in cards if on_card and card.device == "cpu")
     there = tuple(card for card in cards if card not in beside)

@@ -27,9 +27,12 @@ def is_on_card(profile: Profile, device_kind: str = "auto") -> bool:
     return kind == "cuda"
 
 
-def planned_reserve_bytes(profile: Profile, device_kind: str = "auto") -> int:
-    """What a budget also has to hold where `profile` is to run on a device of that kind."""
-    return CUDA_CONTEXT_BYTES if is_on_card(profile, device_kind) else 0
+def planned_reserve_bytes(
+    profile: Profile, device_kind: str = "auto", context_bytes: int | None = None
+) -> int:
+    """What a budget also has to hold where `profile` is to run on a device of that kind;
+    `context_bytes` as measured on the card, where they were."""
+    return (context_bytes or CUDA_CONTEXT_BYTES) if is_on_card(profile, device_kind) else 0
 
 
 def model_bytes(budget_bytes: int, device: Device) -> int:

@@ -1,0 +1,193 @@
+"""What was measured of a card: how it is measured, kept, and used in place of estimates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from fakes import FakeBackend, FakeSource
+from small_memory import CardOnCpu, leased
+from torch import nn
+
+from benchmarks.memory.turns import mixed
+from multimodal.calibrate import calibrate, line
+from multimodal.cards import Catalog
+from multimodal.doctor import rules
+from multimodal.doctor.machine import Machine
+from multimodal.errors import SettingsError
+from multimodal.memory.calibration import probes
+from multimodal.memory.calibration.process import measured
+from multimodal.memory.calibration.record import Calibration, Subject, read, write
+from multimodal.memory.devices import CUDA_CONTEXT_BYTES
+from multimodal.memory.manager import MemoryManager
+from multimodal.memory.reserve import model_bytes, planned_reserve_bytes
+from multimodal.memory.simulated import Simulated
+from multimodal.memory.torch_build import TorchBuild
+from multimodal.settings import read_settings
+
+FILES = sorted((Path(__file__).parent / "calibrations").glob("*.json"))
+CPU = torch.device("cpu")
+
+
+def kept(name: str) -> Calibration:
+    path = Path(__file__).parent / "calibrations" / f"{name}.json"
+    return Calibration.model_validate_json(path.read_text("utf-8"))
+
+
+# ------------------------------------------------------------ keeping
+
+
+def test_a_calibration_is_kept_for_what_was_measured_and_nothing_else(tmp_path: Path) -> None:
+    found = kept("12gb-linux")
+    write(tmp_path, found)
+    assert read(tmp_path) == read(tmp_path, found.subject) == found
+    for change in ({"torch": "2.14.0+cu130"}, {"card": "another"}, {"bitsandbytes": "0.51.0"}):
+        assert read(tmp_path, found.subject.model_copy(update=change)) is None
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"subject": 3}', "\x00"])
+def test_a_damaged_calibration_is_none(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "calibration.json").write_text(damage, "utf-8")
+    assert read(tmp_path) is None
+
+
+def test_it_holds_nothing_of_the_person() -> None:
+    subject = Subject.of("NVIDIA RTX", 12, "13.0").model_dump()
+    told = json.dumps(subject)
+    assert str(Path.home()) not in told
+    assert set(subject) == {"card", "card_bytes", "system", "torch", "cuda", "bitsandbytes"}
+
+
+# ------------------------------------------------------------ measuring
+
+
+def test_a_probe_that_ends_its_process_is_told_and_the_others_go_on() -> None:
+    """A kernel that cannot be launched may end the process without a Python error."""
+    asked: list[Sequence[str]] = []
+
+    def start(names: Sequence[str]) -> Iterator[str]:
+        asked.append(tuple(names))
+        yield "a library says hello"
+        for name in names:
+            yield json.dumps({"begun": name})
+            if name == "b":
+                return
+            yield json.dumps({"name": name, "facts": {"x_s": 1.0}, "seconds": 2.0})
+
+    told: list[tuple[str, bool]] = []
+    found = measured("abcd", lambda name, probe: told.append((name, probe is None)), start)
+    assert asked == [tuple("abcd"), tuple("cd")]
+    assert {name: probe.error for name, probe in found.items()} == {
+        "a": "",
+        "b": "it ended the process that tried it",
+        "c": "",
+        "d": "",
+    }
+    assert told == [(name, begins) for name in "abcd" for begins in (True, False)]
+
+
+def test_a_process_that_never_begins_is_tried_once() -> None:
+    starts: list[int] = []
+
+    def start(names: Sequence[str]) -> Iterator[str]:
+        starts.append(len(names))
+        yield from ()
+
+    found = measured(("a", "b"), lambda name, probe: None, start)
+    assert starts == [2]
+    assert {probe.error for probe in found.values()} == {"its process did not begin"}
+
+
+@pytest.mark.parametrize("kind", ["fp16", "int8"])
+def test_a_small_model_leaves_and_comes_back_right(kind: str) -> None:
+    facts = probes.mirror(kind, CPU)
+    assert 0 < facts["away_from_exact"] < probes.MOST_AWAY[kind]
+    assert facts["first_answer_s"] > 0
+
+
+def test_without_a_card_nothing_is_measured(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"card to measure; `multimodal doctor`"):
+        calibrate(read_settings(data=tmp_path), lambda name, probe: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_person_reads_what_came_out() -> None:
+    found = kept("12gb-linux").probes
+    assert line("bus", found["bus"]) == (
+        "ok    bus           locked 25 GB/s, pageable 9 GB/s  (0.4 s)"
+    )
+    failed = line("bus", kept("8gb-windows").probes["bus"])
+    assert failed == "fail  bus           the driver locks no host memory: copies are slower"
+
+
+# ------------------------------------------------------------ using
+
+
+def test_what_was_measured_replaces_what_was_estimated(catalog: Catalog) -> None:
+    linux, windows = kept("12gb-linux"), kept("12gb-windows")
+    profile = catalog.profile("gpu-12gb")
+    assert linux.context_bytes == 510_000_000
+    assert planned_reserve_bytes(profile, "cuda", linux.context_bytes) == 510_000_000
+    assert windows.context_bytes is None, "Windows does not count what other processes take"
+    assert planned_reserve_bytes(profile, "cuda", windows.context_bytes) == CUDA_CONTEXT_BYTES
+    assert (linux.has_mirrors, kept("8gb-windows").has_mirrors) == (True, False)
+
+
+def test_models_are_not_mirrored_where_mirrors_failed() -> None:
+    device = CardOnCpu(1 << 30)
+    device._has_mirrors = False
+
+    class Model:
+        def modules(self) -> list[nn.Module]:
+            return [nn.Linear(8, 8)]
+
+    assert device.loaded("a", Model()) == 8 * 9 * 4
+    assert device.park("a", Model()) == 0, "it is closed, and read from the disk next time"
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_every_card_keeps_the_budget_that_follows_from_it(path: Path, catalog: Catalog) -> None:
+    """Played by the simulated card, with the context, the bus and the locked memory of a file."""
+    found = kept(path.stem)
+    size = "8gb" if found.subject.card_bytes < 12e9 else path.stem.split("-")[0]
+    profile = catalog.profile(f"gpu-{size}")
+    device = Simulated(
+        found.subject.card_bytes,
+        bus_bytes_per_s=found.bus_bytes_per_s or 6e9,
+        host_bytes=16 * 10**9 if found.has_mirrors else 0,
+        context_bytes=found.context_bytes or CUDA_CONTEXT_BYTES,
+    )
+    budget = model_bytes(profile.budget, device)
+    assert budget == min(profile.budget, found.subject.card_bytes) - device.context_bytes
+    memory: MemoryManager[FakeBackend] = MemoryManager(device, budget, FakeSource())
+    most = 0
+    for card in mixed(catalog, profile, 60):
+        with leased(memory, card) as lease:
+            most = max(most, memory.snapshot().used_bytes)
+            assert lease.granted
+    assert 0 < most <= budget
+    hows = {decision.how for decision in memory.snapshot().decisions}
+    assert ("restored" in hows) <= found.has_mirrors
+
+
+def test_the_doctor_tells_what_was_measured() -> None:
+    machine = Machine("Linux", "Linux", "3.12", 64, 8, 10**10, 10**10)
+    with_card = TorchBuild(cuda="13.0", card="NVIDIA GeForce RTX 4070 Ti", card_bytes=12)
+
+    def told(build: TorchBuild, found: Calibration | None) -> list[tuple[str, str]]:
+        findings = rules.calibration(
+            Machine("Linux", "Linux", "3.12", 64, 8, 10**10, 10**10, build=build), found
+        )
+        return [(finding.verdict, finding.found) for finding in findings]
+
+    assert machine.build.card == ""
+    assert told(machine.build, None) == []
+    ((verdict, words),) = told(with_card, None)
+    assert (verdict, "multimodal calibrate" in words) == ("info", True)
+    assert told(with_card, kept("12gb-linux")) == [("ok", "7 measurements, all as they should be")]
+    ((verdict, words),) = told(with_card, kept("8gb-windows"))
+    assert verdict == "info"
+    assert "mirror int8: it ended the process that tried it" in words
