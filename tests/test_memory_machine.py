@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 
+import pytest
 from conftest import wait_until
 from fakes import FakeBackend, FakeSource, card
 from hypothesis import settings
@@ -17,7 +18,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from multimodal.errors import BackendError, MultimodalError
+from multimodal.errors import BackendError, DeviceLostError, MultimodalError
 from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.simulated import Simulated
@@ -45,6 +46,7 @@ class Memory(RuleBasedStateMachine):
         self.memory: MemoryManager[FakeBackend] = MemoryManager(self.device, BUDGET, self.source)
         self.granted: list[Turn] = []
         self.waiting: list[Turn] = []
+        self.is_lost_at_last = False
 
     @rule(target=turns, index=st.integers(0, 3), workspace=st.integers(0, 30))
     def ask(self, index: int, workspace: int) -> Turn:
@@ -83,6 +85,10 @@ class Memory(RuleBasedStateMachine):
             self.source.fail = [BackendError("injected")]
         else:
             self.source.gate.clear()
+
+    @rule()
+    def the_card_is_lost_at_last(self) -> None:
+        self.is_lost_at_last = True
 
     @rule()
     def loads_go_on(self) -> None:
@@ -129,12 +135,26 @@ class Memory(RuleBasedStateMachine):
         assert not {held.card for held in snapshot.held} & {m.card for m in snapshot.mirrored}
         assert sum(mirror.size_bytes for mirror in snapshot.mirrored) <= HOST
 
+    def one_more_is_refused(self) -> None:
+        with (
+            pytest.raises(DeviceLostError),
+            self.memory.lease(CARDS[0], threading.Event()) as lease,
+        ):
+            list(lease.wait())
+
     def teardown(self) -> None:
+        self.device.is_lost = self.is_lost_at_last
         self.source.gate.set()
         for turn in [*self.waiting, *self.granted]:
             self.leave(turn)
         self.settle()
+        if self.is_lost_at_last:
+            self.one_more_is_refused()
+            loaded = len(self.source.loaded)
+            self.one_more_is_refused()
+            assert len(self.source.loaded) == loaded
         self.memory.close()
+        self.device.is_lost = False
         assert self.memory.snapshot().used_bytes == 0
         assert self.device.free_bytes() == CAPACITY
         assert sorted(self.source.loaded) == sorted(self.source.closed)
