@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 
 from multimodal.assistant import Assistant
 from multimodal.backends.base import Backend, has_family, load
+from multimodal.backends.load_context import LoadContext, load_context
 from multimodal.cards import AUTO, Catalog, ModelCard, ModelName, Profile, clipped
 from multimodal.data_folder import prepare_data_folder
 from multimodal.defaults import DefaultModels
@@ -40,6 +41,8 @@ from multimodal.weights import FetchProgress, Weights
 
 EMBEDDED = "embedded"
 KEEP_UNUSED_S = 3600.0
+SEAL_S = 20.0
+"""What a program that ends waits for the checksums of a model that it saved."""
 
 
 @dataclass(frozen=True)
@@ -94,22 +97,36 @@ class Program:
         self.media.close()
         self.memory.close()
         self.store.close()
+        self.weights.quantized.wait(SEAL_S)
 
 
 @dataclass(frozen=True)
 class _Models:
-    """The memory manager's source: weights from `Weights`, engines from `backends`."""
+    """The memory manager's source: weights from `Weights`, engines from `backends`.
+
+    `engine` is that of the device; what is loaded elsewhere, as a turn's stand-in on the CPU, is
+    not saved as it was quantized.
+    """
 
     weights: Weights
+    engine: str
+    reports: dict[str, Report] = field(default_factory=dict)
+    """Who is told of a card that was fetched, and is loaded next."""
 
     def fetch(self, card: ModelCard, report: Report) -> Path:
+        self.reports[card.name] = report
+
         def tell(progress: FetchProgress) -> None:
             report(Progress(progress_text(card, progress), progress_fraction(progress)))
 
         return self.weights.ensure(card, tell)
 
     def load(self, card: ModelCard, files: Path, engine: str) -> Backend:
-        return load(card, files, engine)
+        def tell(doing: str) -> None:
+            self.reports[card.name](Progress(doing))
+
+        with load_context(LoadContext(self.weights.quantized, tell, engine == self.engine)):
+            return load(card, files, engine)
 
 
 def build(settings: Settings) -> Program:
@@ -121,14 +138,16 @@ def build(settings: Settings) -> Program:
     catalog = read_catalog(settings)
     profile, device = choose(settings, catalog)
     _check_families(catalog, profile)
-    weights = Weights(settings.weights_folder, settings.offline)
+    weights = Weights(
+        settings.weights_folder, settings.offline, quantized_bytes=settings.quantized_checkpoints
+    )
     budget = model_bytes(budget_bytes(settings, profile), device)
     peaks = Peaks(settings.data / "peaks.json")
     host: HostMemory[Backend] | None = None
     if is_on_card(profile, settings.device_kind):
         most = host_bytes(psutil.virtual_memory().total)
-        host = HostMemory(most, _Models(weights), peaks)
-    memory = MemoryManager(device, budget, _Models(weights), peaks, host)
+        host = HostMemory(most, _Models(weights, "cpu"), peaks)
+    memory = MemoryManager(device, budget, _Models(weights, device.engine), peaks, host)
     store, media = open_storage(settings)
     return assemble(settings, catalog, profile, memory, weights, store, media)
 

@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     models: Path | None = None
     database: str | None = None
     offline: bool = False
+    quantized_checkpoints: ByteSize = Field(ByteSize(40_000_000_000), ge=0)
+    """How much of the disk models take that are saved as they were quantized; 0: none is saved."""
     upgrade: bool = True
     """Whether better models than those the program begins with are fetched behind them."""
     allow_origin: Annotated[tuple[str, ...], NoDecode] = ()

@@ -2,7 +2,8 @@
 
 Safetensors are read, and PyTorch's own format only for the model that is published in no other:
 as tensors, so that nothing of a checkpoint is run. Nothing is looked up on the net. A checkpoint
-that was quantized when it was saved is taken as it is.
+that was quantized when it was saved is taken as it is; one that is quantized here is saved like
+that for the next load (`quantize_once`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import pickle
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,18 @@ from transformers import BitsAndBytesConfig
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from multimodal.backends.attention import ungroup_attention
+from multimodal.backends.load_context import current_load_context
+from multimodal.backends.quantize_once import quantize_once
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError, CardError
 from multimodal.memory.device_errors import device_errors_told
 from multimodal.memory.footprint import usual_quantization
 from multimodal.memory.quantization import BLOCK, EIGHT_BIT, FOUR_BIT, TORCH
+from multimodal.weights.quantized import QuantizationSettings, library_versions, source_digest
 
 SAFE, PICKLED = "*.safetensors", "*.bin"
+CONFIGURATIONS = ("config.json", "generation_config.json", "*.index.json")
+ADAPTER = "adapter_config.json"
 CPU_ROWS = 32
 """Rows in a block of bitsandbytes' kernel for the CPU."""
 
@@ -57,16 +64,44 @@ def from_folder(
     Raises BackendError where weights are missing, CardError for an unknown quantization.
     """
     kind = usual_quantization(card)
-    # An explicit None would undo what a checkpoint says of its own quantization.
-    leave = not quantized or is_quantized(files)
-    packed = None if leave else quantization_config(card, kind, device)
-    more = {"quantization_config": packed} if packed else {}
+    read = partial(_read, cls, card, device, unneeded)
+    packed = None
+    if quantized and not is_quantized(files):
+        packed = quantization_config(card, kind, device)
     safe = not pickled or any(files.glob(SAFE))
     ungroup_attention(device)
+    context = current_load_context()
+    alone = not (files / ADAPTER).exists()  # with one, the library would save only that
+    if packed is None or context is None or not (alone and context.quantized.are_wanted):
+        return read(files, packed, safe)
+    digest, size = source_digest(files, (*CONFIGURATIONS, SAFE if safe else PICKLED))
+    settings = QuantizationSettings(
+        kind=kind,
+        compute=str(element_type(kind, device)).removeprefix("torch."),
+        model=cls.__name__,
+        source=digest,
+        libraries=library_versions(),
+    )
+    published = partial(read, files, packed, safe)
+    return quantize_once(context, card, settings, size, published, read)
+
+
+def _read(
+    cls: Any,
+    card: ModelCard,
+    device: str,
+    unneeded: tuple[str, ...],
+    files: Path,
+    packed: BitsAndBytesConfig | None = None,
+    safe: bool = True,
+) -> Any:
+    """The model of a folder, quantized as `packed` says, or as the checkpoint itself does."""
+    # An explicit None would undo what a checkpoint says of its own quantization.
+    more = {"quantization_config": packed} if packed else {}
     with device_errors_told(card.title), _foreign_pickles_told(card, files):
         model, found = cls.from_pretrained(
             files,
-            dtype=element_type(kind, device),
+            dtype=element_type(usual_quantization(card), device),
             device_map={"": device},
             use_safetensors=safe,
             weights_only=True,

@@ -39,6 +39,7 @@ from multimodal.weights.job import FORBIDDEN, File, Job, Supplier
 from multimodal.weights.parts import Parts
 from multimodal.weights.placed import Placed
 from multimodal.weights.progress import FetchProgress, Report, console_progress, silent
+from multimodal.weights.quantized import QuantizedCheckpoints
 
 __all__ = ["FetchProgress", "Report", "Weights", "console_progress"]
 
@@ -57,9 +58,11 @@ class Weights:
         free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
         retry_wait_s: float = 1.0,
         hub_cache: Path | None = None,
+        quantized_bytes: int = 0,
     ) -> None:
         """`hub_cache` is the folder in which huggingface_hub keeps what it fetched for other
-        programs; without one, that of this machine."""
+        programs; without one, that of this machine. `quantized_bytes`: how much of the disk models
+        take that are saved as they were quantized."""
         self._folder = folder
         self._offline = offline
         self._settings = settings
@@ -67,6 +70,7 @@ class Weights:
         self._free_bytes = free_bytes
         self._retry_wait_s = retry_wait_s
         self._hub_cache = hub_cache
+        self.quantized = QuantizedCheckpoints(folder, quantized_bytes, free_bytes)
 
     def ready(self, card: ModelCard) -> bool:
         """Whether `ensure` would return at once; looks at sizes and times, reads no weights."""

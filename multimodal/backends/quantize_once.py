@@ -1,0 +1,118 @@
+"""A checkpoint is quantized once: the model is saved as it then is, and read like that next time.
+
+The library saves and reads it (`save_pretrained`, `from_pretrained`), so what comes back is what
+was quantized, bit for bit. That holds for every family and every kind of bitsandbytes that is read
+through `checkpoints.from_folder`: tied weights, weights kept in 32 bits, GPT-2's transposed layers
+and MiniGPT-4's text model included; `tests/test_quantize_once.py` compares them. What diffusers
+loads, `packing` quantizes, and it is not saved.
+
+It is saved while the load waits, and not behind the first turn: transformers takes a quantized
+model's tensors from the model itself, so it could not leave the device meanwhile, and safetensors
+holds the interpreter's lock while it writes. Checksums are made behind it. It is saved before
+anything runs: on some CPUs, bitsandbytes repacks 4-bit layers as they are used.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from multimodal.backends.load_context import LoadContext
+from multimodal.backends.worker import release_frames
+from multimodal.cards import ModelCard
+from multimodal.errors import DeviceFullError, DeviceLostError
+from multimodal.memory.device_errors import device_error
+from multimodal.memory.storages import true_bytes
+from multimodal.sizes import download_size
+from multimodal.weights.quantized import (
+    QuantizationSettings,
+    QuantizedCheckpoint,
+    QuantizedCheckpoints,
+    Record,
+)
+
+SHARD = "1GB"
+"""A shard is held in host memory while it is written."""
+
+log = logging.getLogger(__name__)
+
+
+def quantize_once(
+    context: LoadContext,
+    card: ModelCard,
+    settings: QuantizationSettings,
+    published_bytes: int,
+    read_published: Callable[[], Any],
+    read_saved: Callable[[Path], Any],
+) -> Any:
+    """The model, from the checkpoint that was saved with these `settings`, or from the published
+    one, and then saved. One model of a card is kept: a family may ask for one.
+
+    Raises what `read_published` raises; what is saved is never the reason why a model fails, unless
+    the device is full.
+    """
+    store, bits = context.quantized, "8 bits" if settings.kind == "int8" else "4 bits"
+    damaged = None
+    if (found := store.find(card.base, settings)) is not None:
+        size = download_size(found.size_bytes)
+        told = f"{size}, saved in {bits} by an earlier start ({found.seconds})"
+        context.report(f"Loading {card.title}: {told}")
+        model = _saved(store, found, read_saved)
+        if model is not None:
+            return model
+        damaged = found
+    size = download_size(published_bytes)
+    context.report(f"Loading {card.title}: {size} as published, quantized to {bits}")
+    started_s = time.perf_counter()
+    model = read_published()
+    seconds = time.perf_counter() - started_s
+    if damaged is not None:  # the published one could be read, so it was not the device's fault
+        store.refuse(damaged)
+    if context.saves:
+        context.report(f"Saving {card.title} in {bits}, so that later starts are quicker")
+        record = Record(
+            title=card.title,
+            settings=settings,
+            published_bytes=published_bytes,
+            published_s=seconds,
+            true_bytes=true_bytes(model),
+            files={},
+        )
+        store.save(
+            card.base, record, lambda folder: model.save_pretrained(folder, max_shard_size=SHARD)
+        )
+    return model
+
+
+def _saved(
+    store: QuantizedCheckpoints, found: QuantizedCheckpoint, read: Callable[[Path], Any]
+) -> Any:
+    """The model of a saved checkpoint; None where it cannot be read, or is not what was saved."""
+    record = found.record
+    started_s = time.perf_counter()
+    try:
+        model = read(found.folder)
+        if (size := true_bytes(model)) != record.true_bytes:
+            raise ValueError(f"it holds {size:,} bytes and not {record.true_bytes:,}")
+    except (DeviceFullError, DeviceLostError, MemoryError):
+        raise
+    except Exception as error:
+        if device_error(error, record.title) is not None:
+            raise
+        release_frames(error)
+        reason = str(error)
+    else:
+        timed = store.note_seconds(found, time.perf_counter() - started_s)
+        log.info(
+            "%s was read as it was saved: %s, %s instead of %s",
+            record.title,
+            timed.seconds,
+            download_size(found.size_bytes),
+            download_size(record.published_bytes),
+        )
+        return model
+    log.warning("%s cannot be read, the published weights are: %s", found.folder, reason)
+    return None
