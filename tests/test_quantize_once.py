@@ -246,26 +246,43 @@ def test_other_libraries_make_a_new_one(tmp_path: Path) -> None:
 # ------------------------------------------------------------ what is damaged
 
 
-def cut(folder: Path) -> None:
+def spoil(folder: Path, change: Callable[[bytearray], None], is_seen: bool) -> None:
+    """Change the file of weights; unless `is_seen`, its time stays."""
     path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1000])
+    state, data = path.stat(), bytearray(path.read_bytes())
+    change(data)
+    path.write_bytes(data)
+    if not is_seen:
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def cut(folder: Path) -> None:
+    """A weight is shorter, and no time tells it."""
+
+    def shorten(data: bytearray) -> None:
+        del data[-1000:]
+
+    spoil(folder, shorten, is_seen=False)
 
 
 def flip(folder: Path) -> None:
-    """One bit, of a weight."""
-    path = folder / "model.safetensors"
-    data = bytearray(path.read_bytes())
-    data[-100] ^= 1
-    path.write_bytes(data)
+    """One bit of one weight, which nothing but a checksum tells."""
+
+    def change(data: bytearray) -> None:
+        header = int.from_bytes(data[:8], "little")
+        start, _end = json.loads(data[8 : 8 + header])["model.norm.weight"]["data_offsets"]
+        data[8 + header + start] ^= 1
+
+    spoil(folder, change, is_seen=True)
 
 
 def flip_unseen(folder: Path) -> None:
     """In the header, and neither size nor time tells it."""
-    path = folder / "model.safetensors"
-    state, data = path.stat(), bytearray(path.read_bytes())
-    data[9:40] = b"\xff" * 31
-    path.write_bytes(data)
-    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+    def change(data: bytearray) -> None:
+        data[9:40] = b"\xff" * 31
+
+    spoil(folder, change, is_seen=False)
 
 
 def lose(folder: Path) -> None:
@@ -290,6 +307,8 @@ def test_what_is_damaged_is_told_removed_and_saved_again(
     assert same_state(first, second)
     assert "published weights" in caplog.text
     assert str(saved.folder) in caplog.text
+    if harm in {cut, flip}:
+        assert "is removed" in caplog.text, "it is found before it is loaded"
     third = Start(card, files, store)
     assert third.has_read_saved
     assert same_state(first, third)
