@@ -4,6 +4,8 @@ uses a device that measures. `benchmarks/memory` tries the rest on a card."""
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import wait_until
+from conftest import ROOT, wait_until
 from fakes import FakeBackend, FakeSource, card
 from small_memory import A, C, CardOnCpu, leased, manager, use
 from torch import nn
@@ -21,7 +23,7 @@ from torch import nn
 from multimodal.backends.base import load
 from multimodal.cards import Catalog
 from multimodal.errors import BackendError, DeviceFullError, SettingsError
-from multimodal.memory.cuda import Cuda, Movable
+from multimodal.memory.cuda import PLANS, Cuda, Movable
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.peaks import Peaks
@@ -71,6 +73,25 @@ def test_a_model_of_several_modules_comes_back_whole_or_not_at_all(partly: bool)
     with pytest.raises(DeviceFullError, match="RTX"):
         device._bring_back([first, second], 10_000 if partly else None)
     assert first._on_device == [], "what came back has left again"
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "1000"), ("50", "50")])
+def test_plans_of_convolutions_are_bounded_unless_the_person_says_otherwise(
+    given: str | None, kept: str
+) -> None:
+    name, _ = PLANS
+    code = f"import os, multimodal.memory.cuda; print(os.environ[{name!r}])"
+    mine = {key: value for key, value in os.environ.items() if key != name}
+    mine |= {"PYTHONPATH": str(ROOT)} | ({} if given is None else {name: given})
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=mine,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.strip() == kept
 
 
 # ------------------------------------------------------------ mirrors, through the manager
