@@ -13,6 +13,7 @@ from multimodal.cards import Catalog, ModelCard, Profile
 from multimodal.memory.certificate import BUS_BYTES_PER_S, Line
 from multimodal.memory.devices import nvidia_driver_is_here
 from multimodal.memory.plan import Plan, plan, request_for
+from multimodal.memory.reserve import reserve_words
 from multimodal.memory.training import Training, trainable
 from multimodal.messages import Task
 from multimodal.settings import Settings
@@ -182,7 +183,8 @@ def _ledger_table(found: Answer) -> Table:
     rows = [_row(line) for line in certificate.lines]
     if certificate.reserve_bytes:
         held = gigabytes(certificate.reserve_bytes)
-        rows.append(["CUDA context and libraries", "", "", "", "", held, "stays (a reserve)"])
+        stays = f"stays ({reserve_words(certificate.reserve_bytes)})"
+        rows.append(["CUDA context and libraries", "", "", "", "", held, stays])
     for member in found.plan.beside:
         size = member.footprint
         sizes = [gigabytes(size.weights), gigabytes(size.kv_cache), gigabytes(size.runtime)]

@@ -18,6 +18,7 @@ from multimodal.cards import Catalog
 from multimodal.doctor import rules
 from multimodal.doctor.machine import Machine
 from multimodal.errors import SettingsError
+from multimodal.fit import answer_for, tables
 from multimodal.memory.calibration import probes
 from multimodal.memory.calibration.process import measured
 from multimodal.memory.calibration.record import Calibration, Subject, read, write
@@ -134,6 +135,15 @@ def test_what_was_measured_replaces_what_was_estimated(catalog: Catalog) -> None
     assert windows.context_bytes is None, "Windows does not count what other processes take"
     assert planned_reserve_bytes(profile, "cuda", windows.context_bytes) == CUDA_CONTEXT_BYTES
     assert (linux.has_mirrors, kept("8gb-windows").has_mirrors) == (True, False)
+
+
+def test_fit_says_where_its_reserve_comes_from(catalog: Catalog) -> None:
+    profile = catalog.profile("gpu-12gb")
+    measured_bytes = kept("12gb-linux").context_bytes
+    for context, words in ((None, "stays (a reserve)"), (measured_bytes, "stays (measured)")):
+        found = answer_for(catalog, profile, context_bytes=context)
+        assert found.plan.certificate.reserve_bytes == (context or CUDA_CONTEXT_BYTES)
+        assert words in list(tables(found)[0].columns[-1].cells)
 
 
 def test_models_are_not_mirrored_where_mirrors_failed() -> None:

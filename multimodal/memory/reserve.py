@@ -35,6 +35,11 @@ def planned_reserve_bytes(
     return (context_bytes or CUDA_CONTEXT_BYTES) if is_on_card(profile, device_kind) else 0
 
 
+def reserve_words(reserve_bytes: int) -> str:
+    """Where such a reserve comes from, for a person."""
+    return "a reserve" if reserve_bytes == CUDA_CONTEXT_BYTES else "measured"
+
+
 def model_bytes(budget_bytes: int, device: Device) -> int:
     """The most that models and turns may take of `device` under a budget.
 

@@ -11,6 +11,7 @@ from multimodal.cards import clipped
 from multimodal.errors import MultimodalError, RequestError, SettingsError
 from multimodal.fit import Answer, answer_for
 from multimodal.memory.certificate import Line
+from multimodal.memory.reserve import reserve_words
 from multimodal.memory.training import Training
 from multimodal.settings import byte_size
 from multimodal.sizes import gigabytes
@@ -40,7 +41,10 @@ class FittingPanel:
         try:
             size = _size(budget.strip())
             chosen = catalog.profile(profile)
-            return drawn(answer_for(catalog, chosen, size, models=models or ()))
+            # Of the device that is there; on the CPU there is no context, and estimates count.
+            context = self._program.memory.device.context_bytes or None
+            found = answer_for(catalog, chosen, size, models=models or (), context_bytes=context)
+            return drawn(found)
         except MultimodalError as error:
             return f'<p class="fit-wrong" role="alert">{escape(str(error))}</p>'
 
@@ -60,7 +64,8 @@ def drawn(found: Answer) -> str:
     certificate, change = found.plan.certificate, found.plan.change
     rows = "".join(_line(line) for line in certificate.lines)
     if certificate.reserve_bytes:
-        rows += _row("CUDA context", gigabytes(certificate.reserve_bytes), "a reserve")
+        held = certificate.reserve_bytes
+        rows += _row("CUDA context", gigabytes(held), reserve_words(held))
     for member in found.plan.beside:
         size = gigabytes(member.footprint.total)
         rows += _row(member.title, size, "on the CPU, in host memory")
