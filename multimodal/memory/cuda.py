@@ -45,7 +45,7 @@ PAGEABLE_BYTES_PER_S = 6e9
 
 
 PLANS = ("TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT", "1000")
-"""How many plans of cuDNN's convolutions PyTorch keeps in a thread, so for a model; it reads this at
+"""How many plans of cuDNN's convolutions PyTorch keeps in a thread, so for a model; read at
 the first convolution. A plan takes 33 kB of host memory (H200, torch 2.11) to 200 kB (PyTorch's
 documentation, whose own limit of 10,000 is 2 GB). A model needs 40 to 60 for each size of its
 pictures, or length of its sounds."""
