@@ -111,12 +111,11 @@ def test_an_engine_computes_in_one_thread_until_it_is_closed(tmp_path: Path, spe
     used = []
     for _ in range(3):
         assert answer(backend, engine.asks, speech)
-        used.append([one for one in threading.enumerate() if one.name == "engine"])
-    (first, *others) = used
-    assert len(set(first) - before) == 1
-    assert others == [first, first]
+        used.append({one for one in threading.enumerate() if one.name == "engine"} - before)
+    assert len(used[0]) == 1
+    assert used == [used[0]] * 3
     backend.close()
-    wait_until(lambda: set(threading.enumerate()).isdisjoint(set(first) - before), 10)
+    wait_until(lambda: used[0].isdisjoint(threading.enumerate()), 10)
 
 
 def test_leaving_gives_the_memory_back(tmp_path: Path, device: Cuda) -> None:
