@@ -18,11 +18,13 @@ from multimodal.weights.quantized import QuantizedCheckpoints
 @dataclass(frozen=True)
 class LoadContext:
     """`quantized`: where models are kept as they were quantized. `report` tells who waits what is
-    being done. `saves`: whether this load may save one, or only read it."""
+    being done. `saves`: whether this load may save one, or only read it. `file_bytes`: the most
+    that a file of weights holds, and so what host memory holds of it while it is written."""
 
     quantized: QuantizedCheckpoints
     report: Callable[[str], None]
     saves: bool = True
+    file_bytes: int = 1_000_000_000
 
 
 _context: ContextVar[LoadContext | None] = ContextVar("load_context", default=None)
