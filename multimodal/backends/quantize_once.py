@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -35,9 +34,6 @@ from multimodal.weights.quantized import (
     QuantizedCheckpoints,
     Record,
 )
-
-# It says so of every model on the CPU; of none is anything left on a disk.
-warnings.filterwarnings("ignore", message="Attempting to save a model with offloaded modules")
 
 log = logging.getLogger(__name__)
 
