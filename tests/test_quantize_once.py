@@ -46,6 +46,13 @@ QUANTIZED = [
 ]
 
 
+def store_of(
+    folder: Path, most_bytes: int = ROOM, free_bytes: Callable[[Path], int] = lambda path: 10**12
+) -> QuantizedCheckpoints:
+    """What is saved in `folder`, on a disk with room whatever disk this machine has."""
+    return QuantizedCheckpoints(folder, most_bytes, free_bytes)
+
+
 class Start:
     """One start of a program that loads one model: what is told, and what is kept."""
 
@@ -53,7 +60,7 @@ class Start:
         self, card: ModelCard, files: Path, store: Path, file_bytes: int = 10**9, **more: Any
     ) -> None:
         self.told: list[str] = []
-        self.checkpoints = QuantizedCheckpoints(store, **{"most_bytes": ROOM, **more})
+        self.checkpoints = store_of(store, **more)
         context = LoadContext(self.checkpoints, self.told.append, file_bytes=file_bytes)
         with load_context(context):
             self.backend = load(card, files, "cpu")
@@ -242,7 +249,7 @@ def test_other_libraries_make_a_new_one(tmp_path: Path) -> None:
     assert settings.libraries["transformers"] == transformers.__version__
     assert transformers.__version__ in saved.folder.name
     changed = settings.model_copy(update={"libraries": libraries})
-    store = QuantizedCheckpoints(tmp_path / "store", ROOM)
+    store = store_of(tmp_path / "store")
     assert store.find("tiny", settings)
     assert store.find("tiny", changed) is None
     assert changed.folder_name != settings.folder_name
@@ -479,7 +486,7 @@ def test_a_program_that_is_killed_while_saving_leaves_one_that_starts(tmp_path: 
     assert program.returncode == -9
     (half,) = left(store / "tiny.quantized")
     assert half.endswith(".part"), "it died in the middle"
-    assert QuantizedCheckpoints(store, ROOM).all() == []
+    assert store_of(store).all() == []
     next_one = Start(card, files, store)
     assert next_one.has_saved
     (saved,) = left(store / "tiny.quantized")
@@ -528,7 +535,7 @@ def test_while_another_program_saves_a_model_it_is_loaded_and_not_saved(tmp_path
         tmp_path / "store",
     )
     inside, go = threading.Event(), threading.Event()
-    other = QuantizedCheckpoints(store, ROOM)
+    other = store_of(store)
     record = Start(card, files, tmp_path / "other").checkpoints.all()[0].record
 
     def slowly(folder: Path) -> None:
@@ -583,7 +590,7 @@ def names(store: QuantizedCheckpoints) -> list[str]:
 
 
 def test_the_longest_unused_one_makes_room(tmp_path: Path) -> None:
-    store = QuantizedCheckpoints(tmp_path, 300)
+    store = store_of(tmp_path, 300)
     for age, name in enumerate(("oldest", "middle", "youngest")):
         keep(store, name, 100)
         (found,) = [checkpoint for checkpoint in store.all() if checkpoint.model == name]
@@ -598,7 +605,7 @@ def test_the_longest_unused_one_makes_room(tmp_path: Path) -> None:
 def test_one_beyond_the_bound_is_told_and_removes_no_other(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = QuantizedCheckpoints(tmp_path, 300)
+    store = store_of(tmp_path, 300)
     keep(store, "small", 100)
     keep(store, "large", 301)
     assert names(store) == ["small"]
@@ -616,7 +623,7 @@ def command(*arguments: str, data: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_lists_and_removes_them(tmp_path: Path) -> None:
-    store = QuantizedCheckpoints(tmp_path / "weights", ROOM)
+    store = store_of(tmp_path / "weights")
     keep(store, "mistral", 4_100_000)
     keep(store, "phi", 100)
     shown = command("list", data=tmp_path)
@@ -635,7 +642,7 @@ def test_the_command_lists_and_removes_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mistral", "", "../phi", "phi.quantized", "."])
 def test_the_command_removes_nothing_else(name: str, tmp_path: Path) -> None:
-    store = QuantizedCheckpoints(tmp_path / "weights", ROOM)
+    store = store_of(tmp_path / "weights")
     keep(store, "phi", 100)
     (tmp_path / "phi.quantized").mkdir()
     told = command("remove", name, data=tmp_path)
@@ -744,7 +751,7 @@ def test_the_second_start_reads_the_saved_model_and_not_the_published_one(data: 
 
 def test_a_stand_in_on_another_device_saves_nothing(tmp_path: Path) -> None:
     card, files = published(tmp_path / "published"), tmp_path / "published"
-    store, told = QuantizedCheckpoints(tmp_path / "store", ROOM), list[str]()
+    store, told = store_of(tmp_path / "store"), list[str]()
     with load_context(LoadContext(store, told.append, saves=False)):
         backend: Backend = load(card, files, "cpu")
     backend.close()
