@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from test_footprint import SMALL, card, one
+from tiny_engines import WHISPER
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -13,7 +14,7 @@ from benchmarks.memory.__main__ import FOUR
 from benchmarks.memory.models import RandomModel
 from benchmarks.memory.simulated import measure
 from benchmarks.memory.turns import all_of_them, by_cost, least_recently_used, mixed, replay
-from multimodal.architectures import Modules
+from multimodal.architectures import Modules, Part
 from multimodal.cards import Catalog
 from multimodal.memory.footprint import footprint
 from multimodal.memory.mirror import Mirror
@@ -41,6 +42,14 @@ def test_a_random_model_runs_moves_and_says_the_same() -> None:
     assert torch.equal(model.output(), before)
     assert before.isfinite().all()
     assert before.abs().sum() > 0
+
+
+def test_what_a_random_whisper_is_given_are_numbers() -> None:
+    """Half a minute of sound has more frames than fp16 can count."""
+    config = vars(WHISPER)
+    part = Part(library="whisper", model="Whisper", config=config)
+    model = RandomModel(card(Modules(kind="modules", parts={"model": part}), "fp16"), "cpu")
+    assert model.output().isfinite().all()
 
 
 def test_the_simulated_run_stays_in_its_budget_and_moves_less_than_its_peers(

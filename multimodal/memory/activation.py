@@ -124,7 +124,8 @@ def works(module: Any, tokens: int, picture_side: int | None) -> list[Work]:
         if first.is_meta:
             return torch.empty(shape, dtype=dtype, device=first.device)
         count = math.prod(shape)
-        return torch.linspace(-1, 1, count, dtype=dtype, device=first.device).reshape(shape)
+        # In fp32 first: fp16 cannot count that far, and would give no numbers.
+        return torch.linspace(-1, 1, count, device=first.device).to(dtype).reshape(shape)
 
     name = type(module).__name__
     if name == "Whisper":
