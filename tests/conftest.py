@@ -35,7 +35,8 @@ settings.load_profile("steady")
 pytest_plugins = ["browser"]
 ROOT = Path(__file__).parent.parent
 WEIGHTS = Path(
-    os.environ.get("MULTIMODAL_WEIGHTS")
+    # Taken out, so that no program of a test writes there unless it is told to.
+    os.environ.pop("MULTIMODAL_WEIGHTS", "")
     or platformdirs.user_cache_path("multimodal-chat") / "weights"
 )
 
