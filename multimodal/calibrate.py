@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from multimodal.errors import SettingsError
 from multimodal.memory.calibration.process import Show, measured
 from multimodal.memory.calibration.record import Calibration, Probe, write
@@ -40,13 +38,6 @@ def line(name: str, probe: Probe) -> str:
         return f"fail  {name:<12}  {probe.error}"
     told = ", ".join(_fact(fact, value) for fact, value in probe.facts.items())
     return f"ok    {name:<12}  {told}  ({probe.seconds:.1f} s)"
-
-
-def lines(found: Calibration) -> Iterator[str]:
-    """All of it, as a person reads it."""
-    yield f"{found.subject.card}, PyTorch {found.subject.torch}, CUDA {found.subject.cuda}"
-    for name, probe in found.probes.items():
-        yield line(name, probe)
 
 
 def _fact(name: str, value: float) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from multimodal.memory.cuda import free_bytes_within
+
 BYTES_PER_PIXEL = 2600
 """Taken beside the weights by decoding at once, in 16 bits. Measured on an H200 (PyTorch 2.11,
 cuDNN 9.19): 2,572 at 512, 2,436 at 768 and 2,434 at 1,024 pixels a side."""
@@ -34,8 +36,6 @@ def free_bytes_of(device: torch.device) -> int | None:
     """What PyTorch can still take of that card, within its limit; None for another device."""
     if device.type != "cuda":
         return None
-    free, total = torch.cuda.mem_get_info(device)
-    allocated = torch.cuda.memory_allocated(device)
-    cached = torch.cuda.memory_reserved(device) - allocated
+    _free, total = torch.cuda.mem_get_info(device)
     most = torch.cuda.get_per_process_memory_fraction(device) * total
-    return int(min(free + cached, most - allocated))
+    return free_bytes_within(device, most)

@@ -25,7 +25,12 @@ from multimodal.memory.calibration.record import Calibration, Subject
 from multimodal.memory.calibration.record import read as read_calibration
 from multimodal.memory.device_errors import device_errors_told
 from multimodal.memory.devices import CUDA_CONTEXT_BYTES
-from multimodal.memory.host_slabs import CudaPageLocks, HostSlabs
+from multimodal.memory.host_slabs import (
+    PROBE_BYTES,
+    CudaPageLocks,
+    HostSlabs,
+    copied_bytes_per_s,
+)
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.reserve import DRIVER_MARGIN_BYTES
 from multimodal.memory.storages import true_bytes
@@ -39,7 +44,6 @@ HOST_MARGIN_BYTES = 2_000_000_000
 """Of host memory that nobody uses, left to the program itself, to others and to files."""
 PARTLY_SHARE = 0.6
 """Of what is free, for the layers that stay; visitors and activations need the rest."""
-PROBE_BYTES = 1 << 28
 PAGEABLE_BYTES_PER_S = 6e9
 """From memory that is not locked, or where the bus could not be measured: a low guess."""
 
@@ -78,6 +82,14 @@ def subject_of(index: int = 0) -> Subject:
     """What a calibration of that card is made for."""
     card = torch.cuda.get_device_properties(index)
     return Subject.of(card.name, int(card.total_memory), str(torch.version.cuda or ""))
+
+
+def free_bytes_within(device: torch.device, most_bytes: float) -> int:
+    """What PyTorch can still take of that card, of which it may take `most_bytes` in all."""
+    free, _total = torch.cuda.mem_get_info(device)
+    allocated = torch.cuda.memory_allocated(device)
+    cached = torch.cuda.memory_reserved(device) - allocated
+    return int(min(free + cached, most_bytes - allocated))
 
 
 class Cuda:
@@ -137,10 +149,7 @@ class Cuda:
     def free_bytes(self) -> int:
         """Free by the driver's count, with what PyTorch keeps for later, but no more than its
         limit leaves."""
-        free, _total = torch.cuda.mem_get_info(self._device)
-        allocated = torch.cuda.memory_allocated(self._device)
-        cached = torch.cuda.memory_reserved(self._device) - allocated
-        return int(min(free + cached, self._most - allocated))
+        return free_bytes_within(self._device, self._most)
 
     def now_s(self) -> float:
         return time.monotonic()
@@ -260,15 +269,8 @@ class Cuda:
 
     def _measured_bus(self) -> float:
         slabs = HostSlabs([PROBE_BYTES], self._locks)
-        (host,) = slabs.tensors
         try:
-            card = torch.empty_like(host, device=self._device)
-            card.copy_(host)
-            torch.cuda.current_stream(self._device).synchronize()
-            started_s = time.perf_counter()
-            card.copy_(host, non_blocking=True)
-            torch.cuda.current_stream(self._device).synchronize()
-            return PROBE_BYTES / (time.perf_counter() - started_s)
+            return copied_bytes_per_s(slabs.tensors[0], self._device)
         finally:
             slabs.close()
 

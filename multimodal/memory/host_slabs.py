@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import mmap
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -23,6 +24,8 @@ from multimodal.sizes import gigabytes
 log = logging.getLogger(__name__)
 
 PAGE = mmap.PAGESIZE
+PROBE_BYTES = 1 << 28
+"""What is copied to measure a bus."""
 
 
 class PageLocks(Protocol):
@@ -92,6 +95,19 @@ class HostSlabs:
         """Unlock the pages and give them back; no copy may be under way."""
         self._end()
         self.tensors = []
+
+
+def copied_bytes_per_s(host: torch.Tensor, device: torch.device) -> float:
+    """How fast `host` is copied to a card, the best of three times."""
+    card = torch.empty_like(host, device=device)
+    times = []
+    for _ in range(3):
+        torch.cuda.synchronize(device)
+        started_s = time.perf_counter()
+        card.copy_(host, non_blocking=True)
+        torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started_s)
+    return host.nbytes / min(times)
 
 
 def _memory(size_bytes: int) -> torch.Tensor:

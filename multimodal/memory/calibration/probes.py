@@ -19,7 +19,6 @@ from torch import nn
 Facts = Mapping[str, float]
 MODULE = "multimodal.memory.calibration.probes"
 """This one, also where it is the main one of its process."""
-PROBE_BYTES = 1 << 28
 LOCKED_BYTES = 1 << 33
 """The most host memory that is locked to see whether it can be."""
 SIDE = 256
@@ -61,7 +60,7 @@ def context(device: torch.device) -> Facts:
 
 def bus(device: torch.device) -> Facts:
     """Copies of a quarter of a gigabyte, from host memory that is locked and that is not."""
-    from multimodal.memory.host_slabs import HostSlabs
+    from multimodal.memory.host_slabs import PROBE_BYTES, HostSlabs, copied_bytes_per_s
 
     locked = HostSlabs([PROBE_BYTES], _locks(device))
     try:
@@ -69,8 +68,8 @@ def bus(device: torch.device) -> Facts:
             raise RuntimeError("the driver locks no host memory: copies are slower")
         pageable = torch.zeros(PROBE_BYTES, dtype=torch.uint8)
         return {
-            "locked_bytes_per_s": _rate(locked.tensors[0], device),
-            "pageable_bytes_per_s": _rate(pageable, device),
+            "locked_bytes_per_s": copied_bytes_per_s(locked.tensors[0], device),
+            "pageable_bytes_per_s": copied_bytes_per_s(pageable, device),
         }
     finally:
         locked.close()
@@ -80,7 +79,7 @@ def locking(device: torch.device) -> Facts:
     """How much host memory can be locked, up to a third of what is free, and how fast."""
     import psutil
 
-    from multimodal.memory.host_slabs import HostSlabs
+    from multimodal.memory.host_slabs import PROBE_BYTES, HostSlabs
 
     asked = min(LOCKED_BYTES, int(psutil.virtual_memory().available) // 3)
     count = max(1, asked // PROBE_BYTES)
@@ -177,18 +176,6 @@ def _locks(device: torch.device) -> Any:
     from multimodal.memory.host_slabs import CudaPageLocks
 
     return CudaPageLocks(device) if device.type == "cuda" else None
-
-
-def _rate(host: torch.Tensor, device: torch.device) -> float:
-    card = torch.empty_like(host, device=device)
-    times = []
-    for _ in range(3):
-        torch.cuda.synchronize(device)
-        started_s = time.perf_counter()
-        card.copy_(host, non_blocking=True)
-        torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - started_s)
-    return host.nbytes / min(times)
 
 
 def _layers(kind: str, device: torch.device) -> tuple[nn.Module, nn.Module]:
