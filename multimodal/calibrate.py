@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+from multimodal.build import choose_profile, read_catalog
 from multimodal.errors import SettingsError
-from multimodal.memory.calibration.process import Show, measured
-from multimodal.memory.calibration.record import Calibration, Probe, write
+from multimodal.memory.calibration.process import Show, Start, measured
+from multimodal.memory.calibration.record import Calibration, Probe, Subject, write
 from multimodal.memory.devices import nvidia_driver_is_here
+from multimodal.memory.reserve import is_on_card
 from multimodal.settings import Settings
 
-UNITS = (("_bytes_per_s", 1e9, "GB/s"), ("_bytes", 1e9, "GB"), ("_s", 1.0, "s"))
+UNITS = (
+    ("_tokens_per_s", 1.0, "tokens/s"),
+    ("_bytes_per_s", 1e9, "GB/s"),
+    ("_bytes", 1e9, "GB"),
+    ("_s", 1.0, "s"),
+)
 """How facts are told, by the end of their names: what they are divided by, and the unit."""
+FIRST = (
+    "{card} is new here, or its driver or PyTorch is: what it does is measured, which takes about "
+    "a minute once. Ctrl-C ends it, and --no-calibrate starts with estimates."
+)
 
 
 def calibrate(settings: Settings, show: Show) -> Calibration:
@@ -21,15 +35,61 @@ def calibrate(settings: Settings, show: Show) -> Calibration:
 
     if not card_bytes():
         raise SettingsError("PyTorch finds no card to measure; `multimodal doctor` says why.")
+    return measure(subject_of(), settings.data, show)
+
+
+def measure(subject: Subject, folder: Path, show: Show, start: Start | None = None) -> Calibration:
+    """Run all probes, and keep what they found of `subject` in `folder`. Raises SettingsError
+    where none of them could run, and where the result cannot be kept."""
     from multimodal.memory.calibration.probes import PROBES
 
-    found = Calibration(subject=subject_of(), probes=measured(tuple(PROBES), show))
+    found = Calibration(subject=subject, probes=measured(tuple(PROBES), show, start))
+    if not any(probe.facts for probe in found.probes.values()):
+        why = next(iter(found.probes.values())).error
+        raise SettingsError(f"{subject.card} could not be measured: {why}. Estimates are used.")
     try:
-        settings.data.mkdir(parents=True, exist_ok=True)
-        write(settings.data, found)
+        folder.mkdir(parents=True, exist_ok=True)
+        write(folder, found)
     except OSError as error:
-        raise SettingsError(f"The result cannot be kept in {settings.data}: {error}") from error
+        raise SettingsError(f"The result cannot be kept in {folder}: {error}") from error
     return found
+
+
+def calibrate_first(settings: Settings, tell: Callable[[str], None]) -> None:
+    """Measure the card that the program is about to use, unless it was measured as it is now.
+    `tell` is given lines for a person; never raises for what a card does."""
+    if settings.calibrate and (subject := _unmeasured(settings)) is not None:
+        measure_first(subject, settings.data, tell)
+
+
+def measure_first(
+    subject: Subject, folder: Path, tell: Callable[[str], None], start: Start | None = None
+) -> None:
+    """Measure a card before it is used for the first time; estimates are used where that fails."""
+
+    def show(name: str, probe: Probe | None) -> None:
+        if probe is not None:
+            tell(line(name, probe))
+
+    tell(FIRST.format(card=subject.card))
+    try:
+        measure(subject, folder, show, start)
+    except SettingsError as error:
+        tell(str(error))
+
+
+def _unmeasured(settings: Settings) -> Subject | None:
+    """The card that the program will use, where nothing is known of it."""
+    kind = settings.device_kind
+    if kind not in {"auto", "cuda"} or not nvidia_driver_is_here():
+        return None
+    from multimodal.memory.cuda import calibration_of, card_bytes, subject_of
+
+    here = card_bytes()
+    profile = choose_profile(read_catalog(settings), settings.profile, here)
+    if not here or not is_on_card(profile, kind) or calibration_of(settings.data) is not None:
+        return None
+    return subject_of()
 
 
 def line(name: str, probe: Probe) -> str:

@@ -64,6 +64,10 @@ COMMON: dict[str, Any] = {
 }
 STORED = {name: COMMON[name] for name in ("data", "weights", "quantized_checkpoints")}
 SERVING: dict[str, Any] = {
+    "calibrate": Annotated[
+        bool | None,
+        Option("--calibrate/--no-calibrate", help="Measure an NVIDIA card before its first use."),
+    ],
     "host": Annotated[str | None, Option(help="Address to listen on (127.0.0.1).")],
     "port": Annotated[int | None, Option(help="Port to listen on (7860); 0 takes a free one.")],
     "share": Annotated[bool | None, Option("--share", help="Make a public Gradio link.")],

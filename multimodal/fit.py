@@ -10,8 +10,10 @@ import psutil
 
 from multimodal.build import choose_profile, read_catalog
 from multimodal.cards import Catalog, ModelCard, Profile
+from multimodal.memory.calibration.record import Calibration
 from multimodal.memory.certificate import BUS_BYTES_PER_S, Line
 from multimodal.memory.devices import nvidia_driver_is_here
+from multimodal.memory.factors import ESTIMATE, PeakFactors
 from multimodal.memory.plan import Plan, plan, request_for
 from multimodal.memory.reserve import reserve_words
 from multimodal.memory.training import Training, trainable
@@ -83,6 +85,7 @@ def answer(
         card_bytes = int(settings.budget or 0)
     profile = choose_profile(catalog, settings.profile, card_bytes, can_run=_plannable)
     budget = int(settings.budget) if settings.budget else None
+    measured = _calibration(settings)
     return answer_for(
         catalog,
         profile,
@@ -91,18 +94,18 @@ def answer(
         bus_bytes_per_s,
         models,
         settings.device_kind,
-        _measured_context(settings),
+        measured.context_bytes if measured else None,
+        measured.factors if measured else ESTIMATE,
     )
 
 
-def _measured_context(settings: Settings) -> int | None:
-    """What CUDA's context was measured to take on the card of this machine."""
+def _calibration(settings: Settings) -> Calibration | None:
+    """What was measured of the card of this machine."""
     if settings.device_kind in {"sim", "cpu"} or not nvidia_driver_is_here():
         return None
     from multimodal.memory.cuda import calibration_of
 
-    found = calibration_of(settings.data)
-    return found.context_bytes if found is not None else None
+    return calibration_of(settings.data)
 
 
 def _plannable(_family: str) -> bool:
@@ -119,9 +122,11 @@ def answer_for(
     models: Sequence[str] = (),
     device_kind: str = "auto",
     context_bytes: int | None = None,
+    factors: PeakFactors = ESTIMATE,
 ) -> Answer:
     """The answer for a profile of `catalog`, under its own budget unless one is given; for one
-    model a task, the profile's default, unless `models` are named."""
+    model a task, the profile's default, unless `models` are named. `context_bytes` and `factors`
+    are those of the card."""
     cards = tuple(catalog.card(name) for name in dict.fromkeys(models or profile.defaults))
     budget = budget_bytes or profile.budget_for(psutil.virtual_memory().total)
     asked = request_for(
@@ -132,6 +137,7 @@ def answer_for(
         context_bytes,
         context_tokens=context_tokens,
         bus_bytes_per_s=bus_bytes_per_s,
+        factors=factors,
     )
     training = _training(cards, budget - asked.reserve_bytes)
     title = "Models of your choice" if models else profile.title

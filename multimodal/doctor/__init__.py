@@ -40,6 +40,7 @@ def _models(settings: Settings, machine: Machine) -> tuple[bool, list[Finding]]:
     from multimodal.build import choose_profile, read_catalog
     from multimodal.doctor.capacity import Room, lines
     from multimodal.doctor.supplies import supplies
+    from multimodal.memory.factors import ESTIMATE
 
     kind = settings.device_kind
     asked = kind == "cuda"
@@ -63,6 +64,7 @@ def _models(settings: Settings, machine: Machine) -> tuple[bool, list[Finding]]:
         loads,
         is_on_cpu=kind == "cpu",
         context_bytes=measured.context_bytes if measured else None,
+        factors=measured.factors if measured else ESTIMATE,
     )
     cards = [catalog.card(name) for name in chosen.defaults]
     found = [*rules.calibration(machine, measured), *lines(catalog, chosen, room)]
@@ -77,7 +79,8 @@ def _calibration(settings: Settings, machine: Machine) -> Calibration | None:
     build = machine.build
     if not build.card or settings.device_kind == "sim":
         return None
-    return read(settings.data, Subject.of(build.card, build.card_bytes, build.cuda))
+    version = machine.driver.version if machine.driver is not None else ""
+    return read(settings.data, Subject.of(build.card, build.card_bytes, build.cuda, version))
 
 
 def _card_bytes(settings: Settings, machine: Machine) -> int:

@@ -11,6 +11,7 @@ from multimodal.cards import Catalog, ModelCard, Profile
 from multimodal.doctor.finding import Finding
 from multimodal.errors import MultimodalError
 from multimodal.memory.certificate import Certificate
+from multimodal.memory.factors import ESTIMATE, PeakFactors
 from multimodal.memory.plan import plan, request_for
 from multimodal.sizes import gigabytes
 
@@ -22,7 +23,8 @@ class Room:
     """Sizes in bytes. `card`: of the card, or of the simulated one; 0 without one. `usable`: a
     model can be loaded onto it. `torch_loads`: PyTorch can be asked about a model's modules.
     `is_on_cpu`: the profile that is chosen runs on the CPU, whatever it is made for.
-    `context_bytes`: what CUDA's context was measured to take; None where it was not."""
+    `context_bytes`: what CUDA's context was measured to take; None where it was not. `factors`:
+    what turns take of what is counted for them."""
 
     card: int
     memory: int
@@ -31,6 +33,7 @@ class Room:
     torch_loads: bool = True
     is_on_cpu: bool = False
     context_bytes: int | None = None
+    factors: PeakFactors = ESTIMATE
 
 
 def lines(catalog: Catalog, chosen: Profile, room: Room) -> Iterator[Finding]:
@@ -55,7 +58,9 @@ def line(catalog: Catalog, profile: Profile, room: Room, chosen: bool) -> Findin
     kind = "cuda" if on_card else "cpu"
     try:
         found = plan(
-            request_for(profile, cards, min(budget, here), kind, room.context_bytes)
+            request_for(
+                profile, cards, min(budget, here), kind, room.context_bytes, factors=room.factors
+            )
         ).certificate
     except (ImportError, OSError, MultimodalError) as error:
         return _judged(name, f"cannot be worked out: {error}", chosen, bad=True)

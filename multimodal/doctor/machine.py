@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from multimodal.doctor.nvidia import Driver, driver
+from multimodal.memory.nvidia import Driver, driver
 from multimodal.memory.torch_build import NOTHING, TorchBuild, look
 
 PROJECT = "multimodal-chat"

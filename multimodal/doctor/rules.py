@@ -13,7 +13,6 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from multimodal.doctor.finding import Finding, Verdict
 from multimodal.doctor.machine import Machine
-from multimodal.doctor.nvidia import Gpu
 from multimodal.doctor.torch_wheels import (
     DRIVERS,
     TORCH,
@@ -23,6 +22,7 @@ from multimodal.doctor.torch_wheels import (
     update_driver,
     wheels_for,
 )
+from multimodal.memory.nvidia import Gpu
 from multimodal.sizes import gigabytes
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from multimodal.doctor.machine import Machine
-from multimodal.doctor.nvidia import Version
+from multimodal.memory.nvidia import Version
 
 TORCH = "torch>=2.10,<2.14"
 INDEX = "https://download.pytorch.org/whl"

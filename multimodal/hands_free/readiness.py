@@ -11,6 +11,7 @@ from multimodal.backends.base import Backend, TTSRequest
 from multimodal.cards import ModelCard
 from multimodal.errors import CapacityError, DeviceFullError
 from multimodal.events import Event
+from multimodal.memory.factors import ESTIMATE, PeakFactors
 from multimodal.memory.footprint import footprint
 from multimodal.memory.manager import MemoryManager
 from multimodal.sizes import gigabytes
@@ -19,16 +20,16 @@ REHEARSAL = "1"
 """Is pronounced in every language."""
 
 
-def needed_bytes(cards: Sequence[ModelCard]) -> int:
-    """What all of them take at once while each of them works."""
-    return sum(footprint(card).total for card in cards)
+def needed_bytes(cards: Sequence[ModelCard], factors: PeakFactors = ESTIMATE) -> int:
+    """What all of them take at once while each of them works, on a device of those `factors`."""
+    return sum(footprint(card, factors=factors).total for card in cards)
 
 
 def check_room(memory: MemoryManager[Backend], cards: Sequence[ModelCard]) -> None:
     """Raise CapacityError where the budget does not hold them all at once, without those that are
     kept beside it; nothing is loaded or evicted."""
     cards = [card for card in cards if not memory.is_beside(card)]
-    needed, budget = needed_bytes(cards), memory.budget_bytes
+    needed, budget = needed_bytes(cards, memory.device.factors), memory.budget_bytes
     if needed > budget:
         titles = ", ".join(card.title for card in cards)
         raise CapacityError(

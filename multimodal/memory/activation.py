@@ -22,12 +22,11 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode  # its only name, in PyTorch's own docs
 
+from multimodal.memory.factors import ESTIMATE, PeakFactors
+
 Make = Callable[..., torch.Tensor]
 PACKED = (torch.uint8, torch.int8)
 SOUND_S = 30
-CONVOLUTION = 1.7
-"""What models of convolutions take, as a multiple of what is counted. Measured on an H200 (PyTorch
-2.11, cuDNN 9.19): 1.59 to 1.67 for decoders of 512 to 1,024 pixels, 1.51 for wav2vec2."""
 LATENT_SCALE = 8
 """Pixels on a side that one latent of a diffusion model stands for."""
 
@@ -94,11 +93,20 @@ def measured(forward: Callable[[], object]) -> int:
 
 
 @cache
-def peak_bytes(module: nn.Module, tokens: int, picture_side: int | None) -> int:
+def counted_bytes(module: nn.Module, tokens: int, picture_side: int | None) -> int:
     """Of one part on the meta device; 0 for a part that `works` knows no work for. Remembered,
     since modules are."""
-    peak = max((measured(work) for work in works(module, tokens, picture_side)), default=0)
-    return int(peak * CONVOLUTION) if _is_convolutional(module) else peak
+    return max((measured(work) for work in works(module, tokens, picture_side)), default=0)
+
+
+def peak_bytes(
+    module: nn.Module, tokens: int, picture_side: int | None, factors: PeakFactors = ESTIMATE
+) -> int:
+    """What one part on the meta device will take on a card that has those `factors`."""
+    counted = counted_bytes(module, tokens, picture_side)
+    if _is_convolutional(module):
+        return int(counted * factors.convolution)
+    return int(counted * factors.hearing) if type(module).__name__ == "Whisper" else counted
 
 
 def _is_convolutional(module: Any) -> bool:

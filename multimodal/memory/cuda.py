@@ -25,6 +25,7 @@ from multimodal.memory.calibration.record import Calibration, Subject
 from multimodal.memory.calibration.record import read as read_calibration
 from multimodal.memory.device_errors import device_errors_told
 from multimodal.memory.devices import CUDA_CONTEXT_BYTES
+from multimodal.memory.factors import ESTIMATE
 from multimodal.memory.host_slabs import (
     PROBE_BYTES,
     CudaPageLocks,
@@ -32,7 +33,8 @@ from multimodal.memory.host_slabs import (
     copied_bytes_per_s,
 )
 from multimodal.memory.mirror import Mirror
-from multimodal.memory.reserve import DRIVER_MARGIN_BYTES
+from multimodal.memory.nvidia import driver
+from multimodal.memory.reserve import driver_margin_bytes
 from multimodal.memory.storages import true_bytes
 from multimodal.sizes import gigabytes
 
@@ -53,7 +55,6 @@ PLANS = ("TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT", "1000")
 the first convolution. A plan takes 33 kB of host memory (H200, torch 2.11) to 200 kB (PyTorch's
 documentation, whose own limit of 10,000 is 2 GB). A model needs 40 to 60 for each size of its
 pictures, or length of its sounds."""
-os.environ.setdefault(*PLANS)
 
 
 @runtime_checkable
@@ -81,7 +82,9 @@ def calibration_of(folder: Path) -> Calibration | None:
 def subject_of(index: int = 0) -> Subject:
     """What a calibration of that card is made for."""
     card = torch.cuda.get_device_properties(index)
-    return Subject.of(card.name, int(card.total_memory), str(torch.version.cuda or ""))
+    found = driver()
+    version = found.version if found is not None else ""
+    return Subject.of(card.name, int(card.total_memory), str(torch.version.cuda or ""), version)
 
 
 def free_bytes_within(device: torch.device, most_bytes: float) -> int:
@@ -99,6 +102,7 @@ class Cuda:
     simulated = False
     failure = ""
     context_bytes = CUDA_CONTEXT_BYTES
+    factors = ESTIMATE
 
     def __init__(self, index: int = 0, calibration: Calibration | None = None) -> None:
         """`calibration`: what was measured of this card, in place of estimates."""
@@ -109,6 +113,7 @@ class Cuda:
                 f"--device cuda: PyTorch {torch.__version__} {why}. `multimodal doctor` says what "
                 "to do; --device cpu needs no card, and --device sim:12GB plays one."
             )
+        os.environ.setdefault(*PLANS)
         self._device = torch.device("cuda", index)
         self._total = int(torch.cuda.get_device_properties(self._device).total_memory)
         torch.zeros(1, device=self._device)  # makes the context, so that its memory is seen
@@ -121,13 +126,16 @@ class Cuda:
         """Held while mirrors are made, filled or given up."""
         self._bus_bytes_per_s = 0.0
         self._has_mirrors = True
+        is_spilling: bool | None = None
         if calibration is not None:
             self.context_bytes = calibration.context_bytes or CUDA_CONTEXT_BYTES
             self._bus_bytes_per_s = calibration.bus_bytes_per_s or 0.0
             self._has_mirrors = calibration.has_mirrors
+            self.factors = calibration.factors
+            is_spilling = calibration.is_spilling
         self._at_start = 0
         self._most = self._total
-        self._room = max(0, self.free_bytes() - DRIVER_MARGIN_BYTES)
+        self._room = max(0, self.free_bytes() - driver_margin_bytes(is_spilling))
 
     @property
     def host_bytes(self) -> int:

@@ -14,19 +14,23 @@ from typing import Protocol
 
 import psutil
 
+from multimodal.memory.factors import ESTIMATE, PeakFactors
+
 CUDA_CONTEXT_BYTES = 800_000_000
 """Kept free of models for the CUDA context, cuBLAS and cuDNN. A reserve, not a measurement."""
 
 
 class Device(Protocol):
     """`engine` names the device that backends really load onto ("cpu", "cuda"). `context_bytes` is
-    what a budget for the device holds beside models and turns. `failure`, which the manager sets,
-    is the sentence why the device cannot be used any more; empty while it can."""
+    what a budget for the device holds beside models and turns. `factors`: what turns take of what
+    is counted for them. `failure`, which the manager sets, is the sentence why the device cannot be
+    used any more; empty while it can."""
 
     name: str
     engine: str
     simulated: bool
     context_bytes: int
+    factors: PeakFactors
     failure: str
 
     @property
@@ -111,6 +115,7 @@ class Cpu:
     simulated = False
     host_bytes = 0
     context_bytes = 0
+    factors = ESTIMATE
     failure = ""
 
     def capacity_bytes(self) -> int:

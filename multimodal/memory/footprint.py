@@ -10,6 +10,7 @@ from typing import Any
 from multimodal.architectures import Gguf, Measured, Modules
 from multimodal.cards import ModelCard
 from multimodal.errors import CardError
+from multimodal.memory.factors import ESTIMATE, PeakFactors
 from multimodal.memory.quantization import ELEMENT_BYTES, GGUF, TORCH, gguf_bytes, torch_bytes
 
 DEFAULT_TOKENS = 4096
@@ -51,9 +52,13 @@ def usual_quantization(card: ModelCard) -> str:
 
 
 def footprint(
-    card: ModelCard, quantization: str | None = None, context_tokens: int | None = None
+    card: ModelCard,
+    quantization: str | None = None,
+    context_tokens: int | None = None,
+    factors: PeakFactors = ESTIMATE,
 ) -> Footprint:
-    """What `card` needs, in another quantization or at another context length if those are given.
+    """What `card` needs, in another quantization or at another context length if those are given,
+    on a device whose turns take `factors` of what is counted.
 
     Raises CardError for a quantization that the card's kind of weights does not have.
     """
@@ -71,7 +76,7 @@ def footprint(
             raise CardError(
                 f"{card.name}: there is no quantization '{wanted}'. Known: {', '.join(known)}."
             )
-    return _computed(shape.model_dump_json(), isinstance(shape, Gguf), kind, tokens)
+    return _computed(shape.model_dump_json(), isinstance(shape, Gguf), kind, tokens, factors)
 
 
 def cpu_footprint(card: ModelCard) -> Footprint:
@@ -92,10 +97,12 @@ def _measured(shape: Measured, tokens: int) -> Footprint:
 
 
 @lru_cache(maxsize=512)
-def _computed(shape_json: str, is_gguf: bool, kind: str, tokens: int) -> Footprint:
+def _computed(
+    shape_json: str, is_gguf: bool, kind: str, tokens: int, factors: PeakFactors
+) -> Footprint:
     if is_gguf:
         return _gguf(Gguf.model_validate_json(shape_json), kind, tokens)
-    return _torch(Modules.model_validate_json(shape_json), kind, tokens)
+    return _torch(Modules.model_validate_json(shape_json), kind, tokens, factors)
 
 
 def _gguf(shape: Gguf, kind: str, tokens: int) -> Footprint:
@@ -114,7 +121,7 @@ def _gguf(shape: Gguf, kind: str, tokens: int) -> Footprint:
     return Footprint(weights, kv_bytes(config, tokens), shape.runtime_bytes)
 
 
-def _torch(shape: Modules, kind: str, tokens: int) -> Footprint:
+def _torch(shape: Modules, kind: str, tokens: int, factors: PeakFactors) -> Footprint:
     """Weights, the cache of `tokens`, and the largest peak of any part; a 4-bit or 8-bit layer is
     unpacked to 16 bits while it reads a prompt, one at a time."""
     from multimodal.memory.activation import peak_bytes
@@ -131,7 +138,8 @@ def _torch(shape: Modules, kind: str, tokens: int) -> Footprint:
             cache = max(cache, _whisper_cache(part.config))
         elif (config := text_config(part)) is not None:
             cache = max(cache, kv_bytes(config, tokens))
-        peak = max(peak, peak_bytes(built(part, shallow=True), tokens, shape.picture_side))
+        module = built(part, shallow=True)
+        peak = max(peak, peak_bytes(module, tokens, shape.picture_side, factors))
     extra = 0 if kind in ELEMENT_BYTES else unpacked
     return Footprint(weights, cache, peak + extra, engine_owned=False)
 

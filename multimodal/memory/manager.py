@@ -78,7 +78,7 @@ class MemoryManager(Generic[B]):
             return
         self._check_device()
         if workspace_bytes is None:
-            size = footprint(card)
+            size = footprint(card, factors=self.device.factors)
             most = self.budget_bytes - size.resident
             workspace_bytes = self._peaks.workspace(card.name, size.workspace, most)
         lease = Lease(card, workspace_bytes, stop, self)

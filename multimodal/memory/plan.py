@@ -16,7 +16,8 @@ from multimodal.memory.certificate import (
     certify,
     together,
 )
-from multimodal.memory.footprint import DEFAULT_TOKENS, footprint, usual_quantization
+from multimodal.memory.factors import ESTIMATE, PeakFactors
+from multimodal.memory.footprint import footprint, usual_quantization
 from multimodal.memory.reserve import is_on_card, planned_reserve_bytes
 
 SHORTEST_CONTEXT = 1024
@@ -25,13 +26,15 @@ MOST_STEPS = 3
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked: the cards, the budget in bytes, the context in tokens (None: each card's)."""
+    """What is asked: the cards, the budget in bytes, the context in tokens (None: each card's).
+    `factors`: those of the device."""
 
     cards: tuple[ModelCard, ...]
     budget_bytes: int
     reserve_bytes: int = 0
     context_tokens: int | None = None
     bus_bytes_per_s: float = BUS_BYTES_PER_S
+    factors: PeakFactors = ESTIMATE
     beside: tuple[ModelCard, ...] = ()
     """Cards that run on the CPU and take nothing of the budget."""
 
@@ -75,12 +78,12 @@ class Plan:
 
 def plan(request: Request) -> Plan:
     """Certify the request, and look for a change if its models do not fit together."""
-    members = [_member(card, request.context_tokens) for card in request.cards]
+    members = [_member(card, request) for card in request.cards]
     certificate = certify(
         members, request.budget_bytes, request.reserve_bytes, request.bus_bytes_per_s
     )
     change = None if certificate.verdict == "together" else cheapest_change(request, members)
-    beside = tuple(_member(card, request.context_tokens) for card in request.beside)
+    beside = tuple(_member(card, request) for card in request.beside)
     return Plan(certificate, change, beside)
 
 
@@ -118,32 +121,35 @@ def _changed(members: Sequence[Member], steps: Sequence[_Step]) -> list[Member]:
 
 def _steps(request: Request, members: Sequence[Member]) -> Iterator[_Step]:
     for index, (card, member) in enumerate(zip(request.cards, members, strict=True)):
-        yield from chain(_smaller(card, member, index), _shorter(card, member, index))
+        yield from chain(
+            _smaller(request, card, member, index), _shorter(request, card, member, index)
+        )
         if sum(other.task is card.task for other in request.cards) > 1:
             yield _Step(f"leave out {member.title}", index, None)
 
 
-def _smaller(card: ModelCard, member: Member, index: int) -> Iterator[_Step]:
+def _smaller(request: Request, card: ModelCard, member: Member, index: int) -> Iterator[_Step]:
     for kind in card.quantization:
-        size = footprint(card, kind, member.context_tokens)
+        size = footprint(card, kind, member.context_tokens, request.factors)
         if size.total < member.footprint.total:
             smaller = replace(member, quantization=kind, footprint=size)
             yield _Step(f"{member.title} in {kind}", index, smaller)
 
 
-def _shorter(card: ModelCard, member: Member, index: int) -> Iterator[_Step]:
+def _shorter(request: Request, card: ModelCard, member: Member, index: int) -> Iterator[_Step]:
     tokens = (member.context_tokens or 0) // 2
     while tokens >= SHORTEST_CONTEXT and not isinstance(card.architecture, Measured):
-        size = footprint(card, member.quantization, tokens)
+        size = footprint(card, member.quantization, tokens, request.factors)
         if size.total < member.footprint.total:
             shorter = replace(member, context_tokens=tokens, footprint=size)
             yield _Step(f"{member.title} with {tokens:,} tokens of context", index, shorter)
         tokens //= 2
 
 
-def _member(card: ModelCard, context_tokens: int | None) -> Member:
+def _member(card: ModelCard, request: Request) -> Member:
     kind = usual_quantization(card)
     tokens = None
-    if card.context_tokens:
-        tokens = min(context_tokens or DEFAULT_TOKENS, card.context_tokens)
-    return Member(card.name, card.title, kind, tokens, footprint(card, kind, tokens))
+    if card.context_tokens:  # all of it, as a turn will ask for
+        tokens = min(request.context_tokens or card.context_tokens, card.context_tokens)
+    size = footprint(card, kind, tokens, request.factors)
+    return Member(card.name, card.title, kind, tokens, size)

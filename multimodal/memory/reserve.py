@@ -14,10 +14,18 @@ from multimodal.errors import SettingsError
 from multimodal.memory.devices import CUDA_CONTEXT_BYTES, Device
 from multimodal.sizes import gigabytes
 
-DRIVER_MARGIN_BYTES = 700_000_000 if sys.platform == "win32" else 500_000_000
+DRIVER_MARGIN_BYTES = 500_000_000
 """Left of what is free when the program starts, for kernels that are loaded later and for windows
-that other programs open. More under Windows, whose driver begins to use host memory before a card
-is full, instead of refusing. A reserve, not a measurement."""
+that other programs open. A reserve, not a measurement."""
+SPILLING_MARGIN_BYTES = 700_000_000
+"""The same where the driver begins to use host memory before a card is full, instead of refusing,
+as under Windows."""
+
+
+def driver_margin_bytes(is_spilling: bool | None) -> int:
+    """`is_spilling`: as measured of the card; None where it was not."""
+    spills = sys.platform == "win32" if is_spilling is None else is_spilling
+    return SPILLING_MARGIN_BYTES if spills else DRIVER_MARGIN_BYTES
 
 
 def is_on_card(profile: Profile, device_kind: str = "auto") -> bool:

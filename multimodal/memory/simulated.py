@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 
 from multimodal.errors import DeviceFullError
+from multimodal.memory.factors import ESTIMATE
 
 DISK_BYTES_PER_S = 2e9
 """A common NVMe drive read through the file system."""
@@ -22,6 +23,7 @@ class Simulated:
 
     engine = "cpu"
     simulated = True
+    factors = ESTIMATE
     failure = ""
 
     def __init__(

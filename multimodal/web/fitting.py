@@ -42,8 +42,16 @@ class FittingPanel:
             size = _size(budget.strip())
             chosen = catalog.profile(profile)
             # Of the device that is there; on the CPU there is no context, and estimates count.
-            context = self._program.memory.device.context_bytes or None
-            found = answer_for(catalog, chosen, size, models=models or (), context_bytes=context)
+            device = self._program.memory.device
+            context = device.context_bytes or None
+            found = answer_for(
+                catalog,
+                chosen,
+                size,
+                models=models or (),
+                context_bytes=context,
+                factors=device.factors,
+            )
             return drawn(found)
         except MultimodalError as error:
             return f'<p class="fit-wrong" role="alert">{escape(str(error))}</p>'

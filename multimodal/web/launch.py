@@ -19,6 +19,7 @@ from starlette.middleware import Middleware
 
 from multimodal.access import Hosts, Logins
 from multimodal.build import Program, build, fetch_missing
+from multimodal.calibrate import calibrate_first
 from multimodal.data_folder import held_data_folder, prepare_data_folder
 from multimodal.errors import MultimodalError, SettingsError
 from multimodal.private_files import make_private_folder
@@ -52,6 +53,7 @@ def serve(settings: Settings) -> None:
 
 
 def _serve_at(port: int, hosts: Hosts, settings: Settings) -> None:
+    calibrate_first(settings, _announce)
     program = build(settings)
     try:
         with _stopped_by_signals(program) as stopped, open_page(program, port, hosts):

@@ -16,6 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from multimodal.architectures import Part
+from multimodal.memory.calibration.record import SPILLS
+
 Facts = Mapping[str, float]
 MODULE = "multimodal.memory.calibration.probes"
 """This one, also where it is the main one of its process."""
@@ -34,6 +37,40 @@ DECODER = {
     "layers_per_block": 2,
 }
 """Stable Diffusion's decoder, of which only the size matters here."""
+
+HEARING = {
+    "n_mels": 80,
+    "n_audio_ctx": 1500,
+    "n_audio_state": 768,
+    "n_audio_head": 12,
+    "n_audio_layer": 12,
+    "n_vocab": 51_865,
+    "n_text_ctx": 448,
+    "n_text_state": 768,
+    "n_text_head": 12,
+    "n_text_layer": 12,
+}
+"""Whisper small."""
+SEEING = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+}
+"""CLIP's ViT-L/14 for 336 pixels."""
+WRITING = {
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 32_000,
+}
+"""Layers as they are in models of one to three thousand million parameters, four of them."""
+NEW_TOKENS = 32
+GUESSES = 10
 
 
 def context(device: torch.device) -> Facts:
@@ -101,7 +138,7 @@ def refusal(device: torch.device) -> Facts:
         return {"free_bytes": free, "card_bytes": total}
     del taken
     torch.cuda.empty_cache()
-    raise RuntimeError("a full card does not refuse: the driver goes on in host memory")
+    raise RuntimeError(f"{SPILLS}: the driver goes on in host memory")
 
 
 def mirror(kind: str, device: torch.device) -> Facts:
@@ -133,23 +170,32 @@ def mirror(kind: str, device: torch.device) -> Facts:
 
 
 def decoder(side: int, device: torch.device) -> Facts:
-    """What making a picture of that many pixels a side takes in its last step, and for how long."""
-    import diffusers
+    """The last step towards a picture of that many pixels a side."""
+    return _peak(Part(library="diffusers", model="AutoencoderKL", config=DECODER), device, side)
 
-    autoencoder: Any = diffusers.AutoencoderKL
-    with device:
-        made = autoencoder(**DECODER).to(torch.float16).eval()
-    latents = torch.randn(1, 4, side // 8, side // 8, device=device, dtype=torch.float16)
-    with torch.no_grad():
-        made.decode(latents)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.synchronize(device)
-        started_s = time.perf_counter()
-        made.decode(latents)
-        torch.cuda.synchronize(device)
-    seconds = time.perf_counter() - started_s
-    return {"peak_bytes": torch.cuda.max_memory_allocated(device) - before, "decode_s": seconds}
+
+def hearing(device: torch.device, dims: Mapping[str, int] = HEARING) -> Facts:
+    """Half a minute of sound by Whisper, of a size that the card profiles begin with."""
+    return _peak(Part(library="whisper", model="Whisper", config=dims), device)
+
+
+def seeing(device: torch.device, sizes: Mapping[str, int] = SEEING) -> Facts:
+    """One picture, by what LLaVA sees with."""
+    return _peak(Part(library="transformers", model="CLIPVisionModel", config=sizes), device)
+
+
+def decoding(device: torch.device, sizes: Mapping[str, int] = WRITING) -> Facts:
+    """Tokens a second of a small model in nf4 with each of the library's caches, and how long
+    checking several guessed tokens takes beside one: what looking guesses up in the prompt costs
+    when they are wrong."""
+    model = _writer(device, sizes)
+    ids = torch.arange(TOKENS, device=device)[None] % int(sizes["vocab_size"])
+    found = {
+        f"{kind}_tokens_per_s": _tokens_per_s(model, ids, kind) for kind in ("dynamic", "static")
+    }
+    for name, tokens in (("one_token", 1), ("guesses", 1 + GUESSES)):
+        found[f"{name}_s"] = _reading_s(model, ids, tokens)
+    return found
 
 
 PROBES: dict[str, Callable[[torch.device], Facts]] = {
@@ -162,6 +208,9 @@ PROBES: dict[str, Callable[[torch.device], Facts]] = {
     "mirror int8": lambda device: mirror("int8", device),
     "decoder 512": lambda device: decoder(512, device),
     "decoder 1024": lambda device: decoder(1024, device),
+    "hearing": hearing,
+    "seeing": seeing,
+    "decoding": decoding,
 }
 
 
@@ -176,6 +225,102 @@ def _locks(device: torch.device) -> Any:
     from multimodal.memory.host_slabs import CudaPageLocks
 
     return CudaPageLocks(device) if device.type == "cuda" else None
+
+
+def _peak(part: Part, device: torch.device, side: int | None = None) -> Facts:
+    """What one turn of a model, with random weights in fp16, takes on `device` beside them, what is
+    counted for it on the meta device, and how long it takes."""
+    from multimodal.memory.activation import counted_bytes, works
+    from multimodal.memory.modules import built, unbuilt
+
+    counted = counted_bytes(built(part), TOKENS, side)
+    with device:
+        module = _in_half(unbuilt(part))
+    (work,) = works(module, TOKENS, side)
+    with torch.no_grad():
+        work()
+        _finish(device)
+        before = _allocated(device)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        started_s = time.perf_counter()
+        work()
+        _finish(device)
+    seconds = time.perf_counter() - started_s
+    peak = torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else 0
+    return {"peak_bytes": peak, "counted_bytes": counted, "turn_s": seconds}
+
+
+def _in_half(module: nn.Module) -> nn.Module:
+    """`module` in fp16, but for what Whisper's layers that normalise need in fp32."""
+    module = module.eval().requires_grad_(False).half()
+    if type(module).__name__ == "Whisper":
+        for layer in module.modules():
+            if isinstance(layer, nn.LayerNorm):
+                layer.float()
+    return module
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _allocated(device: torch.device) -> int:
+    return int(torch.cuda.memory_allocated(device)) if device.type == "cuda" else 0
+
+
+def _writer(device: torch.device, sizes: Mapping[str, int]) -> Any:
+    """A text model with random weights in nf4."""
+    import bitsandbytes as bnb
+
+    from multimodal.memory.modules import unbuilt
+
+    config = {"model_type": "llama", **sizes}
+    with device:
+        model: Any = unbuilt(Part(library="transformers", model="LlamaForCausalLM", config=config))
+    model.half().eval().requires_grad_(False)
+    layers = model.get_decoder()
+    for path, layer in list(layers.named_modules()):
+        if isinstance(layer, nn.Linear):
+            parent, _, name = path.rpartition(".")
+            packed, _weight = _packed(bnb, "nf4", layer.weight.detach(), device)
+            setattr(layers.get_submodule(parent), name, packed)
+    model.generation_config.eos_token_id = None
+    return model
+
+
+def _tokens_per_s(model: Any, ids: torch.Tensor, cache: str) -> float:
+    """Of `generate`, after a first time, in which kernels are loaded."""
+    seconds = 0.0
+    for _ in range(2):
+        _finish(ids.device)
+        started_s = time.perf_counter()
+        model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            pad_token_id=0,
+            cache_implementation=cache,
+            disable_compile=True,
+        )
+        _finish(ids.device)
+        seconds = time.perf_counter() - started_s
+    return NEW_TOKENS / seconds
+
+
+def _reading_s(model: Any, ids: torch.Tensor, tokens: int) -> float:
+    """The shortest of several passes over so many tokens."""
+    found = []
+    with torch.no_grad():
+        for _ in range(6):
+            _finish(ids.device)
+            started_s = time.perf_counter()
+            model(input_ids=ids[:, :tokens], use_cache=False)
+            _finish(ids.device)
+            found.append(time.perf_counter() - started_s)
+    return min(found[1:])
 
 
 def _layers(kind: str, device: torch.device) -> tuple[nn.Module, nn.Module]:
@@ -201,19 +346,20 @@ def _packed(
     bnb: Any, kind: str, weight: torch.Tensor, device: torch.device
 ) -> tuple[nn.Module, torch.Tensor]:
     """A layer with `weight` in that kind, and the weight that it then stands for."""
+    outputs, inputs = weight.shape
     if kind == "nf4":
         layer = bnb.nn.Linear4bit(
-            SIDE, SIDE, bias=False, compute_dtype=torch.float16, quant_type="nf4"
+            inputs, outputs, bias=False, compute_dtype=torch.float16, quant_type="nf4"
         )
         layer.weight = bnb.nn.Params4bit(weight.half(), requires_grad=False, quant_type="nf4")
         layer = layer.to(device)
         stored = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
         return layer, stored
     if kind == "int8":
-        layer = bnb.nn.Linear8bitLt(SIDE, SIDE, bias=False, has_fp16_weights=False)
+        layer = bnb.nn.Linear8bitLt(inputs, outputs, bias=False, has_fp16_weights=False)
         layer.weight = bnb.nn.Int8Params(weight.half(), requires_grad=False, has_fp16_weights=False)
         return layer.to(device), weight.half()
-    layer = nn.Linear(SIDE, SIDE, bias=False, dtype=torch.float16, device=device)
+    layer = nn.Linear(inputs, outputs, bias=False, dtype=torch.float16, device=device)
     layer.weight.data = weight.half().to(device)
     return layer, weight.half()
 

@@ -9,10 +9,17 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from multimodal.memory.factors import ESTIMATE, PeakFactors
+
 FILE = "calibration.json"
+SPILLS = "a full card does not refuse"
+"""How the error of the probe `refusal` begins where the driver goes on in host memory."""
 LATER = 1.05
 """Kernels that are loaded later take a little more: on an H200, 0.79 GB were measured, and 0.82 GB
 taken after models of four kinds had run."""
+WHOLE_TURN = 1.06
+"""What else lives while a part works: on an H200, a turn of Stable Diffusion took 0.674 GB, and its
+decoder alone 0.640."""
 LEAST_CONTEXT_BYTES = 50_000_000
 """No context of CUDA takes less: where less was seen, the driver does not count what other
 processes take, as under Windows."""
@@ -28,17 +35,19 @@ class Subject(_Frozen):
     card: str
     card_bytes: int
     system: str
+    driver: str
     torch: str
     cuda: str
     bitsandbytes: str
 
     @classmethod
-    def of(cls, card: str, card_bytes: int, cuda: str) -> Subject:
-        """A card of this machine, with what is installed here."""
+    def of(cls, card: str, card_bytes: int, cuda: str, driver: str) -> Subject:
+        """A card of this machine, with what is installed here; `driver` is its version."""
         return cls(
             card=card,
             card_bytes=card_bytes,
             system=platform.system(),
+            driver=driver,
             torch=_version("torch"),
             cuda=cuda,
             bitsandbytes=_version("bitsandbytes"),
@@ -73,11 +82,34 @@ class Calibration(_Frozen):
         return self._fact("bus", "locked_bytes_per_s") or None
 
     @property
+    def factors(self) -> PeakFactors:
+        """What turns take of what is counted for them: as measured, or the estimate where it was
+        not; never less than what is counted."""
+        drawn = [self._ratio(name) for name in self.probes if name.startswith("decoder")]
+        return PeakFactors(
+            convolution=max(filter(None, drawn), default=ESTIMATE.convolution),
+            hearing=self._ratio("hearing") or ESTIMATE.hearing,
+        )
+
+    @property
+    def is_spilling(self) -> bool | None:
+        """Whether a full card went on in host memory; None where that could not be tried."""
+        found = self.probes.get("refusal")
+        if found is None or (found.error and not found.error.startswith(SPILLS)):
+            return None
+        return bool(found.error)
+
+    @property
     def has_mirrors(self) -> bool:
         """Whether models that left for host memory came back as they were."""
         return not any(
             probe.error for name, probe in self.probes.items() if name.startswith("mirror")
         )
+
+    def _ratio(self, probe: str) -> float | None:
+        """What that probe took of what was counted for it, at least 1; None where it failed."""
+        taken, counted = self._fact(probe, "peak_bytes"), self._fact(probe, "counted_bytes")
+        return max(1.0, WHOLE_TURN * taken / counted) if taken and counted else None
 
     def _fact(self, probe: str, name: str) -> float:
         found = self.probes.get(probe)
