@@ -21,6 +21,7 @@ import typer
 from multimodal.errors import ConfigurationError, MultimodalError, RequestError
 from multimodal.settings import Settings, read_settings
 from multimodal.sizes import gigabytes
+from multimodal.standard_streams import accept_any_text
 
 if TYPE_CHECKING:
     from multimodal.memory.calibration.record import Probe
@@ -312,8 +313,10 @@ def serve_main() -> None:
     """`python app.py`: the `serve` command alone."""
     only = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     only.command()(serve)
+    accept_any_text((sys.stdout, sys.stderr))
     only()
 
 
 def main() -> None:
+    accept_any_text((sys.stdout, sys.stderr))
     app()

@@ -71,7 +71,9 @@ def pip_settings() -> IndexSettings:
 def _pip_config() -> dict[str, str]:
     command = [sys.executable, "-m", "pip", "config", "list"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
+        told = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, errors="replace", timeout=30, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return {}
     return parse_pip_config(told.stdout)

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from rich.console import Console
+
 from multimodal.build import Program
 from multimodal.errors import MultimodalError
 from multimodal.events import ImageMade, Notice, Progress, RouteChosen, TextDelta, Transcript
@@ -86,4 +88,5 @@ def _stopped_by_ctrl_c() -> Iterator[threading.Event]:
 
 def _aside(line: str) -> None:
     """A line about the reply, not of it; dim where a person watches."""
-    print(f"\033[2m{line}\033[0m" if sys.stderr.isatty() else line, file=sys.stderr)
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    console.print(line, style="dim", soft_wrap=True)

@@ -13,6 +13,7 @@ FLOORS = {
     "paths": 0,
     "json_file": 0,
     "private_files": 0,
+    "standard_streams": 0,
     "languages": 0,
     "vocabulary": 0,
     "architectures": 0,

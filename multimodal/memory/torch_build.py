@@ -43,7 +43,12 @@ def look(timeout_s: float = LOAD_S) -> TorchBuild:
     command = [sys.executable, "-P", __file__]  # -P: the modules beside it are not for import
     try:
         told = subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, timeout=timeout_s, check=False
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return TorchBuild(error=f"loading it did not end ({type(error).__name__})")

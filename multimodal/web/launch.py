@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,11 @@ THREADS = 120
 EVENTS = 200
 """That wait for a thread; each keeps its body in memory."""
 SWEEP_EVERY_S = 3600.0
+WAIT_S = 0.5
+"""The main thread waits no longer at once: on Windows nothing interrupts a wait, so Ctrl-C is heard
+between two of them (Python's issue 35935)."""
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK")
+"""By name: SIGBREAK, which Ctrl-Break sends, is Windows' alone."""
 GRACE_S = 20.0
 """How long a reply goes on after the last page of its owner was closed: a reload, or a phone that
 looks away, comes back sooner."""
@@ -63,10 +69,19 @@ def _serve_at(port: int, hosts: Hosts, settings: Settings) -> None:
                 print(f"multimodal: {sentence}", file=sys.stderr)
             threading.Thread(target=_upgrade, args=[program], name="upgrades", daemon=True).start()
             _sweep(program)
-            while not stopped.wait(SWEEP_EVERY_S):
+            while not set_within(stopped, SWEEP_EVERY_S):
                 _sweep(program)
     finally:
         program.close()
+
+
+def set_within(event: threading.Event, timeout_s: float) -> bool:
+    """`event.wait(timeout_s)` for the main thread: signals are handled meanwhile."""
+    end_s = time.monotonic() + timeout_s
+    while (left_s := end_s - time.monotonic()) > 0:
+        if event.wait(min(left_s, WAIT_S)):
+            return True
+    return event.is_set()
 
 
 def _upgrade(program: Program) -> None:
@@ -150,14 +165,15 @@ def _close(page: Page) -> None:
 
 @contextmanager
 def _stopped_by_signals(program: Program) -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set."""
+    """An event that Ctrl-C, Ctrl-Break and SIGTERM set."""
     stopped = threading.Event()
 
     def end(_number: int, _frame: FrameType | None) -> None:
         program.fetching.stop.set()
         stopped.set()
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    known = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
+    before = {number: signal.signal(number, end) for number in known}
     try:
         yield stopped
     finally:

@@ -78,7 +78,7 @@ def context(device: torch.device) -> Facts:
     command = [sys.executable, "-P", "-m", MODULE, "--use-libraries"]
     before = _free(device)
     with subprocess.Popen(  # noqa: S603
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="replace"
     ) as other:
         assert other.stdin is not None  # noqa: S101
         assert other.stdout is not None  # noqa: S101

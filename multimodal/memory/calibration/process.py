@@ -46,7 +46,7 @@ def lines_of(names: Sequence[str]) -> Iterator[str]:
     """What a process that runs these probes writes, line by line; it is ended after MOST_S."""
     command = [sys.executable, "-P", "-m", MODULE, *names]
     with subprocess.Popen(  # noqa: S603
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace"
     ) as process:
         watch = threading.Timer(MOST_S, process.kill)
         watch.daemon = True

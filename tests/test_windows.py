@@ -1,0 +1,90 @@
+"""What Windows does otherwise than Linux, as far as Linux can show that it is borne."""
+
+from __future__ import annotations
+
+import ast
+import io
+import threading
+from collections.abc import Iterator
+
+import pytest
+from conftest import ROOT
+
+from multimodal.standard_streams import accept_any_text
+from multimodal.web.launch import WAIT_S, set_within
+
+WORDS = "→ “Grüße”, 光合成は… ✓"
+
+
+# ------------------------------------------------------------ signals
+
+
+class WatchedEvent(threading.Event):
+    """Notes how long it is waited for; set after so many times."""
+
+    def __init__(self, set_after: int) -> None:
+        super().__init__()
+        self.waited_s: list[float] = []
+        self._set_after = set_after
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None, "nothing interrupts this on Windows"
+        self.waited_s.append(timeout)
+        if len(self.waited_s) == self._set_after:
+            self.set()
+        return self.is_set()
+
+
+def test_the_main_thread_waits_in_pieces_so_that_ctrl_c_is_heard_on_windows() -> None:
+    stopped = WatchedEvent(set_after=50)
+    assert set_within(stopped, 3600.0)
+    assert len(stopped.waited_s) == 50
+    assert max(stopped.waited_s) <= WAIT_S <= 1
+
+
+def test_a_wait_that_nothing_ends_takes_the_time_it_was_given() -> None:
+    stopped = threading.Event()
+    assert not set_within(stopped, 0.01)
+    stopped.set()
+    assert set_within(stopped, 0.0)
+
+
+# ------------------------------------------------------------ text
+
+
+def written(encoding: str, is_windows: bool) -> bytes:
+    """What a file of that encoding holds after the words were printed to it."""
+    buffer = io.BytesIO()
+    stream = io.TextIOWrapper(buffer, encoding=encoding)
+    accept_any_text((stream, None), is_windows)
+    print(WORDS, file=stream, end="", flush=True)
+    return buffer.getvalue()
+
+
+def test_a_reply_in_any_language_goes_to_a_file_on_windows_as_utf8() -> None:
+    assert written("cp1252", is_windows=True).decode() == WORDS
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "utf_8"])
+def test_utf8_stays_as_it_is(encoding: str) -> None:
+    assert written(encoding, is_windows=False).decode() == WORDS
+
+
+def test_an_encoding_that_the_person_set_is_kept_elsewhere() -> None:
+    assert written("iso-8859-1", is_windows=False).decode("iso-8859-1").startswith("? ?Grüße?, ")
+
+
+def calls(source: str) -> Iterator[ast.Call]:
+    return (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+
+
+def test_what_other_programs_write_is_read_whatever_its_encoding() -> None:
+    """A driver's tool and Windows' own messages are in its language's encoding, or an older one."""
+    started = 0
+    for path in sorted((ROOT / "multimodal").rglob("*.py")):
+        for call in calls(path.read_text("utf-8")):
+            given = {keyword.arg: keyword.value for keyword in call.keywords}
+            if ast.unparse(call.func) in {"subprocess.run", "subprocess.Popen"}:
+                started += 1
+                assert "text" not in given or "errors" in given, f"{path}:{call.lineno}"
+    assert started >= 4
