@@ -324,26 +324,36 @@ def test_models_are_not_mirrored_where_mirrors_failed() -> None:
     assert device.park("a", Model()) == 0, "it is closed, and read from the disk next time"
 
 
+def test_what_failed_on_a_card_is_switched_off() -> None:
+    """No mirrors, no figure of the bus, and no refusals."""
+    failed = kept("8gb-windows")
+    device = Simulated.calibrated(failed, host_bytes=16 * 10**9)
+    assert (failed.has_mirrors, failed.bus_bytes_per_s) == (False, None)
+    assert (device.host_bytes, device.locks_pages) == (0, False)
+    assert device.factors == failed.factors
+    assert Simulated.calibrated(kept("12gb-windows"), host_bytes=0).spills
+    assert not Simulated.calibrated(kept("12gb-linux"), host_bytes=0).spills
+
+
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
 def test_every_card_keeps_the_budget_that_follows_from_it(path: Path, catalog: Catalog) -> None:
     """Played by the simulated card, with the context, the bus and the locked memory of a file."""
     found = kept(path.stem)
     profile = choose_profile(catalog, "auto", found.subject.card_bytes)
-    device = Simulated(
-        found.subject.card_bytes,
-        bus_bytes_per_s=found.bus_bytes_per_s or 6e9,
-        host_bytes=16 * 10**9 if found.has_mirrors else 0,
-        context_bytes=found.context_bytes or CUDA_CONTEXT_BYTES,
-    )
+    device = Simulated.calibrated(found, host_bytes=16 * 10**9)
     budget = model_bytes(profile.budget, device)
     assert budget == min(profile.budget, found.subject.card_bytes) - device.context_bytes
     memory: MemoryManager[FakeBackend] = MemoryManager(device, budget, FakeSource())
     most = 0
     for card in mixed(catalog, profile, 60):
         with leased(memory, card) as lease:
+            device.take("turn", lease.workspace_bytes)
             most = max(most, memory.snapshot().used_bytes)
+            assert device.taken_bytes <= budget + device.context_bytes
             assert lease.granted
+        device.give_back("turn")
     assert 0 < most <= budget
+    assert device.spilled_bytes == 0
     hows = {decision.how for decision in memory.snapshot().decisions}
     assert ("restored" in hows) <= found.has_mirrors
 

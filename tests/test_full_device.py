@@ -135,7 +135,7 @@ def test_a_model_that_cannot_be_loaded_on_the_device_runs_on_the_cpu(world: Worl
 
 def test_a_device_that_other_programs_fill_is_no_end(tmp_path: Path, catalog: Catalog) -> None:
     world = world_with(tmp_path, catalog, host_bytes=4 * 10**9)
-    world.device.hold("another program", 10**10 - 10**6)
+    world.device.others_bytes = 10**10 - 10**6
     words, outcome = world.say()
     assert words.endswith("Hello ")
     assert "runs on the CPU this time" in outcome.notices[0]

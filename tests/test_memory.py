@@ -106,12 +106,12 @@ def test_a_full_device_is_told_as_a_capacity_error() -> None:
     with pytest.raises(CapacityError, match=r"injected.*Close other programs"):
         use(memory, A)
     use(memory, A)
-    assert device.free_bytes() == 940, "the idle model had to go, in vain"
+    assert device.taken_bytes == 60, "the idle model had to go, in vain"
 
 
 def test_the_device_itself_may_have_less_than_the_budget() -> None:
     device = Simulated(100)
-    device.hold("another program", 70)
+    device.others_bytes = 70
     with pytest.raises(CapacityError, match="Close other programs"):
         use(MemoryManager(device, 100, FakeSource()), A)
 
@@ -158,7 +158,7 @@ def test_a_model_that_is_still_leaving_is_not_loaded_beside_itself() -> None:
         assert not backend.closed
         let_go.set()
     finish(threads)
-    assert device.free_bytes() == 900
+    assert device.taken_bytes == 100
     assert held(memory) == {"newcomer"}
 
 

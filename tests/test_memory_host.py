@@ -197,7 +197,7 @@ def test_an_answer_is_read_aloud_beside_a_simulated_card(
         assert (reply.status_code, reply.headers["content-type"]) == (200, "audio/mpeg")
         snapshot = made.memory.snapshot()
         assert snapshot.used_bytes == 0
-        assert made.memory.device.free_bytes() == made.memory.device.capacity_bytes()
+        assert made.memory.device.free_bytes() == made.memory.budget_bytes
         (voice,) = snapshot.held
         assert (voice.card, voice.place) == ("piper-joe-en-us", "host")
         assert snapshot.host_bytes == footprint(made.catalog.card(voice.card)).total

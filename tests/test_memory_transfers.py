@@ -164,6 +164,6 @@ def test_a_crowd_with_every_kind_of_trouble_is_served_or_told() -> None:
     snapshot = crowd.memory.snapshot()
     assert (snapshot.waiting, snapshot.workspace_bytes) == (0, 0)
     assert snapshot.used_bytes == sum(entry.size_bytes for entry in snapshot.held)
-    assert crowd.device.free_bytes() == 110 - snapshot.used_bytes
+    assert crowd.device.taken_bytes == snapshot.used_bytes
     crowd.memory.close()
     assert sorted(crowd.source.loaded) == sorted(crowd.source.closed)

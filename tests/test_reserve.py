@@ -24,20 +24,14 @@ GB = 10**9
 
 
 class Shared(Simulated):
-    """A card that other programs use as well."""
+    """A card that other programs use as well, and that remembers its limits."""
 
     def __init__(self, capacity_bytes: int, others_bytes: int = 0, context_bytes: int = 0) -> None:
-        super().__init__(capacity_bytes, context_bytes=context_bytes)
-        self.others_bytes = others_bytes
+        super().__init__(capacity_bytes, context_bytes=context_bytes, others_bytes=others_bytes)
         self.limits: list[int] = []
 
-    def room_bytes(self) -> int:
-        return super().room_bytes() - self.others_bytes
-
-    def free_bytes(self) -> int:
-        return super().free_bytes() - self.others_bytes
-
     def limit(self, budget_bytes: int) -> None:
+        super().limit(budget_bytes)
         self.limits.append(budget_bytes)
 
 
@@ -67,9 +61,9 @@ def test_the_program_keeps_as_much_free_as_fit_does(
 def test_a_card_in_use_has_less_room_for_ledger_and_limit_alike() -> None:
     device = Shared(12 * GB, others_bytes=2 * GB, context_bytes=CUDA_CONTEXT_BYTES)
     room = model_bytes(12 * GB, device)
-    assert room == 10 * GB
+    assert room == 10 * GB - CUDA_CONTEXT_BYTES
     memory: MemoryManager[FakeBackend] = MemoryManager(device, room, FakeSource())
-    assert device.limits == [memory.budget_bytes] == [10 * GB]
+    assert device.limits == [memory.budget_bytes] == [room]
     assert model_bytes(8 * GB, device) == 8 * GB - CUDA_CONTEXT_BYTES
 
 

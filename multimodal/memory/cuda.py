@@ -24,7 +24,7 @@ from multimodal.errors import DeviceFullError, SettingsError
 from multimodal.memory.calibration.record import Calibration, Subject
 from multimodal.memory.calibration.record import read as read_calibration
 from multimodal.memory.device_errors import device_errors_told
-from multimodal.memory.devices import CUDA_CONTEXT_BYTES
+from multimodal.memory.devices import CUDA_CONTEXT_BYTES, PAGEABLE_BYTES_PER_S, PARTLY_SHARE
 from multimodal.memory.factors import ESTIMATE
 from multimodal.memory.host_slabs import (
     PROBE_BYTES,
@@ -44,11 +44,6 @@ HOST_SHARE = 0.4
 """Of host memory, for mirrors. Windows locks no more than about half of it."""
 HOST_MARGIN_BYTES = 2_000_000_000
 """Of host memory that nobody uses, left to the program itself, to others and to files."""
-PARTLY_SHARE = 0.6
-"""Of what is free, for the layers that stay; visitors and activations need the rest."""
-PAGEABLE_BYTES_PER_S = 6e9
-"""From memory that is not locked, or where the bus could not be measured: a low guess."""
-
 
 PLANS = ("TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT", "1000")
 """How many plans of cuDNN's convolutions PyTorch keeps in a thread, so for a model; read at

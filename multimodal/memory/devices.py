@@ -19,6 +19,12 @@ from multimodal.memory.factors import ESTIMATE, PeakFactors
 CUDA_CONTEXT_BYTES = 800_000_000
 """Kept free of models for the CUDA context, cuBLAS and cuDNN. A reserve, not a measurement."""
 
+PAGEABLE_BYTES_PER_S = 6e9
+"""From host memory that is not locked to a card, or where the bus could not be measured: a low
+guess."""
+PARTLY_SHARE = 0.6
+"""Of what is free, for the layers of a model that stay; visitors and activations need the rest."""
+
 
 class Device(Protocol):
     """`engine` names the device that backends really load onto ("cpu", "cuda"). `context_bytes` is

@@ -137,13 +137,16 @@ class Ledger(Generic[B]):
                 waiting.entry = entry
         del self.entries[entry.card.name]
 
-    def retire_part(self, lease: Lease[B]) -> tuple[Entry[B], B] | None:
-        """Take the model of a turn that ended, where it is there in part only and nobody else uses
-        it."""
-        entry = lease.entry
-        if entry is None or not entry.is_partial or entry.card.name not in self.idle():
+    def retire_part(self, name: str) -> tuple[Entry[B], B] | None:
+        """Take a model that is there in part only and that nobody uses, so that the next turn
+        tries all of it."""
+        entry = self.entries.get(name)
+        if entry is None or not entry.is_partial or name not in self.idle():
             return None
-        return self.retire(entry.card.name)
+        return self.retire(name)
+
+    def is_awaited(self, name: str) -> bool:
+        return any(waiting.card.name == name for waiting in self.queue)
 
     def correct(self, decision: Decision, seconds: float) -> None:
         """A decision took so long, as was measured after it was recorded."""

@@ -92,14 +92,13 @@ class MemoryManager(Generic[B]):
                 # Of a turn that found the device full, this is the least that it needed.
                 peak = self.device.turn_peak_bytes() if lease.is_measured else 0
                 self._ledger.release(lease)
-                part = self._ledger.retire_part(lease)
+                part = self._ledger.retire_part(card.name)
                 self._changed.notify_all()
             if part is not None:
                 self._send_away(*part)
             if lease.stand_in is not None:
-                lease.stand_in.close()
+                self._transfers.close_beside(card, lease.stand_in)
                 lease.stand_in = None
-                self.device.collect()
             self._peaks.learn(card.name, peak)
 
     def relieve(self, lease: Lease[B]) -> str | None:
@@ -306,7 +305,12 @@ class MemoryManager(Generic[B]):
                 self.device.drop(entry.card.name)
                 decision = replace(decision, victims=lease.evicted, error=str(error))
             self._ledger.record(decision)
+            is_awaited = self._ledger.is_awaited(entry.card.name)
+            part = None if is_awaited else self._ledger.retire_part(entry.card.name)
             self._changed.notify_all()
+        if part is not None:  # whoever it was brought for has gone
+            self._send_away(*part)
+            return
         if decision.how == "restored" and (seconds := self.device.settle(entry.card.name)):
             with self._changed:
                 self._ledger.correct(decision, seconds)

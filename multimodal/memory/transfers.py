@@ -80,6 +80,21 @@ class Transfers(Generic[B]):
         Raises what the source raises, and DeviceFullError after the last rung.
         """
         parked = self._take(card.name)
+        try:
+            return self._bring(card, parked, size_bytes, report, evict_idle, admitted)
+        except BaseException:
+            self._failed(card, parked)
+            raise
+
+    def _bring(
+        self,
+        card: ModelCard,
+        parked: tuple[B, int] | None,
+        size_bytes: int,
+        report: Report,
+        evict_idle: Callable[[int | None], int],
+        admitted: Callable[[], None],
+    ) -> Brought[B]:
         files = Path() if parked else self._source.fetch(card, report)
         verb = "Restoring" if parked else "Loading"
         report(Progress(f"{verb} {card.title}"))
@@ -96,13 +111,9 @@ class Transfers(Generic[B]):
                     if parked and self._partly(card, parked[0]):
                         seconds = self._device.now_s() - started_s
                         return Brought(parked[0], "restored", seconds, (*rungs, PARTLY), 0, True)
-                    self._failed(card, parked)
                     raise DeviceFullError(f"{error}. Close other programs that use it.") from error
                 rungs.append(told)
                 report(Progress(f"{told} {verb} {card.title}"))
-            except BaseException:
-                self._failed(card, parked)
-                raise
             else:
                 seconds = self._device.now_s() - started_s
                 how: How = "restored" if parked else "loaded"
@@ -114,7 +125,7 @@ class Transfers(Generic[B]):
         if parked:
             self._keep(card.name, parked)
         else:
-            self._device.forget(card.name)
+            self._forget(card.name)
 
     def _arrived(self, card: ModelCard, parked: tuple[B, int] | None, files: Path) -> tuple[B, int]:
         """The model on the device, and its true bytes, 0 if they are not known."""
@@ -180,6 +191,14 @@ class Transfers(Generic[B]):
     def close(self, card: ModelCard, model: B) -> None:
         self._close_all([(card.name, model)])
 
+    def close_beside(self, card: ModelCard, model: B) -> None:
+        """Close a copy on the CPU. What goes wrong is no fault of the turn, which is over."""
+        try:
+            model.close()
+            self._device.collect()
+        except Exception:
+            log.exception("the copy of %s on the CPU could not be closed", card.title)
+
     def forget(self) -> None:
         """Close every model that is parked; for the end of the program."""
         self._leave_at_most(0)
@@ -211,6 +230,12 @@ class Transfers(Generic[B]):
         for name, model in models:
             try:
                 model.close()
-                self._device.forget(name)
             except Exception:
                 log.exception("%s could not be closed", name)
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        try:
+            self._device.forget(name)
+        except Exception:
+            log.exception("%s could not be taken off %s", name, self._device.name)
