@@ -88,6 +88,7 @@ class CardOnCpu(Cuda):
         self._device, self._locks = torch.device("cpu"), None
         self._mirrors, self._parked = {}, set()
         self._host_lock = threading.Lock()
+        self._kernels_lock, self._has_kernels = threading.Lock(), False
         self._bus_bytes_per_s, self._has_mirrors = 10e9, True
 
     @property

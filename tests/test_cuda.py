@@ -4,8 +4,7 @@ uses a device that measures. `benchmarks/memory` tries the rest on a card."""
 from __future__ import annotations
 
 import json
-import os
-import subprocess
+import logging
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, wait_until
+from conftest import wait_until
 from fakes import FakeBackend, FakeSource, card
 from small_memory import A, C, CardOnCpu, leased, manager, use
 from torch import nn
@@ -23,7 +22,8 @@ from torch import nn
 from multimodal.backends.base import load
 from multimodal.cards import Catalog
 from multimodal.errors import BackendError, DeviceFullError, SettingsError
-from multimodal.memory.cuda import PLANS, Cuda, Movable
+from multimodal.memory.cuda import PLANS, Cuda, Movable, bound_plans
+from multimodal.memory.kernels import use_kernels
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.peaks import Peaks
@@ -80,18 +80,9 @@ def test_plans_of_convolutions_are_bounded_unless_the_person_says_otherwise(
     given: str | None, kept: str
 ) -> None:
     name, _ = PLANS
-    code = f"import os, multimodal.memory.cuda; print(os.environ[{name!r}])"
-    mine = {key: value for key, value in os.environ.items() if key != name}
-    mine |= {"PYTHONPATH": str(ROOT)} | ({} if given is None else {name: given})
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=mine,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    assert done.stdout.strip() == kept
+    environment = {} if given is None else {name: given}
+    bound_plans(environment)
+    assert environment == {name: kept}
 
 
 # ------------------------------------------------------------ mirrors, through the manager
@@ -321,3 +312,18 @@ def test_peaks_that_cannot_be_kept_stop_nobody(tmp_path: Path) -> None:
     peaks.learn("a", 10)
     assert peaks.workspace("a", 0, 100) == 11
     use(manager(), A)
+
+
+def test_kernels_are_loaded_once_before_the_first_model_comes(caplog: Any) -> None:
+    """Tried on the CPU, which has them all; a card that is short of room would end the process."""
+    device = CardOnCpu(0)
+    device.free_bytes = lambda: 100  # type: ignore[method-assign]
+    with caplog.at_level(logging.WARNING):
+        device.hold("a", 50)
+        assert device._has_kernels
+    assert "could not be tried" not in caplog.text
+
+
+def test_a_kernel_that_cannot_be_tried_keeps_no_model_out(caplog: Any) -> None:
+    use_kernels(torch.device("meta"))
+    assert caplog.text.count("a kernel could not be tried") >= 1

@@ -17,6 +17,7 @@ from multimodal.backends.causal_lm import CausalLM
 from multimodal.backends.decoding import decoding_options
 from multimodal.backends.prefix_cache import (
     CACHE_ARGUMENT,
+    PrefixCaches,
     dynamic_copy,
     static_cache,
     static_length,
@@ -230,3 +231,36 @@ def test_lengths_are_few() -> None:
     assert {static_length(tokens, 8192) for tokens in asked} == {1024, 2048, 4096, 8192}
     assert {static_length(tokens, 3000) for tokens in range(1, 3000, 37)} == {1024, 2048, 3000}
     assert all(static_length(tokens, 8192) >= tokens for tokens in asked)
+
+
+def cache_of(tokens: int) -> DynamicCache:
+    """Of one layer, 8 bytes a token."""
+    made = DynamicCache()
+    made.update(torch.zeros(1, 1, tokens, 1), torch.zeros(1, 1, tokens, 1), 0)
+    return made
+
+
+def test_conversations_are_kept_while_host_memory_has_room_for_them() -> None:
+    spare = [100]
+    caches = PrefixCaches(300, lambda: spare[0])
+
+    def has(first: int) -> bool:
+        found = caches.take([first, 2, 3, 4, 9], torch.device("cpu"))
+        if found is not None:
+            caches.keep([first, 2, 3, 4], found)
+        return found is not None
+
+    for first in (1, 5):
+        caches.keep([first, 2, 3, 4], cache_of(4))
+    assert has(1)
+    assert has(5)
+    caches.keep([6] * 60, cache_of(60))
+    assert has(1), "what does not fit anyway makes nobody leave"
+    spare[0] = -20
+    caches.keep([7, 2, 3, 4], cache_of(4))
+    assert not has(5), "the longest unused one left"
+    assert not caches.take([6] * 60, torch.device("cpu"))
+    spare[0] = -1000
+    caches.keep([8, 2, 3, 4], cache_of(4))
+    spare[0] = 100
+    assert not any(has(first) for first in (1, 5, 7, 8)), "memory is short, so nothing is kept"

@@ -57,6 +57,14 @@ def test_the_last_decision_is_told_with_its_reason() -> None:
     assert decision_sentence(failed, title) == "Last: Model A could not be brought: Broken."
 
 
+def test_a_card_that_is_lost_is_told_where_its_memory_is_shown() -> None:
+    memory = manager()
+    assert "lost" not in gauge(memory.snapshot(), str)
+    memory.device.failure = "The card cannot be used any more. Start the program again."
+    told = gauge(memory.snapshot(), str)
+    assert "<p class='lost' role='alert'>The card cannot be used any more." in told
+
+
 def test_metrics_are_the_books(tmp_path: Path) -> None:
     made = program(tmp_path, FakeSource())
     use(made.memory, card("tiny", size=7))  # type: ignore[arg-type]

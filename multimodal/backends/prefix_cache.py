@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
+import psutil
 import torch
 import transformers
 from packaging.version import Version
@@ -21,6 +22,8 @@ from transformers import DynamicCache, StaticCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
 
 HOST = torch.device("cpu")
+HOST_MARGIN_BYTES = 2_000_000_000
+"""Of the machine's memory, left to models, to others and to files."""
 PROMPT_CACHE_MIB = 2048
 """Of host memory for one model's conversations, unless its card says otherwise."""
 SHORTEST = 1024
@@ -40,11 +43,18 @@ class _Kept:
     size_bytes: int
 
 
-class PrefixCaches:
-    """At most `most_bytes` of transformers' dynamic caches, the newest kept. Thread-safe."""
+def spare_host_bytes() -> int:
+    """What the machine's memory has left for what need not be kept."""
+    return int(psutil.virtual_memory().available) - HOST_MARGIN_BYTES
 
-    def __init__(self, most_bytes: int) -> None:
+
+class PrefixCaches:
+    """At most `most_bytes` of transformers' dynamic caches, and no more than `spare_bytes` says is
+    left beside them, the newest kept. Thread-safe."""
+
+    def __init__(self, most_bytes: int, spare_bytes: Callable[[], int] = spare_host_bytes) -> None:
         self._most_bytes = most_bytes
+        self._spare_bytes = spare_bytes
         self._kept: deque[_Kept] = deque()
         self._lock = threading.Lock()
 
@@ -84,13 +94,21 @@ class PrefixCaches:
         """Remember `cache`, which holds the beginning of `tokens`; it leaves its device."""
         held = cache.get_seq_length()
         size = _bytes(cache)
-        if not held or size > self._most_bytes:
+        if not held or not self._has_room(size):
             return
         _move(cache, HOST)
         with self._lock:
             self._kept.append(_Kept(list(tokens[:held]), cache, about, size))
-            while sum(kept.size_bytes for kept in self._kept) > self._most_bytes:
-                self._kept.popleft()
+
+    def _has_room(self, size_bytes: int) -> bool:
+        """Whether so much more is kept; the oldest go for it, and where memory is short."""
+        with self._lock:
+            kept_bytes = sum(kept.size_bytes for kept in self._kept)
+            most = min(self._most_bytes, kept_bytes + self._spare_bytes())
+            fits = size_bytes <= most
+            while self._kept and kept_bytes + (size_bytes if fits else 0) > most:
+                kept_bytes -= self._kept.popleft().size_bytes
+        return fits
 
     def clear(self) -> None:
         with self._lock:

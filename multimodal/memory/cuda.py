@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -32,6 +32,7 @@ from multimodal.memory.host_slabs import (
     HostSlabs,
     copied_bytes_per_s,
 )
+from multimodal.memory.kernels import use_kernels
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.nvidia import driver
 from multimodal.memory.reserve import driver_margin_bytes
@@ -50,6 +51,11 @@ PLANS = ("TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT", "1000")
 the first convolution. A plan takes 33 kB of host memory (H200, torch 2.11) to 200 kB (PyTorch's
 documentation, whose own limit of 10,000 is 2 GB). A model needs 40 to 60 for each size of its
 pictures, or length of its sounds."""
+
+
+def bound_plans(environment: MutableMapping[str, str]) -> None:
+    """Bound the plans of convolutions, unless the person has."""
+    environment.setdefault(*PLANS)
 
 
 @runtime_checkable
@@ -108,7 +114,7 @@ class Cuda:
                 f"--device cuda: PyTorch {torch.__version__} {why}. `multimodal doctor` says what "
                 "to do; --device cpu needs no card, and --device sim:12GB plays one."
             )
-        os.environ.setdefault(*PLANS)
+        bound_plans(os.environ)
         self._device = torch.device("cuda", index)
         self._total = int(torch.cuda.get_device_properties(self._device).total_memory)
         torch.zeros(1, device=self._device)  # makes the context, so that its memory is seen
@@ -119,6 +125,8 @@ class Cuda:
         self._parked: set[str] = set()
         self._host_lock = threading.Lock()
         """Held while mirrors are made, filled or given up."""
+        self._kernels_lock = threading.Lock()
+        self._has_kernels = False
         self._bus_bytes_per_s = 0.0
         self._has_mirrors = True
         is_spilling: bool | None = None
@@ -158,11 +166,19 @@ class Cuda:
         return time.monotonic()
 
     def hold(self, card: str, size_bytes: int, parked: bool = False) -> None:
-        """Refuse what the driver has no room for, before anything is allocated."""
+        """Refuse what the driver has no room for, before anything is allocated. Before the first
+        model comes, kernels are loaded."""
+        self._load_kernels()
         if (free := self.free_bytes()) < size_bytes:
             raise DeviceFullError(
                 f"{self.name}: {gigabytes(size_bytes)} are needed and {gigabytes(free)} free"
             )
+
+    def _load_kernels(self) -> None:
+        with self._kernels_lock:
+            if not self._has_kernels:
+                self._has_kernels = True
+                use_kernels(self._device)
 
     def drop(self, card: str) -> None:
         """PyTorch keeps the books."""

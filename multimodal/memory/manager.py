@@ -160,6 +160,7 @@ class MemoryManager(Generic[B]):
                 len(books.queue),
                 tuple(books.decisions),
                 books.decided,
+                failure=self.device.failure,
             )
         return found if self._host is None else _with_host(found, self._host.snapshot())
 

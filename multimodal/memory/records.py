@@ -72,3 +72,5 @@ class Snapshot:
     decided: int
     """How many decisions there were since the start; `decisions` holds the newest."""
     host_bytes: int = 0
+    failure: str = ""
+    """Why the device cannot be used any more; empty while it can."""

@@ -38,7 +38,7 @@ def gauge(snapshot: Snapshot, title: TitleOf) -> str:
         f'aria-valuenow="{100 * snapshot.used_bytes / budget:.0f}">{segments}</div>'
         f"<p class='device'>{escape(_capital(snapshot.device))}</p>"
         f"<ul>{''.join(_rows(snapshot, title))}</ul>{_last(snapshot, title)}"
-        f"{_simulated(snapshot)}</section>"
+        f"{_simulated(snapshot)}{_lost(snapshot)}</section>"
     )
 
 
@@ -94,6 +94,12 @@ def _simulated(snapshot: Snapshot) -> str:
         "<p class='simulated' role='note'>This card is simulated. Models run on the CPU, slowly, "
         "with their real weights; what fits, what swaps and the seconds are the card's.</p>"
     )
+
+
+def _lost(snapshot: Snapshot) -> str:
+    if not snapshot.failure:
+        return ""
+    return f"<p class='lost' role='alert'>{escape(snapshot.failure)}</p>"
 
 
 def fetching(

@@ -18,13 +18,13 @@ from torch import nn
 
 from multimodal.architectures import Part
 from multimodal.memory.calibration.record import SPILLS
+from multimodal.memory.kernels import SIDE, layers, packed, use_kernels
 
 Facts = Mapping[str, float]
 MODULE = "multimodal.memory.calibration.probes"
 """This one, also where it is the main one of its process."""
 LOCKED_BYTES = 1 << 33
 """The most host memory that is locked to see whether it can be."""
-SIDE = 256
 TOKENS = 64
 MOST_AWAY = {"fp16": 0.01, "nf4": 0.01, "int8": 0.05}
 """Of the largest result, how far one may be from what the packed weights give in fp32. 8-bit layers
@@ -146,7 +146,7 @@ def mirror(kind: str, device: torch.device) -> Facts:
     from multimodal.memory.mirror import Mirror
 
     torch.manual_seed(0)
-    module, exact = _layers(kind, device)
+    module, exact = layers(kind, device)
     given = torch.randn(TOKENS, SIDE, device=device, dtype=torch.float16)
     before = module(given)
     error = float((before.float() - exact(given.float())).abs().max() / before.float().abs().max())
@@ -280,12 +280,12 @@ def _writer(device: torch.device, sizes: Mapping[str, int]) -> Any:
     with device:
         model: Any = unbuilt(Part(library="transformers", model="LlamaForCausalLM", config=config))
     model.half().eval().requires_grad_(False)
-    layers = model.get_decoder()
-    for path, layer in list(layers.named_modules()):
+    decoder = model.get_decoder()
+    for path, layer in list(decoder.named_modules()):
         if isinstance(layer, nn.Linear):
             parent, _, name = path.rpartition(".")
-            packed, _weight = _packed(bnb, "nf4", layer.weight.detach(), device)
-            setattr(layers.get_submodule(parent), name, packed)
+            small, _weight = packed(bnb, "nf4", layer.weight.detach(), device)
+            setattr(decoder.get_submodule(parent), name, small)
     model.generation_config.eos_token_id = None
     return model
 
@@ -323,47 +323,6 @@ def _reading_s(model: Any, ids: torch.Tensor, tokens: int) -> float:
     return min(found[1:])
 
 
-def _layers(kind: str, device: torch.device) -> tuple[nn.Module, nn.Module]:
-    """Two layers of that kind on `device`, and the same in fp32 with the weights as packed."""
-    import bitsandbytes as bnb
-
-    plain = [nn.Linear(SIDE, SIDE, bias=False) for _ in range(2)]
-    made: list[nn.Module] = []
-    exact: list[nn.Module] = []
-    for layer in plain:
-        packed, weight = _packed(bnb, kind, layer.weight.detach(), device)
-        twin = nn.Linear(SIDE, SIDE, bias=False, device=device)
-        twin.weight.data = weight.float().to(device)
-        made.append(packed)
-        exact.append(twin)
-    modules = nn.Sequential(*made), nn.Sequential(*exact)
-    for module in modules:
-        module.eval().requires_grad_(False)
-    return modules
-
-
-def _packed(
-    bnb: Any, kind: str, weight: torch.Tensor, device: torch.device
-) -> tuple[nn.Module, torch.Tensor]:
-    """A layer with `weight` in that kind, and the weight that it then stands for."""
-    outputs, inputs = weight.shape
-    if kind == "nf4":
-        layer = bnb.nn.Linear4bit(
-            inputs, outputs, bias=False, compute_dtype=torch.float16, quant_type="nf4"
-        )
-        layer.weight = bnb.nn.Params4bit(weight.half(), requires_grad=False, quant_type="nf4")
-        layer = layer.to(device)
-        stored = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
-        return layer, stored
-    if kind == "int8":
-        layer = bnb.nn.Linear8bitLt(inputs, outputs, bias=False, has_fp16_weights=False)
-        layer.weight = bnb.nn.Int8Params(weight.half(), requires_grad=False, has_fp16_weights=False)
-        return layer.to(device), weight.half()
-    layer = nn.Linear(inputs, outputs, bias=False, dtype=torch.float16, device=device)
-    layer.weight.data = weight.half().to(device)
-    return layer, weight.half()
-
-
 # ------------------------------------------------------------ the process of its own
 
 
@@ -373,14 +332,7 @@ def _use_libraries() -> None:
     torch.zeros(1, device=device)
     print("context", flush=True)
     sys.stdin.readline()
-    some = torch.randn(1, 64, 64, 64, device=device, dtype=torch.float16)
-    nn.functional.conv2d(some, some[0, :, :3, :3].expand(64, -1, -1, -1), padding=1)
-    nn.functional.scaled_dot_product_attention(some, some, some)
-    for kind in ("fp16", "nf4", "int8"):
-        module, _exact = _layers(kind, device)
-        for tokens in (1, TOKENS):
-            module(torch.randn(tokens, SIDE, device=device, dtype=torch.float16))
-    torch.multinomial(torch.softmax(torch.randn(32_000, device=device), 0), 1)
+    use_kernels(device)
     torch.cuda.synchronize(device)
     print(torch.cuda.memory_reserved(device), flush=True)
     sys.stdin.readline()
