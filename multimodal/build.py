@@ -45,6 +45,15 @@ SEAL_S = 20.0
 """What a program that ends waits for the checksums of a model that it saved."""
 
 
+@dataclass(frozen=True, slots=True)
+class UnusedCard:
+    """A graphics card that PyTorch cannot use: `sentence` says why, and `fix` is the command that
+    mends it, or a sentence where there is none."""
+
+    sentence: str
+    fix: str
+
+
 @dataclass(frozen=True)
 class Program:
     """Everything that a page, the HTTP interface or the command line needs."""
@@ -59,6 +68,7 @@ class Program:
     assistant: Assistant
     fetching: Fetching
     upgrades: Upgrades
+    unused_card: UnusedCard | None = None
 
     @property
     def defaults(self) -> DefaultModels:

@@ -70,7 +70,8 @@ FLOORS = {
     "cli": 9,
 }
 # The command line starts the page and prints the doctor's findings; the page serves the HTTP
-# interface on its port. Nothing else may go sideways, and each of these must be in use.
+# interface on its port, and shows what the doctor says of a card that is not used. Nothing else may
+# go sideways, and each of these must be in use.
 ALLOWED_SIDEWAYS = {
     ("cli", "web"),
     ("cli", "doctor"),
@@ -79,6 +80,7 @@ ALLOWED_SIDEWAYS = {
     ("cli", "terminal"),
     ("web", "api"),
     ("web", "fit"),
+    ("web", "doctor"),
     ("web", "ladder"),
     ("web", "calibrate"),
 }

@@ -37,8 +37,13 @@ KERNELS = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
 FOUND = TorchBuild(
     cuda="13.0", card=CARD.name, card_bytes=12_878_086_144, compute=(8, 9), kernels=KERNELS
 )
-COMMAND = 'pip install --force-reinstall "torch>=2.10,<2.14" --index-url '
-INDEX = "https://download.pytorch.org/whl/"
+
+
+def command(index: str, release: str = "2.13.0", again: str = "") -> str:
+    """What installs that build of PyTorch."""
+    build = f'"torch=={release}+{index}"'
+    return f"pip install {again}{build} --index-url https://download.pytorch.org/whl/{index}"
+
 
 WINDOWS = Machine(
     system="Windows",
@@ -81,13 +86,13 @@ def test_a_torch_for_the_cpu_beside_a_card_on_windows_gets_the_command_that_mend
     assert found.verdict == "warn"
     assert "built without CUDA" in found.found
     assert "PyPI has no other" in found.found
-    assert found.fix == f"{COMMAND}{INDEX}cu130"
+    assert found.fix == command("cu130")
     assert judged(WINDOWS, wanted=True)["torch"].verdict == "fail"
 
 
 def test_a_torch_for_the_cpu_beside_a_card_on_linux_gets_the_same_command() -> None:
     found = judged(replace(LINUX, torch="2.13.0+cpu", build=TorchBuild()))["torch"]
-    assert found.fix == f"{COMMAND}{INDEX}cu130"
+    assert found.fix == command("cu130")
     assert "Windows" not in found.found
 
 
@@ -146,7 +151,7 @@ def test_a_torch_newer_than_the_driver_gets_the_one_that_it_runs_or_a_newer_driv
     build = TorchBuild(cuda="13.0", card_error="The NVIDIA driver on your system is too old")
     found = judged(replace(LINUX, driver=drives("570.86", (12, 8)), build=build))["torch"]
     assert "too old" in found.found
-    assert found.fix.startswith(f"{COMMAND}{INDEX}cu128 ; or update the NVIDIA driver")
+    assert found.fix.startswith(f"{command('cu128', '2.11.0')} ; or update the NVIDIA driver")
 
 
 def test_a_card_that_torch_does_not_find_for_another_reason_is_told_with_that_reason() -> None:
@@ -159,9 +164,29 @@ def test_a_card_that_torch_does_not_find_for_another_reason_is_told_with_that_re
 def test_a_torch_without_code_for_the_card_is_replaced() -> None:
     card = Gpu("NVIDIA GeForce RTX 5070", 12 * GB, 0, (12, 0))
     build = replace(FOUND, cuda="12.6", card=card.name, compute=(12, 0), kernels=("sm_86", "sm_90"))
-    found = judged(replace(LINUX, driver=drives("581.15", (13, 0), card), build=build))["torch"]
+    machine = replace(LINUX, torch="2.13.0+cu126", build=build)
+    found = judged(replace(machine, driver=drives("581.15", (13, 0), card)))["torch"]
     assert "no code for its compute capability 12.0" in found.found
-    assert found.fix == f"{COMMAND}{INDEX}cu130"
+    assert found.fix == command("cu130")
+
+
+@pytest.mark.parametrize(
+    ("here", "driver_cuda", "wanted"),
+    [
+        ("2.12.1", (13, 0), command("cu130", "2.12.1")),
+        ("2.12.1+cpu", (13, 0), command("cu130", "2.12.1")),
+        ("2.12.1+cu130", (12, 6), command("cu126", "2.12.1")),
+        ("2.12.1", (12, 8), command("cu128", "2.11.0")),
+        ("2.9.1", (13, 0), command("cu130")),
+        ("", (13, 0), command("cu130")),
+        ("2.13.0+cu130", (13, 0), command("cu130", again="--force-reinstall --no-deps ")),
+    ],
+)
+def test_the_command_keeps_the_release_that_is_there_where_the_index_has_it(
+    here: str, driver_cuda: tuple[int, int], wanted: str
+) -> None:
+    machine = replace(WINDOWS, torch=here, driver=drives("", driver_cuda))
+    assert install_torch(machine) == wanted
 
 
 @pytest.mark.parametrize(
@@ -193,7 +218,7 @@ def test_a_torch_that_cannot_be_loaded_on_windows_names_the_runtime_it_may_miss(
 def test_a_missing_or_wrong_torch_is_installed_for_the_card(version: str) -> None:
     found = judged(replace(WINDOWS, torch=version))["torch"]
     assert found.verdict == "fail"
-    assert found.fix == f"{COMMAND}{INDEX}cu130"
+    assert found.fix == command("cu130")
 
 
 # ------------------------------------------------------------ other machines
@@ -512,7 +537,7 @@ def test_a_card_is_missed_only_where_what_was_chosen_needs_one(
 
 def test_commands_stand_on_lines_of_their_own() -> None:
     told = "\n".join(report(list(judged(WINDOWS).values())))
-    assert f"\n    {COMMAND}{INDEX}cu130\n" in f"{told}\n"
+    assert f"\n    {command('cu130')}\n" in f"{told}\n"
     assert "Nothing needs mending" in "\n".join(report(list(judged(LINUX).values())))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -52,8 +53,8 @@ class Machine:
         return self.driver is not None and bool(self.driver.gpus)
 
 
-def examined() -> Machine:
-    """This machine."""
+def examined(ask_torch: Callable[[], TorchBuild] = look) -> Machine:
+    """This machine. `ask_torch`: how it is learned what PyTorch can do."""
     memory = psutil.virtual_memory()
     torch = installed("torch")
     return Machine(
@@ -68,7 +69,7 @@ def examined() -> Machine:
         vendors=vendors_on_bus(),
         driver=driver(),
         torch=torch,
-        build=look() if torch else NOTHING,
+        build=ask_torch() if torch else NOTHING,
         bitsandbytes=installed("bitsandbytes"),
     )
 

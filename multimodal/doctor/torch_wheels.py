@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from packaging.requirements import Requirement
+from packaging.version import InvalidVersion
+from packaging.version import Version as Release
+
 from multimodal.doctor.machine import Machine
 from multimodal.memory.nvidia import Version
 
@@ -21,18 +25,20 @@ DRIVERS = "https://www.nvidia.com/drivers"
 
 @dataclass(frozen=True, slots=True)
 class Wheels:
-    """An index of PyTorch, and the compute capabilities that its wheels are compiled for."""
+    """An index of PyTorch, the compute capabilities that its wheels are compiled for, and the last
+    release within `TORCH` that it has."""
 
     name: str
     cuda: Version
     lowest: Version
     highest: Version
+    last: str
 
 
 WHEELS = (
-    Wheels("cu130", (13, 0), (7, 5), (12, 9)),
-    Wheels("cu128", (12, 8), (7, 5), (12, 9)),
-    Wheels("cu126", (12, 6), (5, 0), (9, 0)),
+    Wheels("cu130", (13, 0), (7, 5), (12, 9), "2.13.0"),
+    Wheels("cu128", (12, 8), (7, 5), (12, 9), "2.11.0"),
+    Wheels("cu126", (12, 6), (5, 0), (9, 0), "2.13.0"),
 )
 """Newest first."""
 
@@ -53,13 +59,31 @@ def wheels_for(machine: Machine) -> Wheels | None:
 
 def install_torch(machine: Machine) -> str:
     """The command that installs a PyTorch that uses this machine's card; a sentence where its
-    driver must come first."""
+    driver must come first.
+
+    It names one build, such as 2.13.0+cu130: pip takes a plain 2.13.0, the one without CUDA, for
+    all that a range asks for and would change nothing. What else is installed stays as it is: the
+    index of PyTorch has older releases of that.
+    """
     if not machine.has_card:
         return f'pip install --force-reinstall "{TORCH}"'
     wheels = wheels_for(machine)
     if wheels is None:
         return update_driver(machine)
-    return f'pip install --force-reinstall "{TORCH}" --index-url {INDEX}/{wheels.name}'
+    build = f"{_release(machine.torch, wheels)}+{wheels.name}"
+    again = "--force-reinstall --no-deps " if machine.torch == build else ""
+    return f'pip install {again}"torch=={build}" --index-url {INDEX}/{wheels.name}'
+
+
+def _release(here: str, wheels: Wheels) -> str:
+    """The one that is installed if it is one of the index and of the range, else the index's
+    last."""
+    try:
+        release = Release(Release(here).public)
+    except InvalidVersion:
+        return wheels.last
+    is_fit = release in Requirement(TORCH).specifier and release <= Release(wheels.last)
+    return str(release) if is_fit else wheels.last
 
 
 def update_driver(machine: Machine, verb: str = "update") -> str:

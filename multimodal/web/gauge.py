@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from html import escape
 
+from multimodal.build import UnusedCard
 from multimodal.memory.records import Decision, Held, Snapshot
 from multimodal.sizes import gigabytes
 from multimodal.weights import FetchProgress
@@ -100,6 +101,20 @@ def _lost(snapshot: Snapshot) -> str:
     if not snapshot.failure:
         return ""
     return f"<p class='lost' role='alert'>{escape(snapshot.failure)}</p>"
+
+
+def unused_card(card: UnusedCard) -> str:
+    """Why a card is not used, and the command that mends it, to be copied."""
+    fix = escape(card.fix)
+    shown = f'<pre tabindex="0"><code>{fix}</code></pre>' if _is_command(fix) else f"<p>{fix}</p>"
+    return (
+        f'<section class="fetching unused-card" role="note"><p>{escape(card.sentence)}</p>'
+        f"{shown}</section>"
+    )
+
+
+def _is_command(fix: str) -> bool:
+    return fix.startswith("pip ")
 
 
 def fetching(

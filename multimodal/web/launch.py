@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from multimodal.access import Hosts, Logins
 from multimodal.build import Program, build, fetch_missing
 from multimodal.calibrate import calibrate_first
 from multimodal.data_folder import held_data_folder, prepare_data_folder
+from multimodal.doctor.unused_card import unused_card
 from multimodal.errors import MultimodalError, SettingsError
 from multimodal.private_files import make_private_folder
 from multimodal.settings import Settings, media_secret, page_secret
@@ -60,7 +62,10 @@ def serve(settings: Settings) -> None:
 
 def _serve_at(port: int, hosts: Hosts, settings: Settings) -> None:
     calibrate_first(settings, _announce)
-    program = build(settings)
+    unused = unused_card(settings)
+    if unused is not None:
+        _announce(f"{unused.sentence}\n\n    {unused.fix}\n")
+    program = replace(build(settings), unused_card=unused)
     try:
         with _stopped_by_signals(program) as stopped, open_page(program, port, hosts):
             with console_progress() as show:

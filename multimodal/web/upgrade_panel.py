@@ -90,7 +90,10 @@ class UpgradePanel:
         progress = dict(state.progress)
         titles = {name: f"{card(name).title} ({card(name).license})" for name in progress}
         is_upgrade = coming is not None and set(progress) <= {coming.card}
-        return gauge.fetching(progress, dict(state.errors), titles, is_upgrade)
+        shown = gauge.fetching(progress, dict(state.errors), titles, is_upgrade)
+        if (unused := self._program.unused_card) is not None:
+            shown = gauge.unused_card(unused) + shown
+        return shown
 
     def _choice(self, task: Task) -> str:
         """What the button for a task says."""

@@ -1,0 +1,56 @@
+"""A card that PyTorch does not use: said at the start, before anything is fetched.
+
+Windows gives that: PyPI's PyTorch for Windows is built without CUDA, so a machine with a large card
+would begin with the small models without a word.
+"""
+
+from __future__ import annotations
+
+from multimodal.build import UnusedCard, choose_profile, read_catalog
+from multimodal.cards import AUTO, Catalog
+from multimodal.doctor import rules
+from multimodal.doctor.machine import Machine, examined
+from multimodal.errors import MultimodalError
+from multimodal.memory.devices import nvidia_driver_is_here
+from multimodal.memory.torch_build import found
+from multimodal.settings import Settings
+
+
+def unused_card(settings: Settings) -> UnusedCard | None:
+    """The card of this machine if what was chosen would use it and PyTorch cannot.
+
+    Where PyTorch finds a card, or there is no driver, nothing is asked of the machine.
+    """
+    if settings.device_kind not in {"auto", "cuda"}:
+        return None
+    if nvidia_driver_is_here():
+        from multimodal.memory.cuda import card_bytes
+
+        if card_bytes():
+            return None
+    try:
+        return judged(settings, read_catalog(settings), examined(found))
+    except MultimodalError:  # the start says it
+        return None
+
+
+def judged(settings: Settings, catalog: Catalog, machine: Machine) -> UnusedCard | None:
+    """The same of any machine. Raises CardError for an unknown profile."""
+    if machine.driver is None or not machine.driver.gpus:
+        return None
+    card = machine.driver.gpus[0]
+    profile = choose_profile(catalog, settings.profile, card.memory_bytes)
+    is_wanted = settings.device_kind == "cuda" or profile.device == "cuda"
+    finding = rules.torch(machine, asked=True)
+    if not is_wanted or finding.ok:
+        return None
+    instead = ""
+    if settings.profile == AUTO and settings.device_kind == "auto":
+        instead = (
+            " Small models answer on the CPU meanwhile; --device cpu says that this is wanted."
+        )
+    return UnusedCard(
+        f"{card.name} is not used: PyTorch {finding.found}. End the program, do this, then start "
+        f"it again.{instead}",
+        finding.fix,
+    )
