@@ -38,6 +38,12 @@ ALIASES = frozenset(
 would never be reached."""
 
 
+WINDOWS_DEVICES = frozenset(
+    {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
+)
+"""Names that Windows keeps for devices, with any ending."""
+
+
 def _reachable(name: str) -> str:
     if name in ALIASES:
         raise ValueError(
@@ -47,8 +53,21 @@ def _reachable(name: str) -> str:
     return name
 
 
+def _names_a_folder(name: str) -> str:
+    """Its weights lie in a folder called so, on Windows too."""
+    if name.partition(".")[0] in WINDOWS_DEVICES or name.endswith("."):
+        raise ValueError(
+            f"'{name}' cannot be the name of a folder on Windows, where weights of that name would "
+            "lie; choose another name"
+        )
+    return name
+
+
 Name = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$"), AfterValidator(_reachable)
+    str,
+    StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$"),
+    AfterValidator(_reachable),
+    AfterValidator(_names_a_folder),
 ]
 Choice = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*(:[a-z0-9_-]+)?(@[1-9][0-9]{0,7})?$")

@@ -117,13 +117,25 @@ class MediaFiles:
         for digest in self._owner.unused_media(older_than_s):
             with self._locked():
                 if self._owner.forget_media(digest, older_than_s):
-                    for path in self._kept(digest):
-                        path.unlink(missing_ok=True)
-                        removed += 1
+                    removed += self._remove(digest)
         for path in self._own.glob(f"{UNFINISHED}*"):
             with suppress(OSError):
                 if path.stat().st_mtime < time.time() - UNFINISHED_S:
                     path.unlink()
+        return removed
+
+    def _remove(self, digest: str) -> int:
+        """Remove the files with these bytes; return how many went. One that cannot be removed, as
+        on Windows while it is sent to a browser, is tried again by a later sweep."""
+        removed = 0
+        for path in self._kept(digest):
+            try:
+                path.unlink(missing_ok=True)
+                removed += 1
+            except OSError as error:
+                log.warning("%s cannot be removed now (%s)", path, error)
+                if self._owner is not None:
+                    self._owner.record_media([digest])
         return removed
 
     def _place(self, digest: str, suffix: str) -> Path:

@@ -50,7 +50,7 @@ def empty(path: Path) -> None:
 
 
 def web_page(path: Path) -> None:
-    path.write_text("<!DOCTYPE html><title>Sign in</title>" * 40)
+    path.write_text("<!DOCTYPE html><title>Sign in</title>" * 40, "utf-8")
 
 
 def refusal(card: ModelCard, folder: Path) -> str:

@@ -99,6 +99,23 @@ def test_what_was_added_and_is_not_held_is_removed_once_it_is_old(data: Path) ->
         assert [is_here(made, part) for part in (held, dropped, never, again)] == [1, 0, 0, 1]
 
 
+def test_a_picture_that_cannot_be_removed_yet_goes_with_a_later_sweep(data: Path) -> None:
+    """As on Windows while it is sent to a browser; here a folder stands in its place."""
+    with opened(data) as made:
+        busy, other = (made.media.add_image(png(width), "never sent.png") for width in (66, 67))
+        path = made.media.path(busy)
+        path.unlink()
+        path.mkdir()
+        age(data)
+        made.sweep()
+        assert not is_here(made, other)
+        path.rmdir()
+        path.write_bytes(png(66))
+        age(data)
+        made.sweep()
+        assert not path.exists()
+
+
 @pytest.mark.parametrize("where", ["data/other.sqlite3", "elsewhere.sqlite3", None])
 def test_another_database_on_the_same_folder_removes_nothing(
     data: Path, tmp_path: Path, where: str | None

@@ -183,6 +183,12 @@ def test_a_card_that_would_never_be_reached_is_refused(name: str, tmp_path: Path
         catalog_of(tmp_path, CARD.replace('"tiny"', f'"{name}"'))
 
 
+@pytest.mark.parametrize("name", ["con", "nul.v1", "com3", "phi-2."])
+def test_a_card_whose_folder_windows_would_refuse_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(CardError, match=rf"tiny.toml: name: '{name}' .*choose another name$"):
+        catalog_of(tmp_path, CARD.replace('"tiny"', f'"{name}"'))
+
+
 def test_a_profile_that_would_never_be_reached_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CardError, match=r"mine.toml: name: 'auto' .*another name$"):
         catalog_of(tmp_path, profile=PROFILE.replace('"mine"', '"auto"'))

@@ -707,7 +707,7 @@ def reply(program: Program) -> str:
 
 def bytes_read() -> int:
     """That this process had fetched from a disk."""
-    found = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    found = dict(line.split(": ") for line in Path("/proc/self/io").read_text("ascii").splitlines())
     return int(found["read_bytes"])
 
 

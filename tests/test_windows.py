@@ -6,12 +6,15 @@ import ast
 import io
 import threading
 from collections.abc import Iterator
+from pathlib import PureWindowsPath
 
 import pytest
 from conftest import ROOT
 
+from multimodal.cards import Catalog
 from multimodal.standard_streams import accept_any_text
 from multimodal.web.launch import WAIT_S, set_within
+from multimodal.weights.quantized import FOLDER, QuantizationSettings
 
 WORDS = "→ “Grüße”, 光合成は… ✓"
 
@@ -88,3 +91,27 @@ def test_what_other_programs_write_is_read_whatever_its_encoding() -> None:
                 started += 1
                 assert "text" not in given or "errors" in given, f"{path}:{call.lineno}"
     assert started >= 4
+
+
+# ------------------------------------------------------------ names
+
+
+HOME = r"C:\Users\A person of 20 char\AppData\Local\multimodal-chat\multimodal-chat\weights"
+MOST_CHARACTERS = 259
+"""Of a path, where Windows is set as it comes (MAX_PATH, less the zero at its end)."""
+SHARD = r"text_encoder_2\model-00001-of-00005.safetensors.part"
+
+
+def test_paths_of_weights_are_within_what_windows_allows() -> None:
+    for card in Catalog([ROOT / "models"]).cards:
+        saved = QuantizationSettings(
+            kind="nf4-double",
+            compute="bfloat16",
+            model=card.base,
+            source="",
+            libraries={"bitsandbytes": "0.50.2", "transformers": "5.24.0"},
+        )
+        fetched = PureWindowsPath(HOME, card.base, SHARD)
+        kept = PureWindowsPath(HOME, f"{card.base}{FOLDER}", f"{saved.folder_name}-01234567.part")
+        assert len(str(fetched)) <= MOST_CHARACTERS
+        assert len(str(kept / "model-00001-of-00005.safetensors")) <= MOST_CHARACTERS
