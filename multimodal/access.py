@@ -198,6 +198,11 @@ class Hosts:
         for origin in origins:
             self.add(origin)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the server listens for this machine alone."""
+        return self._is_local
+
     def add(self, origin: str) -> None:
         """Answer to `origin`, such as https://chat.example, too. Raises ValueError."""
         found = parsed_origin(origin)

@@ -17,6 +17,7 @@ from multimodal.web.fitting import FittingPanel
 from multimodal.web.model_menu import ModelMenu
 from multimodal.web.presence import TICK_S
 from multimodal.web.quantization import QuantizationPanel
+from multimodal.web.saved_models import SavedModelsPanel
 from multimodal.web.tab_session import TabSession
 from multimodal.web.upgrade_panel import UpgradePanel
 from multimodal.web.voice import VoicePanel
@@ -80,6 +81,7 @@ class Layout:
             self.upgrades = UpgradePanel(self.program)
             self.upgrades.build_side()
             self.fit = FittingPanel(self.program)
+            self.saved = SavedModelsPanel(self.program)
 
     def _sampling(self) -> None:
         default = self.defaults()

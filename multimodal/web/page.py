@@ -86,6 +86,7 @@ class Page:
         self.blocks.unload(self._leave)
         ui.timer.tick(self._tick, state, [ui.gauge, ui.model, *ui.upgrades.outputs], **quiet)
         ui.upgrades.wire(ui.session, quiet)
+        ui.saved.wire(quiet)
         self._wire_chat(state, quiet)
         each = quiet | {"trigger_mode": "multiple"}
         openings = (

@@ -306,7 +306,7 @@ class QuantizedCheckpoints:
     def _seal(self, model: str, record: Record, part: Path, lock: FileLock) -> None:
         """Bring what was written to the disk, record it, and let it be found."""
         try:
-            files = {str(path.relative_to(part)): _kept(path) for path in _files(part)}
+            files = {path.relative_to(part).as_posix(): _kept(path) for path in _files(part)}
             sealed = record.model_copy(update={"files": files})
             (part / RECORD).write_text(sealed.model_dump_json(indent=2), "utf-8")
             _flush(part / RECORD)
