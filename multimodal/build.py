@@ -10,6 +10,7 @@ import psutil
 
 from multimodal.assistant import Assistant
 from multimodal.backends.base import Backend, has_family, load
+from multimodal.backends.compute_device import runs_on_cpu
 from multimodal.backends.load_context import LoadContext, load_context
 from multimodal.cards import AUTO, Catalog, ModelCard, ModelName, Profile, clipped
 from multimodal.data_folder import prepare_data_folder
@@ -156,8 +157,10 @@ def build(settings: Settings) -> Program:
     host: HostMemory[Backend] | None = None
     if is_on_card(profile, settings.device_kind):
         most = host_bytes(psutil.virtual_memory().total)
-        host = HostMemory(most, _Models(weights, "cpu"), peaks)
+        host = HostMemory(most, _Models(weights, "cpu"), peaks, runs_on_cpu)
     memory = MemoryManager(device, budget, _Models(weights, device.engine), peaks, host)
+    if host is not None:
+        host.lend(memory.mirrors)
     store, media = open_storage(settings)
     return assemble(settings, catalog, profile, memory, weights, store, media)
 

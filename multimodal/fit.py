@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 import psutil
 
+from multimodal.backends.compute_device import runs_on_cpu
 from multimodal.build import choose_profile, read_catalog
 from multimodal.cards import Catalog, ModelCard, Profile
 from multimodal.memory.calibration.record import Calibration
@@ -135,6 +136,7 @@ def answer_for(
         budget,
         device_kind,
         context_bytes,
+        runs_on_cpu,
         context_tokens=context_tokens,
         bus_bytes_per_s=bus_bytes_per_s,
         factors=factors,

@@ -198,7 +198,7 @@ class Upgrades:
         parts, is_ready = self._parts, self._parts.weights.ready(card)
         if not self._fits(card):
             needed = gigabytes(footprint(card).total)
-            budget = gigabytes(parts.memory.budget_bytes)
+            budget = gigabytes(parts.memory.budget_for(card))
             raise _NoUpgradeError(f"It needs {needed} and the budget is {budget}.")
         known = parts.speeds.speed(card)
         is_settled = known is not None and (known.is_enough or card.name in self._measured_now)
@@ -259,7 +259,7 @@ class Upgrades:
                 raise TurnStoppedError("stopped while waiting for others")
 
     def _fits(self, card: ModelCard) -> bool:
-        return footprint(card).total <= self._parts.memory.budget_bytes
+        return footprint(card).total <= self._parts.memory.budget_for(card)
 
     # ------------------------------------------------------------ books
 

@@ -100,6 +100,20 @@ class Memory(RuleBasedStateMachine):
             self.step(turn)
             self.settle()
 
+    @precondition(lambda self: not self.device.is_lost)
+    @rule(index=st.integers(0, 3), refused=st.sampled_from([0, 0, 1, 5]))
+    def somebody_has_a_short_turn(self, index: int, refused: int) -> None:
+        """Asks, waits for a while, and leaves, served or not; so many restores are refused."""
+        self.device.fail_next_restores = refused
+        turn = Turn(self.memory, index, workspace=5)
+        self.waiting.append(turn)
+        for _ in range(4):
+            if turn in self.waiting:
+                self.step(turn)
+                self.settle()
+        if turn in self.waiting or turn in self.granted:
+            self.end(turn)
+
     def step(self, turn: Turn) -> None:
         try:
             granted = self.memory.advance(turn.lease) is None
@@ -194,7 +208,7 @@ class Memory(RuleBasedStateMachine):
             case "full in a load":
                 self.source.fail = [DeviceFullError("full (injected)") for _ in range(times)]
             case "refused restores":
-                self.device.fail_next_restores = times
+                self.device.fail_next_restores = times + 2
             case "refused mirrors":
                 self.device.fail_next_parks = times
             case _:
@@ -227,7 +241,7 @@ class Memory(RuleBasedStateMachine):
     @invariant()
     def the_budget_is_never_exceeded(self) -> None:
         """By the ledger, and by the driver's count, which has the context as well."""
-        budget = self.memory.budget_bytes
+        budget = min(BUDGET, CAPACITY - CONTEXT - self.others_at_start)
         assert self.memory.snapshot().used_bytes <= budget
         assert self.device.taken_bytes <= budget + CONTEXT
 
@@ -307,4 +321,4 @@ class Memory(RuleBasedStateMachine):
 
 
 TestMemory: Any = Memory.TestCase
-TestMemory.settings = settings(max_examples=400, stateful_step_count=50, deadline=None)
+TestMemory.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from multimodal.architectures import Measured
+from multimodal.backends.compute_device import runs_on_cpu
 from multimodal.build import missing_families
 from multimodal.cards import Catalog, ModelCard, Profile
 from multimodal.doctor.finding import Finding
@@ -59,7 +60,13 @@ def line(catalog: Catalog, profile: Profile, room: Room, chosen: bool) -> Findin
     try:
         found = plan(
             request_for(
-                profile, cards, min(budget, here), kind, room.context_bytes, factors=room.factors
+                profile,
+                cards,
+                min(budget, here),
+                kind,
+                room.context_bytes,
+                runs_on_cpu,
+                factors=room.factors,
             )
         ).certificate
     except (ImportError, OSError, MultimodalError) as error:

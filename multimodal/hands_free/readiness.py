@@ -26,17 +26,19 @@ def needed_bytes(cards: Sequence[ModelCard], factors: PeakFactors = ESTIMATE) ->
 
 
 def check_room(memory: MemoryManager[Backend], cards: Sequence[ModelCard]) -> None:
-    """Raise CapacityError where the budget does not hold them all at once, without those that are
-    kept beside it; nothing is loaded or evicted."""
-    cards = [card for card in cards if not memory.is_beside(card)]
-    needed, budget = needed_bytes(cards, memory.device.factors), memory.budget_bytes
-    if needed > budget:
-        titles = ", ".join(card.title for card in cards)
-        raise CapacityError(
-            f"To talk hands-free, {titles} must be in memory at once: {gigabytes(needed)}, and the "
-            f"budget is {gigabytes(budget)}. Choose a smaller model, or start with a larger "
-            "--budget."
-        )
+    """Raise CapacityError where a budget, of the card or of host memory beside it, does not hold
+    at once those that are kept under it; nothing is loaded or evicted."""
+    for is_beside in (False, True):
+        there = [card for card in cards if memory.is_beside(card) is is_beside]
+        needed = needed_bytes(there, memory.device.factors)
+        if there and needed > (budget := memory.budget_for(there[0])):
+            titles = ", ".join(card.title for card in there)
+            of = " of host memory" if is_beside else ""
+            more = "" if is_beside else ", or start with a larger --budget"
+            raise CapacityError(
+                f"To talk hands-free, {titles} must be in memory at once: {gigabytes(needed)}, and "
+                f"the budget{of} is {gigabytes(budget)}. Choose a smaller model{more}."
+            )
 
 
 def load_together(

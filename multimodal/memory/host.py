@@ -2,11 +2,16 @@
 
 They take turns among themselves under a budget of their own, and are admitted where the operating
 system has that much free. Nothing of them is charged to the card, and no turn on the card waits
-for one of them.
+for one of them. Mirrors of models that left the card give way to them: a mirror saves seconds, and
+without host memory a model here does not run at all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
+from multimodal.cards import ModelCard
 from multimodal.memory.devices import Cpu
 from multimodal.memory.lease import B
 from multimodal.memory.ledger import Ledger
@@ -14,9 +19,9 @@ from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
 from multimodal.memory.transfers import Source
 
-HOST_SHARE = 0.125
-"""Of a machine's memory. Mirrors of models that left the card may take half of it, and the rest is
-for the program and others."""
+HOST_SHARE = 0.4
+"""Of a machine's memory, as much as mirrors of models that left the card may take; the rest is for
+the program and others. With 16 GB that is a 7B of four bits with a context of 4,096 tokens."""
 LEAST_HOST_BYTES = 1_000_000_000
 """So that there is room for a voice on the smallest machine."""
 TOO_LARGE = "{budget} of host memory are for models on the CPU. Choose a smaller model."
@@ -27,9 +32,61 @@ def host_bytes(memory_bytes: int) -> int:
     return max(LEAST_HOST_BYTES, int(memory_bytes * HOST_SHARE))
 
 
-class HostMemory(MemoryManager[B]):
-    """The manager of the models on the CPU beside a card."""
+def is_kept_off_card(card: ModelCard) -> bool:
+    """Whether the card itself says so."""
+    return card.device == "cpu"
 
-    def __init__(self, budget_bytes: int, source: Source[B], peaks: Peaks | None = None) -> None:
-        super().__init__(Cpu(), budget_bytes, source, peaks)
+
+class Mirrors(Protocol):
+    """What host memory holds of models that left the card."""
+
+    @property
+    def parked_bytes(self) -> int: ...
+
+    def give_up(self, size_bytes: int) -> None:
+        """Close the longest parked until so many bytes are free."""
+
+
+class HostDevice(Cpu):
+    """Host memory in which mirrors lie as well; they count as free, and go when they must."""
+
+    name = "host"
+
+    def __init__(self) -> None:
+        self.mirrors: Mirrors | None = None
+
+    def available_bytes(self) -> int:
+        """What the operating system has free."""
+        return super().free_bytes()
+
+    def free_bytes(self) -> int:
+        return self.available_bytes() + (self.mirrors.parked_bytes if self.mirrors else 0)
+
+    def hold(self, card: str, size_bytes: int, parked: bool = False) -> None:
+        short = size_bytes - self.available_bytes()
+        if short > 0 and self.mirrors is not None:
+            self.mirrors.give_up(short)
+
+
+class HostMemory(MemoryManager[B]):
+    """The manager of the models on the CPU beside a card: those of which `runs_on_cpu` says so."""
+
+    def __init__(
+        self,
+        budget_bytes: int,
+        source: Source[B],
+        peaks: Peaks | None = None,
+        runs_on_cpu: Callable[[ModelCard], bool] = is_kept_off_card,
+        device: HostDevice | None = None,
+    ) -> None:
+        self._memory = device or HostDevice()
+        super().__init__(self._memory, budget_bytes, source, peaks)
         self._ledger = Ledger[B](self.budget_bytes, TOO_LARGE)
+        self._runs_on_cpu = runs_on_cpu
+
+    def is_home_of(self, card: ModelCard) -> bool:
+        return self._runs_on_cpu(card)
+
+    def lend(self, mirrors: Mirrors) -> None:
+        """`mirrors` of the card lie in the same memory."""
+        self._memory.mirrors = mirrors

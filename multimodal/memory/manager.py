@@ -175,9 +175,23 @@ class MemoryManager(Generic[B]):
         budget."""
         return self._host_for(card) is not None
 
+    def is_home_of(self, card: ModelCard) -> bool:
+        """Whether that model is one for this device."""
+        return True
+
+    def budget_for(self, card: ModelCard) -> int:
+        """What that model, and others on the same device, may take, in bytes."""
+        host = self._host_for(card)
+        return self.budget_bytes if host is None else host.budget_bytes
+
+    @property
+    def mirrors(self) -> Transfers[B]:
+        """What host memory holds of models that left the device."""
+        return self._transfers
+
     def _host_for(self, card: ModelCard) -> MemoryManager[B] | None:
         """The manager of host memory, where there is one and the card's engine runs there only."""
-        return self._host if card.device == "cpu" else None
+        return self._host if self._host is not None and self._host.is_home_of(card) else None
 
     def _check_device(self) -> None:
         """Raise DeviceLostError once the device cannot be used any more."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
 from typing import Any
@@ -18,6 +18,7 @@ from multimodal.memory.certificate import (
 )
 from multimodal.memory.factors import ESTIMATE, PeakFactors
 from multimodal.memory.footprint import footprint, usual_quantization
+from multimodal.memory.host import is_kept_off_card
 from multimodal.memory.reserve import is_on_card, planned_reserve_bytes
 
 SHORTEST_CONTEXT = 1024
@@ -45,14 +46,15 @@ def request_for(
     budget_bytes: int,
     device_kind: str = "auto",
     context_bytes: int | None = None,
+    runs_on_cpu: Callable[[ModelCard], bool] = is_kept_off_card,
     **more: Any,
 ) -> Request:
     """What to ask for a profile on a device of that kind (`--device`): on a card, room is kept for
-    the CUDA context, `context_bytes` where they were measured, and models that only run on the CPU
-    are beside it."""
+    the CUDA context, `context_bytes` where they were measured, and models of which `runs_on_cpu`
+    says so are beside it."""
     reserve = planned_reserve_bytes(profile, device_kind, context_bytes)
     on_card = is_on_card(profile, device_kind)
-    beside = tuple(card for card in cards if on_card and card.device == "cpu")
+    beside = tuple(card for card in cards if on_card and runs_on_cpu(card))
     there = tuple(card for card in cards if card not in beside)
     return Request(there, budget_bytes, reserve, beside=beside, **more)
 

@@ -199,6 +199,15 @@ class Transfers(Generic[B]):
         except Exception:
             log.exception("the copy of %s on the CPU could not be closed", card.title)
 
+    @property
+    def parked_bytes(self) -> int:
+        with self._lock:
+            return sum(size for _, size in self._parked.values())
+
+    def give_up(self, size_bytes: int) -> None:
+        """Close the models that were parked longest until so many bytes are free."""
+        self._leave_at_most(max(0, self.parked_bytes - size_bytes))
+
     def forget(self) -> None:
         """Close every model that is parked; for the end of the program."""
         self._leave_at_most(0)

@@ -43,12 +43,14 @@ class FittingPanel:
             chosen = catalog.profile(profile)
             # Of the device that is there; on the CPU there is no context, and estimates count.
             device = self._program.memory.device
+            is_own = chosen.name == self._program.profile.name
             context = device.context_bytes or None
             found = answer_for(
                 catalog,
                 chosen,
                 size,
                 models=models or (),
+                device_kind=self._program.settings.device_kind if is_own else "auto",
                 context_bytes=context,
                 factors=device.factors,
             )
