@@ -339,7 +339,8 @@ def _read(path: Path, model: type[_M]) -> _M:
     except OSError as error:
         raise CardError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CardError(f"{path.name}: not valid TOML: {error}") from error
+        way = "; write a path of Windows between single quotes" if "'\\'" in str(error) else ""
+        raise CardError(f"{path.name}: not valid TOML: {error}{way}") from error
     try:
         return model.model_validate(facts)
     except ValidationError as error:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ast
+import codecs
 import io
 import threading
 from collections.abc import Iterator
-from pathlib import PureWindowsPath
+from pathlib import Path, PureWindowsPath
 
 import pytest
 from conftest import ROOT
+from test_cards import CARD
 
-from multimodal.cards import Catalog
+from multimodal.cards import Catalog, read_card
+from multimodal.doctor.torch_wheels import INDEX, TORCH, WHEELS
+from multimodal.errors import CardError
 from multimodal.standard_streams import accept_any_text
 from multimodal.web.launch import WAIT_S, set_within
 from multimodal.weights.quantized import FOLDER, QuantizationSettings
@@ -93,6 +97,23 @@ def test_what_other_programs_write_is_read_whatever_its_encoding() -> None:
     assert started >= 4
 
 
+def card(folder: Path, path: str) -> Path:
+    """A card as Notepad writes it: a mark in front, and Windows' line ends."""
+    text = CARD.replace('"/weights"', path).replace("\n", "\r\n")
+    (folder / "tiny.toml").write_bytes(codecs.BOM_UTF8 + text.encode())
+    return folder / "tiny.toml"
+
+
+def test_a_card_of_notepad_with_a_path_of_windows_is_read(tmp_path: Path) -> None:
+    read = read_card(card(tmp_path, r"'C:\models\my model.gguf'"))
+    assert read.source.model_dump()["path"] == Path(r"C:\models\my model.gguf")
+
+
+def test_a_path_between_the_wrong_quotes_says_which_are_right(tmp_path: Path) -> None:
+    with pytest.raises(CardError, match=r"not valid TOML: .*between single quotes$"):
+        read_card(card(tmp_path, r'"C:\models\my model.gguf"'))
+
+
 # ------------------------------------------------------------ names
 
 
@@ -115,3 +136,9 @@ def test_paths_of_weights_are_within_what_windows_allows() -> None:
         kept = PureWindowsPath(HOME, f"{card.base}{FOLDER}", f"{saved.folder_name}-01234567.part")
         assert len(str(fetched)) <= MOST_CHARACTERS
         assert len(str(kept / "model-00001-of-00005.safetensors")) <= MOST_CHARACTERS
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/windows.md"])
+def test_the_lines_for_windows_install_what_the_program_asks_for(page: str) -> None:
+    newest = f"{INDEX}/{WHEELS[0].name}"
+    assert f'pip install "{TORCH}" --index-url {newest}\n' in (ROOT / page).read_text("utf-8")
