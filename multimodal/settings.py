@@ -97,7 +97,12 @@ class Settings(BaseSettings):
 
     @property
     def database_url(self) -> str:
-        return self.database or f"sqlite:///{self.data / 'conversations.sqlite3'}"
+        if self.database:
+            return self.database
+        from sqlalchemy import URL  # takes a fifth of a second, which `--help` need not wait
+
+        address = URL.create("sqlite", database=str(self.data / "conversations.sqlite3"))
+        return address.render_as_string()
 
     @property
     def device_kind(self) -> Literal["auto", "cpu", "cuda", "sim"]:

@@ -29,6 +29,7 @@ from multimodal.messages import (
     TextPart,
     Timing,
 )
+from multimodal.settings import read_settings
 from multimodal.store import Store
 from multimodal.titles import title_of
 
@@ -443,3 +444,14 @@ def test_two_programs_that_make_a_database_at_once_agree_who_it_is(tmp_path: Pat
         owners.append(process.communicate(timeout=60)[0])
         assert process.returncode == 0
     assert len(set(owners)) == 1
+
+
+@pytest.mark.parametrize("name", ["100%20", "a#b", "50 %"])
+def test_conversations_lie_in_the_data_folder_whatever_it_is_called(
+    name: str, tmp_path: Path
+) -> None:
+    settings = read_settings(data=tmp_path / name)
+    settings.data.mkdir()
+    Store(settings.database_url, settings.data).close()
+    assert (settings.data / "conversations.sqlite3").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
