@@ -65,9 +65,9 @@ class Memory(RuleBasedStateMachine):
         others=st.sampled_from([0, 20, 40]),
         spills=st.booleans(),
         partly=st.booleans(),
-        lost=st.sampled_from([False, False, False, True]),
+        lost=st.sampled_from(["", "", "in mid-life", "at the end"]),
     )
-    def a_card(self, others: int, spills: bool, partly: bool, lost: bool) -> None:
+    def a_card(self, others: int, spills: bool, partly: bool, lost: str) -> None:
         self.device = Simulated(
             CAPACITY,
             host_bytes=HOST,
@@ -83,15 +83,22 @@ class Memory(RuleBasedStateMachine):
         self.memory: MemoryManager[FakeBackend] = MemoryManager(self.device, BUDGET, self.source)
         self.granted: list[Turn] = []
         self.waiting: list[Turn] = []
-        self.is_lost_in_the_end = lost
+        self.lost = lost
 
     # ------------------------------------------------------------ what people do
 
     @precondition(lambda self: not self.device.is_lost)
-    @rule(target=turns, index=st.integers(0, 3), workspace=st.integers(0, 30))
-    def ask(self, index: int, workspace: int) -> Turn:
+    @rule(
+        target=turns,
+        index=st.integers(0, 3),
+        workspace=st.integers(0, 30),
+        moments=st.sampled_from([0, 1, 3]),
+    )
+    def ask(self, index: int, workspace: int, moments: int) -> Turn:
         turn = Turn(self.memory, index, workspace)
         self.waiting.append(turn)
+        for _ in range(moments):
+            self.everyone_waits_a_moment()
         return turn
 
     @rule()
@@ -144,12 +151,15 @@ class Memory(RuleBasedStateMachine):
             assert is_told_well(str(told.value)), told.value
         assert turn.lease.stand_in is None
 
-    @rule(turn=turns)
-    def a_turn_finds_the_card_full(self, turn: Turn) -> None:
+    @rule(turn=turns, times=st.sampled_from([1, 2, 5]))
+    def a_turn_finds_the_card_full(self, turn: Turn, times: int) -> None:
         """Its engine was refused what it had not asked for, and tries once more after each thing
         that the manager gave up."""
-        if turn not in self.granted:
-            return
+        for _ in range(times):
+            if turn in self.granted:
+                self.relieve(turn)
+
+    def relieve(self, turn: Turn) -> None:
         in_use = {other.lease.card.name for other in self.granted}
         try:
             told = self.memory.relieve(turn.lease)
@@ -182,18 +192,17 @@ class Memory(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ what goes wrong
 
-    @rule(size=st.sampled_from([0, 20, 40, 60, 90]))
-    def others_use_the_card(self, size: int) -> None:
-        """More or less than at the start; a card that does not spill refuses them, too."""
-        self.device.others_bytes = size
-
-    @rule(left=st.sampled_from([0, 30, HOST]))
-    def host_memory_runs_out_or_comes_back(self, left: int) -> None:
-        self.device.host_bytes = left
-
-    @rule(can=st.booleans())
-    def the_driver_locks_pages_or_none(self, can: bool) -> None:
-        self.device.locks_pages = can
+    @rule(
+        others=st.sampled_from([0, 20, 40, 60, 90]),
+        host=st.sampled_from([0, 30, HOST, HOST]),
+        locks=st.booleans(),
+    )
+    def other_programs_come_and_go(self, others: int, host: int, locks: bool) -> None:
+        """They take more or less of the card than at the start, and a card that does not spill
+        refuses them, too; host memory runs out or comes back, and can be locked or not."""
+        self.device.others_bytes = others
+        self.device.host_bytes = host
+        self.device.locks_pages = locks
 
     @rule(
         trouble=st.sampled_from(
@@ -214,16 +223,15 @@ class Memory(RuleBasedStateMachine):
             case _:
                 self.source.fail = [BackendError("It is broken (injected).")]
 
-    @rule()
-    def loads_hang(self) -> None:
-        self.source.gate.clear()
+    @rule(hang=st.sampled_from([True, False, False]))
+    def loads_hang_or_go_on(self, hang: bool) -> None:
+        if hang:
+            self.source.gate.clear()
+        else:
+            self.source.gate.set()
+            self.settle()
 
-    @rule()
-    def loads_go_on(self) -> None:
-        self.source.gate.set()
-        self.settle()
-
-    @precondition(lambda self: self.is_lost_in_the_end)
+    @precondition(lambda self: self.lost == "in mid-life")
     @rule()
     def the_card_is_lost(self) -> None:
         self.device.is_lost = True
@@ -300,12 +308,12 @@ class Memory(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "memory"):
             return
-        self.device.is_lost = self.is_lost_in_the_end
+        self.device.is_lost = bool(self.lost)
         self.source.gate.set()
         for turn in [*self.waiting, *self.granted]:
             self.end(turn)
         self.settle()
-        if self.is_lost_in_the_end:
+        if self.lost:
             self.one_more_is_refused()
             loaded = len(self.source.loaded)
             self.one_more_is_refused()
@@ -321,4 +329,4 @@ class Memory(RuleBasedStateMachine):
 
 
 TestMemory: Any = Memory.TestCase
-TestMemory.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestMemory.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)
