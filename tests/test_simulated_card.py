@@ -46,6 +46,30 @@ def test_other_programs_are_refused_what_is_not_free() -> None:
     assert device.free_bytes() == 0
 
 
+class SeenOnceLoaded(Simulated):
+    """Counts a model when it is there, as a real driver does."""
+
+    simulated = False
+
+    def hold(self, card: str, size_bytes: int, parked: bool = False) -> None:
+        """Nothing is taken yet."""
+
+
+def test_what_a_load_under_way_will_take_is_given_to_nobody_else() -> None:
+    source, device = FakeSource(), SeenOnceLoaded(100)
+    memory = manager(100, source, device)
+    device.others_bytes = 30
+    source.gate.clear()
+    stop = threading.Event()
+    with memory.lease(card("first", size=40), stop) as first:
+        next(first.wait())
+        with memory.lease(card("second", size=35), stop) as second:
+            told = next(second.wait()).text
+        source.gate.set()
+        list(first.wait())
+    assert told == "Waiting for memory for Second"
+
+
 def turns_on(device: Simulated, catalog: Catalog, grows: bool = False) -> tuple[int, list[str]]:
     """Sixty turns under the budget of a card of 12 GB, each taking what its lease says: the most
     that spilled, and the sentences of turns that could not be served."""
