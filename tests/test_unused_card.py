@@ -24,6 +24,7 @@ from multimodal.access import Hosts
 from multimodal.build import UnusedCard, read_catalog
 from multimodal.doctor.machine import Machine
 from multimodal.doctor.unused_card import judged
+from multimodal.memory.nvidia import driver
 from multimodal.memory.torch_build import TorchBuild
 from multimodal.settings import read_settings
 from multimodal.web.gauge import unused_card
@@ -83,6 +84,32 @@ def test_a_driver_that_is_too_old_is_told_instead_of_a_command() -> None:
 )
 def test_nothing_is_said_where_no_card_is_missed(machine: Machine, given: dict[str, str]) -> None:
     assert said(machine, **given) is None
+
+
+@pytest.mark.skipif(driver() is not None, reason="this machine has a driver, which is asked")
+def test_without_a_driver_no_start_waits_for_pytorch(tmp_path: Path) -> None:
+    """All that comes before the page is served."""
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from multimodal.settings import read_settings\n"
+        "from multimodal.web import launch\n"
+        "settings = read_settings(data=Path(sys.argv[1]), profile='embedded')\n"
+        "launch.calibrate_first(settings, print)\n"
+        "assert launch.unused_card(settings) is None\n"
+        "launch.build(settings).close()\n"
+        "heavy = {'torch', 'transformers', 'xllamacpp', 'faster_whisper', 'onnxruntime'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="its nvidia-smi is a script of a shell")

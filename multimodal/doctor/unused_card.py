@@ -12,6 +12,7 @@ from multimodal.doctor import rules
 from multimodal.doctor.machine import Machine, examined
 from multimodal.errors import MultimodalError
 from multimodal.memory.devices import nvidia_driver_is_here
+from multimodal.memory.nvidia import driver
 from multimodal.memory.torch_build import found
 from multimodal.settings import Settings
 
@@ -19,7 +20,7 @@ from multimodal.settings import Settings
 def unused_card(settings: Settings) -> UnusedCard | None:
     """The card of this machine if what was chosen would use it and PyTorch cannot.
 
-    Where PyTorch finds a card, or there is no driver, nothing is asked of the machine.
+    PyTorch, which takes a second to load, is asked only where a driver shows a card.
     """
     if settings.device_kind not in {"auto", "cuda"}:
         return None
@@ -28,6 +29,9 @@ def unused_card(settings: Settings) -> UnusedCard | None:
 
         if card_bytes():
             return None
+    shown = driver()
+    if shown is None or not shown.gpus:
+        return None
     try:
         return judged(settings, read_catalog(settings), examined(found))
     except MultimodalError:  # the start says it
