@@ -13,13 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2 as httpx
+import numpy as np
 import platformdirs
 import pytest
 from fake_hub import FakeHub, running_hub
 from fake_index import Index, running_index
 from hypothesis import settings
+from numpy.typing import NDArray
 
+from multimodal import sound
 from multimodal.cards import Catalog
+from multimodal.limits import Limits
 from multimodal.weights import Weights
 
 # Tests do the same on every machine: a card that is there is left to the benchmarks and, where the
@@ -49,6 +53,13 @@ def catalog() -> Catalog:
 @pytest.fixture(scope="session")
 def examples() -> Path:
     return ROOT / "examples"
+
+
+@pytest.fixture(scope="session")
+def speech(examples: Path) -> NDArray[np.float32]:
+    """Three seconds of an English sentence, float32, mono, 16 kHz."""
+    recording = (examples / "speech-en.wav").read_bytes()
+    return sound.decode(recording, "speech", Limits())[: 3 * 16_000]
 
 
 @pytest.fixture(scope="session")

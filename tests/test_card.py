@@ -21,13 +21,11 @@ from tiny_engines import CASES, ENGINES, answer, modules_of
 from tiny_models import add_model, save_causal
 from tiny_seeing import save_llava
 
-from multimodal import sound
 from multimodal.backends.base import Backend, load
 from multimodal.build import build
 from multimodal.calibrate import calibrate
 from multimodal.cards import ModelCard
 from multimodal.chats import Chats
-from multimodal.limits import Limits
 from multimodal.memory.calibration.probes import PROBES
 from multimodal.memory.cuda import Cuda, calibration_of
 from multimodal.memory.devices import CUDA_CONTEXT_BYTES
@@ -44,11 +42,6 @@ pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a card, and MULTIMODAL_TEST_CARD=1"
 )
 CACHED = ("causal_lm mistral", "nf4-double")
-
-
-@pytest.fixture(scope="module")
-def speech(examples: Path) -> Any:
-    return sound.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())[: 3 * 16_000]
 
 
 @pytest.fixture(scope="module")

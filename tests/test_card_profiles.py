@@ -12,12 +12,10 @@ import pytest
 from small_memory import CardOnCpu
 from tiny_engines import ENGINES, answer
 
-from multimodal import sound
 from multimodal.architectures import Modules
 from multimodal.backends.base import Backend, load
 from multimodal.backends.compute_device import runs_on_cpu
 from multimodal.cards import Catalog, ModelCard
-from multimodal.limits import Limits
 from multimodal.memory.footprint import footprint
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.transfers import Report
@@ -91,11 +89,6 @@ def tiny_of(card: ModelCard) -> str:
         return f"diffusion {kinds.pop()}"
     (model,) = parts
     return TINY[model]
-
-
-@pytest.fixture(scope="module")
-def speech(examples: Path) -> Any:
-    return sound.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())[: 3 * 16_000]
 
 
 @pytest.mark.parametrize("name", PROFILES)

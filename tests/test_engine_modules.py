@@ -14,11 +14,9 @@ from tiny_engines import CASES, ENGINES, WHISPER, answer, modules_of
 from torch import nn
 from whisper.model import Whisper
 
-from multimodal import sound
 from multimodal.backends.base import load
-from multimodal.backends.openai_whisper import in_half
-from multimodal.limits import Limits
 from multimodal.memory.mirror import Mirror
+from multimodal.memory.modules import whisper_in_half
 from multimodal.memory.storages import slots, true_bytes
 
 CPU = torch.device("cpu")
@@ -26,11 +24,6 @@ CPU = torch.device("cpu")
 
 def contents(modules: list[nn.Module]) -> list[torch.Tensor]:
     return [slot.tensor.clone() for module in modules for slot in slots(module)]
-
-
-@pytest.fixture(scope="module")
-def speech(examples: Path) -> Any:
-    return sound.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())[: 3 * 16_000]
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
@@ -93,7 +86,7 @@ def test_whisper_computes_in_half_as_on_a_card() -> None:
     sound_seen, tokens = torch.randn(1, 80, 3000), torch.arange(50)[None]
     with torch.no_grad():
         full = model(sound_seen, tokens)
-        half = in_half(model)(sound_seen.half(), tokens)
+        half = whisper_in_half(model)(sound_seen.half(), tokens)
     assert torch.allclose(half, full, atol=0.05 * float(full.abs().max()))
     wide = [name for name, p in model.named_parameters() if p.dtype == torch.float32]
     assert wide

@@ -22,7 +22,6 @@ from tiny_engines import ENGINES, answer, modules_of
 from tiny_models import CHATML, add_model, causal_config, tokenizer
 from torch import nn
 
-from multimodal import sound
 from multimodal.backends.base import Backend, load
 from multimodal.backends.load_context import LoadContext, load_context
 from multimodal.backends.quantize_once import quantize_once
@@ -30,7 +29,6 @@ from multimodal.build import Program, build
 from multimodal.cards import ModelCard
 from multimodal.chats import Chats
 from multimodal.events import Progress
-from multimodal.limits import Limits
 from multimodal.memory.storages import slots, true_bytes
 from multimodal.settings import read_settings
 from multimodal.weights.quantized import QuantizationSettings, QuantizedCheckpoints, Record
@@ -102,11 +100,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 def left(store: Path) -> list[str]:
     """What of saved models is in a folder of weights, locks aside."""
     return sorted(path.name for path in store.iterdir() if path.suffix != ".lock")
-
-
-@pytest.fixture(scope="module")
-def speech(examples: Path) -> Any:
-    return sound.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())[: 3 * 16_000]
 
 
 # ------------------------------------------------------------ the same model

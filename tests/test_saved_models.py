@@ -10,43 +10,28 @@ from browser import visit
 from conftest import running_app
 from fakes import FakeSource, program
 from playwright.sync_api import Browser
+from test_quantize_once import keep
 from tiny_specialists import BUDGET, save_specialists
 
 from multimodal.settings import read_settings
 from multimodal.web.page import Page
 from multimodal.web.saved_models import NONE, drawn, may_remove
-from multimodal.weights.quantized import QuantizationSettings, QuantizedCheckpoints, Record
+from multimodal.weights.quantized import QuantizedCheckpoints
 
 
-def keep(weights: Path, model: str, size_bytes: int) -> QuantizedCheckpoints:
+def save(weights: Path, model: str, size_bytes: int) -> QuantizedCheckpoints:
     store = QuantizedCheckpoints(weights, 10**9, lambda path: 10**12)
-    settings = QuantizationSettings(
-        kind="nf4-double", compute="bfloat16", model="M", source=model, libraries={"b": "1"}
-    )
-    record = Record(
-        title=model,
-        settings=settings,
-        published_bytes=4 * size_bytes,
-        published_s=10.4,
-        true_bytes=size_bytes,
-        files={},
-    )
-    store.save(model, record, lambda folder: _write(folder / "model.safetensors", size_bytes))
-    store.wait()
+    keep(store, model, size_bytes)
     (found,) = (one for one in store.all() if one.model == model)
     store.note_seconds(found, 3.6)
     return store
 
 
-def _write(path: Path, size_bytes: int) -> None:
-    path.write_bytes(bytes(size_bytes))
-
-
 def test_what_is_saved_is_listed_and_removed_by_one_press(browser: Browser, tmp_path: Path) -> None:
     save_specialists(tmp_path)
     weights = tmp_path / "weights"
-    keep(weights, "phi-2", 20_000_000)
-    store = keep(weights, "mistral-7b-instruct", 40_000_000)
+    save(weights, "phi-2", 20_000_000)
+    store = save(weights, "mistral-7b-instruct", 40_000_000)
     device = ("--device", f"sim:{BUDGET}")
     with (
         running_app(tmp_path, "--profile", "tiny", *device, weights=weights) as server,
@@ -89,7 +74,7 @@ def test_where_nothing_is_saved_the_page_says_what_would_be() -> None:
 )
 def test_a_stranger_removes_nothing(options: dict[str, object], may: bool, tmp_path: Path) -> None:
     assert may_remove(read_settings(data=tmp_path, **options)) is may
-    keep(tmp_path / "weights", "phi-2", 100)
+    save(tmp_path / "weights", "phi-2", 100)
     made = program(tmp_path, FakeSource(), **options)
     try:
         page = Page(made, "a" * 64, "b" * 64)

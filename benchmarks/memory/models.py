@@ -13,11 +13,10 @@ from transformers.initialization import no_init_weights
 from whisper.model import Whisper
 
 from multimodal.architectures import Modules, Part
-from multimodal.backends.openai_whisper import in_half
 from multimodal.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.memory.activation import works
-from multimodal.memory.modules import quantizable, unbuilt
+from multimodal.memory.modules import quantizable, unbuilt, whisper_in_half
 from multimodal.memory.transfers import Report
 
 SPREAD = 0.02
@@ -100,7 +99,7 @@ def random_module(part: Part, kind: str, device: str) -> nn.Module:
 def _typed(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """`module` in `dtype`; Whisper as it is loaded on a card, some of whose layers stay in fp32."""
     if isinstance(module, Whisper) and dtype is not torch.float32:
-        return in_half(module)
+        return whisper_in_half(module)
     return nn.Module.to(module, dtype)
 
 

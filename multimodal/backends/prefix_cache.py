@@ -14,16 +14,15 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-import psutil
 import torch
 import transformers
 from packaging.version import Version
 from transformers import DynamicCache, StaticCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
 
+from multimodal.memory.devices import spare_host_bytes
+
 HOST = torch.device("cpu")
-HOST_MARGIN_BYTES = 2_000_000_000
-"""Of the machine's memory, left to models, to others and to files."""
 PROMPT_CACHE_MIB = 2048
 """Of host memory for one model's conversations, unless its card says otherwise."""
 SHORTEST = 1024
@@ -41,11 +40,6 @@ class _Kept:
     cache: Any
     about: str
     size_bytes: int
-
-
-def spare_host_bytes() -> int:
-    """What the machine's memory has left for what need not be kept."""
-    return int(psutil.virtual_memory().available) - HOST_MARGIN_BYTES
 
 
 class PrefixCaches:

@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import MutableMapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -24,7 +25,13 @@ from multimodal.errors import DeviceFullError, SettingsError
 from multimodal.memory.calibration.record import Calibration, Subject
 from multimodal.memory.calibration.record import read as read_calibration
 from multimodal.memory.device_errors import device_errors_told
-from multimodal.memory.devices import CUDA_CONTEXT_BYTES, PAGEABLE_BYTES_PER_S, PARTLY_SHARE
+from multimodal.memory.devices import (
+    CUDA_CONTEXT_BYTES,
+    HOST_SHARE,
+    PAGEABLE_BYTES_PER_S,
+    PARTLY_SHARE,
+    spare_host_bytes,
+)
 from multimodal.memory.factors import ESTIMATE
 from multimodal.memory.host_slabs import (
     PROBE_BYTES,
@@ -41,10 +48,6 @@ from multimodal.sizes import gigabytes
 
 log = logging.getLogger(__name__)
 
-HOST_SHARE = 0.4
-"""Of host memory, for mirrors. Windows locks no more than about half of it."""
-HOST_MARGIN_BYTES = 2_000_000_000
-"""Of host memory that nobody uses, left to the program itself, to others and to files."""
 
 PLANS = ("TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT", "1000")
 """How many plans of cuDNN's convolutions PyTorch keeps in a thread, so for a model; read at
@@ -80,9 +83,11 @@ def calibration_of(folder: Path) -> Calibration | None:
     return read_calibration(folder, subject_of())
 
 
-def subject_of(index: int = 0) -> Subject:
-    """What a calibration of that card is made for."""
-    card = torch.cuda.get_device_properties(index)
+@cache
+def subject_of() -> Subject:
+    """What a calibration of the card that PyTorch finds is made for. Asked once: the driver takes
+    a moment to tell its version."""
+    card = torch.cuda.get_device_properties(0)
     found = driver()
     version = found.version if found is not None else ""
     return Subject.of(card.name, int(card.total_memory), str(torch.version.cuda or ""), version)
@@ -143,9 +148,8 @@ class Cuda:
     @property
     def host_bytes(self) -> int:
         """A share of host memory, or of what is left of it now; mirrors that are there count."""
-        memory = psutil.virtual_memory()
-        left = int(memory.available) + self._mirrored_bytes() - HOST_MARGIN_BYTES
-        return max(0, min(int(memory.total * HOST_SHARE), left))
+        left = spare_host_bytes() + self._mirrored_bytes()
+        return max(0, min(int(psutil.virtual_memory().total * HOST_SHARE), left))
 
     def limit(self, budget_bytes: int) -> None:
         self._most = min(self._total, budget_bytes)

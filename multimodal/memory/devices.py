@@ -22,8 +22,18 @@ CUDA_CONTEXT_BYTES = 800_000_000
 PAGEABLE_BYTES_PER_S = 6e9
 """From host memory that is not locked to a card, or where the bus could not be measured: a low
 guess."""
+HOST_SHARE = 0.4
+"""Of a machine's memory, for mirrors of models that left the card, and as much for models that
+compute on the CPU beside it. Windows locks no more than about half of it."""
+HOST_MARGIN_BYTES = 2_000_000_000
+"""Of host memory that nobody uses, left to the program itself, to others and to files."""
 PARTLY_SHARE = 0.6
 """Of what is free, for the layers of a model that stay; visitors and activations need the rest."""
+
+
+def spare_host_bytes() -> int:
+    """What host memory has left for what need not be kept there."""
+    return int(psutil.virtual_memory().available) - HOST_MARGIN_BYTES
 
 
 class Device(Protocol):

@@ -12,23 +12,21 @@ from collections.abc import Callable
 from typing import Protocol
 
 from multimodal.cards import ModelCard
-from multimodal.memory.devices import Cpu
+from multimodal.memory.devices import HOST_SHARE, Cpu
 from multimodal.memory.lease import B
 from multimodal.memory.ledger import Ledger
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
 from multimodal.memory.transfers import Source
 
-HOST_SHARE = 0.4
-"""Of a machine's memory, as much as mirrors of models that left the card may take; the rest is for
-the program and others. With 16 GB that is a 7B of four bits with a context of 4,096 tokens."""
 LEAST_HOST_BYTES = 1_000_000_000
 """So that there is room for a voice on the smallest machine."""
 TOO_LARGE = "{budget} of host memory are for models on the CPU. Choose a smaller model."
 
 
 def host_bytes(memory_bytes: int) -> int:
-    """The budget on a machine with that much memory."""
+    """The budget on a machine with that much memory: with 16 GB, a 7B of four bits with a context
+    of 4,096 tokens."""
     return max(LEAST_HOST_BYTES, int(memory_bytes * HOST_SHARE))
 
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from multimodal.architectures import Gguf, Modules, Part
 from multimodal.errors import CardError
 
+M = TypeVar("M", bound=nn.Module)
 SHALLOW_LAYERS = 2
 # diffusers imports it, and it then warns that an optional kernel for the CPU is not installed.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -129,6 +130,17 @@ def _whisper(part: Part, _shallow: bool) -> nn.Module:
         raise AttributeError("openai-whisper has one class, Whisper")
     module: nn.Module = Whisper(ModelDimensions(**part.config))
     return module
+
+
+def whisper_in_half(model: M) -> M:
+    """A Whisper model in fp16, changed in place. What normalises stays in fp32: openai-whisper
+    computes it so, with its weights as they are."""
+    for module in model.modules():
+        if not isinstance(module, nn.LayerNorm):
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                if tensor.is_floating_point() and not tensor.is_sparse:
+                    tensor.data = tensor.data.half()
+    return model
 
 
 class _Dense(TorchFunctionMode):

@@ -75,10 +75,10 @@ def drawn(found: Answer) -> str:
     rows = "".join(_line(line) for line in certificate.lines)
     if certificate.reserve_bytes:
         held = certificate.reserve_bytes
-        rows += _row("CUDA context", gigabytes(held), reserve_words(held))
+        rows += row("CUDA context", gigabytes(held), reserve_words(held))
     for member in found.plan.beside:
         size = gigabytes(member.footprint.total)
-        rows += _row(member.title, size, "on the CPU, in host memory")
+        rows += row(member.title, size, "on the CPU, in host memory")
     advice = ""
     if change:
         advice = f"<p>Cheapest change so that all fit together: {escape(change.sentence)}.</p>"
@@ -95,16 +95,17 @@ def _line(line: Line) -> str:
     if size.workspace:
         more.append(f"+{gigabytes(size.workspace)} in use")
     more.append(f"swaps in {line.swap_s:.2f} s" if line.swaps else "stays")
-    return _row(line.member.title, gigabytes(size.resident), " · ".join(more))
+    return row(line.member.title, gigabytes(size.resident), " · ".join(more))
 
 
 def _training(title: str, ways: tuple[Training, ...]) -> str:
     rows = "".join(
-        _row(way.method, gigabytes(way.total), f"up to {way.tokens:,} tokens" if way.fits else "no")
+        row(way.method, gigabytes(way.total), f"up to {way.tokens:,} tokens" if way.fits else "no")
         for way in ways
     )
     return f"<p>Fine-tuning {escape(title)} on it</p><ul>{rows}</ul>"
 
 
-def _row(name: str, size: str, more: str) -> str:
+def row(name: str, size: str, more: str) -> str:
+    """One line of a list: what it is, what it takes, and what else is to be said of it."""
     return f"<li><span>{escape(name)}<small>{escape(more)}</small></span><span>{size}</span></li>"

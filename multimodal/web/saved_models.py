@@ -4,7 +4,6 @@ removal."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import gradio as gr
@@ -15,6 +14,7 @@ from multimodal.errors import WeightsError
 from multimodal.settings import Settings
 from multimodal.sizes import gigabytes
 from multimodal.web import gauge
+from multimodal.web.fitting import row
 from multimodal.weights.quantized import QuantizedCheckpoint
 
 NONE = (
@@ -73,9 +73,12 @@ def drawn(found: Sequence[QuantizedCheckpoint], title: gauge.TitleOf) -> str:
     if not found:
         return f'<section class="fit" role="status"><p>{NONE}</p></section>'
     rows = "".join(
-        f"<li><span>{escape(title(one.model))}<small>{escape(one.record.settings.kind)} · "
-        f"{escape(one.seconds if one.is_readable else 'cannot be read, so it is not used')}"
-        f"</small></span><span>{gigabytes(one.size_bytes)}</span></li>"
+        row(
+            title(one.model),
+            gigabytes(one.size_bytes),
+            f"{one.record.settings.kind} · "
+            f"{one.seconds if one.is_readable else 'cannot be read, so it is not used'}",
+        )
         for one in found
     )
     return f'<section class="fit" role="status"><ul>{rows}</ul></section>'

@@ -231,11 +231,12 @@ def _peak(part: Part, device: torch.device, side: int | None = None) -> Facts:
     """What one turn of a model, with random weights in fp16, takes on `device` beside them, what is
     counted for it on the meta device, and how long it takes."""
     from multimodal.memory.activation import counted_bytes, works
-    from multimodal.memory.modules import built, unbuilt
+    from multimodal.memory.modules import built, unbuilt, whisper_in_half
 
     counted = counted_bytes(built(part), TOKENS, side)
     with device:
-        module = _in_half(unbuilt(part))
+        module = unbuilt(part).eval().requires_grad_(False)
+    module = whisper_in_half(module) if part.library == "whisper" else module.half()
     (work,) = works(module, TOKENS, side)
     with torch.no_grad():
         work()
@@ -249,16 +250,6 @@ def _peak(part: Part, device: torch.device, side: int | None = None) -> Facts:
     seconds = time.perf_counter() - started_s
     peak = torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else 0
     return {"peak_bytes": peak, "counted_bytes": counted, "turn_s": seconds}
-
-
-def _in_half(module: nn.Module) -> nn.Module:
-    """`module` in fp16, but for what Whisper's layers that normalise need in fp32."""
-    module = module.eval().requires_grad_(False).half()
-    if type(module).__name__ == "Whisper":
-        for layer in module.modules():
-            if isinstance(layer, nn.LayerNorm):
-                layer.float()
-    return module
 
 
 def _finish(device: torch.device) -> None:
