@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,9 +16,10 @@ from conftest import ROOT, wait_until
 from tiny_models import hub_card, save_causal
 
 from multimodal.backends.base import TextRequest, load
-from multimodal.backends.worker import Worker, is_card_used
+from multimodal.backends.worker import Worker
 from multimodal.errors import BackendError, DeviceFullError, PromptError
 from multimodal.events import Event, Notice, Usage
+from multimodal.memory.device_errors import device_error, is_card_used
 
 Emit = Callable[[Event], None]
 Stopped = Callable[[], bool]
@@ -180,6 +182,64 @@ def test_an_idle_thread_holds_nothing_of_the_turn_before() -> None:
     assert len(list(worker.stream(work_on(large), threading.Event()))) == 1
     del large
     assert held() is None
+
+
+@pytest.mark.parametrize("imported", [["torch"], ["torch", "torch.cuda"]], ids=lambda it: it[-1])
+def test_a_turn_ends_while_another_thread_imports_pytorch(
+    imported: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of a GGUF model does not need it, and somebody's picture may do so for the first time."""
+    monkeypatch.delitem(sys.modules, "torch.cuda", raising=False)
+    for name in imported:
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    found: list[str] = []
+    turn = threading.Thread(target=lambda: found.append(thread_of(Worker())), daemon=True)
+    turn.start()
+    turn.join(30)
+    assert found
+    assert not is_card_used()
+    assert device_error(RuntimeError("CUDNN_STATUS_INTERNAL_ERROR")) is None
+
+
+def test_a_turn_ends_where_the_thread_cannot_tell_whether_it_is_reused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+
+    def lasts() -> bool:
+        raise OSError("cannot be told")
+
+    worker = Worker(lasts)
+    assert thread_of(worker)
+    assert thread_of(worker), "and so does the next"
+    wait_until(lambda: len(told) == 2, 10)
+
+
+def test_turns_end_whenever_the_model_is_closed() -> None:
+    worker, ended = Worker(always), threading.Event()
+    before = sys.getswitchinterval()
+
+    def close_often() -> None:
+        while not ended.is_set():
+            worker.close()
+
+    def take_turns() -> None:
+        for _ in range(2000):
+            thread_of(worker)
+
+    turns = [threading.Thread(target=take_turns, daemon=True) for _ in range(3)]
+    closing = threading.Thread(target=close_often, daemon=True)
+    try:
+        sys.setswitchinterval(1e-6)
+        for thread in (*turns, closing):
+            thread.start()
+        for turn in turns:
+            turn.join(60)
+        assert not any(turn.is_alive() for turn in turns)
+    finally:
+        sys.setswitchinterval(before)
+        ended.set()
 
 
 def test_what_failed_holds_nothing_while_room_is_made() -> None:

@@ -13,7 +13,6 @@ they would otherwise wait awake.
 from __future__ import annotations
 
 import queue
-import sys
 import threading
 import traceback
 import weakref
@@ -21,17 +20,11 @@ from collections.abc import Callable, Generator
 
 from multimodal.errors import BackendError, MultimodalError
 from multimodal.events import Event
-from multimodal.memory.device_errors import device_error
+from multimodal.memory.device_errors import device_error, is_card_used
 
 Emit = Callable[[Event], None]
 Stopped = Callable[[], bool]
 Work = Callable[[Emit, Stopped], None]
-
-
-def is_card_used() -> bool:
-    """Whether PyTorch computes on a card in this process; imports nothing for it."""
-    torch = sys.modules.get("torch")
-    return torch is not None and bool(torch.cuda.is_initialized())
 
 
 class Worker:
@@ -44,6 +37,7 @@ class Worker:
 
     def __init__(self, lasts: Callable[[], bool] = is_card_used) -> None:
         self._lasts = lasts
+        self._lock = threading.Lock()
         self._begin()
 
     def _begin(self) -> None:
@@ -54,8 +48,9 @@ class Worker:
 
     def close(self) -> None:
         """End the idle threads. Work that is asked for later starts a new one."""
-        self._end()
-        self._begin()
+        with self._lock:
+            self._end()
+            self._begin()
 
     def stream(self, work: Work, stop: threading.Event) -> Generator[Event, None, None]:
         """Run a blocking `work(emit, stopped)` in a thread and yield what it emits.
@@ -66,10 +61,7 @@ class Worker:
         DeviceLostError where it must be reset; BackendError where it is not one of `errors.py`.
         """
         job = _Job(work, stop)
-        if not self._idle.acquire(blocking=False):
-            arguments = (self._jobs, self._idle, self._lasts)
-            threading.Thread(target=_serve, args=arguments, daemon=True, name="engine").start()
-        self._jobs.put(job)
+        self._hand_over(job)
         try:
             while (event := job.events.get()) is not None:
                 if isinstance(event, MultimodalError):
@@ -84,6 +76,13 @@ class Worker:
         finally:
             job.closed.set()
             job.finished.wait()
+
+    def _hand_over(self, job: _Job) -> None:
+        with self._lock:  # or `close` could take away the thread that was meant for it
+            if not self._idle.acquire(blocking=False):
+                arguments = (self._jobs, self._idle, self._lasts)
+                threading.Thread(target=_serve, args=arguments, daemon=True, name="engine").start()
+            self._jobs.put(job)
 
 
 class _Job:
@@ -113,11 +112,15 @@ def _serve(
         job.run()
         finished = job.finished
         del job  # an idle thread must not keep a request, or the model itself
-        if not lasts():
+        is_reused = False
+        try:
+            is_reused = lasts()
+        finally:  # whatever happens, the turn does not wait for ever
+            if is_reused:
+                idle.release()
             finished.set()
+        if not is_reused:
             return
-        idle.release()
-        finished.set()
         del finished
     jobs.put(None)
 

@@ -111,6 +111,12 @@ def _times_full() -> int:
     return 0 if torch is None else int(torch.cuda.memory_stats().get("num_ooms", 0))
 
 
+def is_card_used() -> bool:
+    """Whether PyTorch computes on a card in this process; imports nothing for it. While another
+    thread imports PyTorch, modules without their functions are already listed."""
+    is_initialized = getattr(sys.modules.get("torch.cuda"), "is_initialized", None)
+    return is_initialized is not None and bool(is_initialized())
+
+
 def _torch_on_card() -> Any | None:
-    torch = sys.modules.get("torch")
-    return torch if torch is not None and torch.cuda.is_initialized() else None
+    return sys.modules["torch"] if is_card_used() else None
