@@ -1,4 +1,9 @@
-"""Reads the imports of a source tree and says which of them break the layering."""
+"""Reads a source tree and says what in it breaks the layering, or reads what is private elsewhere.
+
+A floor belongs to a dotted prefix, and a module is on the floor of the longest prefix that it
+begins with. Modules of one prefix may import each other, as long as that makes no circle; all other
+imports go down.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import ast
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-FLOORS = {
+FLOORS: dict[str, float] = {
     "messages": 0,
     "errors": 0,
     "sizes": 0,
@@ -99,10 +104,11 @@ HEAVY = {
     "ctranslate2",
     "onnxruntime",
 }
-HEAVY_UNITS = {"backends", "memory"}
-MAX_LINES = 600
-MAX_FUNCTION_LINES = 45
+HEAVY_PACKAGES = {"backends", "memory"}
 VAGUE = {"utils.py", "common.py", "helpers.py"}
+DOCUMENTED = {"_replace", "_asdict", "_fields", "_make", "_exit", "_python_dispatch"}
+"""Public in spite of their underscore: of named tuples; `os._exit`; and where TorchDispatchMode
+lies, by PyTorch's own guide to extending it."""
 
 
 def imported(source: str) -> Iterator[str]:
@@ -117,36 +123,46 @@ def imported(source: str) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def unit_of(path: str) -> str:
-    """The unit a module is on a floor with: "memory" for memory/lease.py."""
-    return path.split("/")[0].removesuffix(".py")
+def module_of(path: str) -> str:
+    """Below multimodal/: "memory.lease" for memory/lease.py, "memory" for memory/__init__.py."""
+    parts = path.removesuffix(".py").split("/")
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def unit_of(module: str) -> str | None:
+    """The longest prefix of `module` that has a floor."""
+    while module not in FLOORS:
+        module, dot, _ = module.rpartition(".")
+        if not dot:
+            return None
+    return module
 
 
 def faults(sources: Mapping[str, str]) -> list[str]:
     """All breaches in `sources`: path below multimodal/ -> text."""
     found: list[str] = []
+    modules = {module_of(path) for path in sources}
     for path, source in sources.items():
-        unit = unit_of(path)
-        if unit == "__init__":
+        if not source.strip() or path == "__init__.py":
             continue
-        if unit not in FLOORS:
+        unit = unit_of(module_of(path))
+        if unit is None:
             found.append(f"{path}: is on no floor")
             continue
-        found += _import_faults(path, unit, source)
-        found += _size_faults(path, source)
-    return found + cycles(sources)
+        if Path(path).name in VAGUE:
+            found.append(f"{path}: says nothing by its name")
+        found += _import_faults(path, unit, source, modules)
+    return found + cycles(sources) + private_names(sources)
 
 
-def _import_faults(path: str, unit: str, source: str) -> Iterator[str]:
+def _import_faults(path: str, unit: str, source: str, modules: set[str]) -> Iterator[str]:
     for name in sorted(set(imported(source))):
-        if name.split(".")[0] in HEAVY and unit not in HEAVY_UNITS:
+        if name.split(".")[0] in HEAVY and path.split("/")[0] not in HEAVY_PACKAGES:
             yield f"{path}: heavy import {name}"
         if name.startswith("."):
             yield f"{path}: relative import {name}"
-        if not name.startswith("multimodal."):
-            continue
-        other = name.split(".")[1]
-        if other not in FLOORS or other == unit or (unit, other) in ALLOWED_SIDEWAYS:
+    for other in sorted(units_imported(source, modules) - {unit}):
+        if (unit, other) in ALLOWED_SIDEWAYS:
             continue
         if FLOORS[other] > FLOORS[unit]:
             yield f"{path}: imports {other}, which is above"
@@ -154,26 +170,27 @@ def _import_faults(path: str, unit: str, source: str) -> Iterator[str]:
             yield f"{path}: imports {other}, which is on the same floor"
 
 
-def _size_faults(path: str, source: str) -> Iterator[str]:
-    if Path(path).name in VAGUE:
-        yield f"{path}: says nothing by its name"
-    if source.count("\n") > MAX_LINES:
-        yield f"{path}: has {source.count(chr(10))} lines"
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = (node.end_lineno or 0) - node.lineno + 1
-            if lines > MAX_FUNCTION_LINES:
-                yield f"{path}: {node.name} has {lines} lines"
+def units_imported(source: str, modules: set[str]) -> set[str]:
+    """The units whose modules `source` imports; of a package only its own `__init__` counts."""
+    names = {name.removeprefix("multimodal.") for name in imported(source) if _is_ours(name)}
+    # `from package import module` names the package as well.
+    names = {name for name in names if not any(it.startswith(f"{name}.") for it in names)}
+    units = (unit_of(_existing(name, modules)) for name in names)
+    return {unit for unit in units if unit is not None}
 
 
-def _module(path: str) -> str:
-    name = path.removesuffix(".py").removesuffix("__init__").strip("/")
-    return f"multimodal.{name.replace('/', '.')}".rstrip(".")
+def _is_ours(name: str) -> bool:
+    return name.startswith("multimodal.")
+
+
+def _existing(name: str, modules: set[str]) -> str:
+    """The module of that name, or the one that the thing of that name is imported from."""
+    return name if name in modules else name.rpartition(".")[0] or name
 
 
 def cycles(sources: Mapping[str, str]) -> list[str]:
     """Import cycles between the modules themselves."""
-    modules = {_module(path): source for path, source in sources.items()}
+    modules = {f"multimodal.{module_of(path)}".rstrip("."): text for path, text in sources.items()}
     graph = {
         name: {i for i in imported(text) if i in modules and i != name}
         for name, text in modules.items()
@@ -191,3 +208,39 @@ def cycles(sources: Mapping[str, str]) -> list[str]:
     for name in sorted(modules):
         visit(name, ())
     return found
+
+
+def private_names(sources: Mapping[str, str]) -> list[str]:
+    """Names that begin with an underscore and are of another library: imported, or read of an
+    object although nothing here is called so."""
+    trees = {path: ast.parse(source) for path, source in sources.items()}
+    ours = DOCUMENTED | {name for tree in trees.values() for name in _defined(tree)}
+    return [
+        f"{path}: line {node.lineno} reads {name} of another library"
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom | ast.Attribute)
+        for name in _read(node)
+        if name.startswith("_") and not name.startswith("__") and name not in ours
+    ]
+
+
+def _read(node: ast.Import | ast.ImportFrom | ast.Attribute) -> list[str]:
+    if isinstance(node, ast.Attribute):
+        return [node.attr]
+    dotted = [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        dotted.append(node.module or "")
+    return [part for name in dotted for part in name.split(".")]
+
+
+def _defined(tree: ast.Module) -> Iterator[str]:
+    """What a module names itself: functions, classes, variables, fields and attributes of self."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                yield node.name
+            case ast.Name(ctx=ast.Store()):
+                yield node.id
+            case ast.Attribute(ctx=ast.Store(), value=ast.Name(id="self")):
+                yield node.attr
