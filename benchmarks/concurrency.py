@@ -37,7 +37,7 @@ from multimodal.backends.base import TextRequest, load
 from multimodal.backends.gguf_files import gguf_files
 from multimodal.backends.llama_cpp import parameters
 from multimodal.build import build
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.events import Usage
 from multimodal.messages import Sampling
 from multimodal.settings import read_settings

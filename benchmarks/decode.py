@@ -40,11 +40,11 @@ from transformers.generation.streamers import BaseStreamer
 
 from benchmarks.figures import tell
 from benchmarks.memory.models import random_module
-from multimodal.architectures import Modules, Part
 from multimodal.backends.base import TextRequest
 from multimodal.backends.causal_lm import CausalLM
 from multimodal.build import build, read_catalog
-from multimodal.cards import ModelCard
+from multimodal.catalog.architectures import Modules, Part
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError
 from multimodal.events import Usage
 from multimodal.memory.storages import true_bytes

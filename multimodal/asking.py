@@ -19,7 +19,7 @@ from multimodal.backends.base import (
 )
 from multimodal.backends.speech.speakers import without_a_voice
 from multimodal.backends.speech.spoken_text import spoken_text
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.drawing import draw_request
 from multimodal.errors import MediaError
 from multimodal.meaning import spoken_and_typed, wants_only_translation

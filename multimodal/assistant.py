@@ -20,8 +20,8 @@ from multimodal.backends.base import (
     SpeechRequest,
     TTSRequest,
 )
-from multimodal.cards import Catalog, Profile
-from multimodal.defaults import DefaultModels
+from multimodal.catalog.cards import Catalog, Profile
+from multimodal.catalog.defaults import DefaultModels
 from multimodal.drawing import kept
 from multimodal.errors import DeviceFullError, MultimodalError, TurnStoppedError
 from multimodal.events import (

@@ -12,9 +12,9 @@ from multimodal.assistant import Assistant
 from multimodal.backends.base import Backend, has_family, load
 from multimodal.backends.compute_device import runs_on_cpu
 from multimodal.backends.load_context import LoadContext, load_context
-from multimodal.cards import AUTO, Catalog, ModelCard, ModelName, Profile, clipped
+from multimodal.catalog.cards import AUTO, Catalog, ModelCard, ModelName, Profile, clipped
+from multimodal.catalog.defaults import DefaultModels
 from multimodal.data_folder import prepare_data_folder
-from multimodal.defaults import DefaultModels
 from multimodal.errors import SettingsError, UnknownModelError
 from multimodal.events import Progress
 from multimodal.fetching import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from multimodal.backends.base import DrawRequest
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import MediaError
 from multimodal.events import Drawn, Event, ImageMade
 from multimodal.media import MediaFolder

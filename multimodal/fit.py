@@ -10,7 +10,7 @@ import psutil
 
 from multimodal.backends.compute_device import runs_on_cpu
 from multimodal.build import choose_profile, read_catalog
-from multimodal.cards import Catalog, ModelCard, Profile
+from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.memory.calibration.record import Calibration
 from multimodal.memory.certificate import BUS_BYTES_PER_S, Line
 from multimodal.memory.devices import nvidia_driver_is_here

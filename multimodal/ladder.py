@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from multimodal.build import EMBEDDED, Program
-from multimodal.cards import AUTO, Catalog, Profile
+from multimodal.catalog.cards import AUTO, Catalog, Profile
 from multimodal.messages import Task
 from multimodal.sizes import gigabytes
 from multimodal.upgrades import Upgrade, offer

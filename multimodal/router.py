@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from multimodal.backends.speech.speakers import speaker_for
-from multimodal.cards import AUTO, Catalog, ModelCard, Profile
-from multimodal.defaults import DefaultModels
+from multimodal.catalog.cards import AUTO, Catalog, ModelCard, Profile
+from multimodal.catalog.defaults import DefaultModels
 from multimodal.errors import PromptError, RequestError
 from multimodal.intents import (
     names_a_picture,

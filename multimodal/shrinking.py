@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from multimodal.architectures import Modules
 from multimodal.backends.base import (
     DrawRequest,
     ImageRequest,
@@ -15,7 +14,8 @@ from multimodal.backends.base import (
     SpeechRequest,
     TextRequest,
 )
-from multimodal.cards import ModelCard
+from multimodal.catalog.architectures import Modules
+from multimodal.catalog.cards import ModelCard
 
 if TYPE_CHECKING:
     from PIL.Image import Image

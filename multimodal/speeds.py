@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from multimodal.backends.base import Backend, TextRequest, cores
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, TurnStoppedError
 from multimodal.events import TextDelta, Usage
 from multimodal.json_file import JsonFile

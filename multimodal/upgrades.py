@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from multimodal.backends.base import Backend
-from multimodal.cards import Catalog, ModelCard, Profile
-from multimodal.defaults import DefaultModels
+from multimodal.catalog.cards import Catalog, ModelCard, Profile
+from multimodal.catalog.defaults import DefaultModels
 from multimodal.errors import MultimodalError, TurnStoppedError, WeightsError
 from multimodal.fetching import Announce, Fetching, Show, announce_nothing, show_nothing
 from multimodal.json_file import JsonFile

@@ -22,7 +22,7 @@ from hypothesis import settings
 from numpy.typing import NDArray
 
 from multimodal import sound
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.limits import Limits
 from multimodal.weights import Weights
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multimodal.backends.base import TTSRequest, load
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.events import SpeechGenerated
 from multimodal.limits import Limits
 from multimodal.sound import SAMPLE_RATE, decode, wav

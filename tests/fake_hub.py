@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from huggingface_hub import HfApi
 from local_server import running_server
 
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.weights import Weights
 
 REPO = "people/tiny"

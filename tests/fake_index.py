@@ -13,7 +13,7 @@ from pathlib import Path
 
 from local_server import running_server
 
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.package_index import IndexSettings
 from multimodal.weights import Weights
 

@@ -19,7 +19,6 @@ from PIL import Image
 from starlette.applications import Starlette
 
 from multimodal.api import routes
-from multimodal.architectures import Measured
 from multimodal.backends.base import (
     Backend,
     DrawRequest,
@@ -29,7 +28,9 @@ from multimodal.backends.base import (
     TTSRequest,
 )
 from multimodal.build import EMBEDDED, Program, assemble, open_storage, read_catalog
-from multimodal.cards import AUTO, ModelCard
+from multimodal.catalog.architectures import Measured
+from multimodal.catalog.cards import AUTO, ModelCard
+from multimodal.catalog.sources import FolderSource
 from multimodal.errors import (
     DeviceFullError,
     MultimodalError,
@@ -56,7 +57,6 @@ from multimodal.memory.transfers import Report, Source
 from multimodal.messages import Task
 from multimodal.settings import read_settings
 from multimodal.sound import wav
-from multimodal.sources import FolderSource
 from multimodal.weights import FetchProgress, Weights
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from fakes import FakeBackend, FakeSource, card
 
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.memory.cuda import Cuda
 from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager

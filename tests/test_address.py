@@ -9,9 +9,9 @@ import pytest
 from conftest import free_port
 from fake_hub import CARD, TENSORS, FakeHub, contents, weights
 
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
+from multimodal.catalog.sources import FileSource
 from multimodal.errors import WeightsError
-from multimodal.sources import FileSource
 
 
 def file_card(hub: FakeHub, content: bytes = TENSORS, size_bytes: int | None = None) -> ModelCard:

@@ -23,7 +23,7 @@ from fakes import FakeSource, client_at, client_of, program
 from starlette.applications import Starlette
 
 from multimodal.api.drive import events
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, CapacityError, MultimodalError, WeightsError
 from multimodal.events import Event, Progress
 from multimodal.sound import wav

@@ -39,7 +39,7 @@ from multimodal.api.fields import (
 )
 from multimodal.api.fingerprint import fingerprint
 from multimodal.backends.base import SpeechRequest, TextRequest
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.events import DecodingStatistics, Segment
 
 QUESTION: Any = [{"role": "user", "content": "What is photosynthesis?"}]

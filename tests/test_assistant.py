@@ -19,7 +19,7 @@ from multimodal.asking import MOST_SEEN, Asking, Turn, turns
 from multimodal.assistant import Assistant
 from multimodal.backends.base import DrawRequest, ImageRequest, TextRequest
 from multimodal.backends.describing import described
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.chats import Chats
 from multimodal.errors import (
     BackendError,

@@ -14,8 +14,8 @@ from benchmarks.memory.__main__ import FOUR
 from benchmarks.memory.models import RandomModel
 from benchmarks.memory.simulated import measure
 from benchmarks.memory.turns import all_of_them, by_cost, least_recently_used, mixed, replay
-from multimodal.architectures import Modules, Part
-from multimodal.cards import Catalog
+from multimodal.catalog.architectures import Modules, Part
+from multimodal.catalog.cards import Catalog
 from multimodal.memory.footprint import footprint
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.modules import built

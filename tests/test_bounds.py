@@ -22,7 +22,7 @@ import pytest
 from conftest import Server, running_app, wait_until
 from PIL import Image
 
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 
 ALLOWED_BEYOND_BUDGET = 1_000_000_000
 KILLED_AT = 6_000_000_000

@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from multimodal.backends.base import has_family
 from multimodal.build import choose, choose_profile, missing_families
-from multimodal.cards import AUTO, Catalog
+from multimodal.catalog.cards import AUTO, Catalog
 from multimodal.errors import SettingsError
 from multimodal.fit import answer
 from multimodal.memory.devices import Cpu

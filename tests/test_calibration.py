@@ -16,7 +16,7 @@ from torch import nn
 from benchmarks.memory.turns import mixed
 from multimodal.build import choose_profile
 from multimodal.calibrate import calibrate, calibrate_first, line, measure_first
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.doctor import rules
 from multimodal.doctor.machine import Machine
 from multimodal.errors import SettingsError

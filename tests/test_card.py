@@ -24,7 +24,7 @@ from tiny_seeing import save_llava
 from multimodal.backends.base import Backend, load
 from multimodal.build import build
 from multimodal.calibrate import calibrate
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.chats import Chats
 from multimodal.memory.calibration.probes import PROBES
 from multimodal.memory.cuda import Cuda, calibration_of

@@ -12,10 +12,10 @@ import pytest
 from small_memory import CardOnCpu
 from tiny_engines import ENGINES, answer
 
-from multimodal.architectures import Modules
 from multimodal.backends.base import Backend, load
 from multimodal.backends.compute_device import runs_on_cpu
-from multimodal.cards import Catalog, ModelCard
+from multimodal.catalog.architectures import Modules
+from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.memory.footprint import footprint
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.transfers import Report

@@ -9,11 +9,11 @@ from conftest import ROOT
 from fakes import FakeSource, program
 
 from multimodal.backends.speech.speakers import speaker_for
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
+from multimodal.catalog.sources import FileSource, FilesSource
 from multimodal.errors import CardError, UnknownModelError
 from multimodal.memory.footprint import footprint, usual_quantization
 from multimodal.messages import Task
-from multimodal.sources import FileSource, FilesSource
 
 CARD = """
 name = "tiny"

@@ -26,7 +26,7 @@ from multimodal.backends.generation import Reply, processors
 from multimodal.backends.prefix_cache import can_be_kept
 from multimodal.backends.sampling import ResolvedSampling
 from multimodal.backends.talking import PIECE_TOKENS, Prompt
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError, PromptError
 from multimodal.events import Event, Notice, Progress, TextDelta, Usage
 from multimodal.memory.footprint import footprint

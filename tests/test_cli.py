@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 
 
 def run(*arguments: str, weights: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ from small_memory import A, C, Manager, held, leased, use
 
 from multimodal.backends.compute_device import can_open, has_gpu, runs_on_cpu
 from multimodal.build import build
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.errors import CapacityError
 from multimodal.events import Done
 from multimodal.fit import answer, tables

@@ -12,7 +12,7 @@ import pytest
 from fakes import FakeSource, program
 
 from multimodal.build import Program
-from multimodal.cards import AUTO, Catalog
+from multimodal.catalog.cards import AUTO, Catalog
 from multimodal.errors import RequestError
 from multimodal.languages import language_name
 from multimodal.memory.footprint import footprint

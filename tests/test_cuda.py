@@ -20,7 +20,7 @@ from small_memory import A, C, CardOnCpu, leased, manager, use
 from torch import nn
 
 from multimodal.backends.base import load
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, DeviceFullError, SettingsError
 from multimodal.memory.cuda import PLANS, Cuda, Movable, bound_plans
 from multimodal.memory.kernels import use_kernels

@@ -14,7 +14,7 @@ from tiny_seeing import SEEING, TEMPLATES
 
 from multimodal.backends.base import load
 from multimodal.backends.damaged_files import damage
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4cac1962\n"

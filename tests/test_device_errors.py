@@ -16,7 +16,7 @@ from small_memory import A, B, Manager, leased, manager, use
 
 from multimodal.api.guard import status_of
 from multimodal.backends.worker import Worker
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, DeviceFullError, DeviceLostError
 from multimodal.events import Event
 from multimodal.memory.device_errors import LITTLE_BYTES, device_error, device_errors_told

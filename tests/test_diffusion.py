@@ -22,7 +22,7 @@ from multimodal.backends.denoising import PREVIEW_LATENTS
 from multimodal.backends.diffusion import keep_decoder_in_range
 from multimodal.backends.sampling import MAX_SEED
 from multimodal.backends.tiles import free_bytes_of, set_tiling
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import Drawn, Event, Notice, Preview, Progress, Usage
 from multimodal.memory.devices import Cpu

@@ -19,7 +19,7 @@ from conftest import ROOT
 from local_server import running_server
 from packaging.requirements import Requirement
 
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.doctor import examine, report, rules
 from multimodal.doctor.capacity import Room, line, lines
 from multimodal.doctor.finding import Finding

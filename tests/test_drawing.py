@@ -20,7 +20,7 @@ from PIL import Image
 from multimodal.asking import Turn, turns
 from multimodal.backends.base import DrawRequest
 from multimodal.build import Program
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.chats import Chats
 from multimodal.drafts import Draft
 from multimodal.errors import RequestError

@@ -13,7 +13,7 @@ from tiny_models import hub_card, save_causal
 
 from multimodal.backends.base import load
 from multimodal.backends.engine_options import whole_number
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, CardError
 
 SPEECH: dict[str, Any] = {"task": "automatic-speech-recognition", "languages": ["en"]}

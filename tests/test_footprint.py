@@ -12,8 +12,8 @@ import transformers
 from gguf import GGUFReader
 from torch import nn
 
-from multimodal.architectures import Architecture, Gguf, Modules, Part
-from multimodal.cards import Catalog, ModelCard
+from multimodal.catalog.architectures import Architecture, Gguf, Modules, Part
+from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import CardError
 from multimodal.memory.activation import measured, peak_bytes
 from multimodal.memory.footprint import footprint, kv_bytes

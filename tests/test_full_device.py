@@ -19,7 +19,7 @@ from multimodal.backends.base import (
     SpeechRequest,
     TextRequest,
 )
-from multimodal.cards import Catalog, ModelCard
+from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import BackendError, DeviceFullError
 from multimodal.events import Done, Notice, Transcript
 from multimodal.media import MediaFolder

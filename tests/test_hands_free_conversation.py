@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from multimodal.backends.base import SpeechRequest, load
 from multimodal.backends.voice_activity import speech_probabilities
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.hands_free.listener import Heard, Kind, Listener, Recognition
 from multimodal.hands_free.turn_detection import TurnDetector
 from multimodal.messages import AudioPart

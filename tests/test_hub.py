@@ -68,7 +68,7 @@ def test_the_settings_of_the_hubs_own_tools_hold(
     code = """
 import sys
 from pathlib import Path
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import WeightsError
 from multimodal.weights import Weights
 try:

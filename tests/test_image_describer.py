@@ -25,7 +25,7 @@ from multimodal.backends.picture_findings import (
     is_colourless,
 )
 from multimodal.backends.picture_labels import LIKELY, Vocabulary
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError
 from multimodal.events import Description
 from multimodal.media import MediaFolder

@@ -19,7 +19,7 @@ from multimodal.backends.gguf_files import GgufFiles
 from multimodal.backends.gguf_signs import Signs
 from multimodal.backends.llama_cpp import LlamaCpp, parameters
 from multimodal.backends.trimming import surplus_turns
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, PromptError
 from multimodal.events import Event, Notice, Progress, TextDelta, Usage
 from multimodal.messages import Role, Sampling

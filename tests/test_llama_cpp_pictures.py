@@ -22,11 +22,11 @@ from tiny_gguf import LANGUAGE_FILE, PROJECTOR_FILE, SAVED, TALK, save_gguf
 from tiny_models import hub_card
 from tiny_seeing import save_llava
 
-from multimodal.architectures import Gguf
 from multimodal.backends.base import Backend, ImageRequest, TextRequest, load
 from multimodal.backends.gguf_files import gguf_files
 from multimodal.backends.llama_cpp import parameters
-from multimodal.cards import Catalog, ModelCard
+from multimodal.catalog.architectures import Gguf
+from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import BackendError, CardError, PromptError
 from multimodal.events import Description, Event, Notice, TextDelta, Usage
 from multimodal.memory.footprint import footprint
@@ -202,7 +202,7 @@ def test_a_model_may_be_closed_as_soon_as_it_is_loaded(llava: Path) -> None:
     """In a process of its own: an engine that hangs in its end holds Python's lock."""
     tried = (
         "import sys; from pathlib import Path; from multimodal.backends.base import load; "
-        "from multimodal.cards import ModelCard; "
+        "from multimodal.catalog.cards import ModelCard; "
         "card = ModelCard.model_validate_json(sys.argv[1]); "
         "[load(card, Path(sys.argv[2]), 'cpu').close() for _ in range(40)]"
     )

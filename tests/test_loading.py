@@ -14,7 +14,7 @@ import torch
 
 from multimodal.backends.base import load
 from multimodal.backends.loaded import Loaded
-from multimodal.cards import Catalog, ModelCard
+from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import (
     BackendError,
     CardError,

@@ -10,7 +10,7 @@ import pytest
 from fakes import FakeBackend, FakeSource, card
 from small_memory import A, B, C, Manager, Slow, finish, held, leased, manager, start, use
 
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CapacityError, TurnStoppedError
 from multimodal.memory.devices import Cpu
 from multimodal.memory.manager import MemoryManager

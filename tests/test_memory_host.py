@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from multimodal.backends.compute_device import runs_on_cpu
 from multimodal.build import build, read_catalog
-from multimodal.cards import Catalog, ModelCard
+from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import CapacityError
 from multimodal.fit import answer
 from multimodal.hands_free.readiness import check_room

@@ -23,11 +23,11 @@ from tiny_minigpt4 import NEIGHBOURS, VARIANTS, WIDTH, save_minigpt4
 from tiny_models import WORDS, causal_config, save_causal
 from tiny_seeing import PATCH, SIDE, usage_after_a_stop
 
-from multimodal.architectures import Part
 from multimodal.backends.base import ImageRequest, TextRequest, load
 from multimodal.backends.minigpt4 import PLACE, MiniGPT4
 from multimodal.backends.minigpt4_pictures import VisionTowerWithQFormer
-from multimodal.cards import Catalog
+from multimodal.catalog.architectures import Part
+from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, CardError, MultimodalError
 from multimodal.events import Description, TextDelta, Usage
 from multimodal.memory.activation import peak_bytes

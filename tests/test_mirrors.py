@@ -25,7 +25,7 @@ from fake_index import (
     wheel_of,
 )
 
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import TurnStoppedError, WeightsError
 from multimodal.fetching import Fetching, announce_nothing, progress_text
 from multimodal.web.gauge import fetching
@@ -288,7 +288,7 @@ def test_hf_hub_offline_forbids_the_hub_and_not_the_index(
     code = """
 import sys
 from pathlib import Path
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.weights import Weights, console_progress
 with console_progress() as show:
     Weights(Path(sys.argv[1])).ensure(ModelCard.model_validate_json(sys.argv[2]), show)

@@ -23,7 +23,7 @@ from multimodal.api import images, speech
 from multimodal.backends.base import load
 from multimodal.backends.gguf_files import gguf_files
 from multimodal.backends.picture_labels import Vocabulary
-from multimodal.cards import ALIASES, Catalog, ModelCard, read_card, read_profile
+from multimodal.catalog.cards import ALIASES, Catalog, ModelCard, read_card, read_profile
 from multimodal.errors import CardError, WeightsError
 from multimodal.memory.peaks import Peaks
 from multimodal.settings import read_settings

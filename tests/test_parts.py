@@ -24,12 +24,12 @@ from tiny_minigpt4 import save_minigpt4
 from multimodal.backends.base import TextRequest, load
 from multimodal.backends.minigpt4_pictures import VisionTower, VisionTowerWithQFormer
 from multimodal.build import build, fetch_missing
-from multimodal.cards import Catalog, ModelCard
+from multimodal.catalog.cards import Catalog, ModelCard
+from multimodal.catalog.sources import FileSource, HubSource, PartsSource, PlacedSource
 from multimodal.doctor.supplies import supplies
 from multimodal.errors import TurnStoppedError, WeightsError
 from multimodal.events import TextDelta
 from multimodal.settings import read_settings
-from multimodal.sources import FileSource, HubSource, PartsSource, PlacedSource
 from multimodal.weights import FetchProgress
 
 SEEING, TALKING = "people/seeing", "people/talking"

@@ -26,7 +26,7 @@ from multimodal.backends.chat_template import ChatTemplate
 from multimodal.backends.image_text import ImageText
 from multimodal.backends.picture_processor import load_processor
 from multimodal.backends.seeing import shown
-from multimodal.cards import ModelCard, read_card
+from multimodal.catalog.cards import ModelCard, read_card
 from multimodal.errors import CardError
 from multimodal.messages import Role
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.memory.__main__ import FOUR
-from multimodal.architectures import Measured
-from multimodal.cards import Catalog
+from multimodal.catalog.architectures import Measured
+from multimodal.catalog.cards import Catalog
 from multimodal.errors import SettingsError, UnknownModelError
 from multimodal.fit import answer, answer_for, tables
 from multimodal.memory.certificate import Member, certify, together

@@ -16,10 +16,10 @@ from conftest import ROOT
 from PIL import Image
 from tiny_models import tokenizer
 
-from multimodal.architectures import Modules
-from multimodal.cards import Catalog
+from multimodal.catalog.architectures import Modules
+from multimodal.catalog.cards import Catalog
+from multimodal.catalog.sources import FilesSource, HubPlace, HubSource, PartsSource
 from multimodal.errors import WeightsError
-from multimodal.sources import FilesSource, HubPlace, HubSource, PartsSource
 from multimodal.weights.choice import Listed, chosen
 
 UNSEEN = {

@@ -26,7 +26,7 @@ from multimodal.backends.base import Backend, load
 from multimodal.backends.load_context import LoadContext, load_context
 from multimodal.backends.quantize_once import quantize_once
 from multimodal.build import Program, build
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.chats import Chats
 from multimodal.events import Progress
 from multimodal.memory.storages import slots, true_bytes
@@ -398,7 +398,7 @@ import sys, threading
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_quantize_once import Start, published
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 card = ModelCard.model_validate_json(Path({card!r}).read_text())
 {before}
 start = Start(card, Path({files!r}), Path({store!r}))

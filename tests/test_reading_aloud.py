@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 from multimodal.backends.base import TTSRequest
 from multimodal.backends.speech.speakers import language_of_script
 from multimodal.build import Program
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import ConversationNotFoundError, RequestError, WeightsError
 from multimodal.memory.transfers import Report
 from multimodal.messages import Controls, Message, TextPart

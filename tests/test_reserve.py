@@ -10,7 +10,7 @@ from fakes import FakeBackend, FakeSource, card
 from small_memory import A, B, held, leased, manager, use
 
 from multimodal.build import build
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.errors import DeviceFullError, SettingsError
 from multimodal.fit import answer
 from multimodal.memory.cuda import Cuda

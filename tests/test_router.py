@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.errors import PromptError, RequestError, UnknownModelError
 from multimodal.messages import (
     AudioPart,

@@ -16,7 +16,7 @@ from multimodal.backends.base import TextRequest, load
 from multimodal.backends.causal_lm import CausalLM
 from multimodal.backends.generation import published_sampling
 from multimodal.backends.sampling import PublishedSampling, ResolvedSampling, resolve_sampling
-from multimodal.cards import Catalog, ModelCard
+from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.events import TextDelta
 from multimodal.messages import Sampling
 

@@ -11,7 +11,7 @@ from fakes import FakeBackend, FakeSource, card
 from small_memory import A, B, C, Manager, Slow, held, leased, manager, use
 
 from benchmarks.memory.turns import mixed
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.errors import CapacityError, DeviceFullError, DeviceLostError
 from multimodal.memory.devices import PAGEABLE_BYTES_PER_S
 from multimodal.memory.manager import MemoryManager

@@ -16,12 +16,12 @@ from whisper_conversion import convert
 from multimodal.backends import hearing
 from multimodal.backends.base import Backend, SpeechRequest, load
 from multimodal.backends.hearing import pieces
-from multimodal.cards import Catalog, ModelCard
+from multimodal.catalog.cards import Catalog, ModelCard
+from multimodal.catalog.sources import FolderSource
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import Event, Notice, Progress, Transcript
 from multimodal.media import MediaFolder
 from multimodal.messages import AudioPart
-from multimodal.sources import FolderSource
 
 SPEECH = (
     "The sun rises in the east and sets in the west. In the morning the birds sing and in the "

@@ -18,7 +18,7 @@ from browser import Person, launch
 from conftest import ROOT, running_app, wait_until
 from playwright.sync_api import Browser, sync_playwright
 
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 
 
 @pytest.fixture(scope="module")

@@ -17,18 +17,18 @@ import pytest
 from numpy.typing import NDArray
 from tiny_speech import VOCABULARY, levels, save_kokoro, save_piper
 
-from multimodal.architectures import Measured
 from multimodal.backends.base import SpeechRequest, TTSRequest, has_family, load
 from multimodal.backends.speech.phonemes import EspeakPhonemizer, can_pronounce, phonemizer
 from multimodal.backends.speech.synthesizer import PAUSE_S
-from multimodal.cards import Catalog, ModelCard
+from multimodal.catalog.architectures import Measured
+from multimodal.catalog.cards import Catalog, ModelCard
+from multimodal.catalog.sources import FolderSource
+from multimodal.catalog.voices import Voice, best_voice
 from multimodal.errors import BackendError, PromptError, RequestError
 from multimodal.events import Progress, SentenceSpoken, SpeechGenerated, Transcript
 from multimodal.limits import Limits
 from multimodal.messages import AudioPart, Task
 from multimodal.sound import at_speed, decode
-from multimodal.sources import FolderSource
-from multimodal.voices import Voice, best_voice
 
 ENGLISH = Voice(name="one", title="One", language="en-US", file="voices.npz")
 JAPANESE = Voice(name="two", title="Two", language="ja-JP", also=("en",), file="two.bin")

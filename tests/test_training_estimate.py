@@ -12,7 +12,7 @@ import torch
 import transformers
 from tiny_models import hub_card, save_causal
 
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.memory.activation import _Live
 from multimodal.memory.storages import true_bytes
 from multimodal.memory.training import LENGTHS, trainable

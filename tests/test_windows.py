@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 from test_cards import CARD
 
-from multimodal.cards import Catalog, read_card
+from multimodal.catalog.cards import Catalog, read_card
 from multimodal.doctor.torch_wheels import INDEX, TORCH, WHEELS
 from multimodal.errors import CardError
 from multimodal.standard_streams import accept_any_text

@@ -14,10 +14,10 @@ from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
 )
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
-from multimodal.architectures import Modules, Part
-from multimodal.cards import DrawingDefaults, ModelCard
+from multimodal.catalog.architectures import Modules, Part
+from multimodal.catalog.cards import DrawingDefaults, ModelCard
+from multimodal.catalog.sources import FolderSource
 from multimodal.messages import Task
-from multimodal.sources import FolderSource
 
 Kind = Literal["sd", "sdxl", "ldm"]
 SIDE = 64

@@ -20,7 +20,7 @@ from torch import nn
 from whisper.model import ModelDimensions, Whisper
 
 from multimodal.backends.base import Backend, DrawRequest, SpeechRequest, TextRequest
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.memory.cuda import Movable
 from multimodal.messages import AudioPart
 

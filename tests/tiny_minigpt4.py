@@ -13,7 +13,7 @@ from tiny_models import causal_config, hub_card, save_causal, tokenizer
 from tiny_seeing import VISION, spread
 from tokenizers.processors import TemplateProcessing
 
-from multimodal.cards import ModelCard, read_card
+from multimodal.catalog.cards import ModelCard, read_card
 
 VARIANTS = {"qformer": "minigpt-4-vicuna-7b", "neighbours": "minigpt-4-llama-2-7b"}
 """The variants, with the card that is shipped for each."""

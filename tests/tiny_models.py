@@ -12,7 +12,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 
 WORDS = (
     "The quick brown fox jumps over the lazy dog while the cat sleeps in the warm sun. "

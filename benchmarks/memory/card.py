@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.memory.models import RandomModel, RandomSource
 from benchmarks.memory.turns import mixed
-from multimodal.cards import Catalog, ModelCard, Profile
+from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.errors import CapacityError
 from multimodal.memory.cuda import Cuda
 from multimodal.memory.footprint import footprint

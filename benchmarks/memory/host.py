@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from benchmarks.memory.models import RandomModel
-from multimodal.architectures import Modules
-from multimodal.cards import Catalog, ModelCard
+from multimodal.catalog.architectures import Modules
+from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.storages import slots, true_bytes
 

@@ -12,8 +12,8 @@ from torch import nn
 from transformers.initialization import no_init_weights
 from whisper.model import Whisper
 
-from multimodal.architectures import Modules, Part
-from multimodal.cards import ModelCard
+from multimodal.catalog.architectures import Modules, Part
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.memory.activation import works
 from multimodal.memory.modules import quantizable, unbuilt, whisper_in_half

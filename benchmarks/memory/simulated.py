@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.memory.turns import all_of_them, by_cost, least_recently_used, mixed, replay
-from multimodal.cards import Catalog, ModelCard, Profile
+from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.memory.certificate import BUS_BYTES_PER_S
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.reserve import model_bytes, planned_reserve_bytes

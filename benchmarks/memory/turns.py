@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from multimodal.cards import Catalog, ModelCard, Profile
+from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.memory.budget import Resident, victims
 from multimodal.memory.footprint import footprint
 from multimodal.messages import Task

@@ -14,7 +14,7 @@ from multimodal.api import chat, images, speaking, speech
 from multimodal.api.guard import INVALID, failure, guarded
 from multimodal.api.metrics import metrics
 from multimodal.build import Program
-from multimodal.cards import AUTO, clipped
+from multimodal.catalog.cards import AUTO, clipped
 from multimodal.errors import UnknownModelError
 
 Endpoint = Callable[[Request, Program], Awaitable[Response]]

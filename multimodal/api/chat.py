@@ -25,7 +25,7 @@ from multimodal.api.fingerprint import fingerprint
 from multimodal.api.guard import described
 from multimodal.api.images import encoded
 from multimodal.build import Program
-from multimodal.cards import AUTO
+from multimodal.catalog.cards import AUTO
 from multimodal.events import (
     Description,
     Done,

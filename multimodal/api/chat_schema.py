@@ -17,7 +17,7 @@ from pydantic import AliasChoices, BeforeValidator, FailFast, Field
 from multimodal.api.base64_media import audio_payload, decode_base64, image_payload
 from multimodal.api.fields import CHAT, MESSAGE, PICTURE, SOUND, RequestFields
 from multimodal.api.schemas import RequestModel, Seed, as_seed
-from multimodal.cards import AUTO
+from multimodal.catalog.cards import AUTO
 from multimodal.errors import PromptError, RequestError
 from multimodal.limits import Limits
 from multimodal.media import Intake, MediaFolder

@@ -14,7 +14,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from multimodal.backends.base import cores
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 
 ENGINES = ("xllamacpp", "torch", "transformers", "bitsandbytes", "diffusers", "numpy")
 """Packages that compute an answer's tokens, or load the weights they are computed from."""

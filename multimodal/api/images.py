@@ -14,7 +14,7 @@ from multimodal.api.bodies import parsed
 from multimodal.api.drive import events, in_thread
 from multimodal.api.schemas import ImagesRequest
 from multimodal.build import Program
-from multimodal.cards import AUTO
+from multimodal.catalog.cards import AUTO
 from multimodal.errors import RequestError
 from multimodal.events import ImageMade, Notice, Usage
 from multimodal.messages import ImagePart, Task

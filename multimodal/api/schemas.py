@@ -21,7 +21,7 @@ from multimodal.api.fields import IMAGES, SPEECH, RequestFields
 from multimodal.audio_encoder import FORMATS
 from multimodal.backends.base import DrawRequest
 from multimodal.backends.sampling import MAX_SEED
-from multimodal.cards import AUTO, clipped
+from multimodal.catalog.cards import AUTO, clipped
 from multimodal.errors import PromptError, RequestError
 
 

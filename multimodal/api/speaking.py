@@ -24,7 +24,7 @@ from multimodal.backends.speech.speakers import (
 )
 from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.build import Program
-from multimodal.cards import ModelCard, clipped
+from multimodal.catalog.cards import ModelCard, clipped
 from multimodal.errors import BackendError, PromptError, RequestError
 from multimodal.events import Event, SentenceSpoken
 

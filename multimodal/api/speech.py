@@ -21,7 +21,7 @@ from multimodal.api.fields import TRANSCRIPTIONS, TRANSLATIONS
 from multimodal.api.guard import described
 from multimodal.api.subtitles import srt, vtt
 from multimodal.build import Program
-from multimodal.cards import AUTO, ModelCard, clipped
+from multimodal.catalog.cards import AUTO, ModelCard, clipped
 from multimodal.errors import RequestError, UnsupportedFieldError
 from multimodal.events import Event, Segment, Transcript
 from multimodal.messages import Task

@@ -22,7 +22,7 @@ import psutil
 
 from multimodal.backends.damaged_files import damage
 from multimodal.backends.worker import release_frames
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError, MultimodalError
 from multimodal.events import Event
 from multimodal.memory.device_errors import device_error

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from multimodal.backends.base import DrawRequest
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import RequestError
 
 MIN_SIDE = 64

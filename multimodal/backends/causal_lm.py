@@ -12,7 +12,7 @@ from multimodal.backends.chat_template import ChatTemplate
 from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.talking import Prompt, Talker, tokens_of
 from multimodal.backends.tokenizer_files import load_tokenizer
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from multimodal.backends.control_tokens import Apart, special_signs, template_signs
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.events import Notice
 
 PLAIN = (

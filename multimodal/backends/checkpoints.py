@@ -25,7 +25,7 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from multimodal.backends.attention import ungroup_attention
 from multimodal.backends.load_context import current_load_context
 from multimodal.backends.quantize_once import quantize_once
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError
 from multimodal.memory.device_errors import device_errors_told
 from multimodal.memory.footprint import usual_quantization

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from multimodal.backends.engine_options import whole_number
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.memory.host import is_kept_off_card
 
 CUBLAS = ("cublasLt64_12.dll", "cublas64_12.dll")

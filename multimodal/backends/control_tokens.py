@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError
 
 BRACKETED = re.compile(r"<\|?[^\s\0<>|]+\|?>|\[/?[A-Z_]+\]")

@@ -22,7 +22,7 @@ from transformers import GenerationMixin
 
 from multimodal.backends.engine_options import whole_number
 from multimodal.backends.prefix_cache import PROMPT_CACHE_MIB, can_be_kept, empty_cache
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError
 
 CacheImplementation = Literal["dynamic", "static"]

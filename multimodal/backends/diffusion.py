@@ -25,7 +25,6 @@ import diffusers
 import torch
 import transformers
 
-from multimodal.architectures import Modules
 from multimodal.backends.base import Backend, DrawRequest
 from multimodal.backends.canvas import canvas
 from multimodal.backends.denoising import Stopped, Watch
@@ -35,7 +34,8 @@ from multimodal.backends.sampling import MAX_SEED
 from multimodal.backends.tiles import free_bytes_of, set_tiling
 from multimodal.backends.tokenizer_files import keep_published_steps
 from multimodal.backends.worker import Worker
-from multimodal.cards import ModelCard
+from multimodal.catalog.architectures import Modules
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import Drawn, Event, Notice, Usage
 from multimodal.messages import Finish

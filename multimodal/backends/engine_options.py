@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError
 
 

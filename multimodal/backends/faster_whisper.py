@@ -25,7 +25,7 @@ from multimodal.backends.whisper_decoding import (
     compression_ratio,
     spoken_language,
 )
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.events import DecodingStatistics, Segment
 from multimodal.sound import SAMPLE_RATE

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gguf import GGUFReader
 
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.messages import Task
 

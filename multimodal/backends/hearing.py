@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from multimodal.backends.base import SpeechRequest
 from multimodal.backends.engine_options import whole_number
 from multimodal.backends.loaded import Loaded
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import RequestError
 from multimodal.events import Event, Notice, Progress, Segment, Transcript
 from multimodal.languages import language_name

@@ -18,7 +18,7 @@ from multimodal.backends.engine_options import whole_number
 from multimodal.backends.picture_caption import Findings, answer, description
 from multimodal.backends.picture_findings import FaceFinder, TextReader, colours, is_colourless
 from multimodal.backends.picture_labels import Classifier, Vocabulary
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, MultimodalError
 from multimodal.events import Description, Event
 

@@ -21,7 +21,7 @@ from multimodal.backends.picture_processor import check_picture, complete, load_
 from multimodal.backends.seeing import SeeingTalker, digest, one_picture, shown
 from multimodal.backends.talking import Prompt, opens
 from multimodal.backends.tokenizer_files import check_tokens
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError
 
 QFORMER_TOKENS = 128

@@ -41,7 +41,7 @@ from multimodal.backends.llama_cpp_pictures import (
 from multimodal.backends.sampling import ResolvedSampling, resolve_sampling
 from multimodal.backends.trimming import left_out, surplus_turns, too_long
 from multimodal.backends.worker import Worker
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.events import Event, Notice, Progress, TextDelta, Usage
 from multimodal.messages import Finish

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from multimodal.backends.base import TextRequest
 from multimodal.backends.describing import DESCRIBE
 from multimodal.backends.engine_options import whole_number
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 
 if TYPE_CHECKING:
     from PIL.Image import Image

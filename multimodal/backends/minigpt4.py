@@ -23,7 +23,7 @@ from multimodal.backends.minigpt4_pictures import VISION, Pictures, load_picture
 from multimodal.backends.seeing import SeeingTalker, digest, one_picture, shown
 from multimodal.backends.talking import Prompt, tokens_of
 from multimodal.backends.tokenizer_files import check_tokens, load_tokenizer
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
 
 PROJECTION = "projection"

@@ -20,7 +20,7 @@ from whisper.tokenizer import LANGUAGES
 
 from multimodal.backends.base import Backend
 from multimodal.backends.whisper_decoding import DecodingRequest, WhisperRecognizer
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.events import DecodingStatistics, Segment
 from multimodal.memory.modules import whisper_in_half

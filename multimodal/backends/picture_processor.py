@@ -20,7 +20,7 @@ from transformers import (
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
 from multimodal.backends.tokenizer_files import keep_published_steps
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError
 
 PROCESSOR = "processor_config.json"

@@ -23,7 +23,7 @@ from typing import Any
 
 from multimodal.backends.load_context import LoadContext
 from multimodal.backends.worker import release_frames
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import DeviceFullError, DeviceLostError
 from multimodal.memory.device_errors import device_error
 from multimodal.memory.storages import true_bytes

@@ -34,7 +34,7 @@ from multimodal.backends.hearing import Heard, Hearer, Manner, Stopped, unknown_
 from multimodal.backends.speech.sentences import clauses, sentences
 from multimodal.backends.tokenizer_files import check_vocabulary, load_tokenizer
 from multimodal.backends.voice_activity import windows
-from multimodal.cards import ModelCard, clipped
+from multimodal.catalog.cards import ModelCard, clipped
 from multimodal.errors import BackendError, CardError, PromptError, RequestError
 from multimodal.events import Event, Progress, Segment, SentenceSpoken, SpeechGenerated
 from multimodal.sound import SAMPLE_RATE, at_speed, pcm, wav

@@ -43,7 +43,7 @@ from multimodal.backends.prefix_cache import (
 from multimodal.backends.sampling import ResolvedSampling, resolve_sampling
 from multimodal.backends.tokenizer_files import check_tokens, check_vocabulary
 from multimodal.backends.trimming import left_out, surplus_turns, too_long
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.events import Event, Progress, Usage
 from multimodal.memory.footprint import DEFAULT_TOKENS
 

@@ -15,7 +15,7 @@ from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer, normalizers
 from transformers import AutoTokenizer
 
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
 
 PUBLISHED, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"

@@ -22,7 +22,7 @@ from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.hearing import ENGLISH, Heard, Hearer, Manner
 from multimodal.backends.tokenizer_files import check_letters, load_tokenizer
 from multimodal.backends.voice_activity import Window, windows
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.events import Segment
 from multimodal.sound import SAMPLE_RATE
 

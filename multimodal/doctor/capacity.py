@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from multimodal.architectures import Measured
 from multimodal.backends.compute_device import runs_on_cpu
 from multimodal.build import missing_families
-from multimodal.cards import Catalog, ModelCard, Profile
+from multimodal.catalog.architectures import Measured
+from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.doctor.finding import Finding
 from multimodal.errors import MultimodalError
 from multimodal.memory.certificate import Certificate

@@ -10,14 +10,14 @@ import httpx2 as httpx
 from huggingface_hub import constants, get_session, get_token
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
+from multimodal.catalog.sources import FilesSource, FolderSource, HubSource, PartsSource, comes_from
 from multimodal.data_folder import prepare_data_folder
 from multimodal.doctor.finding import Finding, Verdict
 from multimodal.errors import MultimodalError, WeightsError
 from multimodal.package_index import PackageIndex, pip_settings
 from multimodal.settings import Settings
 from multimodal.sizes import gigabytes
-from multimodal.sources import FilesSource, FolderSource, HubSource, PartsSource, comes_from
 from multimodal.weights import Weights
 
 ASK_S = 5.0

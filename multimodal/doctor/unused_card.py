@@ -7,7 +7,7 @@ would begin with the small models without a word.
 from __future__ import annotations
 
 from multimodal.build import UnusedCard, choose_profile, read_catalog
-from multimodal.cards import AUTO, Catalog
+from multimodal.catalog.cards import AUTO, Catalog
 from multimodal.doctor import rules
 from multimodal.doctor.machine import Machine, examined
 from multimodal.errors import MultimodalError

@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 
 from multimodal.assistant import Assistant
 from multimodal.backends.base import Backend, TTSRequest
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CapacityError, DeviceFullError
 from multimodal.events import Event
 from multimodal.memory.factors import ESTIMATE, PeakFactors

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from multimodal.architectures import Gguf, Measured, Modules
-from multimodal.cards import ModelCard
+from multimodal.catalog.architectures import Gguf, Measured, Modules
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError
 from multimodal.memory.factors import ESTIMATE, PeakFactors
 from multimodal.memory.quantization import ELEMENT_BYTES, GGUF, TORCH, gguf_bytes, torch_bytes

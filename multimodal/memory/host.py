@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.memory.devices import HOST_SHARE, Cpu
 from multimodal.memory.lease import B
 from multimodal.memory.ledger import Ledger

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from multimodal.architectures import Gguf, Modules, Part
+from multimodal.catalog.architectures import Gguf, Modules, Part
 from multimodal.errors import CardError
 
 M = TypeVar("M", bound=nn.Module)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, combinations
 from typing import Any
 
-from multimodal.architectures import Measured
-from multimodal.cards import ModelCard, Profile
+from multimodal.catalog.architectures import Measured
+from multimodal.catalog.cards import ModelCard, Profile
 from multimodal.memory.certificate import (
     BUS_BYTES_PER_S,
     Certificate,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from multimodal.cards import Profile
+from multimodal.catalog.cards import Profile
 from multimodal.errors import SettingsError
 from multimodal.memory.devices import CUDA_CONTEXT_BYTES, Device
 from multimodal.sizes import gigabytes

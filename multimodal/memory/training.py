@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from multimodal.architectures import Modules, Part
-from multimodal.cards import ModelCard
+from multimodal.catalog.architectures import Modules, Part
+from multimodal.catalog.cards import ModelCard
 from multimodal.memory.quantization import ELEMENT_BYTES, torch_bytes
 
 if TYPE_CHECKING:

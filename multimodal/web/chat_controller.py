@@ -18,7 +18,7 @@ from typing import Any
 
 from multimodal.backends.speech.speakers import without_a_voice
 from multimodal.build import Program
-from multimodal.cards import AUTO
+from multimodal.catalog.cards import AUTO
 from multimodal.chats import Chats
 from multimodal.claims import ConversationBusyError
 from multimodal.errors import MediaError, MultimodalError, RequestError

@@ -7,7 +7,7 @@ from html import escape
 import gradio as gr
 
 from multimodal.build import Program
-from multimodal.cards import clipped
+from multimodal.catalog.cards import clipped
 from multimodal.errors import MultimodalError, RequestError, SettingsError
 from multimodal.fit import Answer, answer_for
 from multimodal.memory.certificate import Line

@@ -27,7 +27,7 @@ from multimodal.api.drive import in_thread
 from multimodal.backends.speech.speakers import without_a_voice
 from multimodal.backends.voice_activity import speech_probabilities
 from multimodal.build import Program
-from multimodal.cards import AUTO, ModelCard
+from multimodal.catalog.cards import AUTO, ModelCard
 from multimodal.errors import CapacityError, MultimodalError, RequestError
 from multimodal.events import Progress
 from multimodal.hands_free.ear import Ear

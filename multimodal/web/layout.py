@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from multimodal.build import Program
-from multimodal.cards import SamplingDefaults
+from multimodal.catalog.cards import SamplingDefaults
 from multimodal.messages import Task
 from multimodal.web.chat_pane import chat_pane, example_messages
 from multimodal.web.control_bounds import INSTRUCTIONS, NEGATIVE_PROMPT, TOKENS

@@ -7,9 +7,9 @@ import time
 
 import gradio as gr
 
-from multimodal.architectures import Measured
 from multimodal.build import Program
-from multimodal.cards import AUTO, ModelCard
+from multimodal.catalog.architectures import Measured
+from multimodal.catalog.cards import AUTO, ModelCard
 from multimodal.errors import CardError
 from multimodal.memory.footprint import footprint
 from multimodal.messages import Task

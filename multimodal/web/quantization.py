@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import gradio as gr
 
-from multimodal.architectures import Measured
 from multimodal.build import Program
-from multimodal.cards import AUTO, ModelCard, ModelName
+from multimodal.catalog.architectures import Measured
+from multimodal.catalog.cards import AUTO, ModelCard, ModelName
 from multimodal.errors import CardError
 from multimodal.memory.footprint import footprint
 from multimodal.sizes import gigabytes

@@ -16,7 +16,7 @@ from multimodal.backends.speech.speakers import (
     without_a_voice,
 )
 from multimodal.build import Program
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.events import Event, SentenceSpoken
 from multimodal.messages import Controls
 from multimodal.web.replies import RunningReply

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from multimodal.cards import Catalog
+from multimodal.catalog.cards import Catalog
 from multimodal.drafts import Draft
 from multimodal.errors import MediaError
 from multimodal.events import Progress

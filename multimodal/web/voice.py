@@ -9,7 +9,7 @@ import gradio as gr
 
 from multimodal.backends.speech.speakers import languages_of, offered, speakers
 from multimodal.build import Program
-from multimodal.cards import AUTO, ModelCard
+from multimodal.catalog.cards import AUTO, ModelCard
 from multimodal.languages import language_name
 from multimodal.messages import Hearing, Task
 

@@ -17,11 +17,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from huggingface_hub import HfApi
 
-from multimodal.cards import ModelCard
-from multimodal.downloads import raise_if, until_stopped
-from multimodal.errors import WeightsError
-from multimodal.package_index import IndexSettings, pip_settings
-from multimodal.sources import (
+from multimodal.catalog.cards import ModelCard
+from multimodal.catalog.sources import (
     SINGLE_FILES,
     FileSource,
     FilesSource,
@@ -31,6 +28,9 @@ from multimodal.sources import (
     PartsSource,
     PlacedSource,
 )
+from multimodal.downloads import raise_if, until_stopped
+from multimodal.errors import WeightsError
+from multimodal.package_index import IndexSettings, pip_settings
 from multimodal.weights.address import Address
 from multimodal.weights.copies import recorded_files, take_copy
 from multimodal.weights.files import FilesFetcher

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import httpx2 as httpx
 
+from multimodal.catalog.sources import FileSource
 from multimodal.downloads import PATIENT, fetch
 from multimodal.errors import WeightsError
-from multimodal.sources import FileSource
 from multimodal.weights.job import PART, Extent, File, Job
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from multimodal.architectures import Facts
+from multimodal.catalog.architectures import Facts
+from multimodal.catalog.sources import CODE, HubSource
 from multimodal.errors import WeightsError
-from multimodal.sources import CODE, HubSource
 from multimodal.weights.job import PART, PINNED, RECORD, File
 
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".msgpack", ".h5"}

@@ -28,10 +28,10 @@ from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 from pydantic import ValidationError
 
-from multimodal.architectures import Facts
+from multimodal.catalog.architectures import Facts
+from multimodal.catalog.sources import HubSource
 from multimodal.downloads import RefusedError, asked_again, fetch
 from multimodal.errors import WeightsError
-from multimodal.sources import HubSource
 from multimodal.weights.choice import Listed, chosen
 from multimodal.weights.copies import cached_by_hub
 from multimodal.weights.job import FORBIDDEN, PART, PINNED, Extent, File, Job

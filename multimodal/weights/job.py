@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from multimodal.architectures import Facts
-from multimodal.cards import ModelCard
+from multimodal.catalog.architectures import Facts
+from multimodal.catalog.cards import ModelCard
+from multimodal.catalog.sources import FilesSource
 from multimodal.downloads import raise_if
 from multimodal.errors import WeightsError
-from multimodal.sources import FilesSource
 from multimodal.weights.progress import FetchProgress, Phase, Report, silent
 
 RECORD = "verified.json"

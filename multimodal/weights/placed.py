@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from multimodal.catalog.sources import PlacedSource
 from multimodal.errors import WeightsError
-from multimodal.sources import PlacedSource
 from multimodal.weights.job import Extent, File, Job
 
 

@@ -27,6 +27,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import HfFileMetadata
 from huggingface_hub.utils import build_hf_headers
 
+from multimodal.catalog.sources import FolderPlace, HubPlace, WeightFile
 from multimodal.downloads import (
     Patience,
     RefusedError,
@@ -36,7 +37,6 @@ from multimodal.downloads import (
     until_stopped,
 )
 from multimodal.errors import WeightsError
-from multimodal.sources import FolderPlace, HubPlace, WeightFile
 from multimodal.weights.copies import cached_by_hub, link_or_copy
 from multimodal.weights.hub import ASK_TIMEOUT_S, named_refusal
 from multimodal.weights.job import PART, File, Job

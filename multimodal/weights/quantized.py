@@ -35,7 +35,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from multimodal.architectures import Facts
+from multimodal.catalog.architectures import Facts
 from multimodal.errors import WeightsError
 from multimodal.sizes import download_size
 from multimodal.weights.job import PART

@@ -15,8 +15,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
+from multimodal.catalog.sources import HubSource
 from multimodal.errors import WeightsError
-from multimodal.sources import HubSource
 from multimodal.weights.job import File
 
 INDEX = ".safetensors.index"

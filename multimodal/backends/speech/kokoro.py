@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from multimodal.backends.base import Backend
 from multimodal.backends.speech.synthesizer import Stopped, Synthesizer, infer, open_session
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
+from multimodal.catalog.voices import Voice
 from multimodal.errors import BackendError
-from multimodal.voices import Voice
 
 SAMPLE_RATE = 24_000
 ROWS, WIDTH = 510, 256

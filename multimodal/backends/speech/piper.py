@@ -18,9 +18,9 @@ from pydantic import BaseModel, Field, PositiveInt, ValidationError
 
 from multimodal.backends.base import Backend
 from multimodal.backends.speech.synthesizer import Stopped, Synthesizer, infer, open_session
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
+from multimodal.catalog.voices import Voice
 from multimodal.errors import BackendError
-from multimodal.voices import Voice
 
 BEGIN, END, BETWEEN = "^", "$", "_"
 """Phonemes that open and close a sentence, and stand between any two."""

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from multimodal.backends.speech.phonemes import can_pronounce, missing
-from multimodal.cards import ModelCard
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import RequestError
 from multimodal.languages import language_name
 from multimodal.messages import Task

@@ -22,12 +22,12 @@ from multimodal.backends.base import TTSRequest, cores
 from multimodal.backends.loaded import Loaded
 from multimodal.backends.speech.phonemes import Phonemizer, can_pronounce, missing, phonemizer
 from multimodal.backends.speech.sentences import clauses, sentences
-from multimodal.cards import ModelCard, clipped
+from multimodal.catalog.cards import ModelCard, clipped
+from multimodal.catalog.voices import Voice, best_voice
 from multimodal.errors import BackendError, PromptError, RequestError
 from multimodal.events import Event, Progress, SentenceSpoken, SpeechGenerated
 from multimodal.languages import language_name
 from multimodal.sound import pcm, wav
-from multimodal.voices import Voice, best_voice
 
 MIN_SPEED, MAX_SPEED = 0.5, 2.0
 PIECE_CHARACTERS = 250

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from multimodal.architectures import Part
+from multimodal.catalog.architectures import Part
 from multimodal.memory.calibration.record import SPILLS
 from multimodal.memory.kernels import SIDE, layers, packed, use_kernels
 

@@ -22,12 +22,12 @@ from pydantic import (
     ValidationError,
 )
 
-from multimodal.architectures import Architecture, Facts, Limits, PictureInput
-from multimodal.card_faults import first_fault
+from multimodal.catalog.architectures import Architecture, Facts, Limits, PictureInput
+from multimodal.catalog.card_faults import first_fault
+from multimodal.catalog.sources import FileSource, Source, comes_from
+from multimodal.catalog.voices import Voice
 from multimodal.errors import CardError, UnknownModelError
 from multimodal.messages import Task
-from multimodal.sources import FileSource, Source, comes_from
-from multimodal.voices import Voice
 
 AUTO = "auto"
 ALIASES = frozenset(

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from multimodal.architectures import Facts
+from multimodal.catalog.architectures import Facts
 from multimodal.paths import expand_home
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
-from multimodal.architectures import Facts
+from multimodal.catalog.architectures import Facts
 
 
 class Voice(Facts):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from multimodal.cards import Profile
+from multimodal.catalog.cards import Profile
 from multimodal.messages import Task
 
 
