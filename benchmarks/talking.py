@@ -34,8 +34,8 @@ from multimodal.backends.base import TTSRequest, load
 from multimodal.build import read_catalog
 from multimodal.events import SpeechGenerated
 from multimodal.limits import Limits
+from multimodal.media.audio import SAMPLE_RATE, decode, wav
 from multimodal.settings import read_settings
-from multimodal.sound import SAMPLE_RATE, decode, wav
 from multimodal.weights import Weights
 
 QUESTION = "What is the capital of France, and on which river is it?"

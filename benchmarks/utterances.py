@@ -27,9 +27,9 @@ from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.build import read_catalog
 from multimodal.events import Transcript
 from multimodal.limits import Limits
+from multimodal.media.audio import SAMPLE_RATE, decode
 from multimodal.messages import AudioPart
 from multimodal.settings import read_settings
-from multimodal.sound import SAMPLE_RATE, decode
 from multimodal.weights import Weights
 
 BEFORE_S, AFTER_S, HISS = 0.5, 0.2, 0.002

@@ -31,9 +31,9 @@ from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.build import read_catalog
 from multimodal.events import SentenceSpoken, SpeechGenerated, Transcript
 from multimodal.limits import Limits
+from multimodal.media.audio import decode
 from multimodal.messages import AudioPart
 from multimodal.settings import read_settings
-from multimodal.sound import decode
 from multimodal.weights import Weights
 
 MODULES = {"gruut": "gruut_lang_en", "espeak": "espeakng_loader"}

@@ -23,7 +23,8 @@ from multimodal.catalog.cards import ModelCard
 from multimodal.drawing import draw_request
 from multimodal.errors import MediaError
 from multimodal.meaning import spoken_and_typed, wants_only_translation
-from multimodal.media import MediaFolder
+from multimodal.media.ingestion import MediaFolder
+from multimodal.media.pixels import SEEN_SIDE, within
 from multimodal.messages import (
     AudioPart,
     Conversation,
@@ -35,7 +36,6 @@ from multimodal.messages import (
     Task,
     TextPart,
 )
-from multimodal.pixels import SEEN_SIDE, within
 
 
 @dataclass(frozen=True)

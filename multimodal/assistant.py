@@ -38,13 +38,13 @@ from multimodal.events import (
     Transcript,
     Usage,
 )
-from multimodal.media import MediaFolder
+from multimodal.media.audio import SAMPLE_RATE
+from multimodal.media.ingestion import MediaFolder
 from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
 from multimodal.messages import AudioPart, Conversation, Finish, Outcome, Route, Step, Task, Timing
 from multimodal.router import Router
 from multimodal.shrinking import smaller
-from multimodal.sound import SAMPLE_RATE
 
 DOING = {
     Task.TEXT: "Reading",

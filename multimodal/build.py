@@ -26,7 +26,7 @@ from multimodal.fetching import (
     progress_text,
     show_nothing,
 )
-from multimodal.media import MediaFolder
+from multimodal.media.ingestion import MediaFolder
 from multimodal.memory.devices import Cpu, Device, nvidia_driver_is_here
 from multimodal.memory.host import HostMemory, host_bytes
 from multimodal.memory.manager import MemoryManager

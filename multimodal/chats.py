@@ -25,7 +25,7 @@ from multimodal.errors import (
     PromptError,
     RequestError,
 )
-from multimodal.media import MediaFolder
+from multimodal.media.ingestion import MediaFolder
 from multimodal.messages import (
     Controls,
     ImagePart,

@@ -8,9 +8,9 @@ from multimodal.backends.base import DrawRequest
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import MediaError
 from multimodal.events import Drawn, Event, ImageMade
-from multimodal.media import MediaFolder
+from multimodal.media.ingestion import MediaFolder
+from multimodal.media.pixels import SEEN_SIDE, within
 from multimodal.messages import Conversation, ImagePart, Step
-from multimodal.pixels import SEEN_SIDE, within
 from multimodal.prompts import prompt_of, wish_of
 
 

@@ -21,9 +21,9 @@ from fake_index import Index, running_index
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from multimodal import sound
 from multimodal.catalog.cards import Catalog
 from multimodal.limits import Limits
+from multimodal.media import audio
 from multimodal.weights import Weights
 
 # Tests do the same on every machine: a card that is there is left to the benchmarks and, where the
@@ -59,7 +59,7 @@ def examples() -> Path:
 def speech(examples: Path) -> NDArray[np.float32]:
     """Three seconds of an English sentence, float32, mono, 16 kHz."""
     recording = (examples / "speech-en.wav").read_bytes()
-    return sound.decode(recording, "speech", Limits())[: 3 * 16_000]
+    return audio.decode(recording, "speech", Limits())[: 3 * 16_000]
 
 
 @pytest.fixture(scope="session")

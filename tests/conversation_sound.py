@@ -14,7 +14,7 @@ from multimodal.backends.base import TTSRequest, load
 from multimodal.catalog.cards import Catalog
 from multimodal.events import SpeechGenerated
 from multimodal.limits import Limits
-from multimodal.sound import SAMPLE_RATE, decode, wav
+from multimodal.media.audio import SAMPLE_RATE, decode, wav
 
 Samples = NDArray[np.float32]
 _chance = np.random.default_rng(7)

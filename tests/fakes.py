@@ -51,12 +51,12 @@ from multimodal.events import (
     Transcript,
     Usage,
 )
+from multimodal.media.audio import wav
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.simulated import Simulated
 from multimodal.memory.transfers import Report, Source
 from multimodal.messages import Task
 from multimodal.settings import read_settings
-from multimodal.sound import wav
 from multimodal.weights import FetchProgress, Weights
 
 

@@ -26,7 +26,7 @@ from multimodal.api.drive import events
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, CapacityError, MultimodalError, WeightsError
 from multimodal.events import Event, Progress
-from multimodal.sound import wav
+from multimodal.media.audio import wav
 
 QUESTION: Any = [{"role": "user", "content": "What is photosynthesis?"}]
 

@@ -30,7 +30,7 @@ from multimodal.errors import (
 )
 from multimodal.events import Done, Event, RouteChosen, TextDelta, Transcript
 from multimodal.limits import Limits
-from multimodal.media import MediaFolder
+from multimodal.media.ingestion import MediaFolder
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.simulated import Simulated
 from multimodal.messages import (

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import wait_until
 
-from multimodal.decode_queue import DecodeQueue
 from multimodal.errors import CapacityError, MediaError, TurnStoppedError
+from multimodal.media.decode_queue import DecodeQueue
 
 NEVER = threading.Event()
 

@@ -16,7 +16,7 @@ from fakes import client_at
 
 from multimodal.backends.base import TextRequest
 from multimodal.errors import TurnStoppedError
-from multimodal.media import MediaFolder
+from multimodal.media.ingestion import MediaFolder
 
 DECODES = """
 import sys, threading

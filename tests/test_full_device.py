@@ -22,7 +22,7 @@ from multimodal.backends.base import (
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import BackendError, DeviceFullError
 from multimodal.events import Done, Notice, Transcript
-from multimodal.media import MediaFolder
+from multimodal.media.ingestion import MediaFolder
 from multimodal.memory.footprint import cpu_footprint, footprint
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks

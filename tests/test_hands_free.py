@@ -21,8 +21,8 @@ from multimodal.build import Program
 from multimodal.errors import CapacityError, RequestError
 from multimodal.hands_free.readiness import REHEARSAL
 from multimodal.limits import Limits
+from multimodal.media.audio import decode
 from multimodal.messages import Controls, Hearing
-from multimodal.sound import decode
 from multimodal.web import hands_free
 from multimodal.web.hands_free import HandsFreeTalk
 

@@ -23,8 +23,8 @@ from multimodal.backends.voice_activity import speech_probabilities
 from multimodal.catalog.cards import Catalog
 from multimodal.hands_free.listener import Heard, Kind, Listener, Recognition
 from multimodal.hands_free.turn_detection import TurnDetector
+from multimodal.media.audio import SAMPLE_RATE
 from multimodal.messages import AudioPart
-from multimodal.sound import SAMPLE_RATE
 
 FIRST, STORY, LAST = (
     "What is the capital of France?",

@@ -28,7 +28,7 @@ from multimodal.backends.picture_labels import LIKELY, Vocabulary
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError
 from multimodal.events import Description
-from multimodal.media import MediaFolder
+from multimodal.media.ingestion import MediaFolder
 from multimodal.messages import Focus, ImagePart
 
 NAME = "picture-describer"

@@ -59,7 +59,7 @@ def test_the_entry_point_is_short_and_only_calls_the_command_line() -> None:
         ({"router.py": "from .store import Store"}, "relative import .store"),
         ({"web/page.py": "from multimodal import cli"}, "on the same floor"),
         ({"catalog/cards.py": "import onnxruntime.tools"}, "heavy import onnxruntime"),
-        ({"media.py": "if TYPE_CHECKING:\n    import cv2"}, "heavy import cv2"),
+        ({"media/folder.py": "if TYPE_CHECKING:\n    import cv2"}, "heavy import cv2"),
         ({"memory/a.py": "from torch import _C"}, "line 1 reads _C of another library"),
         ({"memory/a.py": "import torch._dynamo"}, "line 1 reads _dynamo of another library"),
         ({"memory/a.py": "def f(x):\n    x._hook()"}, "line 2 reads _hook of another library"),

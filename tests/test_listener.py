@@ -13,7 +13,7 @@ from multimodal.errors import BackendError
 from multimodal.hands_free.echoes import is_echo
 from multimodal.hands_free.listener import Heard, Kind, Listener, Recognition, is_complete
 from multimodal.hands_free.turn_detection import Samples, TurnDetector
-from multimodal.sound import SAMPLE_RATE
+from multimodal.media.audio import SAMPLE_RATE
 
 STEP_S = 0.096
 

@@ -16,11 +16,11 @@ import pytest
 from fakes import served
 from numpy.typing import NDArray
 
-from multimodal import sound
 from multimodal.build import Program, build
 from multimodal.chats import Chats
 from multimodal.limits import Limits
-from multimodal.loudness import amplify_quiet_speech
+from multimodal.media import audio
+from multimodal.media.loudness import amplify_quiet_speech
 from multimodal.messages import Controls
 from multimodal.settings import read_settings
 
@@ -46,7 +46,7 @@ def url(real: Program) -> Iterator[str]:
 
 
 def spoken(examples: Path, name: str, decibels: float = 0.0) -> NDArray[np.float32]:
-    heard = sound.decode((examples / name).read_bytes(), name, Limits())
+    heard = audio.decode((examples / name).read_bytes(), name, Limits())
     return heard * np.float32(10 ** (decibels / 20))
 
 

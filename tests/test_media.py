@@ -24,9 +24,9 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from multimodal.errors import MediaError, StoreError, TurnStoppedError
 from multimodal.limits import Limits
-from multimodal.media import MediaFolder, safe_name
+from multimodal.media.ingestion import MediaFolder, safe_name
+from multimodal.media.pixels import flattened
 from multimodal.messages import AudioPart, ImagePart
-from multimodal.pixels import flattened
 
 
 @pytest.fixture

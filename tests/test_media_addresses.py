@@ -18,7 +18,7 @@ from fake_page import FakePage, running_page
 from fakes import picture
 from starlette.applications import Starlette
 
-from multimodal.media import MediaFolder
+from multimodal.media.ingestion import MediaFolder
 from multimodal.messages import ImagePart
 from multimodal.settings import media_secret, page_secret
 from multimodal.web.media_addresses import MediaAddresses

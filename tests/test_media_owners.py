@@ -19,7 +19,7 @@ from PIL import Image
 from multimodal.build import Program
 from multimodal.chats import Chats
 from multimodal.errors import MediaError, StoreError
-from multimodal.media_files import MediaFiles
+from multimodal.media.folder import MediaFiles
 from multimodal.messages import ImagePart, Message, TextPart
 
 OLD = "2001-01-01 00:00:00.000000"

@@ -22,7 +22,6 @@ from fakes import client_at, served
 from tiny_hearing import heard, save_seamless, save_wav2vec2
 from tiny_models import add_model, hub_card
 
-from multimodal import sound
 from multimodal.backends import hearing
 from multimodal.backends.base import SpeechRequest, TTSRequest, load
 from multimodal.backends.seamless import PAUSE_S, Seamless
@@ -31,6 +30,7 @@ from multimodal.build import build
 from multimodal.errors import BackendError, CardError, PromptError, RequestError
 from multimodal.events import Notice, Progress, SentenceSpoken, SpeechGenerated, Transcript
 from multimodal.limits import Limits
+from multimodal.media import audio
 from multimodal.memory.footprint import footprint
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.storages import true_bytes
@@ -52,7 +52,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def speech(examples: Path) -> Any:
-    return sound.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())
+    return audio.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())
 
 
 def loaded(checkpoint: Checkpoint, **facts: Any) -> Seamless:
@@ -86,7 +86,7 @@ def spoken(model: Seamless, text: str, **more: Any) -> Any:
     """The samples of what was said aloud."""
     *_, made = model.run(TTSRequest(text, **more), threading.Event())
     assert isinstance(made, SpeechGenerated)
-    samples = sound.decode(made.wav, "spoken", Limits())
+    samples = audio.decode(made.wav, "spoken", Limits())
     assert len(samples) == pytest.approx(made.seconds * 16_000, abs=1)
     return samples
 

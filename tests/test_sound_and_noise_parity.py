@@ -15,14 +15,14 @@ from faster_whisper.feature_extractor import FeatureExtractor
 from tiny_hearing import save_wav2vec2
 from transformers import AutoFeatureExtractor
 
-from multimodal import sound
 from multimodal.backends.diffusion import SCHEDULERS
 from multimodal.limits import Limits
+from multimodal.media import audio
 
 
 @pytest.fixture(scope="module")
 def speech(examples: Path) -> Any:
-    return sound.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())
+    return audio.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())
 
 
 @pytest.mark.parametrize("bands", [80, 128])

@@ -16,11 +16,11 @@ import tomlkit
 from fakes import client_at, served
 from tiny_speech import save_piper
 
-from multimodal.audio_encoder import FORMATS, AudioEncoder
 from multimodal.build import build
 from multimodal.limits import Limits
+from multimodal.media.audio import decode
+from multimodal.media.audio_encoder import FORMATS, AudioEncoder
 from multimodal.settings import read_settings
-from multimodal.sound import decode
 
 TEXT = "One bad hat. Two bad hats."
 HEARD_AS = {"mp3": "mp3", "opus": "ogg", "aac": "aac", "flac": "flac", "wav": "wav"}

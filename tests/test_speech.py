@@ -20,7 +20,7 @@ from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.catalog.sources import FolderSource
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import Event, Notice, Progress, Transcript
-from multimodal.media import MediaFolder
+from multimodal.media.ingestion import MediaFolder
 from multimodal.messages import AudioPart
 
 SPEECH = (

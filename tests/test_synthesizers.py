@@ -27,8 +27,8 @@ from multimodal.catalog.voices import Voice, best_voice
 from multimodal.errors import BackendError, PromptError, RequestError
 from multimodal.events import Progress, SentenceSpoken, SpeechGenerated, Transcript
 from multimodal.limits import Limits
+from multimodal.media.audio import at_speed, decode
 from multimodal.messages import AudioPart, Task
-from multimodal.sound import at_speed, decode
 
 ENGLISH = Voice(name="one", title="One", language="en-US", file="voices.npz")
 JAPANESE = Voice(name="two", title="Two", language="ja-JP", also=("en",), file="two.bin")

@@ -10,7 +10,7 @@ import pytest
 from multimodal.backends.voice_activity import speech_probabilities
 from multimodal.hands_free.turn_detection import LEAD_IN_S, WINDOW, Samples, TurnDetector
 from multimodal.limits import Limits
-from multimodal.sound import SAMPLE_RATE, decode
+from multimodal.media.audio import SAMPLE_RATE, decode
 
 
 def loud(samples: Samples) -> Samples:

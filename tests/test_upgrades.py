@@ -19,7 +19,7 @@ from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.errors import BackendError, CardError, WeightsError
 from multimodal.events import RouteChosen
 from multimodal.fetching import Fetching
-from multimodal.media import MediaFolder
+from multimodal.media.ingestion import MediaFolder
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.simulated import Simulated
 from multimodal.memory.transfers import Source

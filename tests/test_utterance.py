@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from multimodal.backends.speech.utterance import LONGEST_S, EncodedUtterance
 from multimodal.limits import Limits
-from multimodal.sound import SAMPLE_RATE, decode
+from multimodal.media.audio import SAMPLE_RATE, decode
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multimodal import sound
 from multimodal.backends.hearing import Heard, Manner
 from multimodal.backends.voice_activity import (
     LONGEST_PAUSE_S,
@@ -33,6 +32,7 @@ from multimodal.backends.whisper_decoding import (
 from multimodal.catalog.cards import Catalog
 from multimodal.events import DecodingStatistics, Segment
 from multimodal.limits import Limits
+from multimodal.media import audio
 
 RATE = 16_000
 LENGTH = 200 * RATE
@@ -170,7 +170,7 @@ class Mumbled(WhisperRecognizer[None]):
 def test_words_that_are_unlikely_are_kept_where_another_try_has_none(
     catalog: Catalog, examples: Path
 ) -> None:
-    recording = sound.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())
+    recording = audio.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())
     model = Mumbled(catalog.card("whisper-base"), None)
     heard = model.words(recording[: 4 * RATE], Manner("transcribe", "en", None), lambda _: True)
     assert heard.text == "What is it?"
@@ -194,7 +194,7 @@ class Quick(WhisperRecognizer[None]):
 
 @pytest.fixture(scope="module")
 def sentence(examples: Path) -> Any:
-    spoken = sound.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())
+    spoken = audio.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())
     return spoken[: 3 * RATE]
 
 

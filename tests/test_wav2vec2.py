@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from tiny_hearing import heard, save_wav2vec2
 from tiny_models import hub_card
 
-from multimodal import sound
 from multimodal.backends import hearing
 from multimodal.backends.base import SpeechRequest, load
 from multimodal.backends.voice_activity import windows
@@ -23,6 +22,7 @@ from multimodal.backends.wav2vec2 import Wav2Vec2
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import Notice, Progress, Transcript
 from multimodal.limits import Limits
+from multimodal.media import audio
 from multimodal.memory.footprint import footprint
 from multimodal.memory.mirror import Mirror
 from multimodal.memory.storages import true_bytes
@@ -41,7 +41,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def speech(examples: Path) -> Any:
-    return sound.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())
+    return audio.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())
 
 
 def loaded(checkpoint: Checkpoint, **facts: Any) -> Wav2Vec2:

@@ -7,7 +7,7 @@ import re
 from math import ceil
 
 from multimodal.errors import RequestError, TooLargeError
-from multimodal.media import is_picture
+from multimodal.media.ingestion import is_picture
 
 DATA_URI = re.compile(r"\s*data:[^,]{0,200};\s*base64\s*,", re.IGNORECASE)
 BARE = re.compile(r"[A-Za-z0-9+/_\-\s]{64}")

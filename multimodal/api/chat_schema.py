@@ -20,7 +20,7 @@ from multimodal.api.schemas import RequestModel, Seed, as_seed
 from multimodal.catalog.cards import AUTO
 from multimodal.errors import PromptError, RequestError
 from multimodal.limits import Limits
-from multimodal.media import Intake, MediaFolder
+from multimodal.media.ingestion import Intake, MediaFolder
 from multimodal.messages import Controls, Conversation, Message, Part, Sampling, TextPart
 
 MESSAGES = 2000

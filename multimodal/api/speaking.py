@@ -14,7 +14,6 @@ from multimodal.api.bodies import parsed
 from multimodal.api.drive import events
 from multimodal.api.guard import described
 from multimodal.api.schemas import SpokenText
-from multimodal.audio_encoder import FORMATS, AudioEncoder
 from multimodal.backends.base import TTSRequest
 from multimodal.backends.speech.speakers import (
     offered,
@@ -27,6 +26,7 @@ from multimodal.build import Program
 from multimodal.catalog.cards import ModelCard, clipped
 from multimodal.errors import BackendError, PromptError, RequestError
 from multimodal.events import Event, SentenceSpoken
+from multimodal.media.audio_encoder import FORMATS, AudioEncoder
 
 MODELS = frozenset({"auto", "tts-1", "tts-1-hd", "gpt-4o-mini-tts"})
 """OpenAI's names for the model, which stand for the profile's own."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from multimodal.backends.base import ImageRequest, TextRequest
 from multimodal.events import Description, Event, TextDelta
-from multimodal.pixels import SEEN_SIDE, within
+from multimodal.media.pixels import SEEN_SIDE, within
 
 DESCRIBE = "Describe this picture."
 """What is asked where a picture was sent without a word."""

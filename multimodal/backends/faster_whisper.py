@@ -28,7 +28,7 @@ from multimodal.backends.whisper_decoding import (
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.events import DecodingStatistics, Segment
-from multimodal.sound import SAMPLE_RATE
+from multimodal.media.audio import SAMPLE_RATE
 
 TELLING_S = 3.0
 """A shorter passage says little, and the language is better told from it filled up to 30 s."""

@@ -22,7 +22,7 @@ from multimodal.catalog.cards import ModelCard
 from multimodal.errors import RequestError
 from multimodal.events import Event, Notice, Progress, Segment, Transcript
 from multimodal.languages import language_name
-from multimodal.sound import SAMPLE_RATE
+from multimodal.media.audio import SAMPLE_RATE
 
 PIECE_S = 120
 SEARCH_S = 5

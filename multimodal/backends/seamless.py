@@ -37,7 +37,7 @@ from multimodal.backends.voice_activity import windows
 from multimodal.catalog.cards import ModelCard, clipped
 from multimodal.errors import BackendError, CardError, PromptError, RequestError
 from multimodal.events import Event, Progress, Segment, SentenceSpoken, SpeechGenerated
-from multimodal.sound import SAMPLE_RATE, at_speed, pcm, wav
+from multimodal.media.audio import SAMPLE_RATE, at_speed, pcm, wav
 
 NEAR = 3
 """A dialect is this near to its language at most; a neighbour that most of its speakers know is

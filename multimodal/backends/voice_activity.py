@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from multimodal.backends.hearing import pieces
 from multimodal.events import Segment
-from multimodal.sound import SAMPLE_RATE
+from multimodal.media.audio import SAMPLE_RATE
 
 WINDOW_S = 30
 LONGEST_PAUSE_S = 2.0

@@ -24,7 +24,7 @@ from multimodal.backends.tokenizer_files import check_letters, load_tokenizer
 from multimodal.backends.voice_activity import Window, windows
 from multimodal.catalog.cards import ModelCard
 from multimodal.events import Segment
-from multimodal.sound import SAMPLE_RATE
+from multimodal.media.audio import SAMPLE_RATE
 
 PAUSE_S = 0.5
 LONGEST_S = 8.0

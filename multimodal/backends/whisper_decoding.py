@@ -40,7 +40,7 @@ from multimodal.backends.hearing import (
 )
 from multimodal.backends.voice_activity import Window, windows
 from multimodal.events import Segment
-from multimodal.sound import SAMPLE_RATE
+from multimodal.media.audio import SAMPLE_RATE
 
 RETRY_TEMPERATURES = (0.4,)
 """After the first try; more would delay a stop."""

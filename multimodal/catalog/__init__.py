@@ -1,0 +1,1 @@
+"""Facts about models, in TOML: cards, profiles, and where weights come from."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multimodal.errors import RequestError
-from multimodal.sound import SAMPLE_RATE
+from multimodal.media.audio import SAMPLE_RATE
 
 RATES = range(8_000, 192_001)
 LONGEST_S = 5.0

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal.sound import SAMPLE_RATE
+from multimodal.media.audio import SAMPLE_RATE
 
 WINDOW = 512
 """Samples that get one probability: 32 ms."""

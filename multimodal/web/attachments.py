@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from multimodal.errors import MediaError
-from multimodal.media import MediaFolder
+from multimodal.media.ingestion import MediaFolder
 from multimodal.messages import AudioPart, ImagePart
 from multimodal.web.actions import Kept, Upload
 from multimodal.web.media_addresses import MediaAddresses

@@ -24,7 +24,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from multimodal.errors import MediaError
-from multimodal.media import FORMATS, MediaFolder
+from multimodal.media.ingestion import FORMATS, MediaFolder
 from multimodal.messages import AudioPart, ImagePart
 
 SMALL_SIDE = 640

@@ -21,13 +21,13 @@ from starlette.routing import Route
 
 from multimodal.api.drive import events
 from multimodal.api.speaking import encoded, next_sentence
-from multimodal.audio_encoder import FORMATS, AudioEncoder
 from multimodal.backends.base import TTSRequest
 from multimodal.backends.speech.speakers import language_of_script, without_a_voice
 from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.build import Program
 from multimodal.errors import MultimodalError, RequestError
 from multimodal.events import Event
+from multimodal.media.audio_encoder import FORMATS, AudioEncoder
 from multimodal.web.spoken_reply import speaking_card, usual_language, voice_of
 
 MAX_TICKETS = 500

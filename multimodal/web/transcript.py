@@ -23,7 +23,7 @@ from multimodal.drafts import Draft
 from multimodal.errors import MediaError
 from multimodal.events import Progress
 from multimodal.languages import language_name
-from multimodal.media import MediaFolder
+from multimodal.media.ingestion import MediaFolder
 from multimodal.messages import (
     AudioPart,
     Conversation,

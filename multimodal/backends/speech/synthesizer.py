@@ -27,7 +27,7 @@ from multimodal.catalog.voices import Voice, best_voice
 from multimodal.errors import BackendError, PromptError, RequestError
 from multimodal.events import Event, Progress, SentenceSpoken, SpeechGenerated
 from multimodal.languages import language_name
-from multimodal.sound import pcm, wav
+from multimodal.media.audio import pcm, wav
 
 MIN_SPEED, MAX_SPEED = 0.5, 2.0
 PIECE_CHARACTERS = 250

@@ -17,7 +17,7 @@ from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 from numpy.typing import NDArray
 
-from multimodal.sound import SAMPLE_RATE
+from multimodal.media.audio import SAMPLE_RATE
 
 SILENCE_S = 5.0
 """Behind the utterance, at least. Of 160 sentences one was written twice with 3 s, three with 4 s,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from multimodal.decode_queue import stopped
+from multimodal.media.decode_queue import stopped
 
 STRIP_PIXELS = 2_000_000
 DEPTHS = (1.0, *(2.0**bits - 1 for bits in (8, 10, 12, 14, 16, 24, 31, 32)))

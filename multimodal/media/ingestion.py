@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from multimodal import sound
-from multimodal.decode_queue import DecodeQueue
 from multimodal.errors import MediaError, MultimodalError, StoreError
 from multimodal.limits import DecodeQuota, Limits
-from multimodal.loudness import amplify_quiet_speech
-from multimodal.media_files import MediaFiles, MediaOwner
+from multimodal.media import audio
+from multimodal.media.decode_queue import DecodeQueue
+from multimodal.media.folder import MediaFiles, MediaOwner
+from multimodal.media.loudness import amplify_quiet_speech
+from multimodal.media.pixels import eight_bit_colour, flattened
 from multimodal.messages import AudioPart, ImagePart
-from multimodal.pixels import eight_bit_colour, flattened
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 PICTURE_SIGNS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
@@ -123,7 +123,7 @@ class MediaFolder:
     def waveform(self, part: AudioPart) -> NDArray[np.float32]:
         """The recording as it is to be heard, float32 in [-1, 1], mono, 16 kHz, shape (samples,);
         quiet speech is amplified."""
-        heard = sound.decode(self.path(part).read_bytes(), part.name, self.limits)
+        heard = audio.decode(self.path(part).read_bytes(), part.name, self.limits)
         return amplify_quiet_speech(heard)
 
     def close(self) -> None:
@@ -208,11 +208,11 @@ class MediaFolder:
 
     def _audio(self, data: bytes, name: str, intake: Intake) -> AudioPart:
         _refuse_other_kinds(data, name)
-        waveform = sound.decode(data, name, self.limits, intake.quota, intake.stop)
-        seconds = len(waveform) / sound.SAMPLE_RATE
+        waveform = audio.decode(data, name, self.limits, intake.quota, intake.stop)
+        seconds = len(waveform) / audio.SAMPLE_RATE
         if seconds < self.limits.min_audio_s:
             raise MediaError(f"“{name}” holds {seconds:.2f} seconds of sound. Record it again.")
-        digest = self._keep(sound.flac(waveform), "audio/flac")
+        digest = self._keep(audio.flac(waveform), "audio/flac")
         return AudioPart(digest, "audio/flac", round(seconds, 3), name)
 
     def _keep(self, data: bytes, media_type: str) -> str:

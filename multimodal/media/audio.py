@@ -19,9 +19,9 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal.decode_queue import stopped
 from multimodal.errors import MediaError, MultimodalError
 from multimodal.limits import DecodeQuota, Limits
+from multimodal.media.decode_queue import stopped
 
 SAMPLE_RATE = 16_000
 # Containers that hold sound themselves: a playlist could name other files, or addresses to fetch.
