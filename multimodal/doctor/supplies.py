@@ -15,10 +15,10 @@ from multimodal.catalog.sources import FilesSource, FolderSource, HubSource, Par
 from multimodal.data_folder import prepare_data_folder
 from multimodal.doctor.finding import Finding, Verdict
 from multimodal.errors import MultimodalError, WeightsError
-from multimodal.package_index import PackageIndex, pip_settings
 from multimodal.settings import Settings
 from multimodal.sizes import gigabytes
 from multimodal.weights import Weights
+from multimodal.weights.package_index import PackageIndex, pip_settings
 
 ASK_S = 5.0
 HUB_WAY = "connect, or set HF_ENDPOINT to a mirror"

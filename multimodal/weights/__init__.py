@@ -28,14 +28,14 @@ from multimodal.catalog.sources import (
     PartsSource,
     PlacedSource,
 )
-from multimodal.downloads import raise_if, until_stopped
 from multimodal.errors import WeightsError
-from multimodal.package_index import IndexSettings, pip_settings
 from multimodal.weights.address import Address
 from multimodal.weights.copies import recorded_files, take_copy
+from multimodal.weights.downloads import raise_if, until_stopped
 from multimodal.weights.files import FilesFetcher
 from multimodal.weights.hub import Hub
 from multimodal.weights.job import FORBIDDEN, File, Job, Supplier
+from multimodal.weights.package_index import IndexSettings, pip_settings
 from multimodal.weights.parts import Parts
 from multimodal.weights.placed import Placed
 from multimodal.weights.progress import FetchProgress, Report, console_progress, silent

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx2 as httpx
 
 from multimodal.catalog.sources import FileSource
-from multimodal.downloads import PATIENT, fetch
 from multimodal.errors import WeightsError
+from multimodal.weights.downloads import PATIENT, fetch
 from multimodal.weights.job import PART, Extent, File, Job
 
 

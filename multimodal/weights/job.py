@@ -15,8 +15,8 @@ from typing import Any, Protocol
 from multimodal.catalog.architectures import Facts
 from multimodal.catalog.cards import ModelCard
 from multimodal.catalog.sources import FilesSource
-from multimodal.downloads import raise_if
 from multimodal.errors import WeightsError
+from multimodal.weights.downloads import raise_if
 from multimodal.weights.progress import FetchProgress, Phase, Report, silent
 
 RECORD = "verified.json"

@@ -28,7 +28,9 @@ from huggingface_hub.file_download import HfFileMetadata
 from huggingface_hub.utils import build_hf_headers
 
 from multimodal.catalog.sources import FolderPlace, HubPlace, WeightFile
-from multimodal.downloads import (
+from multimodal.errors import WeightsError
+from multimodal.weights.copies import cached_by_hub, link_or_copy
+from multimodal.weights.downloads import (
     Patience,
     RefusedError,
     SilentError,
@@ -36,8 +38,6 @@ from multimodal.downloads import (
     fetch,
     until_stopped,
 )
-from multimodal.errors import WeightsError
-from multimodal.weights.copies import cached_by_hub, link_or_copy
 from multimodal.weights.hub import ASK_TIMEOUT_S, named_refusal
 from multimodal.weights.job import PART, File, Job
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from multimodal.catalog.sources import WeightFile, Wheel, WheelsPlace
-from multimodal.downloads import Patience, SilentError, until_stopped
 from multimodal.errors import WeightsError
-from multimodal.package_index import IndexSettings, PackageIndex
+from multimodal.weights.downloads import Patience, SilentError, until_stopped
 from multimodal.weights.job import PART, File, Job
+from multimodal.weights.package_index import IndexSettings, PackageIndex
 from multimodal.weights.places import expected
 
 CHUNK_BYTES = 1 << 20

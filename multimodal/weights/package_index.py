@@ -21,8 +21,8 @@ from unearth import PackageFinder
 from unearth.errors import UnpackError
 from unearth.fetchers import Fetcher, PyPIClient
 
-from multimodal.downloads import PATIENT, Patience, SilentError, fetch
 from multimodal.errors import WeightsError
+from multimodal.weights.downloads import PATIENT, Patience, SilentError, fetch
 
 PYPI = "https://pypi.org/simple/"
 SCHEMES = {"http", "https", "file"}
