@@ -47,7 +47,7 @@ from multimodal.catalog.architectures import Modules, Part
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError
 from multimodal.events import Usage
-from multimodal.memory.storages import true_bytes
+from multimodal.memory.devices.storages import true_bytes
 from multimodal.messages import Sampling
 from multimodal.settings import read_settings
 

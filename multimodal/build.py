@@ -27,12 +27,12 @@ from multimodal.fetching import (
     show_nothing,
 )
 from multimodal.media.ingestion import MediaFolder
-from multimodal.memory.devices import Cpu, Device, nvidia_driver_is_here
+from multimodal.memory.devices.base import Cpu, Device, nvidia_driver_is_here
+from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.host import HostMemory, host_bytes
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
 from multimodal.memory.reserve import is_on_card, model_bytes, planned_reserve_bytes
-from multimodal.memory.simulated import Simulated
 from multimodal.memory.transfers import Report
 from multimodal.settings import Settings
 from multimodal.speeds import SpeedBook
@@ -293,7 +293,7 @@ def choose(settings: Settings, catalog: Catalog) -> tuple[Profile, Device]:
             "--profile embedded is made for that."
         )
     if kind == "cuda" or (kind == "auto" and profile.device == "cuda"):
-        from multimodal.memory.cuda import Cuda, calibration_of
+        from multimodal.memory.devices.cuda import Cuda, calibration_of
 
         return profile, Cuda(calibration=calibration_of(settings.data))
     return profile, Cpu()
@@ -303,6 +303,6 @@ def _card_bytes() -> int:
     """PyTorch takes seconds to load, so it is only asked where there is a driver to use."""
     if not nvidia_driver_is_here():
         return 0
-    from multimodal.memory.cuda import card_bytes
+    from multimodal.memory.devices.cuda import card_bytes
 
     return card_bytes()

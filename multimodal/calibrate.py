@@ -9,7 +9,7 @@ from multimodal.build import choose_profile, read_catalog
 from multimodal.errors import SettingsError
 from multimodal.memory.calibration.process import Show, Start, measured
 from multimodal.memory.calibration.record import Calibration, Probe, Subject, write
-from multimodal.memory.devices import nvidia_driver_is_here
+from multimodal.memory.devices.base import nvidia_driver_is_here
 from multimodal.memory.reserve import is_on_card
 from multimodal.settings import Settings
 
@@ -31,7 +31,7 @@ def calibrate(settings: Settings, show: Show) -> Calibration:
     memory manager, `fit` and `doctor` find it. Raises SettingsError without a card."""
     if not nvidia_driver_is_here():
         raise SettingsError("There is no NVIDIA card to measure; `multimodal doctor` says why.")
-    from multimodal.memory.cuda import card_bytes, subject_of
+    from multimodal.memory.devices.cuda import card_bytes, subject_of
 
     if not card_bytes():
         raise SettingsError("PyTorch finds no card to measure; `multimodal doctor` says why.")
@@ -83,7 +83,7 @@ def _unmeasured(settings: Settings) -> Subject | None:
     kind = settings.device_kind
     if kind not in {"auto", "cuda"} or not nvidia_driver_is_here():
         return None
-    from multimodal.memory.cuda import calibration_of, card_bytes, subject_of
+    from multimodal.memory.devices.cuda import calibration_of, card_bytes, subject_of
 
     here = card_bytes()
     profile = choose_profile(read_catalog(settings), settings.profile, here)

@@ -131,7 +131,7 @@ def serve(settings: Settings) -> None:
 def models(settings: Settings, as_json: AsJson = False) -> None:
     """List the models of the profile."""
     from multimodal.build import build
-    from multimodal.memory.footprint import footprint
+    from multimodal.memory.estimate.footprint import footprint
 
     program = build(settings)
     rows = [

@@ -12,12 +12,12 @@ from multimodal.backends.compute_device import runs_on_cpu
 from multimodal.build import choose_profile, read_catalog
 from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.memory.calibration.record import Calibration
-from multimodal.memory.certificate import BUS_BYTES_PER_S, Line
-from multimodal.memory.devices import nvidia_driver_is_here
-from multimodal.memory.factors import ESTIMATE, PeakFactors
+from multimodal.memory.devices.base import nvidia_driver_is_here
+from multimodal.memory.estimate.certificate import BUS_BYTES_PER_S, Line
+from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
+from multimodal.memory.estimate.training import Training, trainable
 from multimodal.memory.plan import Plan, plan, request_for
 from multimodal.memory.reserve import reserve_words
-from multimodal.memory.training import Training, trainable
 from multimodal.messages import Task
 from multimodal.settings import Settings
 from multimodal.sizes import gigabytes
@@ -104,7 +104,7 @@ def _calibration(settings: Settings) -> Calibration | None:
     """What was measured of the card of this machine."""
     if settings.device_kind in {"sim", "cpu"} or not nvidia_driver_is_here():
         return None
-    from multimodal.memory.cuda import calibration_of
+    from multimodal.memory.devices.cuda import calibration_of
 
     return calibration_of(settings.data)
 

@@ -22,7 +22,7 @@ from multimodal.catalog.defaults import DefaultModels
 from multimodal.errors import MultimodalError, TurnStoppedError, WeightsError
 from multimodal.fetching import Announce, Fetching, Show, announce_nothing, show_nothing
 from multimodal.json_file import JsonFile
-from multimodal.memory.footprint import footprint
+from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.manager import MemoryManager
 from multimodal.messages import Task
 from multimodal.sizes import download_size, gigabytes

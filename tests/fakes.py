@@ -52,8 +52,8 @@ from multimodal.events import (
     Usage,
 )
 from multimodal.media.audio import wav
+from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.simulated import Simulated
 from multimodal.memory.transfers import Report, Source
 from multimodal.messages import Task
 from multimodal.settings import read_settings

@@ -12,10 +12,10 @@ import torch
 from fakes import FakeBackend, FakeSource, card
 
 from multimodal.catalog.cards import ModelCard
-from multimodal.memory.cuda import Cuda
+from multimodal.memory.devices.cuda import Cuda
+from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.simulated import Simulated
 
 A, B, C = card("a", size=60), card("b", size=30), card("c", size=50)
 Manager = MemoryManager[FakeBackend]

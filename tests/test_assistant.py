@@ -31,8 +31,8 @@ from multimodal.errors import (
 from multimodal.events import Done, Event, RouteChosen, TextDelta, Transcript
 from multimodal.limits import Limits
 from multimodal.media.ingestion import MediaFolder
+from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.simulated import Simulated
 from multimodal.messages import (
     Controls,
     Conversation,

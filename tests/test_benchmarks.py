@@ -16,10 +16,10 @@ from benchmarks.memory.simulated import measure
 from benchmarks.memory.turns import all_of_them, by_cost, least_recently_used, mixed, replay
 from multimodal.catalog.architectures import Modules, Part
 from multimodal.catalog.cards import Catalog
-from multimodal.memory.footprint import footprint
-from multimodal.memory.mirror import Mirror
-from multimodal.memory.modules import built
-from multimodal.memory.storages import true_bytes
+from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.storages import true_bytes
+from multimodal.memory.estimate.footprint import footprint
+from multimodal.memory.estimate.modules import built
 
 
 @pytest.mark.parametrize("kind", ["nf4-double", "nf4", "bf16"])

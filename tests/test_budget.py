@@ -9,7 +9,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multimodal.memory.budget import Resident, victims
+from multimodal.memory.eviction import Resident, victims
 
 residents = st.lists(
     st.builds(

@@ -14,8 +14,8 @@ from multimodal.build import choose, choose_profile, missing_families
 from multimodal.catalog.cards import AUTO, Catalog
 from multimodal.errors import SettingsError
 from multimodal.fit import answer
-from multimodal.memory.devices import Cpu
-from multimodal.memory.simulated import Simulated
+from multimodal.memory.devices.base import Cpu
+from multimodal.memory.devices.simulated import Simulated
 from multimodal.settings import read_settings
 
 GB = 1_000_000_000

@@ -31,12 +31,12 @@ from multimodal.memory.calibration.record import (
     read,
     write,
 )
-from multimodal.memory.devices import CUDA_CONTEXT_BYTES
-from multimodal.memory.factors import ESTIMATE
+from multimodal.memory.devices.base import CUDA_CONTEXT_BYTES
+from multimodal.memory.devices.simulated import Simulated
+from multimodal.memory.devices.torch_build import TorchBuild
+from multimodal.memory.estimate.factors import ESTIMATE
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.reserve import driver_margin_bytes, model_bytes, planned_reserve_bytes
-from multimodal.memory.simulated import Simulated
-from multimodal.memory.torch_build import TorchBuild
 from multimodal.settings import read_settings
 
 FILES = sorted((Path(__file__).parent / "calibrations").glob("*.json"))

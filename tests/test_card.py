@@ -27,14 +27,14 @@ from multimodal.calibrate import calibrate
 from multimodal.catalog.cards import ModelCard
 from multimodal.chats import Chats
 from multimodal.memory.calibration.probes import PROBES
-from multimodal.memory.cuda import Cuda, calibration_of
-from multimodal.memory.devices import CUDA_CONTEXT_BYTES
-from multimodal.memory.footprint import footprint
-from multimodal.memory.host_slabs import CudaPageLocks
+from multimodal.memory.devices.base import CUDA_CONTEXT_BYTES
+from multimodal.memory.devices.cuda import Cuda, calibration_of
+from multimodal.memory.devices.host_slabs import CudaPageLocks
+from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.storages import true_bytes
+from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.mirror import Mirror
 from multimodal.memory.reserve import model_bytes
-from multimodal.memory.storages import true_bytes
 from multimodal.messages import Controls
 from multimodal.settings import read_settings
 

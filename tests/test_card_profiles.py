@@ -16,7 +16,7 @@ from multimodal.backends.base import Backend, load
 from multimodal.backends.compute_device import runs_on_cpu
 from multimodal.catalog.architectures import Modules
 from multimodal.catalog.cards import Catalog, ModelCard
-from multimodal.memory.footprint import footprint
+from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.transfers import Report
 

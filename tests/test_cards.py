@@ -12,7 +12,7 @@ from multimodal.backends.speech.speakers import speaker_for
 from multimodal.catalog.cards import Catalog
 from multimodal.catalog.sources import FileSource, FilesSource
 from multimodal.errors import CardError, UnknownModelError
-from multimodal.memory.footprint import footprint, usual_quantization
+from multimodal.memory.estimate.footprint import footprint, usual_quantization
 from multimodal.messages import Task
 
 CARD = """

@@ -29,9 +29,9 @@ from multimodal.backends.talking import PIECE_TOKENS, Prompt
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError, PromptError
 from multimodal.events import Event, Notice, Progress, TextDelta, Usage
-from multimodal.memory.footprint import footprint
-from multimodal.memory.mirror import Mirror
-from multimodal.memory.storages import true_bytes
+from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.storages import true_bytes
+from multimodal.memory.estimate.footprint import footprint
 from multimodal.messages import Role, Sampling
 
 CPU = torch.device("cpu")

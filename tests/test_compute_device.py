@@ -23,10 +23,10 @@ from multimodal.errors import CapacityError
 from multimodal.events import Done
 from multimodal.fit import answer, tables
 from multimodal.hands_free.readiness import check_room
-from multimodal.memory.footprint import footprint
+from multimodal.memory.devices.simulated import Simulated
+from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.host import HostDevice, HostMemory, host_bytes
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.simulated import Simulated
 from multimodal.messages import Conversation, Message, Task, TextPart
 from multimodal.settings import read_settings
 from multimodal.web.fitting import drawn

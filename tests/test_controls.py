@@ -15,7 +15,7 @@ from multimodal.build import Program
 from multimodal.catalog.cards import AUTO, Catalog
 from multimodal.errors import RequestError
 from multimodal.languages import language_name
-from multimodal.memory.footprint import footprint
+from multimodal.memory.estimate.footprint import footprint
 from multimodal.messages import Controls, Drawing, Hearing, Sampling, Task
 from multimodal.sizes import gigabytes
 from multimodal.web.controls import controls_of, filled

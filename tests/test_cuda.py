@@ -22,13 +22,13 @@ from torch import nn
 from multimodal.backends.base import load
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, DeviceFullError, SettingsError
-from multimodal.memory.cuda import PLANS, Cuda, Movable, bound_plans
-from multimodal.memory.kernels import use_kernels
+from multimodal.memory.devices.cuda import PLANS, Cuda, Movable, bound_plans
+from multimodal.memory.devices.kernels import use_kernels
+from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.simulated import Simulated
+from multimodal.memory.devices.storages import true_bytes
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.mirror import Mirror
 from multimodal.memory.peaks import Peaks
-from multimodal.memory.simulated import Simulated
-from multimodal.memory.storages import true_bytes
 
 CPU = torch.device("cpu")
 

@@ -19,10 +19,10 @@ from multimodal.backends.worker import Worker
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, DeviceFullError, DeviceLostError
 from multimodal.events import Event
-from multimodal.memory.device_errors import LITTLE_BYTES, device_error, device_errors_told
+from multimodal.memory.devices.device_errors import LITTLE_BYTES, device_error, device_errors_told
+from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.host import HostMemory
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.simulated import Simulated
 from multimodal.messages import Conversation, Message, TextPart
 
 ADVICE = """
@@ -148,7 +148,7 @@ def test_errors_of_the_card_are_told_and_others_pass() -> None:
 
 
 def test_the_table_needs_no_pytorch() -> None:
-    code = "import sys, multimodal.memory.device_errors; assert 'torch' not in sys.modules"
+    code = "import sys, multimodal.memory.devices.device_errors; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 

@@ -25,10 +25,10 @@ from multimodal.backends.tiles import free_bytes_of, set_tiling
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import Drawn, Event, Notice, Preview, Progress, Usage
-from multimodal.memory.devices import Cpu
+from multimodal.memory.devices.base import Cpu
+from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.storages import slots, true_bytes
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.mirror import Mirror
-from multimodal.memory.storages import slots, true_bytes
 
 CAT = DrawRequest("a cat", seed=7, preview_every_s=None)
 KINDS: list[tuple[tiny.Kind, str]] = [

@@ -26,8 +26,8 @@ from multimodal.doctor.finding import Finding
 from multimodal.doctor.machine import Machine, vendors_on_bus
 from multimodal.doctor.supplies import disk_room, hub, package_index
 from multimodal.doctor.torch_wheels import TORCH, install_torch, runs_on
-from multimodal.memory.nvidia import Driver, Gpu, asked, driver
-from multimodal.memory.torch_build import TorchBuild, look, read
+from multimodal.memory.devices.nvidia import Driver, Gpu, asked, driver
+from multimodal.memory.devices.torch_build import TorchBuild, look, read
 from multimodal.settings import byte_size, read_settings
 
 GB = 1_000_000_000

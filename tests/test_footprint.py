@@ -15,11 +15,11 @@ from torch import nn
 from multimodal.catalog.architectures import Architecture, Gguf, Modules, Part
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import CardError
-from multimodal.memory.activation import measured, peak_bytes
-from multimodal.memory.footprint import footprint, kv_bytes
-from multimodal.memory.modules import built, tensors, text_config
-from multimodal.memory.quantization import TORCH
-from multimodal.memory.storages import true_bytes
+from multimodal.memory.devices.storages import true_bytes
+from multimodal.memory.estimate.activation import measured, peak_bytes
+from multimodal.memory.estimate.footprint import footprint, kv_bytes
+from multimodal.memory.estimate.modules import built, tensors, text_config
+from multimodal.memory.estimate.quantization import TORCH
 
 CAUSAL, SEEING = "AutoModelForCausalLM", "AutoModelForImageTextToText"
 

@@ -23,10 +23,10 @@ from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import BackendError, DeviceFullError
 from multimodal.events import Done, Notice, Transcript
 from multimodal.media.ingestion import MediaFolder
-from multimodal.memory.footprint import cpu_footprint, footprint
+from multimodal.memory.devices.simulated import Simulated
+from multimodal.memory.estimate.footprint import cpu_footprint, footprint
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
-from multimodal.memory.simulated import Simulated
 from multimodal.messages import Conversation, ImagePart, Message, Outcome, Part, Task, TextPart
 from multimodal.shrinking import smaller
 

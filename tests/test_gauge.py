@@ -11,8 +11,8 @@ from fakes import FakeSource, program, served
 from prometheus_client.parser import text_string_to_metric_families
 from small_memory import A, B, C, card, leased, manager, use
 
+from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.records import Decision
-from multimodal.memory.simulated import Simulated
 from multimodal.web.gauge import decision_sentence, gauge
 
 

@@ -21,9 +21,9 @@ from multimodal.backends.image_text import ImageText
 from multimodal.backends.picture_processor import expected_tokens
 from multimodal.errors import BackendError, CardError
 from multimodal.events import Description, Event, TextDelta, Usage
-from multimodal.memory.footprint import footprint
-from multimodal.memory.mirror import Mirror
-from multimodal.memory.storages import true_bytes
+from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.storages import true_bytes
+from multimodal.memory.estimate.footprint import footprint
 from multimodal.messages import ImagePart, Role
 
 CPU = torch.device("cpu")

@@ -29,7 +29,7 @@ from multimodal.catalog.architectures import Gguf
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import BackendError, CardError, PromptError
 from multimodal.events import Description, Event, Notice, TextDelta, Usage
-from multimodal.memory.footprint import footprint
+from multimodal.memory.estimate.footprint import footprint
 from multimodal.messages import ImagePart, Role, Sampling
 
 RED, BLUE = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))

@@ -12,9 +12,9 @@ from small_memory import A, B, C, Manager, Slow, finish, held, leased, manager, 
 
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CapacityError, TurnStoppedError
-from multimodal.memory.devices import Cpu
+from multimodal.memory.devices.base import Cpu
+from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.simulated import Simulated
 
 
 def test_models_stay_until_another_needs_their_place() -> None:

@@ -20,11 +20,11 @@ from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import CapacityError
 from multimodal.fit import answer
 from multimodal.hands_free.readiness import check_room
-from multimodal.memory.footprint import footprint
+from multimodal.memory.devices.simulated import Simulated
+from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.host import LEAST_HOST_BYTES, HostMemory, host_bytes
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.reserve import is_on_card
-from multimodal.memory.simulated import Simulated
 from multimodal.messages import Controls, Message, Task, TextPart
 from multimodal.settings import read_settings
 from multimodal.web.gauge import gauge

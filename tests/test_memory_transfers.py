@@ -11,7 +11,7 @@ from fakes import FakeSource, card
 from small_memory import A, B, C, finish, held, leased, manager, start, use
 
 from multimodal.errors import BackendError, CapacityError, MultimodalError
-from multimodal.memory.simulated import Simulated
+from multimodal.memory.devices.simulated import Simulated
 
 
 def mirrored(memory: object) -> list[str]:

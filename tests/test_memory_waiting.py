@@ -11,7 +11,7 @@ from fakes import FakeSource, card
 from small_memory import A, B, C, Manager, Slow, finish, leased, manager, start, use
 
 from multimodal.errors import BackendError, CapacityError, TurnStoppedError
-from multimodal.memory.devices import Cpu
+from multimodal.memory.devices.base import Cpu
 from multimodal.memory.lease import MAX_WAIT_S
 from multimodal.memory.ledger import PATIENCE_S
 from multimodal.memory.manager import MemoryManager

@@ -30,11 +30,11 @@ from multimodal.catalog.architectures import Part
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, CardError, MultimodalError
 from multimodal.events import Description, TextDelta, Usage
-from multimodal.memory.activation import peak_bytes
-from multimodal.memory.footprint import footprint
-from multimodal.memory.mirror import Mirror
-from multimodal.memory.modules import built, tensors
-from multimodal.memory.storages import true_bytes
+from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.storages import true_bytes
+from multimodal.memory.estimate.activation import peak_bytes
+from multimodal.memory.estimate.footprint import footprint
+from multimodal.memory.estimate.modules import built, tensors
 from multimodal.messages import ImagePart, Role, Sampling
 
 CPU = torch.device("cpu")

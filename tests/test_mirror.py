@@ -13,9 +13,9 @@ import torch
 import transformers
 from torch import nn
 
-from multimodal.memory.host_slabs import PAGE, HostSlabs
-from multimodal.memory.mirror import Mirror
-from multimodal.memory.storages import slots, true_bytes
+from multimodal.memory.devices.host_slabs import PAGE, HostSlabs
+from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.storages import slots, true_bytes
 
 CPU = torch.device("cpu")
 

@@ -19,11 +19,11 @@ from multimodal.catalog.architectures import Measured
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import SettingsError, UnknownModelError
 from multimodal.fit import answer, answer_for, tables
-from multimodal.memory.certificate import Member, certify, together
-from multimodal.memory.footprint import Footprint, footprint
+from multimodal.memory.estimate.certificate import Member, certify, together
+from multimodal.memory.estimate.footprint import Footprint, footprint
+from multimodal.memory.estimate.training import trainable
 from multimodal.memory.plan import Request, plan
 from multimodal.memory.reserve import CUDA_CONTEXT_BYTES
-from multimodal.memory.training import trainable
 from multimodal.settings import read_settings
 from multimodal.web.fitting import FittingPanel
 

@@ -29,7 +29,7 @@ from multimodal.build import Program, build
 from multimodal.catalog.cards import ModelCard
 from multimodal.chats import Chats
 from multimodal.events import Progress
-from multimodal.memory.storages import slots, true_bytes
+from multimodal.memory.devices.storages import slots, true_bytes
 from multimodal.settings import read_settings
 from multimodal.weights.quantized import QuantizationSettings, QuantizedCheckpoints, Record
 

@@ -13,11 +13,11 @@ from multimodal.build import build
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import DeviceFullError, SettingsError
 from multimodal.fit import answer
-from multimodal.memory.cuda import Cuda
-from multimodal.memory.devices import CUDA_CONTEXT_BYTES
+from multimodal.memory.devices.base import CUDA_CONTEXT_BYTES
+from multimodal.memory.devices.cuda import Cuda
+from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.reserve import model_bytes, planned_reserve_bytes
-from multimodal.memory.simulated import Simulated
 from multimodal.settings import read_settings
 
 GB = 10**9

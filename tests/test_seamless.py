@@ -31,9 +31,9 @@ from multimodal.errors import BackendError, CardError, PromptError, RequestError
 from multimodal.events import Notice, Progress, SentenceSpoken, SpeechGenerated, Transcript
 from multimodal.limits import Limits
 from multimodal.media import audio
-from multimodal.memory.footprint import footprint
-from multimodal.memory.mirror import Mirror
-from multimodal.memory.storages import true_bytes
+from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.storages import true_bytes
+from multimodal.memory.estimate.footprint import footprint
 from multimodal.messages import AudioPart
 from multimodal.settings import read_settings
 

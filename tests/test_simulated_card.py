@@ -13,11 +13,11 @@ from small_memory import A, B, C, Manager, Slow, held, leased, manager, use
 from benchmarks.memory.turns import mixed
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import CapacityError, DeviceFullError, DeviceLostError
-from multimodal.memory.devices import PAGEABLE_BYTES_PER_S
+from multimodal.memory.devices.base import PAGEABLE_BYTES_PER_S
+from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
 from multimodal.memory.reserve import model_bytes
-from multimodal.memory.simulated import Simulated
 
 GB = 10**9
 CARD_BYTES, CONTEXT_BYTES = 12_878_086_144, 800_000_000

@@ -21,7 +21,7 @@ from tiny_specialists import BUDGET, save_specialists
 from multimodal.build import Program, build
 from multimodal.chats import Chats
 from multimodal.drafts import Draft
-from multimodal.memory.footprint import footprint
+from multimodal.memory.estimate.footprint import footprint
 from multimodal.messages import Controls, Outcome, Sampling
 from multimodal.settings import read_settings
 from multimodal.web.alternatives import alternatives

@@ -13,9 +13,9 @@ import transformers
 from tiny_models import hub_card, save_causal
 
 from multimodal.catalog.cards import Catalog
-from multimodal.memory.activation import _Live
-from multimodal.memory.storages import true_bytes
-from multimodal.memory.training import LENGTHS, trainable
+from multimodal.memory.devices.storages import true_bytes
+from multimodal.memory.estimate.activation import _Live
+from multimodal.memory.estimate.training import LENGTHS, trainable
 
 GB = 10**9
 VOCABULARY, TOKENS = 8000, 256

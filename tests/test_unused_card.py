@@ -24,8 +24,8 @@ from multimodal.access import Hosts
 from multimodal.build import UnusedCard, read_catalog
 from multimodal.doctor.machine import Machine
 from multimodal.doctor.unused_card import judged
-from multimodal.memory.nvidia import driver
-from multimodal.memory.torch_build import TorchBuild
+from multimodal.memory.devices.nvidia import driver
+from multimodal.memory.devices.torch_build import TorchBuild
 from multimodal.settings import read_settings
 from multimodal.web.gauge import unused_card
 from multimodal.web.launch import open_page

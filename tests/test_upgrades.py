@@ -20,8 +20,8 @@ from multimodal.errors import BackendError, CardError, WeightsError
 from multimodal.events import RouteChosen
 from multimodal.fetching import Fetching
 from multimodal.media.ingestion import MediaFolder
+from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.simulated import Simulated
 from multimodal.memory.transfers import Source
 from multimodal.messages import Conversation, Message, Outcome, Route, Task, TextPart
 from multimodal.speeds import Speed, SpeedBook, measure

@@ -19,7 +19,7 @@ from multimodal.backends.base import TextRequest, load
 from multimodal.backends.worker import Worker
 from multimodal.errors import BackendError, DeviceFullError, PromptError
 from multimodal.events import Event, Notice, Usage
-from multimodal.memory.device_errors import device_error, is_card_used
+from multimodal.memory.devices.device_errors import device_error, is_card_used
 
 Emit = Callable[[Event], None]
 Stopped = Callable[[], bool]

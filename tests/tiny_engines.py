@@ -21,7 +21,7 @@ from whisper.model import ModelDimensions, Whisper
 
 from multimodal.backends.base import Backend, DrawRequest, SpeechRequest, TextRequest
 from multimodal.catalog.cards import ModelCard
-from multimodal.memory.cuda import Movable
+from multimodal.memory.devices.cuda import Movable
 from multimodal.messages import AudioPart
 
 HEARING = {"task": "automatic-speech-recognition", "languages": ["en"]}

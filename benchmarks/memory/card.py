@@ -16,8 +16,8 @@ from benchmarks.memory.models import RandomModel, RandomSource
 from benchmarks.memory.turns import mixed
 from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.errors import CapacityError
-from multimodal.memory.cuda import Cuda
-from multimodal.memory.footprint import footprint
+from multimodal.memory.devices.cuda import Cuda
+from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.reserve import model_bytes
 

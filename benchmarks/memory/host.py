@@ -14,8 +14,8 @@ import torch
 from benchmarks.memory.models import RandomModel
 from multimodal.catalog.architectures import Modules
 from multimodal.catalog.cards import Catalog, ModelCard
-from multimodal.memory.mirror import Mirror
-from multimodal.memory.storages import slots, true_bytes
+from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.storages import slots, true_bytes
 
 NAME, LAYERS, ROUNDS = "mistral-7b-instruct", 4, 11
 CPU = torch.device("cpu")

@@ -15,8 +15,8 @@ from whisper.model import Whisper
 from multimodal.catalog.architectures import Modules, Part
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
-from multimodal.memory.activation import works
-from multimodal.memory.modules import quantizable, unbuilt, whisper_in_half
+from multimodal.memory.estimate.activation import works
+from multimodal.memory.estimate.modules import quantizable, unbuilt, whisper_in_half
 from multimodal.memory.transfers import Report
 
 SPREAD = 0.02

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from multimodal.catalog.cards import Catalog, ModelCard, Profile
-from multimodal.memory.budget import Resident, victims
-from multimodal.memory.footprint import footprint
+from multimodal.memory.estimate.footprint import footprint
+from multimodal.memory.eviction import Resident, victims
 from multimodal.messages import Task
 
 SHARES = {

@@ -25,7 +25,7 @@ from multimodal.backends.worker import release_frames
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError, MultimodalError
 from multimodal.events import Event
-from multimodal.memory.device_errors import device_error
+from multimodal.memory.devices.device_errors import device_error
 from multimodal.messages import AudioPart, Focus, ImagePart, Role, Sampling
 
 if TYPE_CHECKING:

@@ -27,9 +27,9 @@ from multimodal.backends.load_context import current_load_context
 from multimodal.backends.quantize_once import quantize_once
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError
-from multimodal.memory.device_errors import device_errors_told
-from multimodal.memory.footprint import usual_quantization
-from multimodal.memory.quantization import BLOCK, EIGHT_BIT, FOUR_BIT, TORCH
+from multimodal.memory.devices.device_errors import device_errors_told
+from multimodal.memory.estimate.footprint import usual_quantization
+from multimodal.memory.estimate.quantization import BLOCK, EIGHT_BIT, FOUR_BIT, TORCH
 from multimodal.weights.quantized import QuantizationSettings, library_versions, source_digest
 
 SAFE, PICKLED = "*.safetensors", "*.bin"

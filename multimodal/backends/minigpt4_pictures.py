@@ -20,7 +20,7 @@ from multimodal.backends.minigpt4_projection import Projection, read_projection
 from multimodal.catalog.architectures import Modules
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError
-from multimodal.memory.footprint import usual_quantization
+from multimodal.memory.estimate.footprint import usual_quantization
 
 QFORMER, VISION = "qformer", "vision"
 

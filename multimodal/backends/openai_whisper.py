@@ -23,7 +23,7 @@ from multimodal.backends.whisper_decoding import DecodingRequest, WhisperRecogni
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.events import DecodingStatistics, Segment
-from multimodal.memory.modules import whisper_in_half
+from multimodal.memory.estimate.modules import whisper_in_half
 
 DRAWN = 5
 """Hypotheses at a temperature above 0, of which the likeliest is kept."""

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from multimodal.memory.modules import quantizable
-from multimodal.memory.quantization import BLOCK, EIGHT_BIT, FOUR_BIT
+from multimodal.memory.estimate.modules import quantizable
+from multimodal.memory.estimate.quantization import BLOCK, EIGHT_BIT, FOUR_BIT
 
 
 def pack(module: nn.Module, quantization: str, device: str, keeps_fp32: Sequence[str] = ()) -> None:

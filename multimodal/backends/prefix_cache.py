@@ -20,7 +20,7 @@ from packaging.version import Version
 from transformers import DynamicCache, StaticCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
 
-from multimodal.memory.devices import spare_host_bytes
+from multimodal.memory.devices.base import spare_host_bytes
 
 HOST = torch.device("cpu")
 PROMPT_CACHE_MIB = 2048

@@ -25,8 +25,8 @@ from multimodal.backends.load_context import LoadContext
 from multimodal.backends.worker import release_frames
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import DeviceFullError, DeviceLostError
-from multimodal.memory.device_errors import device_error
-from multimodal.memory.storages import true_bytes
+from multimodal.memory.devices.device_errors import device_error
+from multimodal.memory.devices.storages import true_bytes
 from multimodal.sizes import download_size
 from multimodal.weights.quantized import (
     QuantizationSettings,

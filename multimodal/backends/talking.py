@@ -45,7 +45,7 @@ from multimodal.backends.tokenizer_files import check_tokens, check_vocabulary
 from multimodal.backends.trimming import left_out, surplus_turns, too_long
 from multimodal.catalog.cards import ModelCard
 from multimodal.events import Event, Progress, Usage
-from multimodal.memory.footprint import DEFAULT_TOKENS
+from multimodal.memory.estimate.footprint import DEFAULT_TOKENS
 
 PIECE_TOKENS = 512
 

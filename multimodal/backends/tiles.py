@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from multimodal.memory.cuda import free_bytes_within
+from multimodal.memory.devices.cuda import free_bytes_within
 
 BYTES_PER_PIXEL = 2600
 """Taken beside the weights by decoding at once, in 16 bits. Measured on an H200 (PyTorch 2.11,

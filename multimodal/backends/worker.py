@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator
 
 from multimodal.errors import BackendError, MultimodalError
 from multimodal.events import Event
-from multimodal.memory.device_errors import device_error, is_card_used
+from multimodal.memory.devices.device_errors import device_error, is_card_used
 
 Emit = Callable[[Event], None]
 Stopped = Callable[[], bool]

@@ -40,7 +40,7 @@ def _models(settings: Settings, machine: Machine) -> tuple[bool, list[Finding]]:
     from multimodal.build import choose_profile, read_catalog
     from multimodal.doctor.capacity import Room, lines
     from multimodal.doctor.supplies import supplies
-    from multimodal.memory.factors import ESTIMATE
+    from multimodal.memory.estimate.factors import ESTIMATE
 
     kind = settings.device_kind
     asked = kind == "cuda"

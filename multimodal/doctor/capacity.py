@@ -11,8 +11,8 @@ from multimodal.catalog.architectures import Measured
 from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.doctor.finding import Finding
 from multimodal.errors import MultimodalError
-from multimodal.memory.certificate import Certificate
-from multimodal.memory.factors import ESTIMATE, PeakFactors
+from multimodal.memory.estimate.certificate import Certificate
+from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
 from multimodal.memory.plan import plan, request_for
 from multimodal.sizes import gigabytes
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from multimodal.memory.nvidia import Driver, driver
-from multimodal.memory.torch_build import NOTHING, TorchBuild, look
+from multimodal.memory.devices.nvidia import Driver, driver
+from multimodal.memory.devices.torch_build import NOTHING, TorchBuild, look
 
 PROJECT = "multimodal-chat"
 VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}

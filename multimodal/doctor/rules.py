@@ -22,7 +22,7 @@ from multimodal.doctor.torch_wheels import (
     update_driver,
     wheels_for,
 )
-from multimodal.memory.nvidia import Gpu
+from multimodal.memory.devices.nvidia import Gpu
 from multimodal.sizes import gigabytes
 
 if TYPE_CHECKING:

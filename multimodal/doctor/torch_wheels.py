@@ -14,7 +14,7 @@ from packaging.version import InvalidVersion
 from packaging.version import Version as Release
 
 from multimodal.doctor.machine import Machine
-from multimodal.memory.nvidia import Version
+from multimodal.memory.devices.nvidia import Version
 
 TORCH = "torch>=2.10,<2.14"
 INDEX = "https://download.pytorch.org/whl"

@@ -11,9 +11,9 @@ from multimodal.catalog.cards import AUTO, Catalog
 from multimodal.doctor import rules
 from multimodal.doctor.machine import Machine, examined
 from multimodal.errors import MultimodalError
-from multimodal.memory.devices import nvidia_driver_is_here
-from multimodal.memory.nvidia import driver
-from multimodal.memory.torch_build import found
+from multimodal.memory.devices.base import nvidia_driver_is_here
+from multimodal.memory.devices.nvidia import driver
+from multimodal.memory.devices.torch_build import found
 from multimodal.settings import Settings
 
 
@@ -25,7 +25,7 @@ def unused_card(settings: Settings) -> UnusedCard | None:
     if settings.device_kind not in {"auto", "cuda"}:
         return None
     if nvidia_driver_is_here():
-        from multimodal.memory.cuda import card_bytes
+        from multimodal.memory.devices.cuda import card_bytes
 
         if card_bytes():
             return None

@@ -11,8 +11,8 @@ from multimodal.backends.base import Backend, TTSRequest
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CapacityError, DeviceFullError
 from multimodal.events import Event
-from multimodal.memory.factors import ESTIMATE, PeakFactors
-from multimodal.memory.footprint import footprint
+from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
+from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.manager import MemoryManager
 from multimodal.sizes import gigabytes
 

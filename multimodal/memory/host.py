@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from multimodal.catalog.cards import ModelCard
-from multimodal.memory.devices import HOST_SHARE, Cpu
+from multimodal.memory.devices.base import HOST_SHARE, Cpu
 from multimodal.memory.lease import B
 from multimodal.memory.ledger import Ledger
 from multimodal.memory.manager import MemoryManager

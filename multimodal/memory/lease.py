@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CapacityError, MultimodalError, TurnStoppedError
 from multimodal.events import Progress
-from multimodal.memory.budget import Resident
+from multimodal.memory.eviction import Resident
 
 MAX_WAIT_S = 900.0
 

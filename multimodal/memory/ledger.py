@@ -12,8 +12,8 @@ from typing import Generic
 
 from multimodal.errors import BackendError, CapacityError, MultimodalError
 from multimodal.events import Progress
-from multimodal.memory.budget import Resident
-from multimodal.memory.footprint import footprint
+from multimodal.memory.estimate.footprint import footprint
+from multimodal.memory.eviction import Resident
 from multimodal.memory.lease import B, Entry, Lease
 from multimodal.memory.records import Decision, Held
 from multimodal.sizes import gigabytes

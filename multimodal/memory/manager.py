@@ -26,10 +26,10 @@ from multimodal.errors import (
     TurnStoppedError,
 )
 from multimodal.events import Progress
-from multimodal.memory.budget import victims
-from multimodal.memory.device_errors import device_error
-from multimodal.memory.devices import Device
-from multimodal.memory.footprint import cpu_footprint, footprint
+from multimodal.memory.devices.base import Device
+from multimodal.memory.devices.device_errors import device_error
+from multimodal.memory.estimate.footprint import cpu_footprint, footprint
+from multimodal.memory.eviction import victims
 from multimodal.memory.lease import B, Entry, Lease
 from multimodal.memory.ledger import Ledger
 from multimodal.memory.peaks import Peaks

@@ -9,15 +9,15 @@ from typing import Any
 
 from multimodal.catalog.architectures import Measured
 from multimodal.catalog.cards import ModelCard, Profile
-from multimodal.memory.certificate import (
+from multimodal.memory.estimate.certificate import (
     BUS_BYTES_PER_S,
     Certificate,
     Member,
     certify,
     together,
 )
-from multimodal.memory.factors import ESTIMATE, PeakFactors
-from multimodal.memory.footprint import footprint, usual_quantization
+from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
+from multimodal.memory.estimate.footprint import footprint, usual_quantization
 from multimodal.memory.host import is_kept_off_card
 from multimodal.memory.reserve import is_on_card, planned_reserve_bytes
 

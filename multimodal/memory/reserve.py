@@ -11,7 +11,7 @@ import sys
 
 from multimodal.catalog.cards import Profile
 from multimodal.errors import SettingsError
-from multimodal.memory.devices import CUDA_CONTEXT_BYTES, Device
+from multimodal.memory.devices.base import CUDA_CONTEXT_BYTES, Device
 from multimodal.sizes import gigabytes
 
 DRIVER_MARGIN_BYTES = 500_000_000

@@ -18,7 +18,7 @@ from typing import Generic, Protocol, TypeVar
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import DeviceFullError
 from multimodal.events import Progress
-from multimodal.memory.devices import Device
+from multimodal.memory.devices.base import Device
 from multimodal.memory.lease import B, Closable
 from multimodal.memory.records import How, Mirrored
 

@@ -10,9 +10,9 @@ from multimodal.build import Program
 from multimodal.catalog.cards import clipped
 from multimodal.errors import MultimodalError, RequestError, SettingsError
 from multimodal.fit import Answer, answer_for
-from multimodal.memory.certificate import Line
+from multimodal.memory.estimate.certificate import Line
+from multimodal.memory.estimate.training import Training
 from multimodal.memory.reserve import reserve_words
-from multimodal.memory.training import Training
 from multimodal.settings import byte_size
 from multimodal.sizes import gigabytes
 

@@ -11,7 +11,7 @@ from multimodal.build import Program
 from multimodal.catalog.architectures import Measured
 from multimodal.catalog.cards import AUTO, ModelCard, ModelName
 from multimodal.errors import CardError
-from multimodal.memory.footprint import footprint
+from multimodal.memory.estimate.footprint import footprint
 from multimodal.sizes import gigabytes
 
 

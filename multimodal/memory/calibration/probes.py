@@ -18,7 +18,7 @@ from torch import nn
 
 from multimodal.catalog.architectures import Part
 from multimodal.memory.calibration.record import SPILLS
-from multimodal.memory.kernels import SIDE, layers, packed, use_kernels
+from multimodal.memory.devices.kernels import SIDE, layers, packed, use_kernels
 
 Facts = Mapping[str, float]
 MODULE = "multimodal.memory.calibration.probes"
@@ -97,7 +97,7 @@ def context(device: torch.device) -> Facts:
 
 def bus(device: torch.device) -> Facts:
     """Copies of a quarter of a gigabyte, from host memory that is locked and that is not."""
-    from multimodal.memory.host_slabs import PROBE_BYTES, HostSlabs, copied_bytes_per_s
+    from multimodal.memory.devices.host_slabs import PROBE_BYTES, HostSlabs, copied_bytes_per_s
 
     locked = HostSlabs([PROBE_BYTES], _locks(device))
     try:
@@ -116,7 +116,7 @@ def locking(device: torch.device) -> Facts:
     """How much host memory can be locked, up to a third of what is free, and how fast."""
     import psutil
 
-    from multimodal.memory.host_slabs import PROBE_BYTES, HostSlabs
+    from multimodal.memory.devices.host_slabs import PROBE_BYTES, HostSlabs
 
     asked = min(LOCKED_BYTES, int(psutil.virtual_memory().available) // 3)
     count = max(1, asked // PROBE_BYTES)
@@ -143,7 +143,7 @@ def refusal(device: torch.device) -> Facts:
 
 def mirror(kind: str, device: torch.device) -> Facts:
     """A small model leaves for host memory and comes back: computing the same, and right."""
-    from multimodal.memory.mirror import Mirror
+    from multimodal.memory.devices.mirror import Mirror
 
     torch.manual_seed(0)
     module, exact = layers(kind, device)
@@ -222,7 +222,7 @@ def _free(device: torch.device) -> int:
 
 
 def _locks(device: torch.device) -> Any:
-    from multimodal.memory.host_slabs import CudaPageLocks
+    from multimodal.memory.devices.host_slabs import CudaPageLocks
 
     return CudaPageLocks(device) if device.type == "cuda" else None
 
@@ -230,8 +230,8 @@ def _locks(device: torch.device) -> Any:
 def _peak(part: Part, device: torch.device, side: int | None = None) -> Facts:
     """What one turn of a model, with random weights in fp16, takes on `device` beside them, what is
     counted for it on the meta device, and how long it takes."""
-    from multimodal.memory.activation import counted_bytes, works
-    from multimodal.memory.modules import built, unbuilt, whisper_in_half
+    from multimodal.memory.estimate.activation import counted_bytes, works
+    from multimodal.memory.estimate.modules import built, unbuilt, whisper_in_half
 
     counted = counted_bytes(built(part), TOKENS, side)
     with device:
@@ -265,7 +265,7 @@ def _writer(device: torch.device, sizes: Mapping[str, int]) -> Any:
     """A text model with random weights in nf4."""
     import bitsandbytes as bnb
 
-    from multimodal.memory.modules import unbuilt
+    from multimodal.memory.estimate.modules import unbuilt
 
     config = {"model_type": "llama", **sizes}
     with device:

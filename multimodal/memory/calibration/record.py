@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from multimodal.memory.factors import ESTIMATE, PeakFactors
+from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
 
 FILE = "calibration.json"
 SPILLS = "a full card does not refuse"

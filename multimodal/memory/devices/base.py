@@ -1,6 +1,6 @@
 """Where models live: how much a device holds, how much of that is free, how time passes on it.
 
-A device only measures. Who may come in is decided by the ledger in `budget.py`.
+A device only measures. Who may come in is decided by the ledger (`memory/ledger.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Protocol
 
 import psutil
 
-from multimodal.memory.factors import ESTIMATE, PeakFactors
+from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
 
 CUDA_CONTEXT_BYTES = 800_000_000
 """Kept free of models for the CUDA context, cuBLAS and cuDNN. A reserve, not a measurement."""

@@ -24,26 +24,26 @@ from torch import nn
 from multimodal.errors import DeviceFullError, SettingsError
 from multimodal.memory.calibration.record import Calibration, Subject
 from multimodal.memory.calibration.record import read as read_calibration
-from multimodal.memory.device_errors import device_errors_told
-from multimodal.memory.devices import (
+from multimodal.memory.devices.base import (
     CUDA_CONTEXT_BYTES,
     HOST_SHARE,
     PAGEABLE_BYTES_PER_S,
     PARTLY_SHARE,
     spare_host_bytes,
 )
-from multimodal.memory.factors import ESTIMATE
-from multimodal.memory.host_slabs import (
+from multimodal.memory.devices.device_errors import device_errors_told
+from multimodal.memory.devices.host_slabs import (
     PROBE_BYTES,
     CudaPageLocks,
     HostSlabs,
     copied_bytes_per_s,
 )
-from multimodal.memory.kernels import use_kernels
-from multimodal.memory.mirror import Mirror
-from multimodal.memory.nvidia import driver
+from multimodal.memory.devices.kernels import use_kernels
+from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.nvidia import driver
+from multimodal.memory.devices.storages import true_bytes
+from multimodal.memory.estimate.factors import ESTIMATE
 from multimodal.memory.reserve import driver_margin_bytes
-from multimodal.memory.storages import true_bytes
 from multimodal.sizes import gigabytes
 
 log = logging.getLogger(__name__)

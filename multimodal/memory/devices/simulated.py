@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 from multimodal.errors import DeviceFullError
 from multimodal.memory.calibration.record import Calibration
-from multimodal.memory.devices import CUDA_CONTEXT_BYTES, PAGEABLE_BYTES_PER_S, PARTLY_SHARE
-from multimodal.memory.factors import ESTIMATE
+from multimodal.memory.devices.base import CUDA_CONTEXT_BYTES, PAGEABLE_BYTES_PER_S, PARTLY_SHARE
+from multimodal.memory.estimate.factors import ESTIMATE
 
 DISK_BYTES_PER_S = 2e9
 """A common NVMe drive read through the file system."""

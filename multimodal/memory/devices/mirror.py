@@ -22,8 +22,8 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from multimodal.memory.host_slabs import HostSlabs, PageLocks
-from multimodal.memory.storages import slots
+from multimodal.memory.devices.host_slabs import HostSlabs, PageLocks
+from multimodal.memory.devices.storages import slots
 
 ALIGNMENT = 512
 

@@ -10,8 +10,14 @@ from typing import Any
 from multimodal.catalog.architectures import Gguf, Measured, Modules
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError
-from multimodal.memory.factors import ESTIMATE, PeakFactors
-from multimodal.memory.quantization import ELEMENT_BYTES, GGUF, TORCH, gguf_bytes, torch_bytes
+from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
+from multimodal.memory.estimate.quantization import (
+    ELEMENT_BYTES,
+    GGUF,
+    TORCH,
+    gguf_bytes,
+    torch_bytes,
+)
 
 DEFAULT_TOKENS = 4096
 WHISPER_BEAMS = 5
@@ -107,7 +113,7 @@ def _computed(
 
 def _gguf(shape: Gguf, kind: str, tokens: int) -> Footprint:
     """llama.cpp keeps the weights as the files pack them, and a cache of all its tokens."""
-    from multimodal.memory.modules import parts_of, tensors, text_config
+    from multimodal.memory.estimate.modules import parts_of, tensors, text_config
 
     found = [tensor for tensor in tensors(shape) if tensor.parameter]
     config: Any = text_config(parts_of(shape)["text"])
@@ -124,8 +130,8 @@ def _gguf(shape: Gguf, kind: str, tokens: int) -> Footprint:
 def _torch(shape: Modules, kind: str, tokens: int, factors: PeakFactors) -> Footprint:
     """Weights, the cache of `tokens`, and the largest peak of any part; a 4-bit or 8-bit layer is
     unpacked to 16 bits while it reads a prompt, one at a time."""
-    from multimodal.memory.activation import peak_bytes
-    from multimodal.memory.modules import built, tensors, text_config
+    from multimodal.memory.estimate.activation import peak_bytes
+    from multimodal.memory.estimate.modules import built, tensors, text_config
 
     found = tensors(shape)
     weights = sum(

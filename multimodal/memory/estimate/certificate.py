@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from multimodal.memory.footprint import Footprint
+from multimodal.memory.estimate.footprint import Footprint
 from multimodal.sizes import gigabytes
 
 BUS_BYTES_PER_S = 25e9

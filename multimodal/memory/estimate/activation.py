@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode  # its only name, in PyTorch's own docs
 
-from multimodal.memory.factors import ESTIMATE, PeakFactors
+from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
 
 Make = Callable[..., torch.Tensor]
 PACKED = (torch.uint8, torch.int8)

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from multimodal.catalog.architectures import Modules, Part
 from multimodal.catalog.cards import ModelCard
-from multimodal.memory.quantization import ELEMENT_BYTES, torch_bytes
+from multimodal.memory.estimate.quantization import ELEMENT_BYTES, torch_bytes
 
 if TYPE_CHECKING:
-    from multimodal.memory.modules import Tensor
+    from multimodal.memory.estimate.modules import Tensor
 
 ADAMW_BYTES, ADAMW_8BIT_BYTES = 16, 6
 LORA_RANK = 16
@@ -68,7 +68,7 @@ METHODS = (
 def trainable(card: ModelCard, budget_bytes: int) -> Iterator[Training]:
     """Every method for `card` under a budget for the model alone; none for what is no text model
     of PyTorch's."""
-    from multimodal.memory.modules import text_config
+    from multimodal.memory.estimate.modules import text_config
 
     if not isinstance(card.architecture, Modules):
         return
@@ -92,7 +92,7 @@ def _tried(method: _Method, part: Part, config: Any, budget_bytes: int) -> Train
 def _held(method: _Method, part: Part) -> tuple[int, int]:
     """Bytes of the weights, and of gradients and optimizer state. LoRA trains rank x (in + out)
     parameters beside every linear layer."""
-    from multimodal.memory.modules import tensors
+    from multimodal.memory.estimate.modules import tensors
 
     found = tensors(Modules(kind="modules", parts={"model": part}))
     weights = sum(torch_bytes(t.shape, _format(method, t), t.linear) for t in found)
