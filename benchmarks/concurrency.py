@@ -34,8 +34,8 @@ from starlette.applications import Starlette
 
 from multimodal.api import routes
 from multimodal.backends.base import TextRequest, load
-from multimodal.backends.gguf_files import gguf_files
-from multimodal.backends.llama_cpp import parameters
+from multimodal.backends.llama_cpp.engine import parameters
+from multimodal.backends.llama_cpp.gguf_files import gguf_files
 from multimodal.build import build
 from multimodal.catalog.cards import ModelCard
 from multimodal.events import Usage

@@ -41,7 +41,7 @@ from transformers.generation.streamers import BaseStreamer
 from benchmarks.figures import tell
 from benchmarks.memory.models import random_module
 from multimodal.backends.base import TextRequest
-from multimodal.backends.causal_lm import CausalLM
+from multimodal.backends.hf.causal_lm import CausalLM
 from multimodal.build import build, read_catalog
 from multimodal.catalog.architectures import Modules, Part
 from multimodal.catalog.cards import ModelCard

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import xllamacpp
 
-from multimodal.backends.gguf_files import GgufFiles
-from multimodal.backends.llama_cpp import parameters
+from multimodal.backends.llama_cpp.engine import parameters
+from multimodal.backends.llama_cpp.gguf_files import GgufFiles
 from multimodal.build import build
 from multimodal.events import Done, TextDelta
 from multimodal.messages import Controls, Conversation, Message, Outcome, Sampling, TextPart

@@ -9,9 +9,10 @@ from pathlib import Path
 import psutil
 
 from multimodal.assistant import Assistant
-from multimodal.backends.base import Backend, has_family, load
+from multimodal.backends.base import Backend, load
 from multimodal.backends.compute_device import runs_on_cpu
 from multimodal.backends.load_context import LoadContext, load_context
+from multimodal.backends.registry import has_family, model_folders
 from multimodal.catalog.cards import AUTO, Catalog, ModelCard, ModelName, Profile, clipped
 from multimodal.catalog.defaults import DefaultModels
 from multimodal.data_folder import prepare_data_folder
@@ -209,9 +210,10 @@ def open_storage(settings: Settings) -> tuple[Store, MediaFolder]:
 
 
 def read_catalog(settings: Settings) -> Catalog:
-    """The shipped cards and profiles, then those of --models and of the data folder."""
+    """The shipped cards and profiles, then those of other packages, of --models and of the data
+    folder."""
     extra = [settings.models] if settings.models else []
-    return Catalog([shipped_models(), *extra, settings.data / "models"])
+    return Catalog([shipped_models(), *model_folders(), *extra, settings.data / "models"])
 
 
 def shipped_models() -> Path:

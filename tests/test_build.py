@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from multimodal.backends.base import has_family
+from multimodal.backends.registry import has_family
 from multimodal.build import choose, choose_profile, missing_families
 from multimodal.catalog.cards import AUTO, Catalog
 from multimodal.errors import SettingsError

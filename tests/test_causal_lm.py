@@ -21,11 +21,11 @@ from tiny_models import CAUSAL, every_causal, hub_card, save_causal, tokenizer
 from tokenizers import Tokenizer, decoders, models
 
 from multimodal.backends.base import Backend, TextRequest, load
-from multimodal.backends.causal_lm import CausalLM
-from multimodal.backends.generation import Reply, processors
-from multimodal.backends.prefix_cache import can_be_kept
+from multimodal.backends.hf.causal_lm import CausalLM
+from multimodal.backends.hf.chat_model import PIECE_TOKENS, Prompt
+from multimodal.backends.hf.generation import Reply, processors
+from multimodal.backends.hf.prefix_cache import can_be_kept
 from multimodal.backends.sampling import ResolvedSampling
-from multimodal.backends.talking import PIECE_TOKENS, Prompt
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError, PromptError
 from multimodal.events import Event, Notice, Progress, TextDelta, Usage

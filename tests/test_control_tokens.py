@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from tiny_models import CHATML, SPECIAL, WORDS, hub_card, tokenizer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from multimodal.backends.chat_template import ChatTemplate
-from multimodal.backends.control_tokens import Apart
-from multimodal.backends.gguf_signs import Signs
-from multimodal.backends.talking import tokens_of
+from multimodal.backends.hf.chat_model import tokens_of
+from multimodal.backends.hf.chat_template import ChatTemplate
+from multimodal.backends.llama_cpp.gguf_special_tokens import Signs
+from multimodal.backends.special_tokens import Apart
 from multimodal.messages import Role
 
 CARD = hub_card("causal_lm", "", {})

@@ -8,7 +8,6 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from small_memory import A, C, CardOnCpu, leased, manager, use
 from torch import nn
 
 from multimodal.backends.base import load
+from multimodal.backends.registry import FAMILIES
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, DeviceFullError, SettingsError
 from multimodal.memory.devices.cuda import PLANS, Cuda, Movable, bound_plans
@@ -42,16 +42,15 @@ def test_without_a_card_the_reason_is_told() -> None:
 def test_out_of_memory_while_loading_is_no_broken_model(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "multimodal_full"
-    folder.mkdir()
     name = "multimodal.backends.full_device"
     module: Any = type(json)(name)
 
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    module.load, module.__spec__ = full, ModuleSpec(name, None)
+    module.load = full
     monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(FAMILIES, "full_device", name)
     wanted = catalog.card("whisper-base").model_copy(update={"family": "full_device"})
     with pytest.raises(DeviceFullError, match="out of memory"):
         load(wanted, tmp_path, "cuda")

@@ -13,9 +13,9 @@ from tiny_models import CAUSAL, every_causal, hub_card, save_causal
 from transformers import DynamicCache
 
 from multimodal.backends.base import TextRequest, load
-from multimodal.backends.causal_lm import CausalLM
-from multimodal.backends.decoding import decoding_options
-from multimodal.backends.prefix_cache import (
+from multimodal.backends.hf.causal_lm import CausalLM
+from multimodal.backends.hf.decoding import decoding_options
+from multimodal.backends.hf.prefix_cache import (
     CACHE_ARGUMENT,
     PrefixCaches,
     dynamic_copy,

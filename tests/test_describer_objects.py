@@ -14,7 +14,10 @@ from conftest import ROOT
 from fakes import StopAfter
 from PIL import Image
 
+from multimodal.backends.describer.caption import Findings, answer, caption, description
 from multimodal.backends.describer.detector import Box, Category, Detection, read_categories
+from multimodal.backends.describer.findings import Text
+from multimodal.backends.describer.labels import Vocabulary
 from multimodal.backends.describer.object_sentences import doubts, overview
 from multimodal.backends.describer.objects import (
     CHECKED_AT_ONCE,
@@ -27,9 +30,6 @@ from multimodal.backends.describer.objects import (
     one_name_a_place,
 )
 from multimodal.backends.describer.questions import object_named
-from multimodal.backends.picture_caption import Findings, answer, caption, description
-from multimodal.backends.picture_findings import Text
-from multimodal.backends.picture_labels import Vocabulary
 from multimodal.vocabulary import OBJECTS
 
 LEFT, MIDDLE, RIGHT = Box(0.0, 0.2, 0.3, 0.9), Box(0.4, 0.3, 0.6, 0.6), Box(0.7, 0.2, 1.0, 0.9)

@@ -18,10 +18,10 @@ from conftest import wait_until
 from PIL import Image
 
 from multimodal.backends.base import Backend, DrawRequest, load
-from multimodal.backends.denoising import PREVIEW_LATENTS
-from multimodal.backends.diffusion import keep_decoder_in_range
+from multimodal.backends.diffusion.denoising import PREVIEW_LATENTS
+from multimodal.backends.diffusion.pipeline import keep_decoder_in_range
+from multimodal.backends.diffusion.tiles import free_bytes_of, set_tiling
 from multimodal.backends.sampling import MAX_SEED
-from multimodal.backends.tiles import free_bytes_of, set_tiling
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import Drawn, Event, Notice, Preview, Progress, Usage

@@ -19,7 +19,7 @@ from conversation_sound import Samples, Speaker, cough, hiss, rest, save
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from multimodal.backends.base import SpeechRequest, load
-from multimodal.backends.voice_activity import speech_probabilities
+from multimodal.backends.speech.voice_activity import speech_probabilities
 from multimodal.catalog.cards import Catalog
 from multimodal.hands_free.listener import Heard, Kind, Listener, Recognition
 from multimodal.hands_free.turn_detection import TurnDetector

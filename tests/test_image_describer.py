@@ -16,15 +16,15 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data as pictures
 
 from multimodal.backends.base import Backend, ImageRequest, load
-from multimodal.backends.picture_caption import Findings, answer, caption, description
-from multimodal.backends.picture_findings import (
+from multimodal.backends.describer.caption import Findings, answer, caption, description
+from multimodal.backends.describer.findings import (
     Text,
     TextReader,
     colour_name,
     colours,
     is_colourless,
 )
-from multimodal.backends.picture_labels import LIKELY, Vocabulary
+from multimodal.backends.describer.labels import LIKELY, Vocabulary
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError
 from multimodal.events import Description

@@ -17,8 +17,8 @@ from tiny_models import hub_card
 from tiny_seeing import IMAGE, SEEING, TEMPLATES, noise, usage_after_a_stop
 
 from multimodal.backends.base import ImageRequest, TextRequest, load
-from multimodal.backends.image_text import ImageText
-from multimodal.backends.picture_processor import expected_tokens
+from multimodal.backends.hf.image_text import ImageText
+from multimodal.backends.hf.picture_processor import expected_tokens
 from multimodal.errors import BackendError, CardError
 from multimodal.events import Description, Event, TextDelta, Usage
 from multimodal.memory.devices.mirror import Mirror

@@ -15,10 +15,10 @@ import pytest
 from conftest import wait_until
 
 from multimodal.backends.base import Backend, TextRequest, load
-from multimodal.backends.gguf_files import GgufFiles
-from multimodal.backends.gguf_signs import Signs
-from multimodal.backends.llama_cpp import LlamaCpp, parameters
-from multimodal.backends.trimming import surplus_turns
+from multimodal.backends.context_window import surplus_turns
+from multimodal.backends.llama_cpp.engine import LlamaCpp, parameters
+from multimodal.backends.llama_cpp.gguf_files import GgufFiles
+from multimodal.backends.llama_cpp.gguf_special_tokens import Signs
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, PromptError
 from multimodal.events import Event, Notice, Progress, TextDelta, Usage

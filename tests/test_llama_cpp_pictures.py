@@ -23,8 +23,8 @@ from tiny_models import hub_card
 from tiny_seeing import save_llava
 
 from multimodal.backends.base import Backend, ImageRequest, TextRequest, load
-from multimodal.backends.gguf_files import gguf_files
-from multimodal.backends.llama_cpp import parameters
+from multimodal.backends.llama_cpp.engine import parameters
+from multimodal.backends.llama_cpp.gguf_files import gguf_files
 from multimodal.catalog.architectures import Gguf
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import BackendError, CardError, PromptError

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Iterator
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +12,7 @@ import torch
 
 from multimodal.backends.base import load
 from multimodal.backends.loaded import Loaded
+from multimodal.backends.registry import FAMILIES
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import (
     BackendError,
@@ -29,7 +28,6 @@ class HalfWay(ModuleType):
 
     def __init__(self, error: Exception) -> None:
         super().__init__("multimodal.backends.half_way")
-        self.__spec__ = ModuleSpec(self.__name__, None)  # as every imported module has one
         self.error = error
         self.taken: weakref.ref[torch.Tensor] | None = None
 
@@ -55,13 +53,13 @@ FAILURES: list[tuple[Exception, type[MultimodalError], str]] = [
 
 @pytest.fixture(params=FAILURES, ids=lambda failure: repr(failure[0]))
 def failure(
-    request: pytest.FixtureRequest,
-) -> Iterator[tuple[HalfWay, type[MultimodalError], str]]:
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> tuple[HalfWay, type[MultimodalError], str]:
     error, told, sentence = request.param
     family = HalfWay(error)
-    sys.modules[family.__name__] = family
-    yield family, told, sentence
-    del sys.modules[family.__name__]
+    monkeypatch.setitem(sys.modules, family.__name__, family)
+    monkeypatch.setitem(FAMILIES, "half_way", family.__name__)
+    return family, told, sentence
 
 
 def test_a_load_that_fails_half_way_is_told_and_holds_nothing(

@@ -24,8 +24,8 @@ from tiny_models import WORDS, causal_config, save_causal
 from tiny_seeing import PATCH, SIDE, usage_after_a_stop
 
 from multimodal.backends.base import ImageRequest, TextRequest, load
-from multimodal.backends.minigpt4 import PLACE, MiniGPT4
-from multimodal.backends.minigpt4_pictures import VisionTowerWithQFormer
+from multimodal.backends.hf.minigpt4 import PLACE, MiniGPT4
+from multimodal.backends.hf.minigpt4_pictures import VisionTowerWithQFormer
 from multimodal.catalog.architectures import Part
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, CardError, MultimodalError

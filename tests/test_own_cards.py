@@ -21,8 +21,8 @@ from tiny_seeing import save_llava
 
 from multimodal.api import images, speech
 from multimodal.backends.base import load
-from multimodal.backends.gguf_files import gguf_files
-from multimodal.backends.picture_labels import Vocabulary
+from multimodal.backends.describer.labels import Vocabulary
+from multimodal.backends.llama_cpp.gguf_files import gguf_files
 from multimodal.catalog.cards import ALIASES, Catalog, ModelCard, read_card, read_profile
 from multimodal.errors import CardError, WeightsError
 from multimodal.memory.peaks import Peaks

@@ -22,7 +22,7 @@ from PIL import Image
 from tiny_minigpt4 import save_minigpt4
 
 from multimodal.backends.base import TextRequest, load
-from multimodal.backends.minigpt4_pictures import VisionTower, VisionTowerWithQFormer
+from multimodal.backends.hf.minigpt4_pictures import VisionTower, VisionTowerWithQFormer
 from multimodal.build import build, fetch_missing
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.catalog.sources import FileSource, HubSource, PartsSource, PlacedSource

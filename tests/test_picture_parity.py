@@ -22,10 +22,10 @@ from tiny_seeing import SEEING, SIDE, TEMPLATES, noise, save_llava, save_smolvlm
 from transformers import CLIPImageProcessorPil
 
 from multimodal.backends.base import TextRequest, load
-from multimodal.backends.chat_template import ChatTemplate
-from multimodal.backends.image_text import ImageText
-from multimodal.backends.picture_processor import load_processor
-from multimodal.backends.seeing import shown
+from multimodal.backends.hf.chat_template import ChatTemplate
+from multimodal.backends.hf.image_text import ImageText
+from multimodal.backends.hf.picture_processor import load_processor
+from multimodal.backends.hf.vision_chat import shown
 from multimodal.catalog.cards import ModelCard, read_card
 from multimodal.errors import CardError
 from multimodal.messages import Role

@@ -13,8 +13,8 @@ import transformers
 from tiny_models import hub_card, save_causal
 
 from multimodal.backends.base import TextRequest, load
-from multimodal.backends.causal_lm import CausalLM
-from multimodal.backends.generation import published_sampling
+from multimodal.backends.hf.causal_lm import CausalLM
+from multimodal.backends.hf.generation import published_sampling
 from multimodal.backends.sampling import PublishedSampling, ResolvedSampling, resolve_sampling
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.events import TextDelta

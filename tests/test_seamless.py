@@ -22,10 +22,10 @@ from fakes import client_at, served
 from tiny_hearing import heard, save_seamless, save_wav2vec2
 from tiny_models import add_model, hub_card
 
-from multimodal.backends import hearing
 from multimodal.backends.base import SpeechRequest, TTSRequest, load
-from multimodal.backends.seamless import PAUSE_S, Seamless
-from multimodal.backends.voice_activity import windows
+from multimodal.backends.speech import recognizer
+from multimodal.backends.speech.seamless import PAUSE_S, Seamless
+from multimodal.backends.speech.voice_activity import windows
 from multimodal.build import build
 from multimodal.errors import BackendError, CardError, PromptError, RequestError
 from multimodal.events import Notice, Progress, SentenceSpoken, SpeechGenerated, Transcript
@@ -174,14 +174,14 @@ def test_several_guesses_are_followed_where_the_card_says_so(
 def test_a_long_recording_is_heard_piece_by_piece(
     checkpoint: Checkpoint, model: Seamless, speech: Any
 ) -> None:
-    pause = np.zeros(16_000 * (hearing.PIECE_S - 2) - len(speech), np.float32)
+    pause = np.zeros(16_000 * (recognizer.PIECE_S - 2) - len(speech), np.float32)
     long = np.concatenate([speech, pause, np.zeros(32_000, np.float32), speech])
     told = heard(model, long)
-    expected = [written(checkpoint[0], piece, "eng") for _, piece in hearing.pieces(long, 120)]
+    expected = [written(checkpoint[0], piece, "eng") for _, piece in recognizer.pieces(long, 120)]
     assert told.part.transcript == " ".join(expected)
     first, second = told.segments
     assert first.end_s == pytest.approx(len(speech) / 16_000, abs=1)
-    assert second.start_s == pytest.approx(hearing.PIECE_S, abs=1)
+    assert second.start_s == pytest.approx(recognizer.PIECE_S, abs=1)
 
 
 def test_silence_has_no_words(model: Seamless) -> None:
@@ -192,7 +192,7 @@ def test_silence_has_no_words(model: Seamless) -> None:
 def test_a_stop_ends_the_hearing_within_a_token(model: Seamless, speech: Any) -> None:
     stop = threading.Event()
     stop.set()
-    manner = hearing.Manner("transcribe", "en", None, stop.is_set)
+    manner = recognizer.Manner("transcribe", "en", None, stop.is_set)
     cut = model.words(speech, manner, lambda samples: False)
     assert len(cut.text) < len(heard(model, speech).part.transcript or "") / 4
     stream = model.run(SpeechRequest(PART, speech), stop)

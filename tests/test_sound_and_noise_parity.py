@@ -15,7 +15,7 @@ from faster_whisper.feature_extractor import FeatureExtractor
 from tiny_hearing import save_wav2vec2
 from transformers import AutoFeatureExtractor
 
-from multimodal.backends.diffusion import SCHEDULERS
+from multimodal.backends.diffusion.pipeline import SCHEDULERS
 from multimodal.limits import Limits
 from multimodal.media import audio
 

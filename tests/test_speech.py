@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from whisper_conversion import convert
 
-from multimodal.backends import hearing
 from multimodal.backends.base import Backend, SpeechRequest, load
-from multimodal.backends.hearing import pieces
+from multimodal.backends.speech import recognizer
+from multimodal.backends.speech.recognizer import pieces
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.catalog.sources import FolderSource
 from multimodal.errors import BackendError, RequestError
@@ -133,7 +133,7 @@ def test_a_long_recording_is_cut_where_it_is_quiet() -> None:
 def test_words_of_every_piece_are_joined(ears: Backend, media: MediaFolder, examples: Path) -> None:
     part = media.add_audio(examples / "speech-en.wav", "long")
     once = media.waveform(part)
-    pause = np.zeros(16_000 * (hearing.PIECE_S - 2) - len(once), np.float32)
+    pause = np.zeros(16_000 * (recognizer.PIECE_S - 2) - len(once), np.float32)
     waveform = np.concatenate([once, pause, np.zeros(32_000, np.float32), once])
     events = list(ears.run(SpeechRequest(part, waveform), threading.Event()))
     assert isinstance(events[-1], Transcript)
@@ -298,10 +298,10 @@ def test_segments_of_a_later_piece_count_from_the_beginning(
     ears: Backend, media: MediaFolder, examples: Path
 ) -> None:
     once = media.waveform(media.add_audio(examples / "question-fr.wav", "once"))
-    pause = np.zeros(16_000 * (hearing.PIECE_S + 30), np.float32)
+    pause = np.zeros(16_000 * (recognizer.PIECE_S + 30), np.float32)
     told = heard_in(ears, np.concatenate([pause, once]), english_unless=("en",))
     for segments in (told.segments, told.english_segments):
-        assert segments[0].start_s == pytest.approx(hearing.PIECE_S + 30, abs=0.6)
+        assert segments[0].start_s == pytest.approx(recognizer.PIECE_S + 30, abs=0.6)
     assert "la musique" in " ".join(segment.text for segment in told.segments)
     assert "music" in " ".join(segment.text for segment in told.english_segments).lower()
 

@@ -17,7 +17,8 @@ import pytest
 from numpy.typing import NDArray
 from tiny_speech import VOCABULARY, levels, save_kokoro, save_piper
 
-from multimodal.backends.base import SpeechRequest, TTSRequest, has_family, load
+from multimodal.backends.base import SpeechRequest, TTSRequest, load
+from multimodal.backends.registry import has_family
 from multimodal.backends.speech.phonemes import EspeakPhonemizer, can_pronounce, phonemizer
 from multimodal.backends.speech.synthesizer import PAUSE_S
 from multimodal.catalog.architectures import Measured

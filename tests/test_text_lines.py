@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fakes import StopAfter
 
-from multimodal.backends.text_lines import Quad, in_reading_order, is_cut, joined, strips
+from multimodal.backends.describer.text_lines import Quad, in_reading_order, is_cut, joined, strips
 
 NEVER = threading.Event()
 

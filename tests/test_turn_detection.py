@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multimodal.backends.voice_activity import speech_probabilities
+from multimodal.backends.speech.voice_activity import speech_probabilities
 from multimodal.hands_free.turn_detection import LEAD_IN_S, WINDOW, Samples, TurnDetector
 from multimodal.limits import Limits
 from multimodal.media.audio import SAMPLE_RATE, decode

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multimodal.backends.hearing import Heard, Manner
-from multimodal.backends.voice_activity import (
+from multimodal.backends.speech.recognizer import Heard, Manner
+from multimodal.backends.speech.voice_activity import (
     LONGEST_PAUSE_S,
     MARGIN_S,
     WINDOW_S,
@@ -21,7 +21,7 @@ from multimodal.backends.voice_activity import (
     Window,
     windows_of,
 )
-from multimodal.backends.whisper_decoding import (
+from multimodal.backends.speech.whisper_decoding import (
     PASSAGE_S,
     DecodingRequest,
     Hypothesis,

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from tiny_hearing import heard, save_wav2vec2
 from tiny_models import hub_card
 
-from multimodal.backends import hearing
 from multimodal.backends.base import SpeechRequest, load
-from multimodal.backends.voice_activity import windows
-from multimodal.backends.wav2vec2 import Wav2Vec2
+from multimodal.backends.speech import recognizer
+from multimodal.backends.speech.voice_activity import windows
+from multimodal.backends.speech.wav2vec2 import Wav2Vec2
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import Notice, Progress, Transcript
 from multimodal.limits import Limits
@@ -109,14 +109,14 @@ def test_words_are_told_when_they_were_said(checkpoint: Checkpoint, speech: Any)
 
 
 def test_a_long_recording_is_heard_piece_by_piece(checkpoint: Checkpoint, speech: Any) -> None:
-    pause = np.zeros(16_000 * (hearing.PIECE_S - 2) - len(speech), np.float32)
+    pause = np.zeros(16_000 * (recognizer.PIECE_S - 2) - len(speech), np.float32)
     long = np.concatenate([speech, pause, np.zeros(32_000, np.float32), speech])
     told = heard(loaded(checkpoint), long)
-    expected = [reference(checkpoint[0], piece) for _, piece in hearing.pieces(long, 120)]
+    expected = [reference(checkpoint[0], piece) for _, piece in recognizer.pieces(long, 120)]
     assert words(told.part.transcript) == words(" ".join(expected))
     second = [s for s in told.segments if s.start_s > 60]
     assert second
-    assert second[0].start_s == pytest.approx(hearing.PIECE_S, abs=1)
+    assert second[0].start_s == pytest.approx(recognizer.PIECE_S, abs=1)
 
 
 def test_silence_has_no_words(checkpoint: Checkpoint) -> None:

@@ -1,7 +1,7 @@
-"""The seam between the program and its engines: what a backend is asked, and how it is found.
+"""The seam between the program and its engines: what a backend is asked, and how it is loaded.
 
-A backend is a module of this package named after a card's `family`, with one function,
-`load(card, files, device) -> Backend`. A loaded backend answers one kind of request with a stream
+The module of a card's `family` (`registry.py`) has one function, `load(card, files, device) ->
+Backend`. A loaded backend answers one kind of request with a stream
 of events. Closing that stream, or setting `stop`, ends the work within one token (text) or one
 window (speech), and only then does the stream end: a caller that has left the stream may be sure
 that the engine is free.
@@ -10,7 +10,6 @@ that the engine is free.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import threading
 from collections.abc import Callable, Generator
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psutil
 
 from multimodal.backends.damaged_files import damage
+from multimodal.backends.registry import module_name
 from multimodal.backends.worker import release_frames
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError, MultimodalError
@@ -142,28 +142,13 @@ class Backend(Protocol):
 Loader = Callable[[ModelCard, Path, str], Backend]
 
 
-ROOMS = ("multimodal.backends", "multimodal.backends.speech")
-"""The packages in which the module of a family lies."""
-
-
-def _module_name(family: str) -> str | None:
-    """The module of that family, which is not imported for it; None where there is none."""
-    names = (f"{room}.{family}" for room in ROOMS)
-    return next((name for name in names if importlib.util.find_spec(name) is not None), None)
-
-
-def has_family(family: str) -> bool:
-    """Whether there is a backend for cards of that family."""
-    return _module_name(family) is not None
-
-
 def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load `card` from the folder `files` onto `device` ("cpu", "cuda").
 
     Raises CardError for an unknown family, BackendError when the engine refuses the weights,
     DeviceFullError and DeviceLostError.
     """
-    if (name := _module_name(card.family)) is None:
+    if (name := module_name(card.family)) is None:
         raise CardError(f"{card.name}: there is no backend for the family '{card.family}'")
     try:
         module = importlib.import_module(name)

@@ -1,1 +1,1 @@
-"""One budget for all models: who is on the device, who comes, who goes, and the proof beforehand."""
+"""One budget for all models: who is on the device, who comes and goes, and the proof beforehand."""

@@ -25,7 +25,7 @@ from starlette.routing import Route
 
 from multimodal.api.drive import in_thread
 from multimodal.backends.speech.speakers import without_a_voice
-from multimodal.backends.voice_activity import speech_probabilities
+from multimodal.backends.speech.voice_activity import speech_probabilities
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO, ModelCard
 from multimodal.errors import CapacityError, MultimodalError, RequestError

@@ -1,0 +1,1 @@
+"""Pictures described without a vision-language model."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from multimodal.backends.describer.detector import PERSON, Box, Category, Detection, Detector
-from multimodal.backends.picture_labels import LIKELY, Classifier, Labels, Vocabulary
+from multimodal.backends.describer.labels import LIKELY, Classifier, Labels, Vocabulary
 
 LEAST_SCORE = 0.3
 PERSON_SCORE = 0.4

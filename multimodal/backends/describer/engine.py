@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from multimodal.backends.base import Backend, ImageRequest, cores
+from multimodal.backends.describer.caption import Findings, answer, description
 from multimodal.backends.describer.detector import Detector, read_categories
+from multimodal.backends.describer.findings import FaceFinder, TextReader, colours, is_colourless
+from multimodal.backends.describer.labels import Classifier, Vocabulary
 from multimodal.backends.describer.objects import ObjectFinder
 from multimodal.backends.engine_options import whole_number
-from multimodal.backends.picture_caption import Findings, answer, description
-from multimodal.backends.picture_findings import FaceFinder, TextReader, colours, is_colourless
-from multimodal.backends.picture_labels import Classifier, Vocabulary
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, MultimodalError
 from multimodal.events import Description, Event
@@ -33,7 +33,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load the classifier and the detector from `files` and the readers from their packages; runs
     on the CPU."""
     threads = whole_number(card, "threads", 0) or min(2, cores())
-    package = Path(__file__).parent.parent
+    package = Path(__file__).parent.parent.parent
     models = package / "models" if (package / "models").is_dir() else package.parent / "models"
     classifier, vocabulary = Classifier(files / WEIGHTS), Vocabulary.read(models / VOCABULARY)
     categories = read_categories(models / CATEGORIES)

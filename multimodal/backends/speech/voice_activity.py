@@ -15,7 +15,7 @@ import numpy as np
 from faster_whisper.vad import get_speech_timestamps, get_vad_model
 from numpy.typing import NDArray
 
-from multimodal.backends.hearing import pieces
+from multimodal.backends.speech.recognizer import pieces
 from multimodal.events import Segment
 from multimodal.media.audio import SAMPLE_RATE
 

@@ -15,11 +15,11 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from multimodal.backends.base import Backend, TextRequest
-from multimodal.backends.chat_template import ChatTemplate
 from multimodal.backends.checkpoints import check_folder, from_folder
-from multimodal.backends.picture_processor import check_picture, complete, load_processor
-from multimodal.backends.seeing import SeeingTalker, digest, one_picture, shown
-from multimodal.backends.talking import Prompt, opens
+from multimodal.backends.hf.chat_model import Prompt, opens
+from multimodal.backends.hf.chat_template import ChatTemplate
+from multimodal.backends.hf.picture_processor import check_picture, complete, load_processor
+from multimodal.backends.hf.vision_chat import SeeingTalker, digest, one_picture, shown
 from multimodal.backends.tokenizer_files import check_tokens
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError

@@ -30,10 +30,10 @@ from transformers import (
 
 from multimodal.backends.base import Backend, SpeechRequest, TTSRequest
 from multimodal.backends.checkpoints import check_folder, from_folder
-from multimodal.backends.hearing import Heard, Hearer, Manner, Stopped, unknown_language
+from multimodal.backends.speech.recognizer import Heard, Hearer, Manner, Stopped, unknown_language
 from multimodal.backends.speech.sentences import clauses, sentences
+from multimodal.backends.speech.voice_activity import windows
 from multimodal.backends.tokenizer_files import check_vocabulary, load_tokenizer
-from multimodal.backends.voice_activity import windows
 from multimodal.catalog.cards import ModelCard, clipped
 from multimodal.errors import BackendError, CardError, PromptError, RequestError
 from multimodal.events import Event, Progress, Segment, SentenceSpoken, SpeechGenerated

@@ -19,9 +19,9 @@ from transformers import AutoFeatureExtractor, AutoModelForCTC
 
 from multimodal.backends.base import Backend
 from multimodal.backends.checkpoints import check_folder, from_folder
-from multimodal.backends.hearing import ENGLISH, Heard, Hearer, Manner
+from multimodal.backends.speech.recognizer import ENGLISH, Heard, Hearer, Manner
+from multimodal.backends.speech.voice_activity import Window, windows
 from multimodal.backends.tokenizer_files import check_letters, load_tokenizer
-from multimodal.backends.voice_activity import Window, windows
 from multimodal.catalog.cards import ModelCard
 from multimodal.events import Segment
 from multimodal.media.audio import SAMPLE_RATE

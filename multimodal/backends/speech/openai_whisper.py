@@ -19,7 +19,7 @@ from whisper.model import ModelDimensions, Whisper
 from whisper.tokenizer import LANGUAGES
 
 from multimodal.backends.base import Backend
-from multimodal.backends.whisper_decoding import DecodingRequest, WhisperRecognizer
+from multimodal.backends.speech.whisper_decoding import DecodingRequest, WhisperRecognizer
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.events import DecodingStatistics, Segment

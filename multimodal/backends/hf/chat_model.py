@@ -17,10 +17,11 @@ import torch
 from transformers import StoppingCriteriaList
 
 from multimodal.backends.base import TextRequest
-from multimodal.backends.chat_template import ChatTemplate, untaught
-from multimodal.backends.decoding import decoding_options, takes_cache
+from multimodal.backends.context_window import left_out, surplus_turns, too_long
 from multimodal.backends.engine_options import whole_number
-from multimodal.backends.generation import (
+from multimodal.backends.hf.chat_template import ChatTemplate, untaught
+from multimodal.backends.hf.decoding import decoding_options, takes_cache
+from multimodal.backends.hf.generation import (
     Emit,
     Over,
     Reply,
@@ -29,8 +30,7 @@ from multimodal.backends.generation import (
     processors,
     published_sampling,
 )
-from multimodal.backends.loaded import Loaded
-from multimodal.backends.prefix_cache import (
+from multimodal.backends.hf.prefix_cache import (
     CACHE_ARGUMENT,
     HOST,
     PROMPT_CACHE_MIB,
@@ -40,9 +40,9 @@ from multimodal.backends.prefix_cache import (
     static_cache,
     static_length,
 )
+from multimodal.backends.loaded import Loaded
 from multimodal.backends.sampling import ResolvedSampling, resolve_sampling
 from multimodal.backends.tokenizer_files import check_tokens, check_vocabulary
-from multimodal.backends.trimming import left_out, surplus_turns, too_long
 from multimodal.catalog.cards import ModelCard
 from multimodal.events import Event, Progress, Usage
 from multimodal.memory.estimate.footprint import DEFAULT_TOKENS

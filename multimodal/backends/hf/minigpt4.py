@@ -17,11 +17,11 @@ import torch
 from transformers import AutoModelForCausalLM, BlipImageProcessorPil
 
 from multimodal.backends.base import Backend, TextRequest
-from multimodal.backends.chat_template import ChatTemplate
 from multimodal.backends.checkpoints import check_folder, from_folder
-from multimodal.backends.minigpt4_pictures import VISION, Pictures, load_pictures
-from multimodal.backends.seeing import SeeingTalker, digest, one_picture, shown
-from multimodal.backends.talking import Prompt, tokens_of
+from multimodal.backends.hf.chat_model import Prompt, tokens_of
+from multimodal.backends.hf.chat_template import ChatTemplate
+from multimodal.backends.hf.minigpt4_pictures import VISION, Pictures, load_pictures
+from multimodal.backends.hf.vision_chat import SeeingTalker, digest, one_picture, shown
 from multimodal.backends.tokenizer_files import check_tokens, load_tokenizer
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gguf import GGUFReader, TokenType
 
-from multimodal.backends.control_tokens import Apart, template_signs
+from multimodal.backends.special_tokens import Apart, template_signs
 
 TYPES, TOKENS, TEMPLATE = (
     f"tokenizer.{name}" for name in ("ggml.token_type", "ggml.tokens", "chat_template")

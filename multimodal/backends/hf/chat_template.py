@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from multimodal.backends.control_tokens import Apart, special_signs, template_signs
+from multimodal.backends.special_tokens import Apart, special_signs, template_signs
 from multimodal.catalog.cards import ModelCard
 from multimodal.events import Notice
 

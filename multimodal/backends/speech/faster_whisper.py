@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from multimodal.backends.base import Backend, cores
 from multimodal.backends.engine_options import whole_number
-from multimodal.backends.hearing import Manner
+from multimodal.backends.speech.recognizer import Manner
 from multimodal.backends.speech.utterance import LONGEST_S, EncodedUtterance
-from multimodal.backends.voice_activity import Window
-from multimodal.backends.whisper_decoding import (
+from multimodal.backends.speech.voice_activity import Window
+from multimodal.backends.speech.whisper_decoding import (
     DecodingRequest,
     Hypothesis,
     WhisperRecognizer,

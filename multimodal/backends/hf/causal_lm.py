@@ -8,9 +8,9 @@ from typing import Any
 from transformers import AutoModelForCausalLM
 
 from multimodal.backends.base import Backend, TextRequest
-from multimodal.backends.chat_template import ChatTemplate
 from multimodal.backends.checkpoints import check_folder, from_folder
-from multimodal.backends.talking import Prompt, Talker, tokens_of
+from multimodal.backends.hf.chat_model import Prompt, Talker, tokens_of
+from multimodal.backends.hf.chat_template import ChatTemplate
 from multimodal.backends.tokenizer_files import load_tokenizer
 from multimodal.catalog.cards import ModelCard
 

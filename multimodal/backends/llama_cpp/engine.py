@@ -27,19 +27,19 @@ from typing import Any
 import xllamacpp
 
 from multimodal.backends.base import Backend, ImageRequest, TextRequest, cores
-from multimodal.backends.control_tokens import check_template
+from multimodal.backends.context_window import left_out, surplus_turns, too_long
 from multimodal.backends.describing import described
 from multimodal.backends.engine_options import whole_number
-from multimodal.backends.gguf_files import GgufFiles, gguf_files, refusal
-from multimodal.backends.gguf_signs import Signs
-from multimodal.backends.llama_cpp_pictures import (
+from multimodal.backends.llama_cpp.gguf_files import GgufFiles, gguf_files, refusal
+from multimodal.backends.llama_cpp.gguf_special_tokens import Signs
+from multimodal.backends.llama_cpp.messages import (
     as_messages,
     length,
     picture_tokens,
     pictures_in,
 )
 from multimodal.backends.sampling import ResolvedSampling, resolve_sampling
-from multimodal.backends.trimming import left_out, surplus_turns, too_long
+from multimodal.backends.special_tokens import check_template
 from multimodal.backends.worker import Worker
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError

@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal.backends.hearing import (
+from multimodal.backends.speech.recognizer import (
     ENGLISH,
     FRAMES_PER_S,
     Heard,
@@ -38,7 +38,7 @@ from multimodal.backends.hearing import (
     Stopped,
     most_spoken,
 )
-from multimodal.backends.voice_activity import Window, windows
+from multimodal.backends.speech.voice_activity import Window, windows
 from multimodal.events import Segment
 from multimodal.media.audio import SAMPLE_RATE
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from multimodal.backends.base import ImageRequest, TextRequest
 from multimodal.backends.describing import DESCRIBE, described
-from multimodal.backends.talking import Talker
+from multimodal.backends.hf.chat_model import Talker
 from multimodal.events import Event
 
 

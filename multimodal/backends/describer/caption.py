@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from multimodal.backends.describer.detector import PERSON
+from multimodal.backends.describer.findings import Text
+from multimodal.backends.describer.labels import LIKELY, SURE, Labels
 from multimodal.backends.describer.object_sentences import doubts, overview, sure_groups
 from multimodal.backends.describer.objects import FoundObject, LabelRelation
 from multimodal.backends.describer.questions import answer_about_objects, object_named
 from multimodal.backends.describer.wording import MOST_COUNTED, listed, number, with_article
-from multimodal.backends.picture_findings import Text
-from multimodal.backends.picture_labels import LIKELY, SURE, Labels
 from multimodal.intents import excerpt, sentences
 from multimodal.messages import Focus
 

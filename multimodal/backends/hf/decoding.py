@@ -21,7 +21,7 @@ from typing import Any, Literal, cast, get_args
 from transformers import GenerationMixin
 
 from multimodal.backends.engine_options import whole_number
-from multimodal.backends.prefix_cache import PROMPT_CACHE_MIB, can_be_kept, empty_cache
+from multimodal.backends.hf.prefix_cache import PROMPT_CACHE_MIB, can_be_kept, empty_cache
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError
 

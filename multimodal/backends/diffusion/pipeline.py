@@ -26,12 +26,12 @@ import torch
 import transformers
 
 from multimodal.backends.base import Backend, DrawRequest
-from multimodal.backends.canvas import canvas
-from multimodal.backends.denoising import Stopped, Watch
-from multimodal.backends.packing import pack
-from multimodal.backends.prompt_reading import tokens, unread
+from multimodal.backends.diffusion.denoising import Stopped, Watch
+from multimodal.backends.diffusion.image_size import canvas
+from multimodal.backends.diffusion.prompt_limits import tokens, unread
+from multimodal.backends.diffusion.tiles import free_bytes_of, set_tiling
+from multimodal.backends.quantize import pack
 from multimodal.backends.sampling import MAX_SEED
-from multimodal.backends.tiles import free_bytes_of, set_tiling
 from multimodal.backends.tokenizer_files import keep_published_steps
 from multimodal.backends.worker import Worker
 from multimodal.catalog.architectures import Modules

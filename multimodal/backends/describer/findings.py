@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rapidocr import RapidOCR
 
-from multimodal.backends.text_lines import (
+from multimodal.backends.describer.text_lines import (
     Quad,
     cut_out,
     in_reading_order,

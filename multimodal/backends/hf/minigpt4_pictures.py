@@ -16,7 +16,7 @@ from torch import nn
 from transformers import Blip2PreTrainedModel, Blip2QFormerModel, Blip2VisionModel
 
 from multimodal.backends.checkpoints import element_type, from_folder
-from multimodal.backends.minigpt4_projection import Projection, read_projection
+from multimodal.backends.hf.minigpt4_projection import Projection, read_projection
 from multimodal.catalog.architectures import Modules
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError

@@ -1,0 +1,1 @@
+"""Text and vision models on transformers, which share one way to generate."""
