@@ -8,7 +8,6 @@ from pathlib import Path
 
 import psutil
 
-from multimodal.assistant import Assistant
 from multimodal.backends.base import Backend, load
 from multimodal.backends.compute_device import runs_on_cpu
 from multimodal.backends.load_context import LoadContext, load_context
@@ -38,6 +37,7 @@ from multimodal.memory.transfers import Report
 from multimodal.settings import Settings
 from multimodal.speeds import SpeedBook
 from multimodal.store import Store
+from multimodal.turn.assistant import Assistant
 from multimodal.upgrades import UpgradeParts, Upgrades
 from multimodal.weights import FetchProgress, Weights
 

@@ -15,7 +15,6 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from multimodal.assistant import Assistant
 from multimodal.backends.sampling import MAX_SEED
 from multimodal.claims import Claim, Claims
 from multimodal.drafts import Draft
@@ -35,6 +34,7 @@ from multimodal.messages import (
     new_id,
 )
 from multimodal.store import Store
+from multimodal.turn.assistant import Assistant
 
 SAVE_EVERY_S = 0.3
 UNEXPECTED = (

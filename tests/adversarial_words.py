@@ -17,9 +17,9 @@ from inspect import getmembers, isfunction
 from pathlib import Path
 from typing import Any
 
-from multimodal import intents, picture_references, prompts
+from multimodal.turn import image_prompts, intents, picture_references
 
-MODULES = (intents, picture_references, prompts)
+MODULES = (intents, picture_references, image_prompts)
 LIMIT_S = 120
 LONGEST = 400_000
 """What one message may hold."""

@@ -15,8 +15,6 @@ from conftest import wait_until
 from fakes import FakeBackend, FakeSource
 from PIL import Image
 
-from multimodal.asking import MOST_SEEN, Asking, Turn, turns
-from multimodal.assistant import Assistant
 from multimodal.backends.base import DrawRequest, ImageRequest, TextRequest
 from multimodal.backends.describing import described
 from multimodal.catalog.cards import Catalog
@@ -44,6 +42,8 @@ from multimodal.messages import (
     TextPart,
 )
 from multimodal.store import Store
+from multimodal.turn.assistant import Assistant
+from multimodal.turn.request_builder import MOST_SEEN, Asking, Turn, turns
 
 ANN = "ann"
 

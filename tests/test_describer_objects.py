@@ -30,7 +30,7 @@ from multimodal.backends.describer.objects import (
     one_name_a_place,
 )
 from multimodal.backends.describer.questions import object_named
-from multimodal.vocabulary import OBJECTS
+from multimodal.turn.vocabulary import OBJECTS
 
 LEFT, MIDDLE, RIGHT = Box(0.0, 0.2, 0.3, 0.9), Box(0.4, 0.3, 0.6, 0.6), Box(0.7, 0.2, 1.0, 0.9)
 WHOLE, SPECK = Box(0.0, 0.0, 1.0, 1.0), Box(0.1, 0.1, 0.15, 0.15)

@@ -17,7 +17,6 @@ import pytest
 from fakes import FakeSource, client_of, picture, program, served
 from PIL import Image
 
-from multimodal.asking import Turn, turns
 from multimodal.backends.base import DrawRequest
 from multimodal.build import Program
 from multimodal.catalog.cards import Catalog
@@ -37,9 +36,10 @@ from multimodal.messages import (
     Task,
     TextPart,
 )
-from multimodal.prompts import prompt_of, wish_of
-from multimodal.router import Router
 from multimodal.terminal import ask
+from multimodal.turn.image_prompts import prompt_of, wish_of
+from multimodal.turn.request_builder import Turn, turns
+from multimodal.turn.router import Router
 
 ANN = "ann"
 PHOTO = ImagePart("a" * 64, "image/webp", 64, 64, "photo.jpg")

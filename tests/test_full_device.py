@@ -12,7 +12,6 @@ from fakes import FakeBackend, FakeSource, card
 from PIL import Image
 from small_memory import use
 
-from multimodal.assistant import Assistant
 from multimodal.backends.base import (
     DrawRequest,
     ImageRequest,
@@ -28,7 +27,8 @@ from multimodal.memory.estimate.footprint import cpu_footprint, footprint
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
 from multimodal.messages import Conversation, ImagePart, Message, Outcome, Part, Task, TextPart
-from multimodal.shrinking import smaller
+from multimodal.turn.assistant import Assistant
+from multimodal.turn.shrinking import smaller
 
 TEXT = "smollm2-135m-instruct"
 FULL = DeviceFullError("full")

@@ -10,7 +10,7 @@ import tomllib
 import pytest
 from conftest import ROOT
 
-from multimodal.intents import (
+from multimodal.turn.intents import (
     EXCERPT_CHARACTERS,
     excerpt,
     focus_of,
@@ -19,7 +19,7 @@ from multimodal.intents import (
     wants_drawing,
     wants_transcript,
 )
-from multimodal.picture_references import is_elliptic, means_many_pictures, ordinal_of
+from multimodal.turn.picture_references import is_elliptic, means_many_pictures, ordinal_of
 
 LONGEST_S = 2.0
 """Of processor time, for one look at the longest message."""

@@ -50,13 +50,13 @@ def test_the_entry_point_is_short_and_only_calls_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("sources", "fault"),
     [
-        ({"router.py": "from multimodal.store import Store"}, "which is above"),
+        ({"turn/router.py": "from multimodal.store import Store"}, "which is above"),
         ({"build.py": "from multimodal.chats import Chats"}, "on the same floor"),
-        ({"router.py": "def f():\n    import torch"}, "heavy import torch"),
+        ({"turn/router.py": "def f():\n    import torch"}, "heavy import torch"),
         ({"web/page.py": "from torch import nn"}, "heavy import torch"),
         ({"memory/utils.py": "x = 1"}, "says nothing"),
         ({"surprise.py": "x = 1"}, "is on no floor"),
-        ({"router.py": "from .store import Store"}, "relative import .store"),
+        ({"turn/router.py": "from .store import Store"}, "relative import .store"),
         ({"web/page.py": "from multimodal import cli"}, "on the same floor"),
         ({"catalog/cards.py": "import onnxruntime.tools"}, "heavy import onnxruntime"),
         ({"media/folder.py": "if TYPE_CHECKING:\n    import cv2"}, "heavy import cv2"),

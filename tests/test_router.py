@@ -20,7 +20,7 @@ from multimodal.messages import (
     Task,
     TextPart,
 )
-from multimodal.router import Router
+from multimodal.turn.router import Router
 
 CAT = ImagePart("a" * 64, "image/webp", 400, 300, "cat.jpg")
 CUP = ImagePart("b" * 64, "image/webp", 400, 300, "cup.jpg")

@@ -13,7 +13,6 @@ import pytest
 from fakes import LADDER, FakeSource, Shelf, write_ladder
 from fakes import card as fake_card
 
-from multimodal.assistant import Assistant
 from multimodal.backends.base import Backend
 from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.errors import BackendError, CardError, WeightsError
@@ -25,6 +24,7 @@ from multimodal.memory.manager import MemoryManager
 from multimodal.memory.transfers import Source
 from multimodal.messages import Conversation, Message, Outcome, Route, Task, TextPart
 from multimodal.speeds import Speed, SpeedBook, measure
+from multimodal.turn.assistant import Assistant
 from multimodal.upgrades import UpgradeParts, Upgrades
 
 QUICK, SLOW = Speed(4.0, 30.0), Speed(40.0, 5.0)

@@ -31,7 +31,7 @@ from multimodal.messages import (
     Task,
     TextPart,
 )
-from multimodal.router import Router
+from multimodal.turn.router import Router
 
 ANN = "ann"
 FRENCH = Hearing("en", "fr")

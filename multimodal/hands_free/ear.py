@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from contextlib import closing
 
-from multimodal.assistant import Assistant
 from multimodal.errors import TurnStoppedError
 from multimodal.events import Transcript
 from multimodal.hands_free.listener import Recognition
 from multimodal.hands_free.turn_detection import Samples
+from multimodal.turn.assistant import Assistant
 
 SURE_WORDS = 3
 """Words that tell the language; one alone may be of any."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Sequence
 
-from multimodal.assistant import Assistant
 from multimodal.backends.base import Backend, TTSRequest
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CapacityError, DeviceFullError
@@ -15,6 +14,7 @@ from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.manager import MemoryManager
 from multimodal.sizes import gigabytes
+from multimodal.turn.assistant import Assistant
 
 REHEARSAL = "1"
 """Is pronounced in every language."""

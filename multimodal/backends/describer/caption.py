@@ -12,8 +12,8 @@ from multimodal.backends.describer.object_sentences import doubts, overview, sur
 from multimodal.backends.describer.objects import FoundObject, LabelRelation
 from multimodal.backends.describer.questions import answer_about_objects, object_named
 from multimodal.backends.describer.wording import MOST_COUNTED, listed, number, with_article
-from multimodal.intents import excerpt, sentences
 from multimodal.messages import Focus
+from multimodal.turn.intents import excerpt, sentences
 
 TEXT_LEADS_SHARE = 0.06
 TEXT_LEADS_CHARACTERS = 16

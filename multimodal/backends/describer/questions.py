@@ -17,8 +17,8 @@ from multimodal.backends.describer.object_sentences import (
     whether,
 )
 from multimodal.backends.describer.objects import FoundObject
-from multimodal.intents import excerpt, sentences
-from multimodal.vocabulary import OBJECTS
+from multimodal.turn.intents import excerpt, sentences
+from multimodal.turn.vocabulary import OBJECTS
 
 COUNT = re.compile(r"how many|count|combien", re.IGNORECASE)
 WHERE = re.compile(r"where|o[ùu]\b", re.IGNORECASE)

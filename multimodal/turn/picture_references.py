@@ -6,8 +6,8 @@ such an elliptic question asks of its picture what was asked of the one before.
 
 from __future__ import annotations
 
-from multimodal.intents import excerpt, sentences
-from multimodal.vocabulary import any_of
+from multimodal.turn.intents import excerpt, sentences
+from multimodal.turn.vocabulary import any_of
 
 MANY = any_of(
     r"\b(?:both|all(?: of)?(?: the| my| these)?|(?:the|these|my) (?:two|three|four|\d)) "

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 
 from multimodal.messages import Focus
-from multimodal.vocabulary import any_of
+from multimodal.turn.vocabulary import any_of
 
 LEAD = any_of(
     r"(?:hi|hello|hey|dear|please|ok|okay|so|and|but|now|well|also|then|oh|wow|cool|great|thanks|"

@@ -26,13 +26,15 @@ from multimodal.backends.speech.speakers import speaker_for
 from multimodal.catalog.cards import AUTO, Catalog, ModelCard, Profile
 from multimodal.catalog.defaults import DefaultModels
 from multimodal.errors import PromptError, RequestError
-from multimodal.intents import (
+from multimodal.messages import AudioPart, Conversation, ImagePart, Message, Route, Step, Task
+from multimodal.turn.image_prompts import wish_of
+from multimodal.turn.intents import (
     names_a_picture,
     wants_drawing,
     wants_text_of_picture,
     wants_transcript,
 )
-from multimodal.meaning import (
+from multimodal.turn.references import (
     all_pictures,
     focus_asked,
     is_about_pictures,
@@ -44,8 +46,6 @@ from multimodal.meaning import (
     spoken_and_typed,
     wants_only_translation,
 )
-from multimodal.messages import AudioPart, Conversation, ImagePart, Message, Route, Step, Task
-from multimodal.prompts import wish_of
 
 LONG_RECORDING_S = 90
 """A recording longer than this, sent without a word, is taken as one to write down."""

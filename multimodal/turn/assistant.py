@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal.asking import Asking, without_voice
 from multimodal.backends.base import (
     Backend,
     DrawRequest,
@@ -22,7 +21,6 @@ from multimodal.backends.base import (
 )
 from multimodal.catalog.cards import Catalog, Profile
 from multimodal.catalog.defaults import DefaultModels
-from multimodal.drawing import kept
 from multimodal.errors import DeviceFullError, MultimodalError, TurnStoppedError
 from multimodal.events import (
     Description,
@@ -43,8 +41,10 @@ from multimodal.media.ingestion import MediaFolder
 from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
 from multimodal.messages import AudioPart, Conversation, Finish, Outcome, Route, Step, Task, Timing
-from multimodal.router import Router
-from multimodal.shrinking import smaller
+from multimodal.turn.image_step import kept
+from multimodal.turn.request_builder import Asking, without_voice
+from multimodal.turn.router import Router
+from multimodal.turn.shrinking import smaller
 
 DOING = {
     Task.TEXT: "Reading",

@@ -11,7 +11,7 @@ from multimodal.events import Drawn, Event, ImageMade
 from multimodal.media.ingestion import MediaFolder
 from multimodal.media.pixels import SEEN_SIDE, within
 from multimodal.messages import Conversation, ImagePart, Step
-from multimodal.prompts import prompt_of, wish_of
+from multimodal.turn.image_prompts import prompt_of, wish_of
 
 
 def draw_request(

@@ -20,9 +20,7 @@ from multimodal.backends.base import (
 from multimodal.backends.speech.speakers import without_a_voice
 from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.catalog.cards import ModelCard
-from multimodal.drawing import draw_request
 from multimodal.errors import MediaError
-from multimodal.meaning import spoken_and_typed, wants_only_translation
 from multimodal.media.ingestion import MediaFolder
 from multimodal.media.pixels import SEEN_SIDE, within
 from multimodal.messages import (
@@ -36,6 +34,8 @@ from multimodal.messages import (
     Task,
     TextPart,
 )
+from multimodal.turn.image_step import draw_request
+from multimodal.turn.references import spoken_and_typed, wants_only_translation
 
 
 @dataclass(frozen=True)

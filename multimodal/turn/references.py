@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from multimodal.intents import focus_of, names_a_picture, points_at_something
 from multimodal.messages import Conversation, Focus, ImagePart, Message
-from multimodal.picture_references import (
+from multimodal.turn.intents import focus_of, names_a_picture, points_at_something
+from multimodal.turn.picture_references import (
     compares,
     is_elliptic,
     means_many_pictures,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from multimodal.intents import DRAW, sentences
-from multimodal.vocabulary import any_of
+from multimodal.turn.intents import DRAW, sentences
+from multimodal.turn.vocabulary import any_of
 
 # Anchored at the beginning of a sentence that asks for a drawing; what they match is no prompt.
 ME = r"(?: me| us|[- ](?:moi|nous))?"
