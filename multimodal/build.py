@@ -14,6 +14,7 @@ from multimodal.backends.load_context import LoadContext, load_context
 from multimodal.backends.registry import has_family, model_folders
 from multimodal.catalog.cards import AUTO, Catalog, ModelCard, ModelName, Profile, clipped
 from multimodal.catalog.defaults import DefaultModels
+from multimodal.chats.store import Store
 from multimodal.data_folder import prepare_data_folder
 from multimodal.errors import SettingsError, UnknownModelError
 from multimodal.events import Progress
@@ -36,7 +37,6 @@ from multimodal.memory.reserve import is_on_card, model_bytes, planned_reserve_b
 from multimodal.memory.transfers import Report
 from multimodal.settings import Settings
 from multimodal.speeds import SpeedBook
-from multimodal.store import Store
 from multimodal.turn.assistant import Assistant
 from multimodal.upgrades import UpgradeParts, Upgrades
 from multimodal.weights import FetchProgress, Weights

@@ -18,7 +18,8 @@ from PIL import Image
 from multimodal.backends.base import DrawRequest, ImageRequest, TextRequest
 from multimodal.backends.describing import described
 from multimodal.catalog.cards import Catalog
-from multimodal.chats import Chats
+from multimodal.chats.service import Chats
+from multimodal.chats.store import Store
 from multimodal.errors import (
     BackendError,
     ContextLengthError,
@@ -41,7 +42,6 @@ from multimodal.messages import (
     Task,
     TextPart,
 )
-from multimodal.store import Store
 from multimodal.turn.assistant import Assistant
 from multimodal.turn.request_builder import MOST_SEEN, Asking, Turn, turns
 

@@ -22,8 +22,8 @@ from fakes import FakeSource, program
 from local_server import running_server
 from playwright.sync_api import Browser
 
+from multimodal.chats.store import Store
 from multimodal.messages import Message, TextPart
-from multimodal.store import Store
 
 EVIL = "https://evil.example"
 GRADIO = "/gradio_api"

@@ -25,7 +25,7 @@ from multimodal.backends.base import Backend, load
 from multimodal.build import build
 from multimodal.calibrate import calibrate
 from multimodal.catalog.cards import ModelCard
-from multimodal.chats import Chats
+from multimodal.chats.service import Chats
 from multimodal.memory.calibration.probes import PROBES
 from multimodal.memory.devices.base import CUDA_CONTEXT_BYTES
 from multimodal.memory.devices.cuda import Cuda, calibration_of

@@ -19,10 +19,10 @@ from fake_page import Pen
 from fakes import FakeSource, picture, program
 
 from multimodal.build import Program
-from multimodal.chats import Chats
+from multimodal.chats.service import Chats
+from multimodal.chats.store import Store
 from multimodal.errors import RequestError, StoreError
 from multimodal.messages import Controls, Conversation, Message
-from multimodal.store import Store
 from multimodal.web.chat_controller import ChatController
 from multimodal.web.replies import MOST_OF_ONE, MOST_WAITING
 from multimodal.web.tab_session import TabSession

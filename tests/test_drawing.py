@@ -20,8 +20,8 @@ from PIL import Image
 from multimodal.backends.base import DrawRequest
 from multimodal.build import Program
 from multimodal.catalog.cards import Catalog
-from multimodal.chats import Chats
-from multimodal.drafts import Draft
+from multimodal.chats.drafts import Draft
+from multimodal.chats.service import Chats
 from multimodal.errors import RequestError
 from multimodal.events import Done, ImageMade, TextDelta
 from multimodal.messages import (

@@ -13,7 +13,7 @@ from fakes import FakeSource, program
 from PIL import Image
 
 from multimodal.build import Program
-from multimodal.chats import Chats
+from multimodal.chats.service import Chats
 from multimodal.errors import StoreError
 from multimodal.messages import Controls, Message
 from multimodal.web.chat_controller import ChatController

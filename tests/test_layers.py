@@ -50,8 +50,8 @@ def test_the_entry_point_is_short_and_only_calls_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("sources", "fault"),
     [
-        ({"turn/router.py": "from multimodal.store import Store"}, "which is above"),
-        ({"build.py": "from multimodal.chats import Chats"}, "on the same floor"),
+        ({"turn/router.py": "from multimodal.chats.store import Store"}, "which is above"),
+        ({"build.py": "from multimodal.chats.service import Chats"}, "on the same floor"),
         ({"turn/router.py": "def f():\n    import torch"}, "heavy import torch"),
         ({"web/page.py": "from torch import nn"}, "heavy import torch"),
         ({"memory/utils.py": "x = 1"}, "says nothing"),
@@ -85,7 +85,7 @@ def test_each_breach_is_found(sources: dict[str, str], fault: str) -> None:
 
 def test_what_is_allowed_is_not_reported() -> None:
     sources = {
-        "store.py": "from multimodal.messages import Message\nimport sqlalchemy",
+        "chats/store.py": "from multimodal.messages import Message\nimport sqlalchemy",
         "backends/x.py": "import torch\nfrom multimodal.backends.base import load",
         "cli.py": "def f():\n    from multimodal.web.launch import serve",
     }

@@ -17,7 +17,7 @@ from fakes import served
 from numpy.typing import NDArray
 
 from multimodal.build import Program, build
-from multimodal.chats import Chats
+from multimodal.chats.service import Chats
 from multimodal.limits import Limits
 from multimodal.media import audio
 from multimodal.media.loudness import amplify_quiet_speech

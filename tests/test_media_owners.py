@@ -17,7 +17,7 @@ from filelock import FileLock
 from PIL import Image
 
 from multimodal.build import Program
-from multimodal.chats import Chats
+from multimodal.chats.service import Chats
 from multimodal.errors import MediaError, StoreError
 from multimodal.media.folder import MediaFiles
 from multimodal.messages import ImagePart, Message, TextPart

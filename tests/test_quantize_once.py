@@ -27,7 +27,7 @@ from multimodal.backends.load_context import LoadContext, load_context
 from multimodal.backends.quantize_once import quantize_once
 from multimodal.build import Program, build
 from multimodal.catalog.cards import ModelCard
-from multimodal.chats import Chats
+from multimodal.chats.service import Chats
 from multimodal.events import Progress
 from multimodal.memory.devices.storages import slots, true_bytes
 from multimodal.settings import read_settings

@@ -69,7 +69,7 @@ def owner_of(person: Person, page: FakePage) -> str:
     database = page.program.store._database
     from sqlalchemy import select
 
-    from multimodal.database import ConversationRow
+    from multimodal.chats.database import ConversationRow
 
     with database.session() as session:
         row = ConversationRow

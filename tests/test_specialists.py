@@ -19,8 +19,8 @@ from tiny_minigpt4 import VARIANTS
 from tiny_specialists import BUDGET, save_specialists
 
 from multimodal.build import Program, build
-from multimodal.chats import Chats
-from multimodal.drafts import Draft
+from multimodal.chats.drafts import Draft
+from multimodal.chats.service import Chats
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.messages import Controls, Outcome, Sampling
 from multimodal.settings import read_settings

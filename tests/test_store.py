@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
+from multimodal.chats.store import Store
+from multimodal.chats.titles import title_of
 from multimodal.errors import SettingsError, StoreError
 from multimodal.messages import (
     AudioPart,
@@ -30,8 +32,6 @@ from multimodal.messages import (
     Timing,
 )
 from multimodal.settings import read_settings
-from multimodal.store import Store
-from multimodal.titles import title_of
 
 RICH = Message(
     "user",
@@ -178,7 +178,7 @@ def test_a_kill_loses_nothing_that_was_put(url: str) -> None:
     talk = store.create("ann")
     program = (
         "import sys\n"
-        "from multimodal.store import Store\n"
+        "from multimodal.chats.store import Store\n"
         "from multimodal.messages import Message, TextPart\n"
         "store = Store(sys.argv[1])\n"
         "for i in range(100000):\n"
@@ -437,7 +437,7 @@ def test_replacing_a_message_is_one_step(url: str) -> None:
 
 def test_two_programs_that_make_a_database_at_once_agree_who_it_is(tmp_path: Path) -> None:
     url, owners = f"sqlite:///{tmp_path / 'new.sqlite3'}", []
-    code = "import sys\nfrom multimodal.store import Store\nprint(Store(sys.argv[1]).media_owner)\n"
+    code = "import sys\nfrom multimodal.chats.store import Store\nprint(Store(sys.argv[1]).media_owner)\n"
     command = [sys.executable, "-c", code, url]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     for process in started:

@@ -14,8 +14,8 @@ from fakes import FakeSource, program
 from multimodal.backends.base import SpeechRequest, TTSRequest
 from multimodal.build import Program
 from multimodal.catalog.cards import Catalog
-from multimodal.chats import Chats
-from multimodal.drafts import Draft
+from multimodal.chats.drafts import Draft
+from multimodal.chats.service import Chats
 from multimodal.errors import BackendError
 from multimodal.events import Progress
 from multimodal.messages import (

@@ -19,8 +19,8 @@ from typing import Any
 from multimodal.backends.speech.speakers import without_a_voice
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO
-from multimodal.chats import Chats
-from multimodal.claims import ConversationBusyError
+from multimodal.chats.claims import ConversationBusyError
+from multimodal.chats.service import Chats
 from multimodal.errors import MediaError, MultimodalError, RequestError
 from multimodal.messages import Controls, TextPart
 from multimodal.web.actions import (

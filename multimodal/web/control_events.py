@@ -6,9 +6,9 @@ from typing import Any
 
 import gradio as gr
 
+from multimodal.chats.store import Store
 from multimodal.errors import ConversationNotFoundError, RequestError
 from multimodal.messages import Controls
-from multimodal.store import Store
 from multimodal.web.controls import controls_of, filled
 from multimodal.web.layout import Layout
 from multimodal.web.tab_session import TabSession

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from multimodal.chats import UNEXPECTED, Chats
-from multimodal.claims import Claim, ConversationBusyError
-from multimodal.drafts import Draft
+from multimodal.chats.claims import Claim, ConversationBusyError
+from multimodal.chats.drafts import Draft
+from multimodal.chats.service import UNEXPECTED, Chats
 from multimodal.errors import CapacityError, MultimodalError, RequestError
 from multimodal.messages import Controls, Conversation
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multimodal.catalog.cards import Catalog
-from multimodal.drafts import Draft
+from multimodal.chats.drafts import Draft
 from multimodal.errors import MediaError
 from multimodal.events import Progress
 from multimodal.languages import language_name

@@ -16,8 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from multimodal.backends.sampling import MAX_SEED
-from multimodal.claims import Claim, Claims
-from multimodal.drafts import Draft
+from multimodal.chats.claims import Claim, Claims
+from multimodal.chats.drafts import Draft
+from multimodal.chats.store import Store
 from multimodal.errors import (
     ConversationNotFoundError,
     MultimodalError,
@@ -33,7 +34,6 @@ from multimodal.messages import (
     TextPart,
     new_id,
 )
-from multimodal.store import Store
 from multimodal.turn.assistant import Assistant
 
 SAVE_EVERY_S = 0.3

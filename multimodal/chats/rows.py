@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import Row
 
-from multimodal.database import decoded_json, decoded_moment
+from multimodal.chats.database import decoded_json, decoded_moment
 from multimodal.messages import Controls, Message, Outcome, Part
 
 DAMAGED_TITLE = "Damaged chat"

@@ -17,16 +17,14 @@ from sqlalchemy import CursorResult, Select, delete, exists, func, insert, selec
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from multimodal.database import (
+from multimodal.chats.database import (
     ConversationRow,
     Database,
     MediaRow,
     MessageRow,
     stored,
 )
-from multimodal.errors import ConversationNotFoundError, StoreError
-from multimodal.messages import Controls, Conversation, Message, new_id
-from multimodal.rows import (
+from multimodal.chats.rows import (
     Heading,
     controls_adapter,
     digests_in,
@@ -36,7 +34,9 @@ from multimodal.rows import (
     read_heading,
     read_message,
 )
-from multimodal.titles import NEW, PICTURE, PICTURES, PROVISIONAL, title_of
+from multimodal.chats.titles import NEW, PICTURE, PICTURES, PROVISIONAL, title_of
+from multimodal.errors import ConversationNotFoundError, StoreError
+from multimodal.messages import Controls, Conversation, Message, new_id
 
 
 class Store:

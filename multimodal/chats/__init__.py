@@ -1,0 +1,1 @@
+"""Conversations: kept in SQL, changed under a claim."""
