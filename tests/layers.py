@@ -63,7 +63,6 @@ FLOORS: dict[str, float] = {
     "doctor": 9,
     "fit": 9,
     "ladder": 9,
-    "terminal": 9,
     "web": 9,
 }
 # The command line starts the page and prints the doctor's findings; the page serves the HTTP
@@ -74,7 +73,6 @@ ALLOWED_SIDEWAYS = {
     ("cli", "doctor"),
     ("cli", "fit"),
     ("cli", "calibrate"),
-    ("cli", "terminal"),
     ("web", "api"),
     ("web", "fit"),
     ("web", "doctor"),

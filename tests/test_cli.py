@@ -19,7 +19,7 @@ def run(*arguments: str, weights: Path | None = None) -> subprocess.CompletedPro
     environment = dict(os.environ)
     if weights:
         environment["MULTIMODAL_WEIGHTS"] = str(weights)
-    code = "from multimodal.cli import main; main()"
+    code = "from multimodal.cli.commands import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=ROOT,
@@ -38,13 +38,13 @@ def test_every_command_explains_itself(command: str) -> None:
 
 
 def test_help_does_not_wait_for_the_engines() -> None:
-    code = "import sys, multimodal.cli; print({'torch', 'gradio'} & set(sys.modules))"
+    code = "import sys, multimodal.cli.commands; print({'torch', 'gradio'} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert told.stdout.strip() == "set()"
 
 
 def test_ctrl_c_stops_the_reply_and_not_the_program(all_weights: Path, tmp_path: Path) -> None:
-    code = "from multimodal.cli import main; main()"
+    code = "from multimodal.cli.commands import main; main()"
     with subprocess.Popen(
         [sys.executable, "-u", "-c", code, "chat", "--data", str(tmp_path)],
         cwd=ROOT,
@@ -88,7 +88,7 @@ def test_the_doctor_finds_this_machine_well(all_weights: Path, tmp_path: Path) -
 
 
 def test_the_doctor_tells_an_index_that_does_not_answer(tmp_path: Path) -> None:
-    code = "from multimodal.cli import main; main()"
+    code = "from multimodal.cli.commands import main; main()"
     told = subprocess.run(
         [sys.executable, "-c", code, "doctor", "--data", str(tmp_path)],
         cwd=ROOT,
@@ -128,7 +128,7 @@ def test_a_picture_is_described(all_weights: Path, examples: Path, tmp_path: Pat
 
 
 def test_a_talk_in_the_terminal_remembers(all_weights: Path, tmp_path: Path) -> None:
-    code = "from multimodal.cli import main; main()"
+    code = "from multimodal.cli.commands import main; main()"
     told = subprocess.run(
         [sys.executable, "-c", code, "chat", "--data", str(tmp_path)],
         cwd=ROOT,

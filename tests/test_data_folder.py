@@ -19,7 +19,7 @@ from multimodal.messages import Message, TextPart
 from multimodal.settings import page_secret, read_settings
 
 posix = pytest.mark.skipif(os.name != "posix", reason="rights come from the folder on Windows")
-CLI = "from multimodal.cli import main; main()"
+CLI = "from multimodal.cli.commands import main; main()"
 HOLD = """
 import sys, time
 from multimodal.data_folder import held_data_folder, prepare_data_folder

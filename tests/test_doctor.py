@@ -31,7 +31,7 @@ from multimodal.memory.devices.torch_build import TorchBuild, look, read
 from multimodal.settings import byte_size, read_settings
 
 GB = 1_000_000_000
-MAIN = "from multimodal.cli import main; main()"
+MAIN = "from multimodal.cli.commands import main; main()"
 CARD = Gpu("NVIDIA GeForce RTX 4070 Ti", 12282 << 20, 11_000 << 20, (8, 9))
 KERNELS = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
 FOUND = TorchBuild(

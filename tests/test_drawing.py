@@ -22,6 +22,7 @@ from multimodal.build import Program
 from multimodal.catalog.cards import Catalog
 from multimodal.chats.drafts import Draft
 from multimodal.chats.service import Chats
+from multimodal.cli.terminal import ask
 from multimodal.errors import RequestError
 from multimodal.events import Done, ImageMade, TextDelta
 from multimodal.messages import (
@@ -36,7 +37,6 @@ from multimodal.messages import (
     Task,
     TextPart,
 )
-from multimodal.terminal import ask
 from multimodal.turn.image_prompts import prompt_of, wish_of
 from multimodal.turn.request_builder import Turn, turns
 from multimodal.turn.router import Router

@@ -169,7 +169,7 @@ def test_what_is_no_text_model_has_no_training(catalog: Catalog) -> None:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    code = "from multimodal.cli import main; main()"
+    code = "from multimodal.cli.commands import main; main()"
     command = [sys.executable, "-c", code, "fit", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 

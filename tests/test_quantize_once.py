@@ -607,7 +607,7 @@ def test_one_beyond_the_bound_is_told_and_removes_no_other(
 
 
 def command(*arguments: str, data: Path) -> subprocess.CompletedProcess[str]:
-    code = "from multimodal.cli import main; main()"
+    code = "from multimodal.cli.commands import main; main()"
     line = [sys.executable, "-c", code, "quantized", *arguments, "--data", str(data)]
     kept = {name: v for name, v in os.environ.items() if name != "MULTIMODAL_WEIGHTS"}
     return subprocess.run(

@@ -437,7 +437,11 @@ def test_replacing_a_message_is_one_step(url: str) -> None:
 
 def test_two_programs_that_make_a_database_at_once_agree_who_it_is(tmp_path: Path) -> None:
     url, owners = f"sqlite:///{tmp_path / 'new.sqlite3'}", []
-    code = "import sys\nfrom multimodal.chats.store import Store\nprint(Store(sys.argv[1]).media_owner)\n"
+    code = (
+        "import sys\n"
+        "from multimodal.chats.store import Store\n"
+        "print(Store(sys.argv[1]).media_owner)\n"
+    )
     command = [sys.executable, "-c", code, url]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     for process in started:

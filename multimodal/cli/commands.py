@@ -243,9 +243,9 @@ def chat(
 ) -> None:
     """Chat in the terminal; nothing is stored."""
     from multimodal.build import build
+    from multimodal.cli.terminal import ask, converse
     from multimodal.doctor.unused_card import unused_card
     from multimodal.messages import Controls, Conversation
-    from multimodal.terminal import ask, converse
 
     if (unused := unused_card(settings)) is not None:
         print(f"{unused.sentence}\n\n    {unused.fix}\n", file=sys.stderr, flush=True)
