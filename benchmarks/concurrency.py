@@ -6,9 +6,9 @@ For every number of slots, four sides take turns on the same weights, settings a
 that whatever else the machine does hits all of them. Nobody sets a seed, as at the page: with one,
 the program reads every prompt anew. The sides: raw xllamacpp with the parameters
 this program sets; the same with one cache that all slots share; the engine behind the program's
-seam (`backends/llama_cpp/engine.py`); and the whole program over HTTP, streamed. A side's figure is all
-tokens of all people divided by the seconds until the last one was served; ratios are to the first.
-Only one model is loaded at a time.
+seam (`backends/llama_cpp/engine.py`); and the whole program over HTTP, streamed. A side's figure is
+all tokens of all people divided by the seconds until the last one was served; ratios are to the
+first. Only one model is loaded at a time.
 """
 
 from __future__ import annotations

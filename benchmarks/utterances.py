@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.voices import LANGUAGES, SENTENCES, Score, count, speak
-from multimodal.backends.base import SpeechRequest, TTSRequest, load
+from multimodal.backends.base import TranscriptionRequest, TTSRequest, load
 from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.build import read_catalog
 from multimodal.events import Transcript
@@ -101,7 +101,7 @@ def hear(
 ) -> None:
     part = AudioPart("0" * 64, "audio/flac", len(waveform) / SAMPLE_RATE)
     started = time.monotonic()
-    request = SpeechRequest(part, waveform, is_utterance=is_utterance)
+    request = TranscriptionRequest(part, waveform, is_utterance=is_utterance)
     *_, told = ear.run(request, threading.Event())
     hearing.seconds.append(time.monotonic() - started)
     assert isinstance(told, Transcript)

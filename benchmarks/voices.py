@@ -25,7 +25,7 @@ from typing import Any
 from text_to_num import alpha2digit
 from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
 
-from multimodal.backends.base import SpeechRequest, TTSRequest, load
+from multimodal.backends.base import TranscriptionRequest, TTSRequest, load
 from multimodal.backends.speech.phonemes import ENGINES
 from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.build import read_catalog
@@ -121,7 +121,7 @@ def speak(voice: Any, request: TTSRequest, score: Score) -> bytes:
 def hear(ear: Any, wav: bytes, language: str) -> str:
     waveform = decode(wav, "spoken", Limits())
     part = AudioPart("0" * 64, "audio/flac", len(waveform) / 16_000)
-    *_, transcript = ear.run(SpeechRequest(part, waveform, language), threading.Event())
+    *_, transcript = ear.run(TranscriptionRequest(part, waveform, language), threading.Event())
     assert isinstance(transcript, Transcript)
     return transcript.part.transcript or ""
 

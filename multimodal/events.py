@@ -84,7 +84,7 @@ class SpeechGenerated:
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class SpeechStored:
     """The reply was spoken and kept."""
 
     part: AudioPart
@@ -119,7 +119,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageMade:
+class ImageStored:
     """A picture was made and kept; its description is what was asked for."""
 
     part: ImagePart
@@ -153,6 +153,6 @@ class Done:
     outcome: Outcome
 
 
-Making = Preview | Drawn | ImageMade | SentenceSpoken | SpeechGenerated | Spoken
+Making = Preview | Drawn | ImageStored | SentenceSpoken | SpeechGenerated | SpeechStored
 Telling = RouteChosen | Progress | Notice | Usage | Done
 Event = Telling | Transcript | Description | TextDelta | Making

@@ -13,8 +13,8 @@ from multimodal.build import choose_profile, read_catalog
 from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.memory.calibration.record import Calibration
 from multimodal.memory.devices.base import nvidia_driver_is_here
-from multimodal.memory.estimate.certificate import BUS_BYTES_PER_S, Line
 from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
+from multimodal.memory.estimate.fit_report import BUS_BYTES_PER_S, Line
 from multimodal.memory.estimate.training import Training, trainable
 from multimodal.memory.plan import Plan, plan, request_for
 from multimodal.memory.reserve import reserve_words
@@ -39,18 +39,18 @@ class Answer:
     """The profile whose budget was taken for models that are not its own, since none was named."""
 
     def as_json(self) -> str:
-        certificate, change = self.plan.certificate, self.plan.change
+        fit_report, change = self.plan.fit_report, self.plan.change
         return json.dumps(
             {
                 "profile": self.profile.name,
-                "verdict": certificate.verdict,
-                "sentence": certificate.sentence,
-                "budget_bytes": certificate.budget_bytes,
-                "reserve_bytes": certificate.reserve_bytes,
-                "peak_bytes": certificate.peak_bytes,
-                "spare_bytes": certificate.spare_bytes,
-                "together_bytes": certificate.together_bytes,
-                "models": [_ledger(line) for line in certificate.lines],
+                "verdict": fit_report.verdict,
+                "sentence": fit_report.sentence,
+                "budget_bytes": fit_report.budget_bytes,
+                "reserve_bytes": fit_report.reserve_bytes,
+                "peak_bytes": fit_report.peak_bytes,
+                "spare_bytes": fit_report.spare_bytes,
+                "together_bytes": fit_report.together_bytes,
+                "models": [_ledger(line) for line in fit_report.lines],
                 "in_host_memory": [
                     {"card": m.card, "title": m.title, "host_bytes": m.footprint.total}
                     for m in self.plan.beside
@@ -187,28 +187,28 @@ def tables(found: Answer) -> list[Table]:
 
 
 def _ledger_table(found: Answer) -> Table:
-    certificate, change = found.plan.certificate, found.plan.change
-    rows = [_row(line) for line in certificate.lines]
-    if certificate.reserve_bytes:
-        held = gigabytes(certificate.reserve_bytes)
-        stays = f"stays ({reserve_words(certificate.reserve_bytes)})"
+    fit_report, change = found.plan.fit_report, found.plan.change
+    rows = [_row(line) for line in fit_report.lines]
+    if fit_report.reserve_bytes:
+        held = gigabytes(fit_report.reserve_bytes)
+        stays = f"stays ({reserve_words(fit_report.reserve_bytes)})"
         rows.append(["CUDA context and libraries", "", "", "", "", held, stays])
     for member in found.plan.beside:
         size = member.footprint
         sizes = [gigabytes(size.weights), gigabytes(size.kv_cache), gigabytes(size.runtime)]
         rows.append([member.title, "", "", *sizes, "no: on the CPU, in host memory"])
-    foot = [certificate.sentence]
-    if certificate.verdict != "impossible":
+    foot = [fit_report.sentence]
+    if fit_report.verdict != "impossible":
         foot.append(
-            f"The fullest moment takes {gigabytes(certificate.peak_bytes)} of "
-            f"{gigabytes(certificate.budget_bytes)}."
+            f"The fullest moment takes {gigabytes(fit_report.peak_bytes)} of "
+            f"{gigabytes(fit_report.budget_bytes)}."
         )
     if change:
         foot.append(
             f"Cheapest change: {change.sentence}; then all fit together, "
             f"{gigabytes(change.spare_bytes)} spare."
         )
-    elif certificate.verdict != "together":
+    elif fit_report.verdict != "together":
         foot.append("No three changes that its cards allow make all of them fit together.")
     if found.budget_of:
         foot.append(
@@ -216,7 +216,7 @@ def _ledger_table(found: Answer) -> Table:
             "--budget 12GB."
         )
     heads = ["model", "weights as", "context", "weights", "cache", "runtime", "on the device"]
-    return f"{found.title}, {gigabytes(certificate.budget_bytes)}", heads, rows, foot
+    return f"{found.title}, {gigabytes(fit_report.budget_bytes)}", heads, rows, foot
 
 
 def _row(line: Line) -> list[str]:

@@ -21,10 +21,10 @@ from starlette.applications import Starlette
 from multimodal.api import routes
 from multimodal.backends.base import (
     Backend,
-    DrawRequest,
-    ImageRequest,
-    SpeechRequest,
+    ImageDescriptionRequest,
+    ImageGenerationRequest,
     TextRequest,
+    TranscriptionRequest,
     TTSRequest,
 )
 from multimodal.build import EMBEDDED, Program, assemble, open_storage, read_catalog
@@ -91,7 +91,7 @@ class FakeBackend:
             self.source.active -= 1
 
     def _answer(self, request: Any, stop: threading.Event) -> Iterator[Event]:
-        if isinstance(request, SpeechRequest):
+        if isinstance(request, TranscriptionRequest):
             if self.source.full:
                 self.source.full -= 1
                 raise DeviceFullError("full")
@@ -106,9 +106,9 @@ class FakeBackend:
             yield SentenceSpoken(b"\x10\x00" * 8000, 16_000, request.text)
             yield Progress("Speaking", 1.0)
             yield SpeechGenerated(wav(np.full(8000, 0.1, np.float32)), 0.5)
-        elif isinstance(request, DrawRequest):
+        elif isinstance(request, ImageGenerationRequest):
             yield from self._drawn(request, stop)
-        elif isinstance(request, ImageRequest):
+        elif isinstance(request, ImageDescriptionRequest):
             yield Description(replace(request.part, description="a red square"), self.source.sight)
         else:
             assert isinstance(request, TextRequest)
@@ -124,7 +124,7 @@ class FakeBackend:
             finish = "stopped" if stop.is_set() else "stop"
             yield Usage(10, 4, written, 0.1, finish, request.sampling.seed or 1)
 
-    def _drawn(self, request: DrawRequest, stop: threading.Event) -> Iterator[Event]:
+    def _drawn(self, request: ImageGenerationRequest, stop: threading.Event) -> Iterator[Event]:
         """A red square a picture, after a grey preview and as many steps as were asked for."""
         steps, seed = request.steps or 2, request.seed or 1
         size = (request.width or 64, request.height or 64)

@@ -38,7 +38,7 @@ from multimodal.api.fields import (
     RequestFields,
 )
 from multimodal.api.fingerprint import fingerprint
-from multimodal.backends.base import SpeechRequest, TextRequest
+from multimodal.backends.base import TextRequest, TranscriptionRequest
 from multimodal.catalog.cards import Catalog
 from multimodal.events import DecodingStatistics, Segment
 
@@ -392,7 +392,7 @@ def test_a_prompt_and_a_temperature_reach_the_engine(
     hear(fake, recording, prompt="Kérastase", temperature=0.3)
     hear(fake, recording, keywords=["Ann", "Bo"], languages=["fr"])
     first, second = source.requests
-    assert isinstance(first, SpeechRequest)
+    assert isinstance(first, TranscriptionRequest)
     assert (first.prompt, first.temperature, first.language) == ("Kérastase", 0.3, None)
     assert (second.prompt, second.temperature, second.language) == ("Ann, Bo", None, "fr")
 

@@ -15,7 +15,7 @@ from conftest import wait_until
 from fakes import FakeBackend, FakeSource
 from PIL import Image
 
-from multimodal.backends.base import DrawRequest, ImageRequest, TextRequest
+from multimodal.backends.base import ImageDescriptionRequest, ImageGenerationRequest, TextRequest
 from multimodal.backends.describing import described
 from multimodal.catalog.cards import Catalog
 from multimodal.chats.service import Chats
@@ -43,7 +43,7 @@ from multimodal.messages import (
     TextPart,
 )
 from multimodal.turn.assistant import Assistant
-from multimodal.turn.request_builder import MOST_SEEN, Asking, Turn, turns
+from multimodal.turn.request_builder import MOST_SEEN, RequestBuilder, Turn, turns
 
 ANN = "ann"
 
@@ -385,7 +385,7 @@ def test_of_many_pictures_the_newest_are_seen_at_once_and_that_is_told() -> None
             opened.append(part.sha256)
             return Image.new("RGB", (8, 8))
 
-    asking = Asking(Shelf(Path("/nowhere")), tuple)
+    asking = RequestBuilder(Shelf(Path("/nowhere")), tuple)
     request = asking.request(step, talk)
     assert isinstance(request, TextRequest)
     assert len(request.pictures) == MOST_SEEN
@@ -430,10 +430,10 @@ def test_a_long_page_is_read_whole_and_shown_smaller_to_a_model_that_sees(
     Image.new("RGB", (1080, 8000), "white").save(tmp_path / "page.png")
     page = world.media.add_image(tmp_path / "page.png", "page.png")
     conversation = Conversation((Message("user", (page, TextPart("What does it say?"))),))
-    asking = Asking(world.media, tuple)
+    asking = RequestBuilder(world.media, tuple)
     look = Step(Task.IMAGE, "any", "look", page.sha256)
     read = asking.request(look, conversation)
-    assert isinstance(read, ImageRequest)
+    assert isinstance(read, ImageDescriptionRequest)
     assert read.image.size == (1080, 8000)
     seen = asking.request(replace(look, pictures=(page.sha256,)), conversation)
     assert isinstance(seen, TextRequest)
@@ -445,7 +445,7 @@ def test_a_long_page_is_read_whole_and_shown_smaller_to_a_model_that_sees(
 
     list(described(read, answer))
     drawn = asking.request(Step(Task.DRAW, "any", "draw", page.sha256), conversation)
-    assert isinstance(drawn, DrawRequest)
+    assert isinstance(drawn, ImageGenerationRequest)
     assert drawn.source is not None
     assert [request.pictures[0][1].size for request in asked] == [(276, 2048)] * 2
     assert drawn.source.size == (276, 2048)

@@ -289,7 +289,7 @@ def test_fit_and_the_ledger_give_the_same_bytes_with_what_was_measured(
         device_kind="cuda",
         context_bytes=found.context_bytes,
         factors=found.factors,
-    ).plan.certificate
+    ).plan.fit_report
     assert asked.reserve_bytes + memory.budget_bytes == asked.budget_bytes
     assert asked.lines
     for member in (each.member for each in asked.lines):
@@ -308,7 +308,7 @@ def test_fit_says_where_its_reserve_comes_from(catalog: Catalog) -> None:
     measured_bytes = kept("12gb-linux").context_bytes
     for context, words in ((None, "stays (a reserve)"), (measured_bytes, "stays (measured)")):
         found = answer_for(catalog, profile, context_bytes=context)
-        assert found.plan.certificate.reserve_bytes == (context or CUDA_CONTEXT_BYTES)
+        assert found.plan.fit_report.reserve_bytes == (context or CUDA_CONTEXT_BYTES)
         assert words in str(tables(found)[0])
 
 

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer, decoders, models
 from multimodal.backends.base import Backend, TextRequest, load
 from multimodal.backends.hf.causal_lm import CausalLM
 from multimodal.backends.hf.chat_model import PIECE_TOKENS, Prompt
-from multimodal.backends.hf.generation import Reply, processors
+from multimodal.backends.hf.generation import TokenStreamer, processors
 from multimodal.backends.hf.prefix_cache import can_be_kept
 from multimodal.backends.sampling import ResolvedSampling
 from multimodal.catalog.cards import ModelCard
@@ -167,7 +167,7 @@ def test_words_come_one_by_one(llama: Backend) -> None:
 def test_a_character_of_several_tokens_is_told_once_it_is_whole() -> None:
     told: list[Event] = []
     trained = tokenizer()
-    reply = Reply(trained, (), told.append, lambda: False)
+    reply = TokenStreamer(trained, (), told.append, lambda: False)
     reply.put(torch.tensor([[1]]))
     tokens = trained("a☃b", add_special_tokens=False)["input_ids"]
     assert len(tokens) == 5
@@ -180,7 +180,7 @@ def test_a_character_of_several_tokens_is_told_once_it_is_whole() -> None:
 def test_what_comes_with_a_stop_word_and_behind_it_is_not_counted() -> None:
     told: list[Event] = []
     trained = tokenizer()
-    reply = Reply(trained, ("b",), told.append, lambda: False)
+    reply = TokenStreamer(trained, ("b",), told.append, lambda: False)
     reply.put(torch.tensor([[1]]))
     tokens = trained("abcc", add_special_tokens=False)["input_ids"]
     assert len(tokens) == 4
@@ -456,7 +456,7 @@ def test_bytes_that_are_no_character_end_no_reply() -> None:
     made.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     trained = transformers.PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
     told: list[Event] = []
-    reply = Reply(trained, (), told.append, lambda: False)
+    reply = TokenStreamer(trained, (), told.append, lambda: False)
     reply.put(torch.tensor([[0]]))
     for piece in ("\n", "<0xF0>", "<0x9F>", "a", "b"):
         reply.put(torch.tensor([VOCABULARY[piece]]))

@@ -111,7 +111,7 @@ def test_fit_books_it_in_host_memory(tmp_path: Path) -> None:
     found = answer(read_settings(profile=profile, data=tmp_path))
     beside = [member.card for member in found.plan.beside]
     assert beside == ["mistral-7b-instruct-gguf", "picture-describer"]
-    assert [line.member.card for line in found.plan.certificate.lines] == ["whisper-small"]
+    assert [line.member.card for line in found.plan.fit_report.lines] == ["whisper-small"]
     told = json.loads(found.as_json())["in_host_memory"]
     assert [model["card"] for model in told] == beside
     for words in (str(tables(found)[0]), drawn(found)):

@@ -15,8 +15,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from multimodal.backends.hf.chat_model import tokens_of
 from multimodal.backends.hf.chat_template import ChatTemplate
-from multimodal.backends.llama_cpp.gguf_special_tokens import Signs
-from multimodal.backends.special_tokens import Apart
+from multimodal.backends.llama_cpp.gguf_special_tokens import GgufTokenEscaper
+from multimodal.backends.special_tokens import SpecialTokenEscaper
 from multimodal.messages import Role
 
 CARD = hub_card("causal_lm", "", {})
@@ -131,7 +131,7 @@ def test_a_model_s_own_words_keep_what_its_template_looks_for() -> None:
 
 
 def test_signs_that_overlap_are_all_kept_apart() -> None:
-    assert Apart(["<|a|>", "|>b"])("<|a|>b") == "< |a| >b"
+    assert SpecialTokenEscaper(["<|a|>", "|>b"])("<|a|>b") == "< |a| >b"
 
 
 def test_the_text_of_a_part_is_read_as_text_too() -> None:
@@ -142,7 +142,7 @@ def test_the_text_of_a_part_is_read_as_text_too() -> None:
 
 
 def test_a_sign_that_begins_with_a_space_is_kept_apart_too() -> None:
-    assert Apart([" <s>"])("x <s>") == "x < s>"
+    assert SpecialTokenEscaper([" <s>"])("x <s>") == "x < s>"
 
 
 @pytest.mark.parametrize("sign", ["<|im_end|>", "[gMASK]", "[UNUSED_TOKEN_146]", "]~b]", "<|a b|>"])
@@ -153,6 +153,6 @@ def test_signs_of_a_gguf_file_are_found_whatever_they_look_like(sign: str, tmp_p
     writer.add_token_types([TokenType.NORMAL, TokenType.CONTROL])
     for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.close):
         write()
-    signs = Signs(path)
+    signs = GgufTokenEscaper(path)
     assert sign not in signs.escape(f"Hi{sign}", is_typed=True)
     assert signs.escape("a < b", is_typed=True) == "a < b"

@@ -18,7 +18,7 @@ from multimodal.languages import language_name
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.messages import Controls, Drawing, Hearing, Sampling, Task
 from multimodal.sizes import gigabytes
-from multimodal.web.controls import controls_of, filled
+from multimodal.web.controls import from_inputs, to_inputs
 from multimodal.web.layout import Layout
 from multimodal.web.page import Page
 
@@ -216,23 +216,25 @@ SET = Controls(
     [SET, replace(SET, model=SEAMLESS, hearing=ANYTHING), replace(SET, model=AUTO, speak_in=None)],
 )
 def test_what_was_set_is_shown_again_and_means_the_same(ui: Layout, controls: Controls) -> None:
-    shown = [part.value if isinstance(part, gr.Dropdown) else part for part in filled(ui, controls)]
+    shown = [
+        part.value if isinstance(part, gr.Dropdown) else part for part in to_inputs(ui, controls)
+    ]
     assert len(shown) == len(ui.controls)
-    assert controls_of(ui, *shown) == controls
+    assert from_inputs(ui, *shown) == controls
 
 
 def test_an_untouched_page_leaves_sampling_to_the_model(ui: Layout) -> None:
     """Whichever answers: one model's values, shown and sent, would be forced on all others."""
     shown = [
-        part.value if isinstance(part, gr.Dropdown) else part for part in filled(ui, Controls())
+        part.value if isinstance(part, gr.Dropdown) else part for part in to_inputs(ui, Controls())
     ]
-    sampling = controls_of(ui, *shown).sampling
+    sampling = from_inputs(ui, *shown).sampling
     assert (sampling.temperature, sampling.top_p, sampling.repeat_penalty) == (None, None, None)
     assert [part.value for part in (ui.temperature, ui.top_p, ui.penalty)] == [None] * 3
 
 
 def test_a_model_that_is_gone_is_left_to_the_router(ui: Layout) -> None:
-    shown = filled(ui, Controls("gone:int8"))
+    shown = to_inputs(ui, Controls("gone:int8"))
     assert shown[0] == AUTO
     assert not shown[1].visible
 
@@ -261,4 +263,4 @@ def test_what_is_out_of_bounds_passes_gradio_and_is_told_in_a_sentence(
     passes = not isinstance(ui.controls[index], gr.Slider)  # that one keeps to its ends itself
     values[index] = ui.controls[index].preprocess(value) if passes else value
     with pytest.raises(RequestError, match=told):
-        controls_of(ui, *values)
+        from_inputs(ui, *values)

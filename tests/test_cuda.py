@@ -292,7 +292,7 @@ def test_a_turn_that_found_the_device_full_teaches_what_it_took_at_least() -> No
     device.peaks = iter([70])
     memory: MemoryManager[FakeBackend] = MemoryManager(device, 500, FakeSource(), peaks)
     with leased(memory, A) as lease:
-        assert memory.relieve(lease) is not None
+        assert memory.recover_from_oom(lease) is not None
     assert peaks.workspace("a", 10, 1000) == 77
 
 

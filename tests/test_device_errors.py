@@ -227,7 +227,7 @@ def test_a_ladder_on_a_lost_card_ends_with_its_first_rung() -> None:
     def climb() -> None:
         with leased(memory, A) as lease:
             device.is_lost = True
-            while memory.relieve(lease):
+            while memory.recover_from_oom(lease):
                 pass
 
     with pytest.raises(DeviceLostError, match=RESET):

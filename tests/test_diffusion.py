@@ -17,7 +17,7 @@ import torch
 from conftest import wait_until
 from PIL import Image
 
-from multimodal.backends.base import Backend, DrawRequest, load
+from multimodal.backends.base import Backend, ImageGenerationRequest, load
 from multimodal.backends.diffusion.denoising import PREVIEW_LATENTS
 from multimodal.backends.diffusion.pipeline import keep_decoder_in_range
 from multimodal.backends.diffusion.tiles import free_bytes_of, set_tiling
@@ -30,7 +30,7 @@ from multimodal.memory.devices.mirror import Mirror
 from multimodal.memory.devices.storages import slots, true_bytes
 from multimodal.memory.manager import MemoryManager
 
-CAT = DrawRequest("a cat", seed=7, preview_every_s=None)
+CAT = ImageGenerationRequest("a cat", seed=7, preview_every_s=None)
 KINDS: list[tuple[tiny.Kind, str]] = [
     ("sd", "DDIMScheduler"),
     ("sd", "LCMScheduler"),
@@ -51,7 +51,7 @@ def backend(folder: Path) -> Iterator[Backend]:
     loaded.close()
 
 
-def drawn(backend: Backend, request: DrawRequest) -> list[Event]:
+def drawn(backend: Backend, request: ImageGenerationRequest) -> list[Event]:
     return list(backend.run(request, threading.Event()))
 
 

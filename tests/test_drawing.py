@@ -17,14 +17,14 @@ import pytest
 from fakes import FakeSource, client_of, picture, program, served
 from PIL import Image
 
-from multimodal.backends.base import DrawRequest
+from multimodal.backends.base import ImageGenerationRequest
 from multimodal.build import Program
 from multimodal.catalog.cards import Catalog
 from multimodal.chats.drafts import Draft
 from multimodal.chats.service import Chats
 from multimodal.cli.terminal import ask
 from multimodal.errors import RequestError
-from multimodal.events import Done, ImageMade, TextDelta
+from multimodal.events import Done, ImageStored, TextDelta
 from multimodal.messages import (
     Controls,
     Conversation,
@@ -63,8 +63,8 @@ def said(*parts: Part, before: tuple[Message, ...] = (), model: str = "auto") ->
     return Conversation((*before, Message("user", parts)), Controls(model))
 
 
-def asked(source: FakeSource) -> DrawRequest:
-    assert isinstance(source.requests[-1], DrawRequest)
+def asked(source: FakeSource) -> ImageGenerationRequest:
+    assert isinstance(source.requests[-1], ImageGenerationRequest)
     return source.requests[-1]
 
 
@@ -190,7 +190,7 @@ def test_a_drawing_is_kept_with_how_it_was_made(studio: Program, source: FakeSou
     assert (request.prompt, request.negative_prompt, request.seed) == ("a cat", "dogs", 7)
     assert (request.steps, request.guidance) == (5, 3.0)
     assert (request.width, request.height, request.source) == (96, 64, None)
-    (part,) = [event.part for event in events if isinstance(event, ImageMade)]
+    (part,) = [event.part for event in events if isinstance(event, ImageStored)]
     assert (part.width, part.height, part.description, part.name) == (96, 64, "a cat", "a cat.png")
     with Image.open(studio.media.path(part)) as kept:
         assert kept.getpixel((5, 5)) == (255, 0, 0)
@@ -255,7 +255,7 @@ def test_a_made_picture_stands_as_words_for_the_text_model() -> None:
 
 def test_words_after_a_picture_do_not_push_it_out() -> None:
     draft = Draft(Conversation(), Message("assistant", ()))
-    draft = draft.after(ImageMade(CAT)).after(TextDelta("There ")).after(TextDelta("it is."))
+    draft = draft.after(ImageStored(CAT)).after(TextDelta("There ")).after(TextDelta("it is."))
     assert (draft.reply.images, draft.reply.text) == ((CAT,), "There it is.")
 
 
@@ -306,14 +306,14 @@ def test_pictures_are_generated_as_openai_does(client: openai.OpenAI, source: Fa
     told = reply.x_drawing  # type: ignore[attr-defined]
     assert (told["model"], told["seed"], told["steps"]) == ("stable-diffusion-1.5", 7, 4)
     request = asked(source)
-    assert request == DrawRequest(
+    assert request == ImageGenerationRequest(
         "a cat", "dogs", 512, 768, 4, 2.5, 7, count=2, preview_every_s=None
     )
 
 
 def test_what_is_not_asked_is_left_to_the_card(client: openai.OpenAI, source: FakeSource) -> None:
     client.images.generate(model="dall-e-3", prompt="a cat", size="auto")
-    assert asked(source) == DrawRequest("a cat", preview_every_s=None)
+    assert asked(source) == ImageGenerationRequest("a cat", preview_every_s=None)
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from PIL import Image
 from small_memory import use
 
 from multimodal.backends.base import (
-    DrawRequest,
-    ImageRequest,
-    SpeechRequest,
+    ImageDescriptionRequest,
+    ImageGenerationRequest,
     TextRequest,
+    TranscriptionRequest,
 )
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import BackendError, DeviceFullError
@@ -162,7 +162,7 @@ def test_a_copy_that_cannot_be_loaded_leaves_a_sentence_and_no_lease(
 
 def test_a_recording_is_heard_with_one_guess_at_a_time(world: World, examples: Path) -> None:
     part = world.media.add_audio(examples / "question-en.wav", "q.wav")
-    request = SpeechRequest(part, world.media.waveform(part))
+    request = TranscriptionRequest(part, world.media.waveform(part))
     found = list(smaller(request, world.assistant.catalog.card("whisper-base")))
     assert [told for told, _ in found] == ["The device was full; one guess at a time was followed."]
     assert found[0][1].beams == 1  # type: ignore[union-attr]
@@ -173,9 +173,9 @@ def test_a_picture_is_made_smaller_but_not_smaller_than_models_look(world: World
 
     def halved(width: int, height: int) -> tuple[int, int] | None:
         part = ImagePart("0" * 64, "image/png", width, height)
-        request = ImageRequest(part, Image.new("RGB", (width, height)))
+        request = ImageDescriptionRequest(part, Image.new("RGB", (width, height)))
         found = [asked for _, asked in smaller(request, describer)]
-        assert all(isinstance(asked, ImageRequest) for asked in found)
+        assert all(isinstance(asked, ImageDescriptionRequest) for asked in found)
         return found[0].image.size if found else None  # type: ignore[union-attr]
 
     assert halved(1000, 600) == (500, 300)
@@ -195,12 +195,12 @@ def test_a_conversation_about_pictures_gives_up_pixels_before_words() -> None:
 
 def test_a_drawing_is_made_smaller(catalog: Catalog) -> None:
     artist = catalog.card("stable-diffusion-1.5")
-    ((told, less),) = smaller(DrawRequest("a cat"), artist)
+    ((told, less),) = smaller(ImageGenerationRequest("a cat"), artist)
     assert told == "The device was full; 256 x 256 pixels are drawn."
-    assert isinstance(less, DrawRequest)
+    assert isinstance(less, ImageGenerationRequest)
     assert (less.prompt, less.width, less.height) == ("a cat", 256, 256)
-    ((_, wide),) = smaller(DrawRequest("a cat", width=768, height=512), artist)
-    assert isinstance(wide, DrawRequest)
+    ((_, wide),) = smaller(ImageGenerationRequest("a cat", width=768, height=512), artist)
+    assert isinstance(wide, ImageGenerationRequest)
     assert (wide.width, wide.height) == (384, 256)
     assert not list(smaller(less, artist))
 
@@ -244,12 +244,12 @@ def test_a_model_is_counted_on_the_cpu_as_its_engine_keeps_it_there(
     assert cpu_footprint(model).weights == pytest.approx(times * footprint(model).weights, rel=0.01)
 
 
-def stand_in(model: ModelCard, beside_bytes: int) -> str | None:
+def cpu_fallback(model: ModelCard, beside_bytes: int) -> str | None:
     """What is told where a model must run on the CPU, and so much host memory is free."""
     device = Simulated(10**11, host_bytes=beside_bytes)
     memory: MemoryManager[FakeBackend] = MemoryManager(device, 10**11, FakeSource())
     with memory.lease(model, threading.Event()) as lease:
-        return memory.stand_in(lease)
+        return memory.cpu_fallback(lease)
 
 
 def test_no_model_runs_on_the_cpu_that_has_room_there_only_in_the_cards_format(
@@ -258,10 +258,10 @@ def test_no_model_runs_on_the_cpu_that_has_room_there_only_in_the_cards_format(
     model = catalog.card("whisper-small")
     on_card, on_cpu = footprint(model).total, cpu_footprint(model).total
     assert on_card < on_cpu
-    assert stand_in(model, on_card) is None
-    assert stand_in(model, on_cpu - 1) is None
-    assert stand_in(model, on_cpu) is not None
+    assert cpu_fallback(model, on_card) is None
+    assert cpu_fallback(model, on_cpu - 1) is None
+    assert cpu_fallback(model, on_cpu) is not None
 
 
 def test_nothing_is_drawn_on_the_cpu_in_place_of_a_full_card(catalog: Catalog) -> None:
-    assert stand_in(catalog.card("stable-diffusion-1.5"), 10**12) is None
+    assert cpu_fallback(catalog.card("stable-diffusion-1.5"), 10**12) is None

@@ -18,7 +18,7 @@ from conftest import Server, running_app
 from conversation_sound import Samples, Speaker, cough, hiss, rest, save
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from multimodal.backends.base import SpeechRequest, load
+from multimodal.backends.base import TranscriptionRequest, load
 from multimodal.backends.speech.voice_activity import speech_probabilities
 from multimodal.catalog.cards import Catalog
 from multimodal.hands_free.listener import Heard, Kind, Listener, Recognition
@@ -174,7 +174,7 @@ def heard(ear: Any, samples: Samples, spoken: str) -> list[Heard]:
 
     def recognize(utterance: Samples) -> Future[Recognition]:
         part = AudioPart("", "audio/wav", len(utterance) / SAMPLE_RATE)
-        request = SpeechRequest(part, utterance, "en")
+        request = TranscriptionRequest(part, utterance, "en")
         *_, found = ear.run(request, threading.Event())
         future: Future[Recognition] = Future()
         future.set_result(Recognition((found.part.transcript or "").strip(), "en"))

@@ -15,7 +15,7 @@ from fakes import StopAfter
 from PIL import Image, ImageDraw, ImageFont
 from skimage import data as pictures
 
-from multimodal.backends.base import Backend, ImageRequest, load
+from multimodal.backends.base import Backend, ImageDescriptionRequest, load
 from multimodal.backends.describer.caption import Findings, answer, caption, description
 from multimodal.backends.describer.findings import (
     Text,
@@ -49,14 +49,14 @@ def vocabulary() -> Vocabulary:
 
 
 def look(eyes: Backend, image: Image.Image, focus: Focus = "general") -> Description:
-    request = ImageRequest(PART, image.convert("RGB"), focus)
+    request = ImageDescriptionRequest(PART, image.convert("RGB"), focus)
     (event,) = eyes.run(request, threading.Event())
     assert isinstance(event, Description)
     return event
 
 
 def ask(eyes: Backend, image: Image.Image, question: str) -> str:
-    request = ImageRequest(PART, image.convert("RGB"), "objects", question)
+    request = ImageDescriptionRequest(PART, image.convert("RGB"), "objects", question)
     (event,) = eyes.run(request, threading.Event())
     assert isinstance(event, Description)
     return event.answer
@@ -161,7 +161,7 @@ def test_a_describer_that_was_closed_says_so(
 def test_nothing_is_said_after_a_stop(eyes: Backend) -> None:
     stop = threading.Event()
     stop.set()
-    request = ImageRequest(PART, Image.new("RGB", (64, 64)), "general")
+    request = ImageDescriptionRequest(PART, Image.new("RGB", (64, 64)), "general")
     assert list(eyes.run(request, stop)) == []
 
 
@@ -332,7 +332,9 @@ def test_text_of_a_picture_that_was_made_smaller_says_so(eyes: Backend, media: M
     part = media.add_image(png(image), "photo.png")
     focuses: tuple[Focus, ...] = ("text", "general")
     for focus in focuses:
-        (event,) = eyes.run(ImageRequest(part, media.image(part), focus), threading.Event())
+        (event,) = eyes.run(
+            ImageDescriptionRequest(part, media.image(part), focus), threading.Event()
+        )
         assert isinstance(event, Description)
         told = "made smaller, from 4000x3000 to 2048x1536 pixels"
         assert told in event.answer

@@ -16,7 +16,7 @@ from PIL import Image
 from tiny_models import hub_card
 from tiny_seeing import IMAGE, SEEING, TEMPLATES, noise, usage_after_a_stop
 
-from multimodal.backends.base import ImageRequest, TextRequest, load
+from multimodal.backends.base import ImageDescriptionRequest, TextRequest, load
 from multimodal.backends.hf.image_text import ImageText
 from multimodal.backends.hf.picture_processor import expected_tokens
 from multimodal.errors import BackendError, CardError
@@ -171,7 +171,9 @@ def test_a_conversation_without_a_picture_is_answered_too(folders: Folders, name
 def test_a_picture_is_described_for_another_model(folders: Folders) -> None:
     model = loaded(folders, "blip-2")
     part = ImagePart("0" * 64, "image/png", 60, 40)
-    events = list(model.run(ImageRequest(part, RED, question="What is it?"), threading.Event()))
+    events = list(
+        model.run(ImageDescriptionRequest(part, RED, question="What is it?"), threading.Event())
+    )
     described = events[-1]
     assert isinstance(described, Description)
     assert described.answer

@@ -18,7 +18,7 @@ from multimodal.backends.base import Backend, TextRequest, load
 from multimodal.backends.context_window import surplus_turns
 from multimodal.backends.llama_cpp.engine import LlamaCpp, parameters
 from multimodal.backends.llama_cpp.gguf_files import GgufFiles
-from multimodal.backends.llama_cpp.gguf_special_tokens import Signs
+from multimodal.backends.llama_cpp.gguf_special_tokens import GgufTokenEscaper
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, PromptError
 from multimodal.events import Event, Notice, Progress, TextDelta, Usage
@@ -303,7 +303,7 @@ def test_a_stop_while_a_conversation_is_shortened_ends_it(
     stop = threading.Event()
     server = FullServer(stop)
     (file,) = weights_of(NAME).rglob("*.gguf")
-    model = LlamaCpp(catalog.card(NAME), 512, cast(Any, server), Signs(file))
+    model = LlamaCpp(catalog.card(NAME), 512, cast(Any, server), GgufTokenEscaper(file))
     events = list(model.run(TextRequest((*LONG_TALK, ("user", "Go on."))), stop))
     assert isinstance(events[-1], Usage)
     assert (events[-1].finish, server.asked) == ("stopped", 1)

@@ -22,7 +22,7 @@ from tiny_gguf import LANGUAGE_FILE, PROJECTOR_FILE, SAVED, TALK, save_gguf
 from tiny_models import hub_card
 from tiny_seeing import save_llava
 
-from multimodal.backends.base import Backend, ImageRequest, TextRequest, load
+from multimodal.backends.base import Backend, ImageDescriptionRequest, TextRequest, load
 from multimodal.backends.llama_cpp.engine import parameters
 from multimodal.backends.llama_cpp.gguf_files import gguf_files
 from multimodal.catalog.architectures import Gguf
@@ -169,7 +169,7 @@ def test_a_picture_without_a_word_is_described(model: Backend) -> None:
 
 def test_a_picture_is_described_for_another_model(model: Backend) -> None:
     part = ImagePart("0" * 64, "image/png", 64, 64)
-    request = ImageRequest(part, RED, question=QUESTION[1])
+    request = ImageDescriptionRequest(part, RED, question=QUESTION[1])
     events = list(model.run(request, threading.Event()))
     described = events[-1]
     assert isinstance(described, Description)

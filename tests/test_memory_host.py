@@ -112,9 +112,9 @@ def test_a_turn_on_the_cpu_has_no_rung_on_the_card() -> None:
     memory = on_a_card(source)
     use(memory, A)
     with leased(memory, VOICE) as lease:
-        assert memory.relieve(lease) == "The device was full; its cache was emptied."
-        assert memory.relieve(lease) is None
-        assert memory.stand_in(lease) is None
+        assert memory.recover_from_oom(lease) == "The device was full; its cache was emptied."
+        assert memory.recover_from_oom(lease) is None
+        assert memory.cpu_fallback(lease) is None
     assert held(memory) == {"a", "voice"}
 
 
@@ -147,10 +147,10 @@ def test_fit_says_that_voices_take_nothing_of_the_card(name: str) -> None:
     with_voice = answer(read_settings(profile=name))
     without = answer(read_settings(profile=name), models=_silent(name))
     assert [member.card for member in with_voice.plan.beside] == ["piper-joe-en-us"]
-    assert with_voice.plan.certificate == without.plan.certificate
+    assert with_voice.plan.fit_report == without.plan.fit_report
     on_cpu = answer(read_settings(profile=name, device="cpu"))
     assert on_cpu.plan.beside == ()
-    assert "piper-joe-en-us" in {line.member.card for line in on_cpu.plan.certificate.lines}
+    assert "piper-joe-en-us" in {line.member.card for line in on_cpu.plan.fit_report.lines}
 
 
 def _silent(name: str) -> tuple[str, ...]:

@@ -149,7 +149,7 @@ class Memory(RuleBasedStateMachine):
             with pytest.raises(MultimodalError) as told, turn.stack:
                 raise error
             assert is_told_well(str(told.value)), told.value
-        assert turn.lease.stand_in is None
+        assert turn.lease.cpu_fallback is None
 
     @rule(turn=turns, times=st.sampled_from([1, 2, 5]))
     def a_turn_finds_the_card_full(self, turn: Turn, times: int) -> None:
@@ -157,12 +157,12 @@ class Memory(RuleBasedStateMachine):
         that the manager gave up."""
         for _ in range(times):
             if turn in self.granted:
-                self.relieve(turn)
+                self.recover_from_oom(turn)
 
-    def relieve(self, turn: Turn) -> None:
+    def recover_from_oom(self, turn: Turn) -> None:
         in_use = {other.lease.card.name for other in self.granted}
         try:
-            told = self.memory.relieve(turn.lease)
+            told = self.memory.recover_from_oom(turn.lease)
         except RuntimeError as error:
             self.end(turn, error)
             return
@@ -177,7 +177,7 @@ class Memory(RuleBasedStateMachine):
     def run_beside(self, turn: Turn) -> None:
         """The last rung: a copy on the CPU, for this turn."""
         try:
-            told = self.memory.stand_in(turn.lease)
+            told = self.memory.cpu_fallback(turn.lease)
         except MultimodalError:
             return
         if told is not None:
@@ -280,7 +280,7 @@ class Memory(RuleBasedStateMachine):
             assert is_whole or (there < entry.size_bytes and self.device.runs_partly)
             is_awaited = any(turn.lease.card.name == entry.card for turn in self.waiting)
             assert is_whole or entry.leases or is_awaited, "the next turn tries all of it"
-        beside = sum(turn.lease.stand_in is not None for turn in self.granted)
+        beside = sum(turn.lease.cpu_fallback is not None for turn in self.granted)
         alive = len(self.source.loaded) - len(self.source.closed)
         assert alive == len(snapshot.held) + len(snapshot.mirrored) + beside
         assert not {held.card for held in snapshot.held} & {m.card for m in snapshot.mirrored}

@@ -23,7 +23,7 @@ from tiny_minigpt4 import NEIGHBOURS, VARIANTS, WIDTH, save_minigpt4
 from tiny_models import WORDS, causal_config, save_causal
 from tiny_seeing import PATCH, SIDE, usage_after_a_stop
 
-from multimodal.backends.base import ImageRequest, TextRequest, load
+from multimodal.backends.base import ImageDescriptionRequest, TextRequest, load
 from multimodal.backends.hf.minigpt4 import PLACE, MiniGPT4
 from multimodal.backends.hf.minigpt4_pictures import VisionTowerWithQFormer
 from multimodal.catalog.architectures import Part
@@ -266,7 +266,9 @@ def test_tokens_that_a_person_writes_are_not_taken_for_the_picture(
 def test_a_picture_is_described_for_another_model(folders: Folders) -> None:
     model = loaded(folders, "qformer")
     part = ImagePart("0" * 64, "image/png", 60, 40)
-    *_, described = model.run(ImageRequest(part, ONE, question="What is it?"), threading.Event())
+    *_, described = model.run(
+        ImageDescriptionRequest(part, ONE, question="What is it?"), threading.Event()
+    )
     assert isinstance(described, Description)
     assert described.answer
     assert described.part.description == described.answer

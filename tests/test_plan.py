@@ -19,7 +19,7 @@ from multimodal.catalog.architectures import Measured
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import SettingsError, UnknownModelError
 from multimodal.fit import answer, answer_for, tables
-from multimodal.memory.estimate.certificate import Member, certify, together
+from multimodal.memory.estimate.fit_report import PlannedModel, certify, together
 from multimodal.memory.estimate.footprint import Footprint, footprint
 from multimodal.memory.estimate.training import trainable
 from multimodal.memory.plan import Request, plan
@@ -30,9 +30,9 @@ from multimodal.web.fitting import FittingPanel
 GB = 10**9
 
 
-def member(name: str, resident: int, workspace: int = 0) -> Member:
+def member(name: str, resident: int, workspace: int = 0) -> PlannedModel:
     size = Footprint(resident, workspace, 0, engine_owned=False)
-    return Member(name, name.upper(), "nf4", None, size)
+    return PlannedModel(name, name.upper(), "nf4", None, size)
 
 
 def test_what_fits_together_stays_together() -> None:
@@ -108,11 +108,11 @@ def gpu(catalog: Catalog, budget: int, **more: Any) -> Request:
 
 def test_the_profile_for_12_gb_fits_its_card(catalog: Catalog) -> None:
     found = plan(gpu(catalog, 12 * GB))
-    assert found.certificate.verdict == "swapping"
-    assert found.certificate.peak_bytes <= 12 * GB
-    assert plan(gpu(catalog, 24 * GB)).certificate.verdict == "together"
+    assert found.fit_report.verdict == "swapping"
+    assert found.fit_report.peak_bytes <= 12 * GB
+    assert plan(gpu(catalog, 24 * GB)).fit_report.verdict == "together"
     assert plan(gpu(catalog, 24 * GB)).change is None
-    assert plan(gpu(catalog, 3 * GB)).certificate.verdict == "impossible"
+    assert plan(gpu(catalog, 3 * GB)).fit_report.verdict == "impossible"
 
 
 def test_the_change_that_is_offered_makes_it_fit(catalog: Catalog) -> None:
@@ -192,7 +192,7 @@ def test_the_command_prints_json() -> None:
 
 def test_the_embedded_profile_is_certified_too() -> None:
     found = answer(read_settings())
-    assert found.plan.certificate.verdict == "together"
+    assert found.plan.fit_report.verdict == "together"
     assert found.training == {}
 
 
@@ -246,9 +246,9 @@ def test_a_set_of_ones_own_is_certified(catalog: Catalog) -> None:
     found = answer(
         read_settings(budget="12GB"), models=("llama-3-8b-instruct", "llava-next-mistral-7b")
     )
-    names = [line.member.card for line in found.plan.certificate.lines]
+    names = [line.member.card for line in found.plan.fit_report.lines]
     assert names == ["llama-3-8b-instruct", "llava-next-mistral-7b"]
-    assert found.plan.certificate.reserve_bytes, "a budget alone is taken for a card"
+    assert found.plan.fit_report.reserve_bytes, "a budget alone is taken for a card"
     assert not any("--budget" in line for line in tables(found)[0][3])
     unnamed = answer(read_settings(profile="embedded"), models=("llama-3-8b-instruct",))
     assert any("--budget 12GB" in line for line in tables(unnamed)[0][3])
@@ -260,9 +260,9 @@ def test_a_set_of_ones_own_is_certified(catalog: Catalog) -> None:
 @pytest.mark.parametrize("name", ["laptop", "gpu-8gb", "gpu-12gb", "gpu-24gb"])
 def test_every_profile_is_certified_for_its_budget(catalog: Catalog, name: str) -> None:
     profile = catalog.profile(name)
-    certificate = answer_for(catalog, profile).plan.certificate
-    assert certificate.verdict != "impossible"
-    assert certificate.peak_bytes <= profile.budget
+    fit_report = answer_for(catalog, profile).plan.fit_report
+    assert fit_report.verdict != "impossible"
+    assert fit_report.peak_bytes <= profile.budget
     for card in map(catalog.card, profile.names):
-        alone = answer_for(catalog, profile, models=(card.name,)).plan.certificate
+        alone = answer_for(catalog, profile, models=(card.name,)).plan.fit_report
         assert alone.verdict == "together", f"{card.name}: {alone.sentence}"

@@ -52,7 +52,7 @@ def test_the_program_keeps_as_much_free_as_fit_does(
 ) -> None:
     settings = read_settings(profile=profile, device=device, data=tmp_path)
     program = build(settings)
-    planned = answer(settings).plan.certificate
+    planned = answer(settings).plan.fit_report
     assert program.memory.budget_bytes == planned.budget_bytes - planned.reserve_bytes
     assert planned.reserve_bytes == reserve
     program.close()

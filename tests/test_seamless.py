@@ -22,7 +22,7 @@ from fakes import client_at, served
 from tiny_hearing import heard, save_seamless, save_wav2vec2
 from tiny_models import add_model, hub_card
 
-from multimodal.backends.base import SpeechRequest, TTSRequest, load
+from multimodal.backends.base import TranscriptionRequest, TTSRequest, load
 from multimodal.backends.speech import recognizer
 from multimodal.backends.speech.seamless import PAUSE_S, Seamless
 from multimodal.backends.speech.voice_activity import windows
@@ -99,7 +99,7 @@ def test_it_writes_what_generate_writes_in_each_language(
     checkpoint: Checkpoint, speech: Any, kind: str, dtype: torch.dtype
 ) -> None:
     model, folder = loaded(checkpoint, quantization=[kind]), checkpoint[0]
-    told = heard(model, speech, language="fr", english_unless=("en",))
+    told = heard(model, speech, language="fr", translate_to_english_unless=("en",))
     assert told.part.transcript == written(folder, speech, "fra", dtype)
     assert told.part.english == written(folder, speech, "eng", dtype)
     assert told.part.transcript != told.part.english
@@ -110,7 +110,7 @@ def test_the_language_is_the_one_asked_for_else_the_cards_else_english(
     checkpoint: Checkpoint, model: Seamless, speech: Any
 ) -> None:
     folder = checkpoint[0]
-    plain = heard(model, speech, english_unless=("en",)).part
+    plain = heard(model, speech, translate_to_english_unless=("en",)).part
     assert (plain.language, plain.english) == ("en", None)
     assert plain.transcript == written(folder, speech, "eng")
     french = loaded(checkpoint, engine={"language": "fr"})
@@ -129,7 +129,9 @@ def test_it_translates_into_the_language_that_is_wanted(
     assert (told.part.language, told.part.english) == ("en", None)
     same = heard(model, speech, language="fr", translate_to="fr").part
     assert (same.transcript, same.translation) == (written(checkpoint[0], speech, "fra"), None)
-    both = heard(model, speech, language="fr", translate_to="zh", english_unless=("en",)).part
+    both = heard(
+        model, speech, language="fr", translate_to="zh", translate_to_english_unless=("en",)
+    ).part
     assert both.english == written(checkpoint[0], speech, "eng")
     assert both.translation == told.part.translation
 
@@ -138,7 +140,9 @@ def test_a_language_that_its_card_does_not_name_is_not_translated_to(
     checkpoint: Checkpoint, speech: Any
 ) -> None:
     model = loaded(checkpoint)
-    events = list(model.run(SpeechRequest(PART, speech, translate_to="fr"), threading.Event()))
+    events = list(
+        model.run(TranscriptionRequest(PART, speech, translate_to="fr"), threading.Event())
+    )
     (notice,) = (event for event in events if isinstance(event, Notice))
     assert "does not translate into French" in notice.text
     assert isinstance(events[-1], Transcript)
@@ -148,7 +152,7 @@ def test_a_language_that_its_card_does_not_name_is_not_translated_to(
 @pytest.mark.parametrize("language", ["de", "gsw", "xx", "lb"])
 def test_a_language_it_does_not_know_is_told(model: Seamless, speech: Any, language: str) -> None:
     with pytest.raises(RequestError, match=f"{language}'. Take one of en, fr, zh, or choose"):
-        model.run(SpeechRequest(PART, speech, language), threading.Event())
+        model.run(TranscriptionRequest(PART, speech, language), threading.Event())
 
 
 def test_a_card_with_a_language_of_which_it_knows_nothing_is_refused(
@@ -192,10 +196,10 @@ def test_silence_has_no_words(model: Seamless) -> None:
 def test_a_stop_ends_the_hearing_within_a_token(model: Seamless, speech: Any) -> None:
     stop = threading.Event()
     stop.set()
-    manner = recognizer.Manner("transcribe", "en", None, stop.is_set)
+    manner = recognizer.TranscribeOptions("transcribe", "en", None, stop.is_set)
     cut = model.words(speech, manner, lambda samples: False)
     assert len(cut.text) < len(heard(model, speech).part.transcript or "") / 4
-    stream = model.run(SpeechRequest(PART, speech), stop)
+    stream = model.run(TranscriptionRequest(PART, speech), stop)
     assert not [event for event in stream if isinstance(event, Transcript)]
 
 

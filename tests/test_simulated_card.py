@@ -288,7 +288,7 @@ def test_a_card_lost_behind_a_turn_on_the_cpu_does_not_fail_that_turn() -> None:
     source, device = FakeSource(), Simulated(100, host_bytes=1000)
     memory = manager(100, source, device)
     with leased(memory, A) as lease:
-        assert memory.stand_in(lease) is not None
+        assert memory.cpu_fallback(lease) is not None
         device.is_lost = True
     assert source.closed == ["a"]
     assert memory.snapshot().held[0].leases == 0

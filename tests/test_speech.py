@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from whisper_conversion import convert
 
-from multimodal.backends.base import Backend, SpeechRequest, load
+from multimodal.backends.base import Backend, TranscriptionRequest, load
 from multimodal.backends.speech import recognizer
 from multimodal.backends.speech.recognizer import pieces
 from multimodal.catalog.cards import Catalog, ModelCard
@@ -76,7 +76,7 @@ def hear(
     ears: Backend, media: MediaFolder, path: Path, **more: object
 ) -> tuple[list[Event], AudioPart]:
     part = media.add_audio(path, path.name)
-    request = SpeechRequest(part, media.waveform(part), **more)  # type: ignore[arg-type]
+    request = TranscriptionRequest(part, media.waveform(part), **more)  # type: ignore[arg-type]
     events = list(ears.run(request, threading.Event()))
     assert isinstance(events[-1], Transcript)
     return events, events[-1].part
@@ -97,11 +97,13 @@ def test_a_clip_is_heard_word_for_word(ears: Backend, media: MediaFolder, exampl
 def test_french_is_recognised_and_translated_when_wanted(
     ears: Backend, media: MediaFolder, examples: Path
 ) -> None:
-    _, part = hear(ears, media, examples / "question-fr.wav", english_unless=("en",))
+    _, part = hear(ears, media, examples / "question-fr.wav", translate_to_english_unless=("en",))
     assert part.language == "fr"
     assert "la musique" in (part.transcript or "")
     assert "music" in (part.english or "").lower()
-    _, part = hear(ears, media, examples / "question-fr.wav", english_unless=("en", "fr"))
+    _, part = hear(
+        ears, media, examples / "question-fr.wav", translate_to_english_unless=("en", "fr")
+    )
     assert part.english is None
 
 
@@ -114,7 +116,7 @@ def test_what_is_not_speech_gets_no_words(ears: Backend, media: MediaFolder, kin
         "tone": 0.3 * np.sin(2 * np.pi * 440 * time),
     }
     part = AudioPart("0" * 64, "audio/flac", 4.0)
-    request = SpeechRequest(part, sounds[kind].astype(np.float32))
+    request = TranscriptionRequest(part, sounds[kind].astype(np.float32))
     (event,) = [e for e in ears.run(request, threading.Event()) if isinstance(e, Transcript)]
     assert event.part.transcript == ""
 
@@ -135,7 +137,7 @@ def test_words_of_every_piece_are_joined(ears: Backend, media: MediaFolder, exam
     once = media.waveform(part)
     pause = np.zeros(16_000 * (recognizer.PIECE_S - 2) - len(once), np.float32)
     waveform = np.concatenate([once, pause, np.zeros(32_000, np.float32), once])
-    events = list(ears.run(SpeechRequest(part, waveform), threading.Event()))
+    events = list(ears.run(TranscriptionRequest(part, waveform), threading.Event()))
     assert isinstance(events[-1], Transcript)
     assert words(events[-1].part.transcript) == words(SPEECH) * 2
     assert events[-1].part.language == "en"
@@ -145,7 +147,7 @@ def test_hearing_stops_when_told_to(ears: Backend, media: MediaFolder, examples:
     part = media.add_audio(examples / "speech-en.wav", "long")
     waveform = np.tile(media.waveform(part), 6)
     stop = threading.Event()
-    stream = ears.run(SpeechRequest(part, waveform), stop)
+    stream = ears.run(TranscriptionRequest(part, waveform), stop)
     assert isinstance(next(stream), Progress)
     stop.set()
     assert not [event for event in stream if isinstance(event, Transcript)]
@@ -252,7 +254,7 @@ def test_a_sentence_in_another_language_is_found_after_many(
 ) -> None:
     story, french = waveforms["speech-en"], waveforms["question-fr"]
     recording = np.concatenate([story, silence(0.5), story, silence(0.5), french])
-    told = heard_in(ears, recording, english_unless=("en",))
+    told = heard_in(ears, recording, translate_to_english_unless=("en",))
     assert words(told.part.transcript).count("dinner") == 2
     assert "la musique" in (told.part.transcript or "").lower()
     assert told.part.language == "en"
@@ -299,7 +301,7 @@ def test_segments_of_a_later_piece_count_from_the_beginning(
 ) -> None:
     once = media.waveform(media.add_audio(examples / "question-fr.wav", "once"))
     pause = np.zeros(16_000 * (recognizer.PIECE_S + 30), np.float32)
-    told = heard_in(ears, np.concatenate([pause, once]), english_unless=("en",))
+    told = heard_in(ears, np.concatenate([pause, once]), translate_to_english_unless=("en",))
     for segments in (told.segments, told.english_segments):
         assert segments[0].start_s == pytest.approx(recognizer.PIECE_S + 30, abs=0.6)
     assert "la musique" in " ".join(segment.text for segment in told.segments)
@@ -312,7 +314,7 @@ def silence(seconds: float) -> NDArray[np.float32]:
 
 def heard_in(ears: Backend, waveform: NDArray[np.float32], **more: object) -> Transcript:
     part = AudioPart("0" * 64, "audio/flac", len(waveform) / 16_000)
-    *_, told = ears.run(SpeechRequest(part, waveform, **more), threading.Event())  # type: ignore[arg-type]
+    *_, told = ears.run(TranscriptionRequest(part, waveform, **more), threading.Event())  # type: ignore[arg-type]
     assert isinstance(told, Transcript)
     return told
 
@@ -357,7 +359,9 @@ def test_a_model_that_was_not_trained_to_translate_leaves_the_words_as_they_are(
     card = openai_card.model_copy(update={"translates": (), "engine": {"beam_size": 1}})
     assert isinstance(card.source, FolderSource)
     turbo = load(card, card.source.path, "cpu")
-    events, part = hear(turbo, media, examples / "question-fr.wav", english_unless=("en",))
+    events, part = hear(
+        turbo, media, examples / "question-fr.wav", translate_to_english_unless=("en",)
+    )
     assert any(isinstance(e, Notice) and "does not translate" in e.text for e in events)
     assert (part.language, part.english) == ("fr", None)
     assert "la musique" in (part.transcript or "")

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from tiny_speech import VOCABULARY, levels, save_kokoro, save_piper
 
-from multimodal.backends.base import SpeechRequest, TTSRequest, load
+from multimodal.backends.base import TranscriptionRequest, TTSRequest, load
 from multimodal.backends.registry import has_family
 from multimodal.backends.speech.phonemes import EspeakPhonemizer, can_pronounce, phonemizer
 from multimodal.backends.speech.synthesizer import PAUSE_S
@@ -284,7 +284,7 @@ def test_the_embedded_voice_is_understood_word_for_word(
     ear: Any = load(hears, weights_of(hears.name), "cpu")
     part = AudioPart("0" * 64, "audio/flac", made.seconds)
     waveform = decode(made.wav, "spoken", Limits())
-    *_, heard = ear.run(SpeechRequest(part, waveform), threading.Event())
+    *_, heard = ear.run(TranscriptionRequest(part, waveform), threading.Event())
     ear.close()
     assert isinstance(heard, Transcript)
     assert words(heard.part.transcript or "") == words(sentence)

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from fakes import FakeSource, program
 
-from multimodal.backends.base import SpeechRequest, TTSRequest
+from multimodal.backends.base import TranscriptionRequest, TTSRequest
 from multimodal.build import Program
 from multimodal.catalog.cards import Catalog
 from multimodal.chats.drafts import Draft
@@ -164,9 +164,9 @@ def test_a_recording_is_heard_as_asked_and_its_translation_spoken(
     chats.say(ANN, talk, "", [(QUESTION, "question.wav")])
     last = turn(chats, talk, controls)
     hears, speaks = source.requests
-    assert isinstance(hears, SpeechRequest)
+    assert isinstance(hears, TranscriptionRequest)
     assert (hears.language, hears.translate_to) == ("en", "fr")
-    assert hears.english_unless == (), "the translation is all that is wanted"
+    assert hears.translate_to_english_unless == (), "the translation is all that is wanted"
     assert speaks == TTSRequest("hello there in fr.", "de", "fr")
     assert last.reply.text == "hello there in fr"
     assert source.loaded == ["whisper-small", SEAMLESS]
@@ -198,7 +198,7 @@ def test_a_recording_is_not_heard_twice_in_the_same_way(
     asked = chats.say(ANN, talk, "", [(QUESTION, "question.wav")])
     for hearing, heard in ((FRENCH, 1), (FRENCH, 1), (Hearing("fr"), 2)):
         turn(chats, talk, Controls(hearing=hearing))
-        assert sum(isinstance(r, SpeechRequest) for r in source.requests) == heard
+        assert sum(isinstance(r, TranscriptionRequest) for r in source.requests) == heard
         chats.forget_reply(ANN, talk, asked.id)
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multimodal.backends.speech.recognizer import Heard, Manner
+from multimodal.backends.speech.recognizer import TranscribeOptions, Transcription
 from multimodal.backends.speech.voice_activity import (
     LONGEST_PAUSE_S,
     MARGIN_S,
@@ -172,7 +172,9 @@ def test_words_that_are_unlikely_are_kept_where_another_try_has_none(
 ) -> None:
     recording = audio.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())
     model = Mumbled(catalog.card("whisper-base"), None)
-    heard = model.words(recording[: 4 * RATE], Manner("transcribe", "en", None), lambda _: True)
+    heard = model.words(
+        recording[: 4 * RATE], TranscribeOptions("transcribe", "en", None), lambda _: True
+    )
     assert heard.text == "What is it?"
 
 
@@ -182,7 +184,7 @@ class Quick(WhisperRecognizer[None]):
     found: Hypothesis | None = None
     usual = "Heard as usual."
 
-    def utterance(self, window: Window, manner: Manner) -> tuple[Hypothesis, str] | None:
+    def utterance(self, window: Window, manner: TranscribeOptions) -> tuple[Hypothesis, str] | None:
         return (self.found, "fr") if self.found else None
 
     def decode(self, samples: Any, request: DecodingRequest) -> Iterator[Segment]:
@@ -198,10 +200,12 @@ def sentence(examples: Path) -> Any:
     return spoken[: 3 * RATE]
 
 
-def quickly(catalog: Catalog, recording: Any, found: Hypothesis | None, **how: Any) -> Heard:
+def quickly(
+    catalog: Catalog, recording: Any, found: Hypothesis | None, **how: Any
+) -> Transcription:
     model = Quick(catalog.card("whisper-base"), None)
     model.found = found
-    manner = Manner("transcribe", None, None, **{"is_utterance": True, **how})
+    manner = TranscribeOptions("transcribe", None, None, **{"is_utterance": True, **how})
     return model.words(recording, manner, lambda _: True)
 
 
@@ -257,7 +261,7 @@ def test_what_repeats_itself_in_a_window_that_cannot_be_cut_is_heard_in_another_
 ) -> None:
     model = Quick(catalog.card("whisper-base"), None)
     model.found, model.usual = found, LOOP
-    heard = model.words(sentence, Manner("transcribe", "en", None), lambda _: True)
+    heard = model.words(sentence, TranscribeOptions("transcribe", "en", None), lambda _: True)
     assert heard.text == expected.strip()
 
 

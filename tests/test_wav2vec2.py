@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tiny_hearing import heard, save_wav2vec2
 from tiny_models import hub_card
 
-from multimodal.backends.base import SpeechRequest, load
+from multimodal.backends.base import TranscriptionRequest, load
 from multimodal.backends.speech import recognizer
 from multimodal.backends.speech.voice_activity import windows
 from multimodal.backends.speech.wav2vec2 import Wav2Vec2
@@ -126,19 +126,19 @@ def test_silence_has_no_words(checkpoint: Checkpoint) -> None:
 
 def test_it_knows_one_language_and_translates_nothing(checkpoint: Checkpoint, speech: Any) -> None:
     model = loaded(checkpoint, languages=["fr"])
-    stream = model.run(SpeechRequest(PART, speech, None, ("en",)), threading.Event())
+    stream = model.run(TranscriptionRequest(PART, speech, None, ("en",)), threading.Event())
     *_, notice, told = stream
     assert isinstance(notice, Notice)
     assert "does not translate" in notice.text
     assert isinstance(told, Transcript)
     assert (told.part.language, told.part.english) == ("fr", None)
     with pytest.raises(RequestError, match="does not know the language 'de'"):
-        model.run(SpeechRequest(PART, speech, "de"), threading.Event())
+        model.run(TranscriptionRequest(PART, speech, "de"), threading.Event())
 
 
 def test_a_stop_ends_the_hearing(checkpoint: Checkpoint, speech: Any) -> None:
     stop = threading.Event()
-    stream = loaded(checkpoint).run(SpeechRequest(PART, np.tile(speech, 6)), stop)
+    stream = loaded(checkpoint).run(TranscriptionRequest(PART, np.tile(speech, 6)), stop)
     assert isinstance(next(stream), Progress)
     stop.set()
     assert not [event for event in stream if isinstance(event, Transcript)]

@@ -19,7 +19,12 @@ from tiny_seeing import SEEING, TEMPLATES
 from torch import nn
 from whisper.model import ModelDimensions, Whisper
 
-from multimodal.backends.base import Backend, DrawRequest, SpeechRequest, TextRequest
+from multimodal.backends.base import (
+    Backend,
+    ImageGenerationRequest,
+    TextRequest,
+    TranscriptionRequest,
+)
 from multimodal.catalog.cards import ModelCard
 from multimodal.memory.devices.cuda import Movable
 from multimodal.messages import AudioPart
@@ -134,8 +139,10 @@ def answer(backend: Backend, asks: str, speech: Any) -> list[str]:
     requests = {
         "text": TextRequest((question,)),
         "picture": TextRequest((question,), pictures=((0, SEEN),)),
-        "speech": SpeechRequest(AudioPart("0" * 64, "audio/flac", 3.0), speech, language="en"),
-        "drawing": DrawRequest("a cat", seed=7, preview_every_s=None),
+        "speech": TranscriptionRequest(
+            AudioPart("0" * 64, "audio/flac", 3.0), speech, language="en"
+        ),
+        "drawing": ImageGenerationRequest("a cat", seed=7, preview_every_s=None),
     }
     events = backend.run(requests[asks], threading.Event())
     made = [getattr(event, name, None) for event in events for name in ("text", "png", "part")]

@@ -12,7 +12,7 @@ import torch
 import transformers
 from tiny_models import WORDS
 
-from multimodal.backends.base import Backend, SpeechRequest
+from multimodal.backends.base import Backend, TranscriptionRequest
 from multimodal.events import Transcript
 from multimodal.messages import AudioPart
 
@@ -162,6 +162,6 @@ def _random(cls: Any, config: dict[str, Any], std: float = 0.2) -> Any:
 def heard(model: Backend, waveform: Any, **more: Any) -> Transcript:
     """What the model makes of a recording."""
     part = AudioPart("0" * 64, "audio/flac", len(waveform) / 16_000)
-    *_, last = model.run(SpeechRequest(part, waveform, **more), threading.Event())
+    *_, last = model.run(TranscriptionRequest(part, waveform, **more), threading.Event())
     assert isinstance(last, Transcript)
     return last

@@ -15,7 +15,7 @@ from whisper.model import Whisper
 from multimodal.catalog.architectures import Modules, Part
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
-from multimodal.memory.estimate.activation import works
+from multimodal.memory.estimate.activation import forward_passes
 from multimodal.memory.estimate.modules import quantizable, unbuilt, whisper_in_half
 from multimodal.memory.transfers import Report
 
@@ -40,7 +40,7 @@ class RandomModel:
     def run_once(self, tokens: int) -> None:
         """What one turn does, without writing words."""
         for part in self._parts:
-            for work in works(part, tokens, self._side):
+            for work in forward_passes(part, tokens, self._side):
                 work()
 
     @torch.no_grad()
@@ -52,10 +52,10 @@ class RandomModel:
             if isinstance(made, torch.Tensor):
                 last[:] = [made]
 
-        part = next(p for p in self._parts if works(p, tokens, self._side))
+        part = next(p for p in self._parts if forward_passes(p, tokens, self._side))
         layers = [layer for layer in part.modules() if not list(layer.children())]
         hooks = [layer.register_forward_hook(hear) for layer in layers]
-        for work in works(part, tokens, self._side):
+        for work in forward_passes(part, tokens, self._side):
             work()
         for hook in hooks:
             hook.remove()
@@ -83,14 +83,14 @@ def random_module(part: Part, kind: str, device: str) -> nn.Module:
     if hasattr(module, "tie_weights"):
         module.tie_weights()  # which the missing initialisation would have done
     packed = set(quantizable(module, part.keeps_fp32)) if part.quantized and "4" in kind else set()
-    filled: set[int] = set()
+    to_inputs: set[int] = set()
     for name, layer in list(module.named_modules()):
         if name in packed:
             module.set_submodule(name, _four_bit(layer, kind, device))
             continue
         for parameter in layer.parameters(recurse=False):
-            if id(parameter) not in filled:
-                filled.add(id(parameter))
+            if id(parameter) not in to_inputs:
+                to_inputs.add(id(parameter))
                 fresh = torch.randn(parameter.shape, dtype=parameter.dtype, device=device)
                 parameter.data = fresh.mul_(SPREAD)
     return module.to(device)

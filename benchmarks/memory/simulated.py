@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.memory.turns import all_of_them, by_cost, least_recently_used, mixed, replay
 from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.memory.devices.simulated import DISK_BYTES_PER_S, Simulated
-from multimodal.memory.estimate.certificate import BUS_BYTES_PER_S
+from multimodal.memory.estimate.fit_report import BUS_BYTES_PER_S
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.reserve import model_bytes, planned_reserve_bytes
 from multimodal.memory.transfers import Report

@@ -30,7 +30,7 @@ from multimodal.events import (
     Description,
     Done,
     Event,
-    ImageMade,
+    ImageStored,
     RouteChosen,
     TextDelta,
     Transcript,
@@ -98,7 +98,7 @@ class _Reply:
                 )
             case Description(part):
                 self.found.append({"description": part.description})
-            case ImageMade(part):
+            case ImageStored(part):
                 address = {"url": f"data:{part.media_type};base64,{encoded(self._program, part)}"}
                 self.images.append({"type": "image_url", "image_url": address})
             case RouteChosen(Route(steps=(*_, last))):
@@ -170,7 +170,7 @@ async def _lines(
             async for event in happening:
                 if text := reply.saw(event):
                     yield reply.chunk({"content": text})
-                elif isinstance(event, ImageMade):
+                elif isinstance(event, ImageStored):
                     yield reply.chunk({"images": reply.images[-1:]})
                 elif event is None:
                     yield ": still at it\n\n"

@@ -16,7 +16,7 @@ from multimodal.api.schemas import ImagesRequest
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO
 from multimodal.errors import RequestError
-from multimodal.events import ImageMade, Notice, Usage
+from multimodal.events import ImageStored, Notice, Usage
 from multimodal.messages import ImagePart, Task
 
 ALIASES = {AUTO, "", "dall-e-2", "dall-e-3", "gpt-image-1"}
@@ -32,7 +32,7 @@ async def generations(request: Request, program: Program) -> Response:
     async with aclosing(stream) as happening:
         async for event in happening:
             match event:
-                case ImageMade(part):
+                case ImageStored(part):
                     made.append(part)
                 case Notice(text):
                     notices.append(text)

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from multimodal.api.fields import IMAGES, SPEECH, RequestFields
-from multimodal.backends.base import DrawRequest
+from multimodal.backends.base import ImageGenerationRequest
 from multimodal.backends.sampling import MAX_SEED
 from multimodal.catalog.cards import AUTO, clipped
 from multimodal.errors import PromptError, RequestError
@@ -89,12 +89,12 @@ class ImagesRequest(RequestModel):
             )
         return wanted
 
-    def drawing(self) -> DrawRequest:
+    def drawing(self) -> ImageGenerationRequest:
         """Raises PromptError where there is nothing to draw."""
         if not (prompt := self.prompt.strip()):
             raise PromptError("The prompt is empty. Say what to draw.")
         width, height = self.size or (None, None)
-        return DrawRequest(
+        return ImageGenerationRequest(
             prompt=prompt,
             negative_prompt=self.negative_prompt.strip(),
             width=width,

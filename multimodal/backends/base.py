@@ -58,21 +58,21 @@ class TextRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class SpeechRequest:
+class TranscriptionRequest:
     """`waveform`: float32, mono, 16 kHz, in [-1, 1], shape (samples,).
 
-    `english_unless`: languages (ISO 639-1) that need no English translation; empty asks for none.
-    `beams`: guesses followed at once; the card's own number unless given. `translate_to`: a
-    language that a translation is wanted in besides. `prompt`: words that may occur, spelt as they
-    should be; `temperature` (0 to 1) of the first try, 0 unless given. `is_utterance`: whether this
-    is one utterance of one person, to be heard as quickly as the engine can; `likely`: the language
-    (ISO 639-1) of what is too short to tell.
+    `translate_to_english_unless`: languages (ISO 639-1) that need no English translation; empty
+    asks for none. `translate_to`: a language that a translation is wanted in besides. `beams`:
+    guesses followed at once; the card's own number unless given. `prompt`: words that may occur,
+    spelt as they should be; `temperature` (0 to 1) of the first try, 0 unless given.
+    `is_utterance`: whether this is one utterance of one person, to be heard as quickly as the
+    engine can; `likely`: the language (ISO 639-1) of what is too short to tell.
     """
 
     part: AudioPart
     waveform: NDArray[np.float32]
     language: str | None = None
-    english_unless: tuple[str, ...] = ()
+    translate_to_english_unless: tuple[str, ...] = ()
     beams: int | None = None
     translate_to: str | None = None
     prompt: str = ""
@@ -82,7 +82,7 @@ class SpeechRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageRequest:
+class ImageDescriptionRequest:
     """`image`: RGB. `focus`: what the person asks about."""
 
     part: ImagePart
@@ -92,7 +92,7 @@ class ImageRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class DrawRequest:
+class ImageGenerationRequest:
     """`prompt`: the thing to draw. `source`: a picture (RGB) to draw anew, by the share `strength`.
 
     None leaves a value to the card; a seed is then drawn by chance. The pictures of a `count` are
@@ -127,7 +127,13 @@ class TTSRequest:
     speed: float = 1.0
 
 
-Request = TextRequest | SpeechRequest | ImageRequest | DrawRequest | TTSRequest
+Request = (
+    TextRequest
+    | TranscriptionRequest
+    | ImageDescriptionRequest
+    | ImageGenerationRequest
+    | TTSRequest
+)
 
 
 class Backend(Protocol):

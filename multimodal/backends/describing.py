@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
 
-from multimodal.backends.base import ImageRequest, TextRequest
+from multimodal.backends.base import ImageDescriptionRequest, TextRequest
 from multimodal.events import Description, Event, TextDelta
 from multimodal.media.pixels import SEEN_SIDE, within
 
@@ -15,7 +15,7 @@ DESCRIBE = "Describe this picture."
 
 
 def described(
-    request: ImageRequest, answer: Callable[[TextRequest], Generator[Event, None, None]]
+    request: ImageDescriptionRequest, answer: Callable[[TextRequest], Generator[Event, None, None]]
 ) -> Generator[Event, None, None]:
     """Ask about the picture by `answer`, and yield all it says as one Description at the end."""
     question = request.question or DESCRIBE

@@ -23,7 +23,7 @@ GENERATION = re.compile(r"{%[-+]?\s*(?:end)?generation\s*[-+]?%}")
 LITERALS = {"data", "string"}
 
 
-class Apart:
+class SpecialTokenEscaper:
     """Keeps `signs` apart from what is typed."""
 
     def __init__(self, signs: Iterable[str]) -> None:

@@ -8,12 +8,12 @@ from multimodal.events import (
     Description,
     Done,
     Event,
-    ImageMade,
+    ImageStored,
     Notice,
     Preview,
     Progress,
     RouteChosen,
-    Spoken,
+    SpeechStored,
     TextDelta,
     Transcript,
 )
@@ -45,7 +45,7 @@ class Draft:
                 media: tuple[Part, ...] = (*self.reply.images, *self.reply.recordings)
                 reply = replace(self.reply, parts=(words, *media))
                 return replace(self, reply=reply, progress=None)
-            case ImageMade(part) | Spoken(part):
+            case ImageStored(part) | SpeechStored(part):
                 reply = replace(self.reply, parts=(*self.reply.parts, part))
                 return replace(self, reply=reply, progress=None, preview=None)
             case Progress():

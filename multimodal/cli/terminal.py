@@ -14,7 +14,7 @@ from rich.console import Console
 
 from multimodal.build import Program
 from multimodal.errors import MultimodalError
-from multimodal.events import ImageMade, Notice, Progress, RouteChosen, TextDelta, Transcript
+from multimodal.events import ImageStored, Notice, Progress, RouteChosen, TextDelta, Transcript
 from multimodal.messages import Conversation, ImagePart, Message, TextPart
 
 TOLD = ("Fetching", "Loading", "Drawing")
@@ -63,7 +63,7 @@ def _print_reply(program: Program, talk: Conversation) -> Message:
                     _aside(f"heard: “{part.transcript}”")
                 case Notice(note):
                     _aside(note)
-                case ImageMade(picture):
+                case ImageStored(picture):
                     pictures.append(picture)
                     print(program.media.path(picture))
                 case Progress(doing, fraction) if doing.startswith(TOLD):

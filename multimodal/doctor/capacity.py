@@ -11,8 +11,8 @@ from multimodal.catalog.architectures import Measured
 from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.doctor.finding import Finding
 from multimodal.errors import MultimodalError
-from multimodal.memory.estimate.certificate import Certificate
 from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
+from multimodal.memory.estimate.fit_report import FitReport
 from multimodal.memory.plan import plan, request_for
 from multimodal.sizes import gigabytes
 
@@ -68,7 +68,7 @@ def line(catalog: Catalog, profile: Profile, room: Room, chosen: bool) -> Findin
                 runs_on_cpu,
                 factors=room.factors,
             )
-        ).certificate
+        ).fit_report
     except (ImportError, OSError, MultimodalError) as error:
         return _judged(name, f"cannot be worked out: {error}", chosen, bad=True)
     told = _words(found)
@@ -92,7 +92,7 @@ def _judged(name: str, told: str, chosen: bool, bad: bool, way: str = OTHER) -> 
     return Finding("ok", name, f"chosen; {told}")
 
 
-def _words(found: Certificate) -> str:
+def _words(found: FitReport) -> str:
     """“fits together, 1.20 GB spare”."""
     if found.verdict == "together":
         return f"fits together, {gigabytes(found.spare_bytes)} spare"

@@ -78,9 +78,9 @@ class Lease(Generic[B]):
     """What had to be given up to make room on the device, in words."""
     entry: Entry[B] | None = None
     granted: bool = False
-    ladder: Iterator[Callable[[], str | None]] | None = None
+    oom_recovery_steps: Iterator[Callable[[], str | None]] | None = None
     """What may still be done if the device is full in mid-turn."""
-    stand_in: B | None = None
+    cpu_fallback: B | None = None
     """The same model on the CPU, for this turn only."""
     alone: bool = False
     """Whether no other turn used the device while this one did."""
@@ -118,12 +118,12 @@ class Lease(Generic[B]):
     def is_measured(self) -> bool:
         """Whether what the device saw taken while it was used is what this turn took."""
         there = self.entry is not None and not self.entry.is_partial
-        return self.alone and self.stand_in is None and there
+        return self.alone and self.cpu_fallback is None and there
 
     @property
     def backend(self) -> B:
-        if self.stand_in is not None:
-            return self.stand_in
+        if self.cpu_fallback is not None:
+            return self.cpu_fallback
         if self.entry is None or self.entry.backend is None or not self.granted:
             raise BackendError(f"{self.card.title} was used before it was leased")
         return self.entry.backend

@@ -100,9 +100,9 @@ class Ledger(Generic[B]):
         lease.granted = True
         lease.alone = len(self.leases) == 1 and not self.promised
         if not lease.alone:
-            self.nobody_is_alone()
+            self.mark_shared()
 
-    def nobody_is_alone(self) -> None:
+    def mark_shared(self) -> None:
         """What turns under way are measured to take is no longer theirs only."""
         for lease in self.leases:
             lease.alone = False

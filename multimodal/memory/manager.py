@@ -96,24 +96,24 @@ class MemoryManager(Generic[B]):
                 self._changed.notify_all()
             if part is not None:
                 self._send_away(*part)
-            if lease.stand_in is not None:
-                self._transfers.close_beside(card, lease.stand_in)
-                lease.stand_in = None
+            if lease.cpu_fallback is not None:
+                self._transfers.close_beside(card, lease.cpu_fallback)
+                lease.cpu_fallback = None
             self._peaks.learn(card.name, peak)
 
-    def relieve(self, lease: Lease[B]) -> str | None:
+    def recover_from_oom(self, lease: Lease[B]) -> str | None:
         """Climb one rung more for a turn that found the device full: what was done, in words, or
         None when nothing is left to do."""
         if (host := self._host_for(lease.card)) is not None:
-            return host.relieve(lease)
-        if lease.ladder is None:
-            lease.ladder = self._transfers.ladder(
+            return host.recover_from_oom(lease)
+        if lease.oom_recovery_steps is None:
+            lease.oom_recovery_steps = self._transfers.oom_recovery_steps(
                 lambda count: self._evict_idle(lease, count), in_turn=True
             )
-        rung = next(lease.ladder, None)
+        rung = next(lease.oom_recovery_steps, None)
         return rung() if rung else None
 
-    def stand_in(self, lease: Lease[B]) -> str | None:
+    def cpu_fallback(self, lease: Lease[B]) -> str | None:
         """The last rung: load a second copy on the CPU, for this turn only, so that the next one
         tries the device again. What was done, in words, or None where host memory has no room, and
         for a model that draws, which takes twice as much there and far longer.
@@ -121,7 +121,7 @@ class MemoryManager(Generic[B]):
         A mirror is never run there: 4-bit kernels for the CPU repack its weights in place.
         """
         needless = lease.card.task is Task.DRAW or self._host_for(lease.card) is not None
-        if lease.stand_in is not None or needless:
+        if lease.cpu_fallback is not None or needless:
             return None
         with self._changed:
             self._ledger.leave_queue(lease)
@@ -129,7 +129,7 @@ class MemoryManager(Generic[B]):
         with self._beside:  # one after another, so that each sees what the others took
             if cpu_footprint(lease.card).total > self.device.beside_bytes():
                 return None
-            lease.stand_in = self._transfers.beside(lease.card)
+            lease.cpu_fallback = self._transfers.beside(lease.card)
         if lease.stop.is_set():
             raise TurnStoppedError("stopped while loading on the CPU")
         return f"The device was full; {lease.card.title} runs on the CPU this time, which is slow."
@@ -275,7 +275,7 @@ class MemoryManager(Generic[B]):
             lease.card, size, charged, Progress(f"Loading {lease.card.title}"), promised_bytes=size
         )
         books.entries[lease.card.name] = lease.entry = entry
-        books.nobody_is_alone()
+        books.mark_shared()
         lease.evicted = gone
         decision = Decision(lease.card.name, needed, free, gone, 0.0)
         args, name = (entry, leaving, lease, decision), f"load {lease.card.name}"
@@ -381,7 +381,7 @@ class MemoryManager(Generic[B]):
 
     def _send_away(self, entry: Entry[B], model: B) -> None:
         """Park or close a retired model and take it off the ledger."""
-        self._transfers.send_away(entry.card, model, entry.size_bytes)
+        self._transfers.evict(entry.card, model, entry.size_bytes)
         self._off(entry)
 
     def _off(self, entry: Entry[B]) -> None:

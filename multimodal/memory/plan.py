@@ -9,14 +9,14 @@ from typing import Any
 
 from multimodal.catalog.architectures import Measured
 from multimodal.catalog.cards import ModelCard, Profile
-from multimodal.memory.estimate.certificate import (
+from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
+from multimodal.memory.estimate.fit_report import (
     BUS_BYTES_PER_S,
-    Certificate,
-    Member,
+    FitReport,
+    PlannedModel,
     certify,
     together,
 )
-from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
 from multimodal.memory.estimate.footprint import footprint, usual_quantization
 from multimodal.memory.host import is_kept_off_card
 from multimodal.memory.reserve import is_on_card, planned_reserve_bytes
@@ -73,20 +73,20 @@ class Plan:
     """`change` is None where everything fits already, or where nothing tried helps; `beside` run on
     the CPU, in host memory."""
 
-    certificate: Certificate
+    fit_report: FitReport
     change: Change | None
-    beside: tuple[Member, ...] = ()
+    beside: tuple[PlannedModel, ...] = ()
 
 
 def plan(request: Request) -> Plan:
     """Certify the request, and look for a change if its models do not fit together."""
     members = [_member(card, request) for card in request.cards]
-    certificate = certify(
+    fit_report = certify(
         members, request.budget_bytes, request.reserve_bytes, request.bus_bytes_per_s
     )
-    change = None if certificate.verdict == "together" else cheapest_change(request, members)
+    change = None if fit_report.verdict == "together" else cheapest_change(request, members)
     beside = tuple(_member(card, request) for card in request.beside)
-    return Plan(certificate, change, beside)
+    return Plan(fit_report, change, beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +95,10 @@ class _Step:
 
     sentence: str
     index: int
-    member: Member | None
+    member: PlannedModel | None
 
 
-def cheapest_change(request: Request, members: Sequence[Member]) -> Change | None:
+def cheapest_change(request: Request, members: Sequence[PlannedModel]) -> Change | None:
     """The change after which all fit together: as few steps as possible, and of those the one
     that gives up the fewest bytes."""
     room = request.budget_bytes - request.reserve_bytes
@@ -115,13 +115,13 @@ def cheapest_change(request: Request, members: Sequence[Member]) -> Change | Non
     return None
 
 
-def _changed(members: Sequence[Member], steps: Sequence[_Step]) -> list[Member]:
+def _changed(members: Sequence[PlannedModel], steps: Sequence[_Step]) -> list[PlannedModel]:
     new = {step.index: step.member for step in steps}
     chosen = (new.get(index, member) for index, member in enumerate(members))
     return [member for member in chosen if member is not None]
 
 
-def _steps(request: Request, members: Sequence[Member]) -> Iterator[_Step]:
+def _steps(request: Request, members: Sequence[PlannedModel]) -> Iterator[_Step]:
     for index, (card, member) in enumerate(zip(request.cards, members, strict=True)):
         yield from chain(
             _smaller(request, card, member, index), _shorter(request, card, member, index)
@@ -130,7 +130,9 @@ def _steps(request: Request, members: Sequence[Member]) -> Iterator[_Step]:
             yield _Step(f"leave out {member.title}", index, None)
 
 
-def _smaller(request: Request, card: ModelCard, member: Member, index: int) -> Iterator[_Step]:
+def _smaller(
+    request: Request, card: ModelCard, member: PlannedModel, index: int
+) -> Iterator[_Step]:
     for kind in card.quantization:
         size = footprint(card, kind, member.context_tokens, request.factors)
         if size.total < member.footprint.total:
@@ -138,7 +140,9 @@ def _smaller(request: Request, card: ModelCard, member: Member, index: int) -> I
             yield _Step(f"{member.title} in {kind}", index, smaller)
 
 
-def _shorter(request: Request, card: ModelCard, member: Member, index: int) -> Iterator[_Step]:
+def _shorter(
+    request: Request, card: ModelCard, member: PlannedModel, index: int
+) -> Iterator[_Step]:
     tokens = (member.context_tokens or 0) // 2
     while tokens >= SHORTEST_CONTEXT and not isinstance(card.architecture, Measured):
         size = footprint(card, member.quantization, tokens, request.factors)
@@ -148,10 +152,10 @@ def _shorter(request: Request, card: ModelCard, member: Member, index: int) -> I
         tokens //= 2
 
 
-def _member(card: ModelCard, request: Request) -> Member:
+def _member(card: ModelCard, request: Request) -> PlannedModel:
     kind = usual_quantization(card)
     tokens = None
     if card.context_tokens:  # all of it, as a turn will ask for
         tokens = min(request.context_tokens or card.context_tokens, card.context_tokens)
     size = footprint(card, kind, tokens, request.factors)
-    return Member(card.name, card.title, kind, tokens, size)
+    return PlannedModel(card.name, card.title, kind, tokens, size)

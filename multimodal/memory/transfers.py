@@ -100,7 +100,7 @@ class Transfers(Generic[B]):
         report(Progress(f"{verb} {card.title}"))
         started_s = self._device.now_s()
         rungs: list[str] = []
-        for rung in self.ladder(evict_idle):
+        for rung in self.oom_recovery_steps(evict_idle):
             try:
                 self._device.hold(card.name, size_bytes, parked is not None)
                 admitted()
@@ -142,7 +142,7 @@ class Transfers(Generic[B]):
         except DeviceFullError:
             return False
 
-    def ladder(
+    def oom_recovery_steps(
         self, evict_idle: Callable[[int | None], int], in_turn: bool = False
     ) -> Iterator[Callable[[], str | None]]:
         """What to do after each failed try: told in words, or None where it could not help.
@@ -173,7 +173,7 @@ class Transfers(Generic[B]):
         """A copy of the model on the CPU, which nobody keeps books of. Raises what loading does."""
         return self._source.load(card, self._source.fetch(card, lambda progress: None), "cpu")
 
-    def send_away(self, card: ModelCard, model: B, size_bytes: int) -> None:
+    def evict(self, card: ModelCard, model: B, size_bytes: int) -> None:
         """Take the model off the device: parked if host memory has room for its mirror, else
         closed. Those that were parked longest make that room."""
         most, kept = self._device.host_bytes, 0

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from multimodal.backends.base import (
     Backend,
-    DrawRequest,
+    ImageGenerationRequest,
     Request,
-    SpeechRequest,
+    TranscriptionRequest,
     TTSRequest,
 )
 from multimodal.catalog.cards import Catalog, Profile
@@ -31,7 +31,7 @@ from multimodal.events import (
     Progress,
     RouteChosen,
     SpeechGenerated,
-    Spoken,
+    SpeechStored,
     TextDelta,
     Transcript,
     Usage,
@@ -42,7 +42,7 @@ from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
 from multimodal.messages import AudioPart, Conversation, Finish, Outcome, Route, Step, Task, Timing
 from multimodal.turn.image_step import kept
-from multimodal.turn.request_builder import Asking, without_voice
+from multimodal.turn.request_builder import RequestBuilder, without_voice
 from multimodal.turn.router import Router
 from multimodal.turn.shrinking import smaller
 
@@ -73,7 +73,7 @@ class Assistant:
         self.defaults = DefaultModels(profile)
         self._cards = tuple(map(catalog.card, profile.names))
         self._router = Router(catalog, profile, self.defaults)
-        self._asking = Asking(media, self.languages)
+        self._requests = RequestBuilder(media, self.languages)
 
     def reply(
         self, conversation: Conversation, stop: threading.Event
@@ -107,14 +107,15 @@ class Assistant:
     ) -> Generator[Event, None, None]:
         """Transcribe one recording with the card of that name; the last event is a Transcript.
 
-        `language` (ISO 639-1) is detected unless given; `how`: other fields of SpeechRequest.
+        `language` (ISO 639-1) is detected unless given; `how`: other fields of
+        TranscriptionRequest.
         """
         needless = ("en",) if english else ()
 
         def request() -> Request:
-            return SpeechRequest(part, self.media.waveform(part), language, needless, **how)
+            return TranscriptionRequest(part, self.media.waveform(part), language, needless, **how)
 
-        yield from self._alone(request, card, stop)
+        yield from self._run_single(request, card, stop)
 
     def listen(
         self,
@@ -124,34 +125,34 @@ class Assistant:
         **how: Any,
     ) -> Generator[Event, None, None]:
         """The same for sound that is kept nowhere: mono, 16 kHz, shape (samples,); `how`: other
-        fields of SpeechRequest."""
+        fields of TranscriptionRequest."""
         part = AudioPart("", "audio/wav", len(waveform) / SAMPLE_RATE)
-        request = SpeechRequest(part, waveform, **how)
-        yield from self._alone(lambda: request, card, stop)
+        request = TranscriptionRequest(part, waveform, **how)
+        yield from self._run_single(lambda: request, card, stop)
 
     def speak(
         self, request: TTSRequest, card: str, stop: threading.Event
     ) -> Generator[Event, None, None]:
         """Only say one text aloud, with the card of that name; yields Progress and SentenceSpoken,
         at last one SpeechGenerated."""
-        yield from self._alone(lambda: request, card, stop)
+        yield from self._run_single(lambda: request, card, stop)
 
-    def _alone(
+    def _run_single(
         self, request: Callable[[], Request], card: str, stop: threading.Event
     ) -> Generator[Event, None, None]:
         """One step under one lease; the request is made once the lease is granted, since a long
         recording takes memory."""
         with self.memory.lease(self.catalog.card(card), stop) as lease:
-            yield from self._granted(lease)
-            with closing(self._tried(lease, request(), stop)) as events:
+            yield from self._acquire(lease)
+            with closing(self._run_with_fallbacks(lease, request(), stop)) as events:
                 yield from events
 
     def draw(
-        self, request: DrawRequest, card: str, stop: threading.Event
+        self, request: ImageGenerationRequest, card: str, stop: threading.Event
     ) -> Generator[Event, None, None]:
         """Only make pictures, with the card of that name; yields Progress, Notice, Usage and one
-        ImageMade a picture."""
-        yield from self._alone(lambda: request, card, stop)
+        ImageStored a picture."""
+        yield from self._run_single(lambda: request, card, stop)
 
     def languages(self) -> tuple[str, ...]:
         """Those that the text model reads which answers now; () for any."""
@@ -162,64 +163,64 @@ class Assistant:
         if route.answer is not None:
             yield turn.saw(TextDelta(route.answer))
         for step in route.steps:
-            yield from self._take(step, turn, stop)
+            yield from self._run_step(step, turn, stop)
             if step is route.steps[-1] and not route.again:
                 yield from turn.answer_from_pictures(step)
         if route.aloud is not None and not stop.is_set():
-            yield from self._say(route.aloud, turn, stop)
+            yield from self._speak_answer(route.aloud, turn, stop)
         elif not route.again and (told := without_voice(route, turn.conversation, self._cards)):
             yield turn.saw(Notice(told))
 
-    def _take(
+    def _run_step(
         self, step: Step, turn: _Turn, stop: threading.Event, asked: Request | None = None
     ) -> Generator[Event, None, None]:
         """One step under one lease; what it asks is made from the conversation unless given."""
         with self.memory.lease(self.catalog.card(step.card), stop) as lease:
-            for event in self._granted(lease):
+            for event in self._acquire(lease):
                 yield turn.saw(event)
             yield Progress(DOING[step.task] if asked is None else "Speaking")
             started = time.monotonic()
-            request = asked or self._asking.request(step, turn.conversation)
+            request = asked or self._requests.request(step, turn.conversation)
             title = self.catalog.card(step.card).title
-            for told in self._asking.notices(request, step, turn.conversation, title):
+            for told in self._requests.notices(request, step, turn.conversation, title):
                 yield turn.saw(Notice(told))
-            with closing(self._tried(lease, request, stop)) as events:
+            with closing(self._run_with_fallbacks(lease, request, stop)) as events:
                 for event in events:
                     yield turn.saw(event)
             turn.took(lease, step, time.monotonic() - started)
 
-    def _say(self, step: Step, turn: _Turn, stop: threading.Event) -> Iterator[Event]:
+    def _speak_answer(self, step: Step, turn: _Turn, stop: threading.Event) -> Iterator[Event]:
         """Speak the answer; where that cannot be done it stands as it is, and why is told."""
-        if (request := self._asking.aloud("".join(turn.words), turn.conversation)) is None:
+        if (request := self._requests.aloud("".join(turn.words), turn.conversation)) is None:
             return
         try:
-            with closing(self._take(step, turn, stop, request)) as events:
+            with closing(self._run_step(step, turn, stop, request)) as events:
                 for event in events:
                     if isinstance(event, SpeechGenerated):
-                        event = Spoken(self.media.add_audio(event.wav, "answer.wav"))
+                        event = SpeechStored(self.media.add_audio(event.wav, "answer.wav"))
                     yield event
         except TurnStoppedError:
             raise
         except MultimodalError as error:
             yield turn.saw(Notice(f"The answer was not spoken. {error}"))
 
-    def _granted(self, lease: Lease[Backend]) -> Iterator[Event]:
+    def _acquire(self, lease: Lease[Backend]) -> Iterator[Event]:
         """Wait for the model; where the device had no room for it whatever was done, on the CPU."""
         try:
             yield from lease.wait()
         except DeviceFullError:
-            if (told := self.memory.stand_in(lease)) is None:
+            if (told := self.memory.cpu_fallback(lease)) is None:
                 raise
             yield Notice(told)
         for told in lease.notices:
             yield Notice(told)
 
-    def _tried(
+    def _run_with_fallbacks(
         self, lease: Lease[Backend], request: Request, stop: threading.Event
     ) -> Generator[Event, None, None]:
         """Run it; where the device is full before anything was said, do what can be done about it,
         one thing after another, and run it again."""
-        ways = self._ways(lease, request)
+        ways = self._fallbacks(lease, request)
         said = False
         while True:
             try:
@@ -234,20 +235,20 @@ class Assistant:
                 told, request = way
                 yield Notice(told)
 
-    def _ways(self, lease: Lease[Backend], request: Request) -> Iterator[tuple[str, Request]]:
+    def _fallbacks(self, lease: Lease[Backend], request: Request) -> Iterator[tuple[str, Request]]:
         """Against a full device, what costs least first: (what was done, what to ask now)."""
-        while (told := self.memory.relieve(lease)) is not None:
+        while (told := self.memory.recover_from_oom(lease)) is not None:
             yield told, request
         for told, less in smaller(request, lease.card):
             yield told, less
-        if (told := self.memory.stand_in(lease)) is not None:
+        if (told := self.memory.cpu_fallback(lease)) is not None:
             yield told, request
 
     def _run(
         self, lease: Lease[Backend], request: Request, stop: threading.Event
     ) -> Generator[Event, None, None]:
         with closing(lease.backend.run(request, stop)) as events:
-            if isinstance(request, DrawRequest):
+            if isinstance(request, ImageGenerationRequest):
                 yield from kept(events, request, lease.card, self.media)
             else:
                 yield from events

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from multimodal.backends.base import DrawRequest
+from multimodal.backends.base import ImageGenerationRequest
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import MediaError
-from multimodal.events import Drawn, Event, ImageMade
+from multimodal.events import Drawn, Event, ImageStored
 from multimodal.media.ingestion import MediaFolder
 from multimodal.media.pixels import SEEN_SIDE, within
 from multimodal.messages import Conversation, ImagePart, Step
@@ -16,7 +16,7 @@ from multimodal.turn.image_prompts import prompt_of, wish_of
 
 def draw_request(
     step: Step, conversation: Conversation, words: str, media: MediaFolder
-) -> DrawRequest:
+) -> ImageGenerationRequest:
     """What `step` draws for `words`, the person's newest. A picture that was made here keeps its
     own prompt where it is drawn anew, since a wish such as “in blue” names no subject."""
     source, prompt = None, prompt_of(words)
@@ -27,7 +27,7 @@ def draw_request(
         if made and part.description:
             prompt = f"{part.description}, {prompt}"
     asked = conversation.controls.drawing
-    return DrawRequest(
+    return ImageGenerationRequest(
         prompt=prompt,
         negative_prompt=asked.negative_prompt,
         width=asked.width,
@@ -40,7 +40,7 @@ def draw_request(
 
 
 def kept(
-    events: Iterable[Event], request: DrawRequest, card: ModelCard, media: MediaFolder
+    events: Iterable[Event], request: ImageGenerationRequest, card: ModelCard, media: MediaFolder
 ) -> Iterator[Event]:
     """`events` with every picture stored in the media folder; its file tells how it was made."""
     for event in events:
@@ -50,7 +50,7 @@ def kept(
         facts = {"prompt": request.prompt, "seed": str(event.seed), "model": card.title}
         if request.negative_prompt:
             facts["negative prompt"] = request.negative_prompt
-        yield ImageMade(media.add_made(event.png, request.prompt, facts))
+        yield ImageStored(media.add_made(event.png, request.prompt, facts))
 
 
 def _source(conversation: Conversation, sha256: str) -> tuple[ImagePart, bool]:

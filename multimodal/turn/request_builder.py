@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from multimodal.backends.base import (
-    ImageRequest,
+    ImageDescriptionRequest,
     Request,
-    SpeechRequest,
     TextRequest,
+    TranscriptionRequest,
     TTSRequest,
 )
 from multimodal.backends.speech.speakers import without_a_voice
@@ -39,7 +39,7 @@ from multimodal.turn.references import spoken_and_typed, wants_only_translation
 
 
 @dataclass(frozen=True)
-class Asking:
+class RequestBuilder:
     """`languages` tells those that the text model reads which answers now; () for any."""
 
     media: MediaFolder
@@ -56,7 +56,7 @@ class Asking:
         if isinstance(part, AudioPart):
             return self._hear(replace(part, heard_by=step.card), conversation)
         question = spoken_and_typed(conversation.messages[-1])
-        return ImageRequest(part, self.media.image(part), step.focus, question)
+        return ImageDescriptionRequest(part, self.media.image(part), step.focus, question)
 
     def notices(
         self, request: Request, step: Step, conversation: Conversation, title: str
@@ -84,9 +84,9 @@ class Asking:
             return None
         return TTSRequest(words, controls.speak_in, known, controls.voice, controls.speed)
 
-    def _hear(self, part: AudioPart, conversation: Conversation) -> SpeechRequest:
+    def _hear(self, part: AudioPart, conversation: Conversation) -> TranscriptionRequest:
         asked = conversation.controls.hearing
-        return SpeechRequest(
+        return TranscriptionRequest(
             replace(part, asked=asked),
             self.media.waveform(part),
             asked.language,

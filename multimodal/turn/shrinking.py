@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from multimodal.backends.base import (
-    DrawRequest,
-    ImageRequest,
+    ImageDescriptionRequest,
+    ImageGenerationRequest,
     Request,
-    SpeechRequest,
     TextRequest,
+    TranscriptionRequest,
 )
 from multimodal.catalog.architectures import Modules
 from multimodal.catalog.cards import ModelCard
@@ -35,18 +35,21 @@ def smaller(request: Request, card: ModelCard) -> Iterator[tuple[str, Request]]:
     if (with_small := _smaller_pictures(request)) is not None:
         request = with_small
         yield "The device was full; the picture was made smaller.", request
-    if isinstance(request, DrawRequest) and (drawing := _smaller_drawing(request, card)):
+    if isinstance(request, ImageGenerationRequest) and (drawing := _smaller_drawing(request, card)):
         yield f"The device was full; {drawing.width} x {drawing.height} pixels are drawn.", drawing
     tokens = max((card.context_tokens or 0) // 2, SMALLEST_CONTEXT)
     if isinstance(request, TextRequest) and tokens < (card.context_tokens or 0):
         request = replace(request, context_tokens=tokens)
         yield f"The device was full; at most {request.context_tokens:,} tokens are read.", request
-    if isinstance(request, SpeechRequest):
+    if isinstance(request, TranscriptionRequest):
         yield "The device was full; one guess at a time was followed.", replace(request, beams=1)
 
 
 def _smaller_pictures(request: Request) -> Request | None:
-    if isinstance(request, ImageRequest) and (halved := _halved(request.image)) is not None:
+    if (
+        isinstance(request, ImageDescriptionRequest)
+        and (halved := _halved(request.image)) is not None
+    ):
         return replace(request, image=halved)
     if not isinstance(request, TextRequest):
         return None
@@ -54,7 +57,9 @@ def _smaller_pictures(request: Request) -> Request | None:
     return replace(request, pictures=pictures) if pictures != request.pictures else None
 
 
-def _smaller_drawing(request: DrawRequest, card: ModelCard) -> DrawRequest | None:
+def _smaller_drawing(
+    request: ImageGenerationRequest, card: ModelCard
+) -> ImageGenerationRequest | None:
     shape = card.architecture
     usual = (shape.picture_side if isinstance(shape, Modules) else None) or USUAL_DRAWING
     sides = (

@@ -9,7 +9,7 @@ import gradio as gr
 from multimodal.chats.store import Store
 from multimodal.errors import ConversationNotFoundError, RequestError
 from multimodal.messages import Controls
-from multimodal.web.controls import controls_of, filled
+from multimodal.web.controls import from_inputs, to_inputs
 from multimodal.web.layout import Layout
 from multimodal.web.tab_session import TabSession
 from multimodal.web.voice import hearing_of
@@ -69,7 +69,7 @@ class ControlEvents:
         return sized if session.model == model else gr.skip()
 
     def _reset(self) -> list[Any]:
-        return filled(self._ui, Controls())[2:]
+        return to_inputs(self._ui, Controls())[2:]
 
     def _keep(self, conversation: str, session: TabSession, *values: Any) -> None:
         """A new conversation is begun with what is set by then; what cannot be used is told with
@@ -77,7 +77,7 @@ class ControlEvents:
         if not conversation:
             return
         try:
-            self._store.set_controls(session.owner, conversation, controls_of(self._ui, *values))
+            self._store.set_controls(session.owner, conversation, from_inputs(self._ui, *values))
         except (RequestError, ConversationNotFoundError):
             return
 

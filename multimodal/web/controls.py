@@ -23,7 +23,7 @@ from multimodal.web.layout import Layout
 from multimodal.web.voice import hearing_of, speed_of
 
 
-def controls_of(
+def from_inputs(
     ui: Layout,
     model: str | None,
     kind: str | None,
@@ -70,7 +70,7 @@ def controls_of(
     )
 
 
-def filled(ui: Layout, controls: Controls) -> list[Any]:
+def to_inputs(ui: Layout, controls: Controls) -> list[Any]:
     """What `ui.controls` show for a conversation that has these."""
     default, given = ui.defaults(), controls.sampling
     model = ui.quantization.listed(controls.model)

@@ -10,7 +10,7 @@ from multimodal.build import Program
 from multimodal.catalog.cards import clipped
 from multimodal.errors import MultimodalError, RequestError, SettingsError
 from multimodal.fit import Answer, answer_for
-from multimodal.memory.estimate.certificate import Line
+from multimodal.memory.estimate.fit_report import Line
 from multimodal.memory.estimate.training import Training
 from multimodal.memory.reserve import reserve_words
 from multimodal.settings import byte_size
@@ -71,10 +71,10 @@ def _size(budget: str) -> int | None:
 
 def drawn(found: Answer) -> str:
     """The answer for a narrow column."""
-    certificate, change = found.plan.certificate, found.plan.change
-    rows = "".join(_line(line) for line in certificate.lines)
-    if certificate.reserve_bytes:
-        held = certificate.reserve_bytes
+    fit_report, change = found.plan.fit_report, found.plan.change
+    rows = "".join(_line(line) for line in fit_report.lines)
+    if fit_report.reserve_bytes:
+        held = fit_report.reserve_bytes
         rows += row("CUDA context", gigabytes(held), reserve_words(held))
     for member in found.plan.beside:
         size = gigabytes(member.footprint.total)
@@ -84,8 +84,8 @@ def drawn(found: Answer) -> str:
         advice = f"<p>Cheapest change so that all fit together: {escape(change.sentence)}.</p>"
     training = "".join(_training(title, ways) for title, ways in found.training.items())
     return (
-        f'<section class="fit" role="status"><p class="{certificate.verdict}"><b>'
-        f"{escape(certificate.sentence)}</b></p><ul>{rows}</ul>{advice}{training}</section>"
+        f'<section class="fit" role="status"><p class="{fit_report.verdict}"><b>'
+        f"{escape(fit_report.sentence)}</b></p><ul>{rows}</ul>{advice}{training}</section>"
     )
 
 

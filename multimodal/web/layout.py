@@ -37,7 +37,7 @@ class Layout:
 
     @property
     def controls(self) -> list[Any]:
-        """The inputs that make a `Controls`, in the order of `controls_of`."""
+        """The inputs that make a `Controls`, in the order of `from_inputs`."""
         return [
             self.model,
             self.quantization.choice,

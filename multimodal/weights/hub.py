@@ -34,7 +34,7 @@ from multimodal.errors import WeightsError
 from multimodal.weights.choice import Listed, chosen
 from multimodal.weights.copies import cached_by_hub
 from multimodal.weights.downloads import RefusedError, asked_again, fetch
-from multimodal.weights.job import FORBIDDEN, PART, PINNED, Extent, File, Job
+from multimodal.weights.job import FORBIDDEN, PART, PINNED, DownloadSize, File, Job
 from multimodal.weights.progress import silent
 from multimodal.weights.shards import Shards, index_among, needed, shards_in, smaller_index
 
@@ -79,10 +79,10 @@ class Hub:
             path.write_bytes(smaller_index(pin.shards, self.source))
         return wanted
 
-    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> Extent:
+    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> DownloadSize:
         needed = sum(file.size_bytes or 0 for file in missing)
         total = sum(file.size_bytes or 0 for file in wanted)
-        return Extent(total, total - needed, needed)
+        return DownloadSize(total, total - needed, needed)
 
     def copies(self, job: Job, file: File) -> Iterator[Path]:
         """What huggingface_hub itself fetched of the same commit, for another program."""

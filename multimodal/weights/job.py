@@ -37,22 +37,22 @@ class File(Facts):
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class DownloadSize:
     """How much a download is: all of it, what of it is there, and what it takes on the disk."""
 
     total_bytes: int = 0
     done_bytes: int = 0
     needed_bytes: int = 0
 
-    def __add__(self, other: Extent) -> Extent:
-        return Extent(
+    def __add__(self, other: DownloadSize) -> DownloadSize:
+        return DownloadSize(
             self.total_bytes + other.total_bytes,
             self.done_bytes + other.done_bytes,
             self.needed_bytes + other.needed_bytes,
         )
 
 
-class Supplier(Protocol):
+class Fetcher(Protocol):
     """A kind of place that weights come from, for one card."""
 
     def known_bytes(self) -> int:
@@ -64,7 +64,7 @@ class Supplier(Protocol):
     def wanted(self, job: Job) -> tuple[File, ...]:
         """The files that the folder must hold in the end."""
 
-    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> Extent:
+    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> DownloadSize:
         """What fetching the missing files will come to."""
 
     def fetch(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> None:
@@ -121,7 +121,7 @@ class Job:
         """A file of that size is there."""
         self.tally.done_bytes += size_bytes
 
-    def begin(self, extent: Extent) -> None:
+    def begin(self, extent: DownloadSize) -> None:
         """Say how much there is to fetch, once the disk is seen to have room for it."""
         self.tally.total_bytes = extent.total_bytes
         self.tally.done_bytes = extent.done_bytes

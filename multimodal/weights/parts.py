@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from multimodal.weights.job import Extent, File, Job, Supplier
+from multimodal.weights.job import DownloadSize, Fetcher, File, Job
 
 
 @dataclass(frozen=True)
 class Parts:
     """The supplier of a card whose source is parts."""
 
-    suppliers: Mapping[str, Supplier]
+    suppliers: Mapping[str, Fetcher]
 
     def known_bytes(self) -> int:
         known = [supplier.known_bytes() for supplier in self.suppliers.values()]
@@ -36,12 +36,12 @@ class Parts:
             wanted += (file.model_copy(update={"path": f"{name}/{file.path}"}) for file in files)
         return tuple(wanted)
 
-    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> Extent:
+    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> DownloadSize:
         extents = (
             supplier.extent(job.part(name), _of(name, wanted), _of(name, missing))
             for name, supplier in self.suppliers.items()
         )
-        return sum(extents, Extent())
+        return sum(extents, DownloadSize())
 
     def copies(self, job: Job, file: File) -> Iterable[Path]:
         name = file.path.partition("/")[0]

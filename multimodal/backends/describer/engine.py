@@ -11,7 +11,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from multimodal.backends.base import Backend, ImageRequest, cores
+from multimodal.backends.base import Backend, ImageDescriptionRequest, cores
 from multimodal.backends.describer.caption import Findings, answer, description
 from multimodal.backends.describer.detector import Detector, read_categories
 from multimodal.backends.describer.findings import FaceFinder, TextReader, colours, is_colourless
@@ -61,7 +61,9 @@ class ImageDescriber:
         self._card = card
         self._tools: Tools | None = tools
 
-    def run(self, request: ImageRequest, stop: threading.Event) -> Generator[Event, None, None]:
+    def run(
+        self, request: ImageDescriptionRequest, stop: threading.Event
+    ) -> Generator[Event, None, None]:
         """Yield one Description; nothing when `stop` was set between two stages.
 
         Raises BackendError when an engine fails, or after `close`."""
@@ -75,7 +77,7 @@ class ImageDescriber:
             part = replace(request.part, description=description(found))
             yield Description(part, answer(found, request.focus, request.question))
 
-    def _look(self, request: ImageRequest, stop: threading.Event) -> Findings | None:
+    def _look(self, request: ImageDescriptionRequest, stop: threading.Event) -> Findings | None:
         if self._tools is None:
             raise BackendError(f"{self._card.title} was unloaded before it could look")
         tools, image = self._tools, request.image

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from multimodal.backends.base import DrawRequest
+from multimodal.backends.base import ImageGenerationRequest
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import RequestError
 
@@ -22,7 +22,7 @@ class Canvas:
 
 
 def canvas(
-    card: ModelCard, trained_for: tuple[int, int], grain: int, request: DrawRequest
+    card: ModelCard, trained_for: tuple[int, int], grain: int, request: ImageGenerationRequest
 ) -> Canvas:
     """The size to draw, in multiples of `grain`. Raises RequestError for one out of bounds.
 

@@ -25,7 +25,7 @@ import diffusers
 import torch
 import transformers
 
-from multimodal.backends.base import Backend, DrawRequest
+from multimodal.backends.base import Backend, ImageGenerationRequest
 from multimodal.backends.diffusion.denoising import Stopped, Watch
 from multimodal.backends.diffusion.image_size import canvas
 from multimodal.backends.diffusion.prompt_limits import tokens, unread
@@ -186,14 +186,19 @@ class Diffusion:
             if isinstance(part, torch.nn.Module) and name != CHECKER
         ]
 
-    def run(self, request: DrawRequest, stop: threading.Event) -> Generator[Event, None, None]:
+    def run(
+        self, request: ImageGenerationRequest, stop: threading.Event
+    ) -> Generator[Event, None, None]:
         def work(emit: Callable[[Event], None], stopped: Callable[[], bool]) -> None:
             self._draw(request, emit, stopped)
 
         yield from self._worker.stream(work, stop)
 
     def _draw(
-        self, request: DrawRequest, emit: Callable[[Event], None], stopped: Callable[[], bool]
+        self,
+        request: ImageGenerationRequest,
+        emit: Callable[[Event], None],
+        stopped: Callable[[], bool],
     ) -> None:
         if self._pipeline is None:
             raise BackendError(f"{self._card.title} was unloaded before it could draw")
@@ -242,7 +247,7 @@ class Diffusion:
         return made
 
     def _asked(
-        self, pipeline: Any, request: DrawRequest, emit: Callable[[Event], None]
+        self, pipeline: Any, request: ImageGenerationRequest, emit: Callable[[Event], None]
     ) -> dict[str, Any]:
         """The pipeline's arguments; what of the request cannot be had is told."""
         facts = self._card.drawing

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from multimodal.backends.base import Backend, TextRequest
 from multimodal.backends.checkpoints import check_folder, from_folder
-from multimodal.backends.hf.chat_model import Prompt, Talker, tokens_of
+from multimodal.backends.hf.chat_model import ChatModel, Prompt, tokens_of
 from multimodal.backends.hf.chat_template import ChatTemplate
 from multimodal.backends.tokenizer_files import load_tokenizer
 from multimodal.catalog.cards import ModelCard
@@ -24,7 +24,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     return model
 
 
-class CausalLM(Talker):
+class CausalLM(ChatModel):
     """One loaded text model."""
 
     def __init__(self, card: ModelCard, model: Any, tokenizer: Any) -> None:

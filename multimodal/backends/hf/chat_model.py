@@ -20,11 +20,11 @@ from multimodal.backends.base import TextRequest
 from multimodal.backends.context_window import left_out, surplus_turns, too_long
 from multimodal.backends.engine_options import whole_number
 from multimodal.backends.hf.chat_template import ChatTemplate, untaught
-from multimodal.backends.hf.decoding import decoding_options, takes_cache
+from multimodal.backends.hf.decoding import accepts_cache, decoding_options
 from multimodal.backends.hf.generation import (
     Emit,
     Over,
-    Reply,
+    TokenStreamer,
     end_tokens,
     generation_config,
     processors,
@@ -61,7 +61,7 @@ class Prompt:
     seen_until: int = 0
 
 
-class Talker(Loaded[Any], ABC):
+class ChatModel(Loaded[Any], ABC):
     """One loaded model; it answers one conversation at a time."""
 
     def __init__(self, card: ModelCard, model: Any, tokenizer: Any, template: ChatTemplate) -> None:
@@ -71,7 +71,7 @@ class Talker(Loaded[Any], ABC):
         mib = whole_number(card, "prompt_cache_mib", PROMPT_CACHE_MIB)
         self._caches = PrefixCaches(mib << 20)
         self._options = decoding_options(card, model)
-        self._is_cache_taken = takes_cache(model)
+        self._is_cache_taken = accepts_cache(model)
         self._published = published_sampling(model)
         # The cache is ours, and these are asked for by the card: a checkpoint's would be added.
         model.generation_config.cache_implementation = None
@@ -164,7 +164,9 @@ class Talker(Loaded[Any], ABC):
         cached = int(cache.get_seq_length()) if cache is not None else 0
         inputs = {} if cached else self._beside(prompt)
         ids = torch.tensor([prompt.tokens], device=model.device)
-        reply = Reply(self._tokenizer, (*chosen.stop, *self._template.stop_words), emit, stopped)
+        reply = TokenStreamer(
+            self._tokenizer, (*chosen.stop, *self._template.stop_words), emit, stopped
+        )
         if cache is not None and not inputs:
             self._read(ids, cache, emit, stopped)
         if not stopped():

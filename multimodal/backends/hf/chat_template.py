@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from multimodal.backends.special_tokens import Apart, special_signs, template_signs
+from multimodal.backends.special_tokens import SpecialTokenEscaper, special_signs, template_signs
 from multimodal.catalog.cards import ModelCard
 from multimodal.events import Notice
 
@@ -35,9 +35,9 @@ class ChatTemplate:
         own = getattr(tokenizer, "chat_template", None)
         self._template = card.chat_template or (None if own else PLAIN)
         never = special_signs(getattr(tokenizer, "tokenizer", tokenizer)) | set(signs)
-        self._apart = Apart(never)
+        self._apart = SpecialTokenEscaper(never)
         # A model's own words may hold such signs for its template, as `</think>` ends its thoughts.
-        self._typed_apart = Apart(never | _signs_of(self._template or own))
+        self._typed_apart = SpecialTokenEscaper(never | _signs_of(self._template or own))
 
     @property
     def is_plain(self) -> bool:

@@ -57,7 +57,7 @@ def decoding_options(card: ModelCard, model: Any) -> DecodingOptions:
         known = ", ".join(get_args(CacheImplementation))
         raise CardError(f"{card.name}: there is no {CACHE} '{cache}' here. Known: {known}.")
     options = DecodingOptions(lookup, cast(CacheImplementation, cache))
-    if (lookup or options.is_static) and not takes_cache(model):
+    if (lookup or options.is_static) and not accepts_cache(model):
         raise CardError(
             f"{card.name}: leave '{LOOKUP}' and '{CACHE}' out of 'engine': "
             f"{type(model).__name__} makes its cache itself"
@@ -67,7 +67,7 @@ def decoding_options(card: ModelCard, model: Any) -> DecodingOptions:
     return options
 
 
-def takes_cache(model: Any) -> bool:
+def accepts_cache(model: Any) -> bool:
     """Whether `generate` continues a cache that it is given, of a kind that can be cut."""
     own = type(model).generate is not GenerationMixin.generate
     return not own and can_be_kept(empty_cache(model))

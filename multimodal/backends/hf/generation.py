@@ -36,7 +36,7 @@ from multimodal.messages import Finish
 Emit = Callable[[Event], None]
 
 
-class Reply(BaseStreamer):
+class TokenStreamer(BaseStreamer):
     """What is being written. `generate` puts tokens in; `emit` gets TextDelta."""
 
     def __init__(
@@ -120,14 +120,14 @@ def _start_of_any(text: str, words: Iterable[str]) -> int:
 class Over(StoppingCriteria):
     """Ends `generate` once the reply is over."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: TokenStreamer) -> None:
         self._reply = reply
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         return torch.full((input_ids.shape[0],), self._reply.over, device=input_ids.device)
 
 
-class _Drawn(LogitsProcessor):
+class _SeededSampler(LogitsProcessor):
     """Draws the next token and leaves `generate` no other choice."""
 
     def __init__(self, seed: int, prompt_tokens: int, device: torch.device) -> None:
@@ -168,7 +168,7 @@ def processors(
             made.append(TopPLogitsWarper(chosen.top_p))
         if chosen.min_p:
             made.append(MinPLogitsWarper(chosen.min_p))
-        made.append(_Drawn(chosen.seed, prompt_tokens, device))
+        made.append(_SeededSampler(chosen.seed, prompt_tokens, device))
     return made
 
 

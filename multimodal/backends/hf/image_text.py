@@ -19,7 +19,7 @@ from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.hf.chat_model import Prompt, opens
 from multimodal.backends.hf.chat_template import ChatTemplate
 from multimodal.backends.hf.picture_processor import check_picture, complete, load_processor
-from multimodal.backends.hf.vision_chat import SeeingTalker, digest, one_picture, shown
+from multimodal.backends.hf.vision_chat import VisionChatModel, digest, one_picture, shown
 from multimodal.backends.tokenizer_files import check_tokens
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError
@@ -44,7 +44,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     return loaded
 
 
-class ImageText(SeeingTalker):
+class ImageText(VisionChatModel):
     """One loaded model."""
 
     def __init__(self, card: ModelCard, model: Any, processor: Any) -> None:

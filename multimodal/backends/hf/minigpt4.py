@@ -21,7 +21,7 @@ from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.hf.chat_model import Prompt, tokens_of
 from multimodal.backends.hf.chat_template import ChatTemplate
 from multimodal.backends.hf.minigpt4_pictures import VISION, Pictures, load_pictures
-from multimodal.backends.hf.vision_chat import SeeingTalker, digest, one_picture, shown
+from multimodal.backends.hf.vision_chat import VisionChatModel, digest, one_picture, shown
 from multimodal.backends.tokenizer_files import check_tokens, load_tokenizer
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError
@@ -56,7 +56,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     return model
 
 
-class MiniGPT4(SeeingTalker):
+class MiniGPT4(VisionChatModel):
     """One loaded model."""
 
     def __init__(self, card: ModelCard, llm: Any, tokenizer: Any, pictures: Pictures) -> None:

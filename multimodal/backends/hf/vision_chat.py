@@ -10,21 +10,21 @@ from typing import Any
 
 from PIL import Image
 
-from multimodal.backends.base import ImageRequest, TextRequest
+from multimodal.backends.base import ImageDescriptionRequest, TextRequest
 from multimodal.backends.describing import DESCRIBE, described
-from multimodal.backends.hf.chat_model import Talker
+from multimodal.backends.hf.chat_model import ChatModel
 from multimodal.events import Event
 
 
-class SeeingTalker(Talker):
+class VisionChatModel(ChatModel):
     """One loaded model."""
 
     def run(
-        self, request: TextRequest | ImageRequest, stop: threading.Event
+        self, request: TextRequest | ImageDescriptionRequest, stop: threading.Event
     ) -> Generator[Event, None, None]:
         """Answer a conversation with pictures, or describe one picture for another model."""
         talk = super().run
-        if isinstance(request, ImageRequest):
+        if isinstance(request, ImageDescriptionRequest):
             return described(request, lambda asked: talk(asked, stop))
         return talk(request, stop)
 

@@ -26,12 +26,12 @@ from typing import Any
 
 import xllamacpp
 
-from multimodal.backends.base import Backend, ImageRequest, TextRequest, cores
+from multimodal.backends.base import Backend, ImageDescriptionRequest, TextRequest, cores
 from multimodal.backends.context_window import left_out, surplus_turns, too_long
 from multimodal.backends.describing import described
 from multimodal.backends.engine_options import whole_number
 from multimodal.backends.llama_cpp.gguf_files import GgufFiles, gguf_files, refusal
-from multimodal.backends.llama_cpp.gguf_special_tokens import Signs
+from multimodal.backends.llama_cpp.gguf_special_tokens import GgufTokenEscaper
 from multimodal.backends.llama_cpp.messages import (
     as_messages,
     length,
@@ -67,7 +67,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
             reason += ", or cannot read the chat_template of its card"
         raise BackendError(f"{card.title} could not be loaded: {reason}.") from error
     _begin(server)
-    signs = Signs(found.language, card.chat_template)
+    signs = GgufTokenEscaper(found.language, card.chat_template)
     return LlamaCpp(card, card.context_tokens, server, signs)
 
 
@@ -110,7 +110,11 @@ class LlamaCpp:
     """One loaded GGUF model; thread-safe up to the card's `concurrency`."""
 
     def __init__(
-        self, card: ModelCard, context_tokens: int, server: xllamacpp.Server, signs: Signs
+        self,
+        card: ModelCard,
+        context_tokens: int,
+        server: xllamacpp.Server,
+        signs: GgufTokenEscaper,
     ) -> None:
         self._card = card
         self._signs = signs
@@ -119,14 +123,14 @@ class LlamaCpp:
         self._worker = Worker()
 
     def run(
-        self, request: TextRequest | ImageRequest, stop: threading.Event
+        self, request: TextRequest | ImageDescriptionRequest, stop: threading.Event
     ) -> Generator[Event, None, None]:
         """Yield Progress while the prompt is read, TextDelta per token, then one Usage; of one
         picture that is described for another model, the Description at the end.
 
         Raises PromptError when the newest message alone exceeds the context.
         """
-        if isinstance(request, ImageRequest):
+        if isinstance(request, ImageDescriptionRequest):
             return described(request, lambda asked: self.run(asked, stop))
         return self._worker.stream(lambda emit, stopped: self._answer(request, emit, stopped), stop)
 

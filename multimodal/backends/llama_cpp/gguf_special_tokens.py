@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gguf import GGUFReader, TokenType
 
-from multimodal.backends.special_tokens import Apart, template_signs
+from multimodal.backends.special_tokens import SpecialTokenEscaper, template_signs
 
 TYPES, TOKENS, TEMPLATE = (
     f"tokenizer.{name}" for name in ("ggml.token_type", "ggml.tokens", "chat_template")
@@ -30,7 +30,7 @@ HEADER_BYTES = 1 << 26
 """More than the header of any model has, whose largest piece is the vocabulary."""
 
 
-class Signs:
+class GgufTokenEscaper:
     """Of the model in the file `path`; `chat_template`: the card's own, if it has one."""
 
     def __init__(self, path: Path, chat_template: str = "") -> None:
@@ -69,4 +69,4 @@ class Signs:
             places = (at for at, kind in enumerate(types.contents()) if kind == TokenType.CONTROL)
             control = {str(tokens.contents(place)) for place in places}
         template = self._chat_template or (str(own.contents()) if own is not None else "")
-        return Apart(control), Apart(control | template_signs(template))
+        return SpecialTokenEscaper(control), SpecialTokenEscaper(control | template_signs(template))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from multimodal.backends.base import Backend, cores
 from multimodal.backends.engine_options import whole_number
-from multimodal.backends.speech.recognizer import Manner
+from multimodal.backends.speech.recognizer import TranscribeOptions
 from multimodal.backends.speech.utterance import LONGEST_S, EncodedUtterance
 from multimodal.backends.speech.voice_activity import Window
 from multimodal.backends.speech.whisper_decoding import (
@@ -83,7 +83,7 @@ class FasterWhisper(WhisperRecognizer[WhisperModel]):
             if request.stopped():
                 return
 
-    def utterance(self, window: Window, manner: Manner) -> tuple[Hypothesis, str] | None:
+    def utterance(self, window: Window, manner: TranscribeOptions) -> tuple[Hypothesis, str] | None:
         if window.seconds > LONGEST_S:
             return None
         encoded = EncodedUtterance(self._model, window.samples)

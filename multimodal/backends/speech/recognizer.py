@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal.backends.base import SpeechRequest
+from multimodal.backends.base import TranscriptionRequest
 from multimodal.backends.engine_options import whole_number
 from multimodal.backends.loaded import Loaded
 from multimodal.catalog.cards import ModelCard
@@ -35,7 +35,7 @@ Stopped = Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class TranscribeOptions:
     """How to hear: `task` is transcribe or translate, then `into` another language; `beams` are the
     guesses followed at once, the card's number unless given. `stopped` tells an engine that can
     look between two words.
@@ -57,7 +57,7 @@ class Manner:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Transcription:
     """What is said, in which language most of it, and when; "" and no segment where nobody speaks.
     Segments name their own language where it is known."""
 
@@ -73,7 +73,7 @@ class Heard:
         return tuple(dict.fromkeys((*first, *others)))
 
 
-class Hearer(Loaded[Model], ABC):
+class SpeechRecognizer(Loaded[Model], ABC):
     """One loaded speech model."""
 
     _does = "listen"
@@ -85,7 +85,9 @@ class Hearer(Loaded[Model], ABC):
         super().__init__(card, model)
         self._beams = whole_number(card, "beam_size", self._usual_beams, 1)
 
-    def run(self, request: SpeechRequest, stop: threading.Event) -> Generator[Event, None, None]:
+    def run(
+        self, request: TranscriptionRequest, stop: threading.Event
+    ) -> Generator[Event, None, None]:
         """Yield Progress as it goes, then one Transcript; its text is "" where nobody speaks.
 
         Raises RequestError for a language that the model does not know, and for a prompt or a
@@ -103,9 +105,9 @@ class Hearer(Loaded[Model], ABC):
     def words(
         self,
         piece: NDArray[np.float32],
-        manner: Manner,
+        manner: TranscribeOptions,
         heard: Callable[[int], bool],
-    ) -> Heard:
+    ) -> Transcription:
         """What is said in `piece`; its segments count from the start of `piece`.
 
         Calls `heard(samples)` now and then, and ends early once that returns False.
@@ -129,8 +131,8 @@ class Hearer(Loaded[Model], ABC):
         if language and known and language not in known:
             raise unknown_language(self._card, language, known)
 
-    def _hear(self, request: SpeechRequest, emit: Emit, stopped: Stopped) -> None:
-        manner = Manner(
+    def _hear(self, request: TranscriptionRequest, emit: Emit, stopped: Stopped) -> None:
+        manner = TranscribeOptions(
             "transcribe",
             request.language,
             request.beams,
@@ -141,7 +143,7 @@ class Hearer(Loaded[Model], ABC):
             temperature=request.temperature or 0.0,
         )
         heard = self._pass(request, manner, emit)
-        made: dict[str, Heard] = {}
+        made: dict[str, Transcription] = {}
         for into in _foreign(request, heard):
             if not self.translates(into):
                 emit(Notice(_untranslated(self._card, into)))
@@ -160,7 +162,9 @@ class Hearer(Loaded[Model], ABC):
             )
             emit(Transcript(part, heard.segments, english.segments if english else ()))
 
-    def _pass(self, request: SpeechRequest, manner: Manner, emit: Emit) -> Heard:
+    def _pass(
+        self, request: TranscriptionRequest, manner: TranscribeOptions, emit: Emit
+    ) -> Transcription:
         verb = "Listening" if manner.task == "transcribe" else "Translating"
         words: list[str] = []
         segments: list[Segment] = []
@@ -179,13 +183,15 @@ class Hearer(Loaded[Model], ABC):
             if not heard(len(piece)):
                 break
         language = manner.language or manner.likely
-        return Heard(self.as_written(" ".join(words)), language, tuple(segments))
+        return Transcription(self.as_written(" ".join(words)), language, tuple(segments))
 
 
-def _foreign(request: SpeechRequest, heard: Heard) -> list[str]:
+def _foreign(request: TranscriptionRequest, heard: Transcription) -> list[str]:
     """The languages in which what was heard is wanted, and which it is not in."""
     wanted, spoken = [], set(heard.languages)
-    if request.english_unless and not spoken <= set(request.english_unless):
+    if request.translate_to_english_unless and not spoken <= set(
+        request.translate_to_english_unless
+    ):
         wanted.append(ENGLISH)
     if request.translate_to and spoken != {request.translate_to}:
         wanted.append(request.translate_to)

@@ -28,9 +28,15 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from multimodal.backends.base import Backend, SpeechRequest, TTSRequest
+from multimodal.backends.base import Backend, TranscriptionRequest, TTSRequest
 from multimodal.backends.checkpoints import check_folder, from_folder
-from multimodal.backends.speech.recognizer import Heard, Hearer, Manner, Stopped, unknown_language
+from multimodal.backends.speech.recognizer import (
+    SpeechRecognizer,
+    Stopped,
+    TranscribeOptions,
+    Transcription,
+    unknown_language,
+)
 from multimodal.backends.speech.sentences import clauses, sentences
 from multimodal.backends.speech.voice_activity import windows
 from multimodal.backends.tokenizer_files import check_vocabulary, load_tokenizer
@@ -80,7 +86,7 @@ class Float32(nn.Module):
         return made
 
 
-class Seamless(Hearer[Any]):
+class Seamless(SpeechRecognizer[Any]):
     """One loaded model."""
 
     def __init__(self, card: ModelCard, model: Any, extractor: Any, tokenizer: Any) -> None:
@@ -93,7 +99,7 @@ class Seamless(Hearer[Any]):
             raise CardError(f"{card.name}: engine.language: {error}") from error
 
     def run(
-        self, request: SpeechRequest | TTSRequest, stop: threading.Event
+        self, request: TranscriptionRequest | TTSRequest, stop: threading.Event
     ) -> Generator[Event, None, None]:
         """Hear a recording, or speak a text: then a SentenceSpoken and Progress a sentence, and one
         SpeechGenerated."""
@@ -112,9 +118,9 @@ class Seamless(Hearer[Any]):
     def words(
         self,
         piece: NDArray[np.float32],
-        manner: Manner,
+        manner: TranscribeOptions,
         heard: Callable[[int], bool],
-    ) -> Heard:
+    ) -> Transcription:
         language = manner.language or self._default
         target = self._code(manner.into if manner.task == "translate" else language, WRITES)
         segments: list[Segment] = []
@@ -123,10 +129,12 @@ class Seamless(Hearer[Any]):
                 segments.append(window.whole(text))
             if not heard(window.reached):
                 break
-        return Heard(" ".join(segment.text for segment in segments), language, tuple(segments))
+        return Transcription(
+            " ".join(segment.text for segment in segments), language, tuple(segments)
+        )
 
     @torch.inference_mode()
-    def _written(self, samples: NDArray[np.float32], target: str, manner: Manner) -> str:
+    def _written(self, samples: NDArray[np.float32], target: str, manner: TranscribeOptions) -> str:
         model = self._model
         encoded = self._extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt")
         features = encoded["input_features"].to(model.device, model.dtype)

@@ -19,7 +19,12 @@ from transformers import AutoFeatureExtractor, AutoModelForCTC
 
 from multimodal.backends.base import Backend
 from multimodal.backends.checkpoints import check_folder, from_folder
-from multimodal.backends.speech.recognizer import ENGLISH, Heard, Hearer, Manner
+from multimodal.backends.speech.recognizer import (
+    ENGLISH,
+    SpeechRecognizer,
+    TranscribeOptions,
+    Transcription,
+)
 from multimodal.backends.speech.voice_activity import Window, windows
 from multimodal.backends.tokenizer_files import check_letters, load_tokenizer
 from multimodal.catalog.cards import ModelCard
@@ -46,7 +51,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     return Wav2Vec2(card, model, extractor, tokenizer)
 
 
-class Wav2Vec2(Hearer[Any]):
+class Wav2Vec2(SpeechRecognizer[Any]):
     """One loaded model."""
 
     def __init__(self, card: ModelCard, model: Any, extractor: Any, tokenizer: Any) -> None:
@@ -63,9 +68,9 @@ class Wav2Vec2(Hearer[Any]):
     def words(
         self,
         piece: NDArray[np.float32],
-        manner: Manner,
+        manner: TranscribeOptions,
         heard: Callable[[int], bool],
-    ) -> Heard:
+    ) -> Transcription:
         (own,) = self._card.languages if len(self._card.languages) == 1 else (None,)
         language = manner.language or own
         segments: list[Segment] = []
@@ -73,7 +78,9 @@ class Wav2Vec2(Hearer[Any]):
             segments += self._segments(window, language)
             if not heard(window.reached):
                 break
-        return Heard(" ".join(segment.text for segment in segments), language, tuple(segments))
+        return Transcription(
+            " ".join(segment.text for segment in segments), language, tuple(segments)
+        )
 
     def as_written(self, text: str) -> str:
         return text[:1].upper() + text[1:] if self._capitals_only else text

@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 from multimodal.backends.speech.recognizer import (
     ENGLISH,
     FRAMES_PER_S,
-    Heard,
-    Hearer,
-    Manner,
     Model,
+    SpeechRecognizer,
     Stopped,
+    TranscribeOptions,
+    Transcription,
     most_spoken,
 )
 from multimodal.backends.speech.voice_activity import Window, windows
@@ -136,7 +136,7 @@ class Hypothesis:
         return self.is_sayable and self.avg_logprob >= MIN_LOGPROB
 
 
-class WhisperRecognizer(Hearer[Model]):
+class WhisperRecognizer(SpeechRecognizer[Model]):
     """One loaded Whisper model."""
 
     has_prompt_input = True
@@ -153,7 +153,7 @@ class WhisperRecognizer(Hearer[Model]):
     def language_probabilities(self, samples: NDArray[np.float32]) -> Mapping[str, float]:
         """How probable each language is, from the first 30 s; {} where the model knows only one."""
 
-    def utterance(self, window: Window, manner: Manner) -> tuple[Hypothesis, str] | None:
+    def utterance(self, window: Window, manner: TranscribeOptions) -> tuple[Hypothesis, str] | None:
         """Hear one short utterance faster than `decode` does, once, at temperature 0: what was
         said, by the window's clock, and in which language. None where this engine has no such way,
         or gave up on it."""
@@ -162,9 +162,9 @@ class WhisperRecognizer(Hearer[Model]):
     def words(
         self,
         piece: NDArray[np.float32],
-        manner: Manner,
+        manner: TranscribeOptions,
         heard: Callable[[int], bool],
-    ) -> Heard:
+    ) -> Transcription:
         if manner.is_utterance and (quick := self._utterance(piece, manner)) is not None:
             return quick
         segments: list[Segment] = []
@@ -176,9 +176,11 @@ class WhisperRecognizer(Hearer[Model]):
             if not heard(window.reached):
                 break
         text = " ".join(segment.text for segment in segments)
-        return Heard(text, manner.language or likely, tuple(segments))
+        return Transcription(text, manner.language or likely, tuple(segments))
 
-    def _utterance(self, piece: NDArray[np.float32], manner: Manner) -> Heard | None:
+    def _utterance(
+        self, piece: NDArray[np.float32], manner: TranscribeOptions
+    ) -> Transcription | None:
         """The quick hearing of one utterance; None where it is to be heard like anything else."""
         found = list(windows(piece))
         if len(found) != 1 or manner.prompt or manner.temperature:
@@ -191,12 +193,12 @@ class WhisperRecognizer(Hearer[Model]):
         if hypothesis.needs_passages or hypothesis.is_doubled or not is_sure:
             return None
         segments = tuple(_placed(hypothesis.without_silence(window), window, language))
-        return Heard(" ".join(s.text for s in segments), language, segments)
+        return Transcription(" ".join(s.text for s in segments), language, segments)
 
     # ------------------------------------------------------------ languages
 
     def _by_language(
-        self, window: Window, manner: Manner, likely: str | None
+        self, window: Window, manner: TranscribeOptions, likely: str | None
     ) -> list[tuple[Window, str]]:
         """The window in parts of one language each."""
         if manner.language:
@@ -210,7 +212,7 @@ class WhisperRecognizer(Hearer[Model]):
         return parts
 
     def _passages(
-        self, window: Window, manner: Manner, likely: str | None
+        self, window: Window, manner: TranscribeOptions, likely: str | None
     ) -> list[tuple[Window, str]]:
         """The window's passages, each with the language it is heard in."""
         found = passages(window, max(2, int(window.seconds // PROBES_EVERY_S) + 1))
@@ -227,7 +229,9 @@ class WhisperRecognizer(Hearer[Model]):
 
     # ------------------------------------------------------------ words
 
-    def _transcribe(self, window: Window, manner: Manner, language: str) -> list[Segment]:
+    def _transcribe(
+        self, window: Window, manner: TranscribeOptions, language: str
+    ) -> list[Segment]:
         """What is said in `window`, which is in one language, by the recording's clock."""
         tries: list[Hypothesis] = []
         for hypothesis in self._tries(window, manner, language):
@@ -248,7 +252,9 @@ class WhisperRecognizer(Hearer[Model]):
         )
         return _placed(best, window, language)
 
-    def _tries(self, window: Window, manner: Manner, language: str) -> Iterator[Hypothesis]:
+    def _tries(
+        self, window: Window, manner: TranscribeOptions, language: str
+    ) -> Iterator[Hypothesis]:
         """Hearings of one window, each made when it is asked for."""
         first = manner.temperature
         yield self._hypothesis(window, manner, language, first)
@@ -261,7 +267,7 @@ class WhisperRecognizer(Hearer[Model]):
                 yield self._hypothesis(window, manner, language, temperature)
 
     def _hypothesis(
-        self, window: Window, manner: Manner, language: str, temperature: float
+        self, window: Window, manner: TranscribeOptions, language: str, temperature: float
     ) -> Hypothesis:
         beams, stopped = manner.beams or self._beams, manner.stopped
         request = DecodingRequest(manner.task, language, manner.prompt, temperature, beams, stopped)

@@ -230,14 +230,14 @@ def _locks(device: torch.device) -> Any:
 def _peak(part: Part, device: torch.device, side: int | None = None) -> Facts:
     """What one turn of a model, with random weights in fp16, takes on `device` beside them, what is
     counted for it on the meta device, and how long it takes."""
-    from multimodal.memory.estimate.activation import counted_bytes, works
+    from multimodal.memory.estimate.activation import counted_bytes, forward_passes
     from multimodal.memory.estimate.modules import built, unbuilt, whisper_in_half
 
     counted = counted_bytes(built(part), TOKENS, side)
     with device:
         module = unbuilt(part).eval().requires_grad_(False)
     module = whisper_in_half(module) if part.library == "whisper" else module.half()
-    (work,) = works(module, TOKENS, side)
+    (work,) = forward_passes(module, TOKENS, side)
     with torch.no_grad():
         work()
         _finish(device)

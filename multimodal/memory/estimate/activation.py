@@ -94,9 +94,9 @@ def measured(forward: Callable[[], object]) -> int:
 
 @cache
 def counted_bytes(module: nn.Module, tokens: int, picture_side: int | None) -> int:
-    """Of one part on the meta device; 0 for a part that `works` knows no work for. Remembered,
-    since modules are."""
-    return max((measured(work) for work in works(module, tokens, picture_side)), default=0)
+    """Of one part on the meta device; 0 for a part that `forward_passes` knows none for.
+    Remembered, since modules are."""
+    return max((measured(work) for work in forward_passes(module, tokens, picture_side)), default=0)
 
 
 def peak_bytes(
@@ -118,7 +118,7 @@ def _is_convolutional(module: Any) -> bool:
 Work = Callable[[], object]
 
 
-def works(module: Any, tokens: int, picture_side: int | None) -> list[Work]:
+def forward_passes(module: Any, tokens: int, picture_side: int | None) -> list[Work]:
     """What a part does in one turn, on the device and in the format of its weights: a text model
     reads `tokens`, a picture model looks at one picture of its own size, a speech model hears 30 s
     (and speaks as long, where it can), a diffusion model takes one step towards a picture of that

@@ -11,11 +11,11 @@ import httpx2 as httpx
 from multimodal.catalog.sources import FileSource
 from multimodal.errors import WeightsError
 from multimodal.weights.downloads import PATIENT, fetch
-from multimodal.weights.job import PART, Extent, File, Job
+from multimodal.weights.job import PART, DownloadSize, File, Job
 
 
 @dataclass(frozen=True)
-class Address:
+class UrlFile:
     """The supplier of a card whose source is one file."""
 
     source: FileSource
@@ -33,9 +33,9 @@ class Address:
         checksum = f"sha256:{source.sha256}"
         return (File(path=source.file_name, size_bytes=source.size_bytes, checksum=checksum),)
 
-    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> Extent:
+    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> DownloadSize:
         size = self.offered_bytes(job)
-        return Extent(size, 0, size) if missing else Extent(size, size)
+        return DownloadSize(size, 0, size) if missing else DownloadSize(size, size)
 
     def copies(self, job: Job, file: File) -> Iterable[Path]:
         return ()

@@ -21,7 +21,7 @@ Verdict = Literal["together", "swapping", "impossible"]
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class PlannedModel:
     """A model of the set, as it would be loaded."""
 
     card: str
@@ -36,13 +36,13 @@ class Line:
     """A member in the ledger. `swaps`: it leaves the device for others; bringing it back takes
     `swap_s` on the bus, sending it away nothing, since its weights stay mirrored in host memory."""
 
-    member: Member
+    member: PlannedModel
     swaps: bool
     swap_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
+class FitReport:
     """Sizes in bytes. `peak_bytes` is the fullest moment; `spare_bytes` what is then left."""
 
     verdict: Verdict
@@ -83,20 +83,20 @@ class Certificate:
 
 
 def certify(
-    members: Sequence[Member],
+    members: Sequence[PlannedModel],
     budget_bytes: int,
     reserve_bytes: int = 0,
     bus_bytes_per_s: float = BUS_BYTES_PER_S,
-) -> Certificate:
+) -> FitReport:
     """The certificate of `members` under a budget that also holds `reserve_bytes`."""
     room = budget_bytes - reserve_bytes
 
-    def issued(verdict: Verdict, kept: Sequence[Member], needed: int) -> Certificate:
+    def issued(verdict: Verdict, kept: Sequence[PlannedModel], needed: int) -> FitReport:
         lines = tuple(
             Line(m, m not in kept, 0.0 if m in kept else m.footprint.resident / bus_bytes_per_s)
             for m in members
         )
-        return Certificate(verdict, budget_bytes, reserve_bytes, reserve_bytes + needed, lines)
+        return FitReport(verdict, budget_bytes, reserve_bytes, reserve_bytes + needed, lines)
 
     if together(members) <= room:
         return issued("together", members, together(members))
@@ -109,20 +109,20 @@ def certify(
     return issued("swapping", kept, _busiest(members, kept))
 
 
-def together(members: Sequence[Member]) -> int:
+def together(members: Sequence[PlannedModel]) -> int:
     """Bytes with every member on the device, and the one with the largest workspace in use."""
     return _busiest(members, members)
 
 
-def _alone(member: Member) -> int:
+def _alone(member: PlannedModel) -> int:
     return member.footprint.resident + member.footprint.workspace
 
 
-def _subsets(members: Sequence[Member]) -> list[tuple[Member, ...]]:
+def _subsets(members: Sequence[PlannedModel]) -> list[tuple[PlannedModel, ...]]:
     return [kept for n in range(len(members) + 1) for kept in combinations(members, n)]
 
 
-def _busiest(members: Sequence[Member], kept: Sequence[Member]) -> int:
+def _busiest(members: Sequence[PlannedModel], kept: Sequence[PlannedModel]) -> int:
     """The fullest moment when `kept` never leave and the others come one at a time."""
     base = sum(member.footprint.resident for member in kept)
     return max(
@@ -130,7 +130,7 @@ def _busiest(members: Sequence[Member], kept: Sequence[Member]) -> int:
     )
 
 
-def _traffic(members: Sequence[Member], kept: Sequence[Member]) -> tuple[int, int]:
+def _traffic(members: Sequence[PlannedModel], kept: Sequence[PlannedModel]) -> tuple[int, int]:
     """Bytes that cross the bus when every member is used once; then how many models move."""
     moved = [member for member in members if member not in kept]
     return sum(member.footprint.resident for member in moved), len(moved)

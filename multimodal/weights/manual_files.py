@@ -8,11 +8,11 @@ from pathlib import Path
 
 from multimodal.catalog.sources import PlacedSource
 from multimodal.errors import WeightsError
-from multimodal.weights.job import Extent, File, Job
+from multimodal.weights.job import DownloadSize, File, Job
 
 
 @dataclass(frozen=True)
-class Placed:
+class ManualFiles:
     """The supplier that fetches nothing, and says what is to be put where."""
 
     source: PlacedSource
@@ -37,8 +37,8 @@ class Placed:
             found |= {path.name: path.stat().st_size for path in here}
         return tuple(File(path=name, size_bytes=found[name], checksum=None) for name in found)
 
-    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> Extent:
-        return Extent()
+    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> DownloadSize:
+        return DownloadSize()
 
     def copies(self, job: Job, file: File) -> Iterable[Path]:
         return ()
