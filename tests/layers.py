@@ -50,6 +50,8 @@ FLOORS: dict[str, float] = {
     "backends.hf": 4.5,
     "backends.llama_cpp": 4.5,
     "backends.speech": 4.5,
+    "oom_fallbacks": 4.6,
+    "runner": 4.7,
     "speeds": 5,
     "turn": 5,
     "chats": 6,

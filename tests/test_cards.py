@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 from fakes import FakeSource, program
 
+from multimodal.backends.registry import has_family
 from multimodal.backends.speech.speakers import speaker_for
 from multimodal.catalog.cards import Catalog
 from multimodal.catalog.sources import FileSource, FilesSource
@@ -128,9 +129,7 @@ def test_every_shipped_card_and_profile_loads_and_lies_where_it_belongs(catalog:
         card = catalog.card(name)
         assert path.parent.name == card.task
     for name in catalog.profile("embedded").names:
-        family = f"{catalog.card(name).family}.py"
-        rooms = (ROOT / "multimodal/backends", ROOT / "multimodal/backends/speech")
-        assert any((room / family).is_file() for room in rooms)
+        assert has_family(catalog.card(name).family)
     profiles = {path.stem for path in (ROOT / "models/profiles").glob("*.toml")}
     assert profiles == {profile.name for profile in catalog.profiles}
 

@@ -27,8 +27,8 @@ from multimodal.memory.estimate.footprint import cpu_footprint, footprint
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
 from multimodal.messages import Conversation, ImagePart, Message, Outcome, Part, Task, TextPart
+from multimodal.oom_fallbacks import smaller
 from multimodal.turn.assistant import Assistant
-from multimodal.turn.shrinking import smaller
 
 TEXT = "smollm2-135m-instruct"
 FULL = DeviceFullError("full")

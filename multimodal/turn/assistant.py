@@ -21,13 +21,12 @@ from multimodal.backends.base import (
 )
 from multimodal.catalog.cards import Catalog, Profile
 from multimodal.catalog.defaults import DefaultModels
-from multimodal.errors import DeviceFullError, MultimodalError, TurnStoppedError
+from multimodal.errors import MultimodalError, TurnStoppedError
 from multimodal.events import (
     Description,
     Done,
     Event,
     Notice,
-    Preview,
     Progress,
     RouteChosen,
     SpeechGenerated,
@@ -41,10 +40,10 @@ from multimodal.media.ingestion import MediaFolder
 from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
 from multimodal.messages import AudioPart, Conversation, Finish, Outcome, Route, Step, Task, Timing
+from multimodal.runner import Run, Runner
 from multimodal.turn.image_step import kept
 from multimodal.turn.request_builder import RequestBuilder, without_voice
 from multimodal.turn.router import Router
-from multimodal.turn.shrinking import smaller
 
 DOING = {
     Task.TEXT: "Reading",
@@ -73,6 +72,7 @@ class Assistant:
         self.defaults = DefaultModels(profile)
         self._cards = tuple(map(catalog.card, profile.names))
         self._router = Router(catalog, profile, self.defaults)
+        self._runner = Runner(memory)
         self._requests = RequestBuilder(media, self.languages)
 
     def reply(
@@ -140,19 +140,18 @@ class Assistant:
     def _run_single(
         self, request: Callable[[], Request], card: str, stop: threading.Event
     ) -> Generator[Event, None, None]:
-        """One step under one lease; the request is made once the lease is granted, since a long
-        recording takes memory."""
-        with self.memory.lease(self.catalog.card(card), stop) as lease:
-            yield from self._acquire(lease)
-            with closing(self._run_with_fallbacks(lease, request(), stop)) as events:
-                yield from events
+        with closing(self._runner.run(self.catalog.card(card), request, stop)) as events:
+            yield from events
 
     def draw(
         self, request: ImageGenerationRequest, card: str, stop: threading.Event
     ) -> Generator[Event, None, None]:
         """Only make pictures, with the card of that name; yields Progress, Notice, Usage and one
         ImageStored a picture."""
-        yield from self._run_single(lambda: request, card, stop)
+        with self._runner.open(self.catalog.card(card), stop) as run:
+            yield from run.acquire()
+            with closing(self._events(run, request)) as events:
+                yield from events
 
     def languages(self) -> tuple[str, ...]:
         """Those that the text model reads which answers now; () for any."""
@@ -175,8 +174,8 @@ class Assistant:
         self, step: Step, turn: _Turn, stop: threading.Event, asked: Request | None = None
     ) -> Generator[Event, None, None]:
         """One step under one lease; what it asks is made from the conversation unless given."""
-        with self.memory.lease(self.catalog.card(step.card), stop) as lease:
-            for event in self._acquire(lease):
+        with self._runner.open(self.catalog.card(step.card), stop) as run:
+            for event in run.acquire():
                 yield turn.saw(event)
             yield Progress(DOING[step.task] if asked is None else "Speaking")
             started = time.monotonic()
@@ -184,10 +183,10 @@ class Assistant:
             title = self.catalog.card(step.card).title
             for told in self._requests.notices(request, step, turn.conversation, title):
                 yield turn.saw(Notice(told))
-            with closing(self._run_with_fallbacks(lease, request, stop)) as events:
+            with closing(self._events(run, request)) as events:
                 for event in events:
                     yield turn.saw(event)
-            turn.took(lease, step, time.monotonic() - started)
+            turn.took(run.lease, step, time.monotonic() - started)
 
     def _speak_answer(self, step: Step, turn: _Turn, stop: threading.Event) -> Iterator[Event]:
         """Speak the answer; where that cannot be done it stands as it is, and why is told."""
@@ -204,52 +203,11 @@ class Assistant:
         except MultimodalError as error:
             yield turn.saw(Notice(f"The answer was not spoken. {error}"))
 
-    def _acquire(self, lease: Lease[Backend]) -> Iterator[Event]:
-        """Wait for the model; where the device had no room for it whatever was done, on the CPU."""
-        try:
-            yield from lease.wait()
-        except DeviceFullError:
-            if (told := self.memory.cpu_fallback(lease)) is None:
-                raise
-            yield Notice(told)
-        for told in lease.notices:
-            yield Notice(told)
-
-    def _run_with_fallbacks(
-        self, lease: Lease[Backend], request: Request, stop: threading.Event
-    ) -> Generator[Event, None, None]:
-        """Run it; where the device is full before anything was said, do what can be done about it,
-        one thing after another, and run it again."""
-        ways = self._fallbacks(lease, request)
-        said = False
-        while True:
-            try:
-                with closing(self._run(lease, request, stop)) as events:
-                    for event in events:
-                        said = said or not isinstance(event, Progress | Notice | Preview)
-                        yield event
-                return
-            except DeviceFullError:
-                if said or (way := next(ways, None)) is None:
-                    raise
-                told, request = way
-                yield Notice(told)
-
-    def _fallbacks(self, lease: Lease[Backend], request: Request) -> Iterator[tuple[str, Request]]:
-        """Against a full device, what costs least first: (what was done, what to ask now)."""
-        while (told := self.memory.recover_from_oom(lease)) is not None:
-            yield told, request
-        for told, less in smaller(request, lease.card):
-            yield told, less
-        if (told := self.memory.cpu_fallback(lease)) is not None:
-            yield told, request
-
-    def _run(
-        self, lease: Lease[Backend], request: Request, stop: threading.Event
-    ) -> Generator[Event, None, None]:
-        with closing(lease.backend.run(request, stop)) as events:
+    def _events(self, run: Run, request: Request) -> Generator[Event, None, None]:
+        """Of the engine, with the pictures that it made stored."""
+        with closing(run.run(request)) as events:
             if isinstance(request, ImageGenerationRequest):
-                yield from kept(events, request, lease.card, self.media)
+                yield from kept(events, request, run.lease.card, self.media)
             else:
                 yield from events
 

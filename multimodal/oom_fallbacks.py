@@ -1,5 +1,10 @@
-"""A smaller way to ask the same, for a device that is full: a smaller picture to look at or to
-draw, then less context, then fewer guesses at once. Each is told in words."""
+"""What is done for a request that found its device full, in order, each once and told in words:
+
+1. The memory manager gives back what is only cached, evicts idle models, brings part of the model.
+2. The same is asked in a smaller way: a smaller picture to look at or to draw, then less context,
+   then fewer guesses at once.
+3. The model runs on the CPU, for this request only.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from multimodal.backends.base import (
+    Backend,
     ImageDescriptionRequest,
     ImageGenerationRequest,
     Request,
@@ -16,6 +22,8 @@ from multimodal.backends.base import (
 )
 from multimodal.catalog.architectures import Modules
 from multimodal.catalog.cards import ModelCard
+from multimodal.memory.lease import Lease
+from multimodal.memory.manager import MemoryManager
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,6 +35,18 @@ GRID = 8
 """Sides of what a diffusion model draws are multiples of it."""
 USUAL_DRAWING = 512
 SMALLEST_CONTEXT = 512
+
+
+def fallbacks(
+    memory: MemoryManager[Backend], lease: Lease[Backend], request: Request
+) -> Iterator[tuple[str, Request]]:
+    """(what was done, what to ask now); what costs least first."""
+    while (told := memory.recover_from_oom(lease)) is not None:
+        yield told, request
+    for told, less in smaller(request, lease.card):
+        yield told, less
+    if (told := memory.cpu_fallback(lease)) is not None:
+        yield told, request
 
 
 def smaller(request: Request, card: ModelCard) -> Iterator[tuple[str, Request]]:
