@@ -1,5 +1,6 @@
 """One request to one model: leased, run, and recovered where the device is full. Turns, the HTTP
-interface and whatever else asks a model do so here.
+interface and whatever else asks a model do so here; a job that needs no model of the catalog holds
+a reservation, and recovers by the same steps.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from multimodal.backends.base import Backend, Request
 from multimodal.catalog.cards import ModelCard
@@ -15,7 +17,10 @@ from multimodal.errors import DeviceFullError
 from multimodal.events import Event, Notice, Preview, Progress
 from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
+from multimodal.memory.reservation import Reservation
 from multimodal.oom_fallbacks import fallbacks
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,24 @@ class Run:
                     raise
                 told, request = way
                 yield Notice(told)
+
+
+def recover(
+    memory: MemoryManager[Any],
+    reservation: Reservation,
+    work: Callable[[], T],
+    tell: Callable[[str], object],
+) -> T:
+    """The result of `work`, a step of a job that holds `reservation`. Where the device is full, the
+    same is done about it as for a turn, told in words, and the step is tried again; DeviceFullError
+    once nothing is left to do."""
+    while True:
+        try:
+            return work()
+        except DeviceFullError:
+            if (told := memory.recover_from_oom(reservation)) is None:
+                raise
+            tell(told)
 
 
 class Runner:

@@ -297,7 +297,7 @@ def test_fit_and_the_ledger_give_the_same_bytes_with_what_was_measured(
         with memory.lease(card, threading.Event()) as lease:
             for _ in lease.wait():
                 pass
-            assert lease.workspace_bytes == member.footprint.workspace, member.card
+            assert lease.size_bytes == member.footprint.workspace, member.card
             assert memory.snapshot().used_bytes >= member.footprint.total
         memory.unload(card.name)
     assert any(each.member.footprint.workspace for each in asked.lines)
@@ -347,7 +347,7 @@ def test_every_card_keeps_the_budget_that_follows_from_it(path: Path, catalog: C
     most = 0
     for card in mixed(catalog, profile, 60):
         with leased(memory, card) as lease:
-            device.take("turn", lease.workspace_bytes)
+            device.take("turn", lease.size_bytes)
             most = max(most, memory.snapshot().used_bytes)
             assert device.taken_bytes <= budget + device.context_bytes
             assert lease.granted

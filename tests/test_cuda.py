@@ -269,7 +269,7 @@ def test_a_peak_that_was_seen_raises_the_next_reservation(tmp_path: Path) -> Non
     memory: MemoryManager[FakeBackend] = MemoryManager(device, 500, FakeSource(), Peaks(path))
     for expected in (0, 22):
         with memory.lease(A, threading.Event()) as lease:
-            assert lease.workspace_bytes == expected
+            assert lease.size_bytes == expected
             for _ in lease.wait():
                 pass
     assert json.loads(path.read_text()) == {"a": 20}

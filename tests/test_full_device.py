@@ -229,7 +229,7 @@ def test_a_turn_that_took_too_much_once_does_not_keep_its_model_out(tmp_path: Pa
     with memory.lease(card("large", size=60), threading.Event()) as lease:
         for _ in lease.wait():
             pass
-        assert lease.workspace_bytes == 40, "what there is room for, though 104 were seen"
+        assert lease.size_bytes == 40, "what there is room for, though 104 were seen"
 
 
 @pytest.mark.parametrize(

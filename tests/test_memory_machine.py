@@ -28,6 +28,7 @@ from multimodal.errors import BackendError, DeviceFullError, DeviceLostError, Mu
 from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
+from multimodal.memory.reservation import Reservation
 
 BUDGET, CAPACITY, CONTEXT, HOST = 100, 130, 10, 60
 CARDS = [card(f"m{size}", size=size, concurrency=2) for size in (20, 35, 50, 80)]
@@ -50,6 +51,21 @@ class Turn:
         self.stack = ExitStack()
         lease = self.memory.lease(CARDS[self.index], threading.Event(), self.workspace)
         self.lease: Lease[FakeBackend] = self.stack.enter_context(lease)
+
+
+@dataclass(eq=False)
+class Job:
+    """A reservation that is asked for, stepped and given back by hand."""
+
+    memory: MemoryManager[FakeBackend]
+    size: int
+    least: int | None
+    name: str = field(default_factory=lambda: f"job {next(NUMBERS)}")
+
+    def __post_init__(self) -> None:
+        self.stack = ExitStack()
+        asked = self.memory.reserve(self.name, self.size, threading.Event(), self.least)
+        self.reservation: Reservation = self.stack.enter_context(asked)
 
 
 def is_told_well(words: str) -> bool:
@@ -83,6 +99,7 @@ class Memory(RuleBasedStateMachine):
         self.memory: MemoryManager[FakeBackend] = MemoryManager(self.device, BUDGET, self.source)
         self.granted: list[Turn] = []
         self.waiting: list[Turn] = []
+        self.jobs: list[Job] = []
         self.lost = lost
 
     # ------------------------------------------------------------ what people do
@@ -105,6 +122,9 @@ class Memory(RuleBasedStateMachine):
     def everyone_waits_a_moment(self) -> None:
         for turn in list(self.waiting):
             self.step(turn)
+            self.settle()
+        for job in [job for job in self.jobs if not job.reservation.granted]:
+            self.step_job(job)
             self.settle()
 
     @precondition(lambda self: not self.device.is_lost)
@@ -131,7 +151,63 @@ class Memory(RuleBasedStateMachine):
             self.waiting.remove(turn)
             self.granted.append(turn)
             # Nothing that was promised to it can be refused: others took nothing in between.
-            self.device.take(turn.name, turn.lease.workspace_bytes)
+            self.device.take(turn.name, turn.lease.size_bytes)
+
+    # ------------------------------------------------------------ what jobs do
+
+    @precondition(lambda self: not self.device.is_lost)
+    @rule(size=st.integers(1, 60), least=st.sampled_from([None, 0, 10]))
+    def somebody_starts_a_job(self, size: int, least: int | None) -> None:
+        self.jobs.append(Job(self.memory, size, least))
+        self.everyone_waits_a_moment()
+
+    def step_job(self, job: Job) -> None:
+        try:
+            granted = self.memory.advance(job.reservation) is None
+        except (MultimodalError, RuntimeError) as error:
+            self.end_job(job, error)
+            return
+        if granted:
+            self.device.take(job.name, job.size)
+
+    @precondition(lambda self: not self.device.is_lost)
+    @rule()
+    def jobs_give_back_what_they_are_asked_for(self) -> None:
+        for job in self.jobs:
+            wanted = job.reservation.wanted_bytes
+            assert 0 <= wanted <= job.reservation.spare_bytes
+            if wanted:
+                job.size -= wanted
+                self.device.give_back(job.name)
+                self.device.take(job.name, job.size)
+                self.memory.shrink(job.reservation, job.size)
+                assert job.reservation.wanted_bytes == 0
+
+    @rule(number=st.integers(0, 5))
+    def a_job_finds_the_card_full(self, number: int) -> None:
+        running = [job for job in self.jobs if job.reservation.granted]
+        if number < len(running):
+            try:
+                told = self.memory.recover_from_oom(running[number].reservation)
+            except RuntimeError as error:
+                self.end_job(running[number], error)
+                return
+            assert told is None or is_told_well(told)
+
+    @rule(number=st.integers(0, 5))
+    def a_job_ends(self, number: int) -> None:
+        if number < len(self.jobs):
+            self.end_job(self.jobs[number])
+
+    def end_job(self, job: Job, error: Exception | None = None) -> None:
+        self.jobs.remove(job)
+        self.device.give_back(job.name)
+        if error is None:
+            job.stack.close()
+            return
+        with pytest.raises(MultimodalError) as told, job.stack:
+            raise error
+        assert is_told_well(str(told.value)), told.value
 
     @rule(turn=consumes(turns))
     def leave(self, turn: Turn) -> None:
@@ -262,7 +338,8 @@ class Memory(RuleBasedStateMachine):
     def what_is_leased_is_there_and_counted(self) -> None:
         snapshot = self.memory.snapshot()
         assert sum(entry.leases for entry in snapshot.held) == len(self.granted)
-        assert snapshot.waiting == len(self.waiting)
+        queued = sum(not job.reservation.granted for job in self.jobs)
+        assert snapshot.waiting == len(self.waiting) + queued
         for turn in self.granted:
             assert not turn.lease.backend.closed
 
@@ -272,8 +349,10 @@ class Memory(RuleBasedStateMachine):
             return
         snapshot = self.memory.snapshot()
         models = sum(entry.size_bytes for entry in snapshot.held)
-        workspaces = sum(turn.lease.workspace_bytes for turn in self.granted)
-        assert snapshot.used_bytes == models + workspaces
+        workspaces = sum(turn.lease.size_bytes for turn in self.granted)
+        jobs = sum(job.size for job in self.jobs if job.reservation.granted)
+        assert sum(size for _, size in snapshot.reserved) == jobs
+        assert snapshot.used_bytes == models + workspaces + jobs
         for entry in snapshot.held:
             there = self.device.model_bytes(entry.card)
             is_whole = there == entry.size_bytes
@@ -312,6 +391,8 @@ class Memory(RuleBasedStateMachine):
         self.source.gate.set()
         for turn in [*self.waiting, *self.granted]:
             self.end(turn)
+        for job in list(self.jobs):
+            self.end_job(job)
         self.settle()
         if self.lost:
             self.one_more_is_refused()

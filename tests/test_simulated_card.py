@@ -81,7 +81,7 @@ def turns_on(device: Simulated, catalog: Catalog, grows: bool = False) -> tuple[
             device.others_bytes = at_start + (4 * GB if number % 10 >= 5 else 0)
         try:
             with leased(memory, model) as lease:
-                device.take("turn", lease.workspace_bytes)
+                device.take("turn", lease.size_bytes)
                 most = max(most, device.spilled_bytes)
                 assert device.taken_bytes <= memory.budget_bytes + device.context_bytes
         except DeviceFullError as error:
@@ -149,12 +149,12 @@ def test_a_turn_that_took_more_than_was_thought_is_learned_from() -> None:
     memory: Manager = MemoryManager(device, 500, FakeSource(), peaks)
     with memory.lease(A, threading.Event()) as lease:
         list(lease.wait())
-        assert lease.workspace_bytes == 0
+        assert lease.size_bytes == 0
         device.take("turn", 30)
         device.take("turn", 40)
     device.give_back("turn")
     with memory.lease(A, threading.Event()) as lease:
-        assert lease.workspace_bytes == 77, "a tenth more than 70"
+        assert lease.size_bytes == 77, "a tenth more than 70"
 
 
 # ------------------------------------------------------------ mirrors

@@ -44,6 +44,11 @@ class _Books(Collector):
             ("budget_bytes", "What all models and turns may take together.", books.budget_bytes),
             ("used_bytes", "What is charged to the budget.", books.used_bytes),
             ("workspace_bytes", "What turns under way take.", books.workspace_bytes),
+            (
+                "reserved_bytes",
+                "What other work than turns holds.",
+                sum(size_bytes for _, size_bytes in books.reserved),
+            ),
             ("waiting_turns", "Turns that wait for a model.", books.waiting),
         ):
             yield GaugeMetricFamily(f"{PREFIX}_{name}", words, value=value)

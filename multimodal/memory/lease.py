@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from multimodal.catalog.cards import ModelCard
-from multimodal.errors import BackendError, CapacityError, MultimodalError, TurnStoppedError
+from multimodal.errors import BackendError, MultimodalError
 from multimodal.events import Progress
 from multimodal.memory.eviction import Resident
-
-MAX_WAIT_S = 900.0
+from multimodal.memory.reservation import Reservation
 
 
 class Closable(Protocol):
@@ -52,73 +48,24 @@ class Entry(Generic[B]):
         )
 
 
-class Grants(Protocol[B]):
-    """What a lease asks of its manager."""
-
-    def advance(self, lease: Lease[B]) -> Progress | None: ...
-
-    def pause(self) -> None: ...
-
-
-@dataclass(eq=False)
-class Lease(Generic[B]):
+@dataclass(eq=False, kw_only=True)
+class Lease(Reservation, Generic[B]):
     """A place in the queue, then the right to use one model. Made by `MemoryManager.lease`."""
 
     card: ModelCard
-    workspace_bytes: int
-    stop: threading.Event
-    manager: Grants[B]
-    asked_s: float = field(default_factory=time.monotonic)
-    idle_since_s: float = field(default_factory=time.monotonic)
-    """Since when nothing was done for it; loading its model is something."""
-    wait_s: float = 0.0
-    load_s: float = 0.0
-    evicted: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     """What had to be given up to make room on the device, in words."""
     entry: Entry[B] | None = None
-    granted: bool = False
-    oom_recovery_steps: Iterator[Callable[[], str | None]] | None = None
-    """What may still be done if the device is full in mid-turn."""
     cpu_fallback: B | None = None
     """The same model on the CPU, for this turn only."""
-    alone: bool = False
+    exclusive: bool = False
     """Whether no other turn used the device while this one did."""
-
-    def wait(self) -> Iterator[Progress]:
-        """Yield what is being waited for until the model may be used.
-
-        Raises CapacityError (never fits, or waited too long), the error of a failed load, and
-        TurnStoppedError when the turn's stop was set.
-        """
-        shown = None
-        while True:
-            if self.stop.is_set():
-                raise TurnStoppedError("stopped while waiting")
-            if (state := self.manager.advance(self)) is None:
-                break
-            if state != shown:
-                shown = state
-                yield state
-            self.manager.pause()
-        self.wait_s = time.monotonic() - self.asked_s - self.load_s
-
-    def check_patience(self, loading: bool) -> None:
-        """Raise CapacityError after too long a wait; while the model loads, nothing is counted."""
-        now = time.monotonic()
-        if loading:
-            self.idle_since_s = now
-        if now - self.idle_since_s > MAX_WAIT_S:
-            raise CapacityError(
-                f"{self.card.title} was busy for {MAX_WAIT_S / 60:.0f} minutes. "
-                "Send the message again later."
-            )
 
     @property
     def is_measured(self) -> bool:
         """Whether what the device saw taken while it was used is what this turn took."""
         there = self.entry is not None and not self.entry.is_partial
-        return self.alone and self.cpu_fallback is None and there
+        return self.exclusive and self.cpu_fallback is None and there
 
     @property
     def backend(self) -> B:

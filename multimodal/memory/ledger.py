@@ -16,6 +16,7 @@ from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.eviction import Resident
 from multimodal.memory.lease import B, Entry, Lease
 from multimodal.memory.records import Decision, Held
+from multimodal.memory.reservation import Reservation
 from multimodal.sizes import gigabytes
 
 PATIENCE_S = 10.0
@@ -32,18 +33,20 @@ class Ledger(Generic[B]):
         self.budget_bytes = budget_bytes
         self._too_large = too_large
         self.entries: dict[str, Entry[B]] = {}
-        self.queue: list[Lease[B]] = []
+        self.queue: list[Reservation] = []
         self.leases: set[Lease[B]] = set()
+        self.reservations: set[Reservation] = set()
         self.decisions: deque[Decision] = deque(maxlen=DECISIONS_KEPT)
         self.decided = 0
 
     @property
     def used(self) -> int:
-        return sum(entry.charged_bytes for entry in self.entries.values()) + self.workspaces
+        models = sum(entry.charged_bytes for entry in self.entries.values())
+        return models + self.workspaces + sum(other.size_bytes for other in self.reservations)
 
     @property
     def workspaces(self) -> int:
-        return sum(lease.workspace_bytes for lease in self.leases)
+        return sum(lease.size_bytes for lease in self.leases)
 
     @property
     def leaving(self) -> int:
@@ -71,45 +74,78 @@ class Ledger(Generic[B]):
         found = [e for e in self.entries.values() if e.backend is not None and not e.leases]
         return [entry.card.name for entry in sorted(found, key=lambda e: e.last_used_s)]
 
-    def ahead(self, lease: Lease[B]) -> int:
-        """How many earlier waiters must come first: those for the same model, and one for another
-        model that has waited for memory longer than is fair."""
-        earlier = self.queue[: self.queue.index(lease)]
-        same = sum(other.card.name == lease.card.name for other in earlier)
+    def ahead(self, reservation: Reservation) -> int:
+        """How many earlier waiters must come first: those for the same model, and one that has
+        waited for memory longer than is fair."""
+        earlier = self.queue[: self.queue.index(reservation)]
+        name = _model(reservation)
+        same = sum(name is not None and _model(other) == name for other in earlier)
         now = time.monotonic()
         starving = any(
-            other.card.name not in self.entries and now - other.asked_s > PATIENCE_S
+            _model(other) not in self.entries and now - other.asked_s > PATIENCE_S
             for other in earlier
         )
         return same or int(starving)
 
-    def needed(self, lease: Lease[B]) -> int:
-        """The bytes `lease` needs in all. Raises CapacityError where they never fit."""
-        needed = footprint(lease.card).resident + lease.workspace_bytes
+    def needed(self, reservation: Reservation) -> int:
+        """The bytes it needs in all. Raises CapacityError where they never fit."""
+        needed = reservation.size_bytes
+        if isinstance(reservation, Lease):
+            needed += footprint(reservation.card).resident
         if needed > self.budget_bytes:
             told = self._too_large.format(budget=gigabytes(self.budget_bytes))
-            raise CapacityError(f"{lease.card.title} needs {gigabytes(needed)} and {told}")
+            raise CapacityError(f"{reservation.title} needs {gigabytes(needed)} and {told}")
         return needed
+
+    def reserve(self, reservation: Reservation) -> None:
+        self.leave_queue(reservation)
+        self.reservations.add(reservation)
+        reservation.granted = True
+        self.mark_shared()
+
+    def ask_for(self, short_bytes: int) -> None:
+        """Ask who holds reservations to give back so much together, the largest first; nobody where
+        that would not be enough."""
+        spare = sorted(self.reservations, key=lambda other: other.spare_bytes, reverse=True)
+        if sum(other.spare_bytes for other in spare) < short_bytes:
+            return
+        for other in spare:
+            other.wanted_bytes = max(other.wanted_bytes, min(short_bytes, other.spare_bytes))
+            short_bytes -= other.wanted_bytes
+            if short_bytes <= 0:
+                break
+
+    def shrink(self, reservation: Reservation, size_bytes: int) -> None:
+        given = max(0, reservation.size_bytes - size_bytes)
+        reservation.size_bytes -= given
+        reservation.wanted_bytes = max(0, reservation.wanted_bytes - given)
 
     def grant(self, entry: Entry[B], lease: Lease[B]) -> None:
         entry.leases += 1
         entry.uses += 1
         entry.last_used_s = time.monotonic()
-        self.queue.remove(lease)
+        self.leave_queue(lease)
         self.leases.add(lease)
         lease.granted = True
-        lease.alone = len(self.leases) == 1 and not self.promised
-        if not lease.alone:
+        lease.exclusive = len(self.leases) == 1 and not self.promised and not self.reservations
+        if not lease.exclusive:
             self.mark_shared()
 
     def mark_shared(self) -> None:
         """What turns under way are measured to take is no longer theirs only."""
         for lease in self.leases:
-            lease.alone = False
+            lease.exclusive = False
 
-    def leave_queue(self, lease: Lease[B]) -> None:
-        if lease in self.queue:
-            self.queue.remove(lease)
+    def leave_queue(self, reservation: Reservation) -> None:
+        if reservation in self.queue:
+            self.queue.remove(reservation)
+        if not self.queue:  # nobody lacks anything any more
+            for other in self.reservations:
+                other.wanted_bytes = 0
+
+    def give_back(self, reservation: Reservation) -> None:
+        self.leave_queue(reservation)
+        self.reservations.discard(reservation)
 
     def release(self, lease: Lease[B]) -> None:
         self.leave_queue(lease)
@@ -133,7 +169,7 @@ class Ledger(Generic[B]):
         """Take a failed load off the books, and tell everyone who waits for that model."""
         entry.error = error
         for waiting in self.queue:
-            if waiting.card.name == entry.card.name:
+            if isinstance(waiting, Lease) and _model(waiting) == entry.card.name:
                 waiting.entry = entry
         del self.entries[entry.card.name]
 
@@ -146,7 +182,7 @@ class Ledger(Generic[B]):
         return self.retire(name)
 
     def is_awaited(self, name: str) -> bool:
-        return any(waiting.card.name == name for waiting in self.queue)
+        return any(_model(waiting) == name for waiting in self.queue)
 
     def correct(self, decision: Decision, seconds: float) -> None:
         """A decision took so long, as was measured after it was recorded."""
@@ -156,3 +192,8 @@ class Ledger(Generic[B]):
     def record(self, decision: Decision) -> None:
         self.decisions.append(decision)
         self.decided += 1
+
+
+def _model(reservation: Reservation) -> str | None:
+    """The name of the model that it waits for; None where it needs none."""
+    return reservation.card.name if isinstance(reservation, Lease) else None

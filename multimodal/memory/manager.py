@@ -34,6 +34,7 @@ from multimodal.memory.lease import B, Entry, Lease
 from multimodal.memory.ledger import Ledger
 from multimodal.memory.peaks import Peaks
 from multimodal.memory.records import Decision, Snapshot
+from multimodal.memory.reservation import Reservation
 from multimodal.memory.transfers import Source, Transfers
 from multimodal.messages import Task
 from multimodal.sizes import gigabytes
@@ -81,7 +82,9 @@ class MemoryManager(Generic[B]):
             size = footprint(card, factors=self.device.factors)
             most = self.budget_bytes - size.resident
             workspace_bytes = self._peaks.workspace(card.name, size.workspace, most)
-        lease = Lease(card, workspace_bytes, stop, self)
+        lease = Lease[B](
+            title=card.title, size_bytes=workspace_bytes, stop=stop, manager=self, card=card
+        )
         with self._changed:
             self._ledger.queue.append(lease)
         try:
@@ -101,16 +104,45 @@ class MemoryManager(Generic[B]):
                 lease.cpu_fallback = None
             self._peaks.learn(card.name, peak)
 
-    def recover_from_oom(self, lease: Lease[B]) -> str | None:
-        """Climb one rung more for a turn that found the device full: what was done, in words, or
-        None when nothing is left to do."""
-        if (host := self._host_for(lease.card)) is not None:
-            return host.recover_from_oom(lease)
-        if lease.oom_recovery_steps is None:
-            lease.oom_recovery_steps = self._transfers.oom_recovery_steps(
-                lambda count: self._evict_idle(lease, count), in_turn=True
+    @contextmanager
+    def reserve(
+        self, title: str, size_bytes: int, stop: threading.Event, least_bytes: int | None = None
+    ) -> Iterator[Reservation]:
+        """Queue for bytes of the device for work that needs no model of the catalog;
+        `reservation.wait()` must be exhausted before they are used, and raises CapacityError,
+        before anything is evicted, where they never fit."""
+        self._check_device()
+        reservation = Reservation(
+            title=title, size_bytes=size_bytes, stop=stop, manager=self, least_bytes=least_bytes
+        )
+        with self._changed:
+            self._ledger.queue.append(reservation)
+        try:
+            with self._losses_told():
+                yield reservation
+        finally:
+            with self._changed:
+                self._ledger.give_back(reservation)
+                self._changed.notify_all()
+
+    def shrink(self, reservation: Reservation, size_bytes: int) -> None:
+        """Its holder goes on with `size_bytes`; to be called once the rest is free on the
+        device."""
+        with self._changed:
+            self._ledger.shrink(reservation, size_bytes)
+            self._changed.notify_all()
+
+    def recover_from_oom(self, reservation: Reservation) -> str | None:
+        """Climb one rung more for who found the device full: what was done, in words, or None when
+        nothing is left to do."""
+        host = self._host_for(reservation.card) if isinstance(reservation, Lease) else None
+        if host is not None:
+            return host.recover_from_oom(reservation)
+        if reservation.oom_recovery_steps is None:
+            reservation.oom_recovery_steps = self._transfers.oom_recovery_steps(
+                lambda count: self._evict_idle(reservation, count), in_turn=True
             )
-        rung = next(lease.oom_recovery_steps, None)
+        rung = next(reservation.oom_recovery_steps, None)
         return rung() if rung else None
 
     def cpu_fallback(self, lease: Lease[B]) -> str | None:
@@ -161,6 +193,7 @@ class MemoryManager(Generic[B]):
                 tuple(books.decisions),
                 books.decided,
                 failure=self.device.failure,
+                reserved=tuple((held.title, held.size_bytes) for held in books.reservations),
             )
         return found if self._host is None else _with_host(found, self._host.snapshot())
 
@@ -218,9 +251,21 @@ class MemoryManager(Generic[B]):
 
     # ------------------------------------------------------------ what a lease uses
 
-    def advance(self, lease: Lease[B]) -> Progress | None:
-        """Take one step towards granting `lease`; None once it is granted."""
+    def advance(self, reservation: Reservation) -> Progress | None:
+        """Take one step towards granting it; None once it is granted."""
         self._check_device()
+        if isinstance(reservation, Lease):
+            return self._advance_lease(reservation)
+        with self._changed:
+            reservation.check_patience()
+            waiting = Progress(f"Waiting for memory for {reservation.title}")
+            needed = self._ledger.needed(reservation)
+            if self._ledger.ahead(reservation) or not self._make_room(reservation, needed):
+                return waiting
+            self._ledger.reserve(reservation)
+            return None
+
+    def _advance_lease(self, lease: Lease[B]) -> Progress | None:
         with self._changed:
             if lease.entry is not None and (error := lease.entry.error) is not None:
                 raise type(error)(str(error)) from error
@@ -236,7 +281,7 @@ class MemoryManager(Generic[B]):
             if not self._may_use(entry, lease):
                 return Progress(f"Waiting for {lease.card.title}: you are next")
             self._ledger.grant(entry, lease)
-            if lease.alone:
+            if lease.exclusive:
                 self.device.turn_begins()
             return None
 
@@ -252,19 +297,26 @@ class MemoryManager(Generic[B]):
         self._ledger.needed(lease)
         if entry.leases >= entry.card.concurrency:
             return False
+        return self._make_room(lease, lease.size_bytes, entry)
+
+    def _make_room(
+        self, reservation: Reservation, needed: int, entry: Entry[B] | None = None
+    ) -> bool:
+        """Whether so many bytes are free now. Idle models begin to leave for them, but for the one
+        of `entry`."""
         books, room = self._ledger, max(0, self._free_bytes())
-        gone = victims(lease.workspace_bytes, room + books.leaving, books.residents(entry))
+        gone = victims(needed, room + books.leaving, books.residents(entry))
         if gone is None:
-            self._cannot_admit(lease, lease.workspace_bytes, room)
+            self._cannot_admit(reservation, needed, room, entry)
         for name in gone or ():
-            args, title = self._ledger.retire(name), f"evict {name}"
+            args, title = books.retire(name), f"evict {name}"
             threading.Thread(target=self._send_away, args=args, daemon=True, name=title).start()
-            lease.evicted = (*lease.evicted, name)
-        return lease.workspace_bytes <= room
+            reservation.evicted = (*reservation.evicted, name)
+        return needed <= room
 
     def _admit(self, lease: Lease[B]) -> Progress:
         books, needed = self._ledger, self._ledger.needed(lease)
-        free, size = self._free_bytes(), needed - lease.workspace_bytes
+        free, size = self._free_bytes(), needed - lease.size_bytes
         if (gone := victims(needed, free, books.residents())) is None:
             return self._cannot_admit(lease, needed, free)
         charged = max(size, sum(books.entries[name].charged_bytes for name in gone))
@@ -287,11 +339,17 @@ class MemoryManager(Generic[B]):
         books = self._ledger
         return min(self.budget_bytes - books.used, self.device.free_bytes() - books.promised)
 
-    def _cannot_admit(self, lease: Lease[B], needed: int, free: int) -> Progress:
-        if any(entry.leases or entry.backend is None for entry in self._ledger.entries.values()):
-            return Progress(f"Waiting for memory for {lease.card.title}")
+    def _cannot_admit(
+        self, reservation: Reservation, needed: int, free: int, entry: Entry[B] | None = None
+    ) -> Progress:
+        books = self._ledger
+        idle = sum(resident.size_bytes for resident in books.residents(entry) if resident.idle)
+        books.ask_for(needed - free - idle)
+        used = any(entry.leases or entry.backend is None for entry in books.entries.values())
+        if used or books.reservations:
+            return Progress(f"Waiting for memory for {reservation.title}")
         raise DeviceFullError(
-            f"{lease.card.title} needs {gigabytes(needed)} and only {gigabytes(max(free, 0))} "
+            f"{reservation.title} needs {gigabytes(needed)} and only {gigabytes(max(free, 0))} "
             f"of {self.device.name} memory is free. Close other programs and send it again."
         )
 
@@ -364,12 +422,12 @@ class MemoryManager(Generic[B]):
             with self._changed:
                 entry.promised_bytes = 0
 
-    def _evict_idle(self, lease: Lease[B], count: int | None) -> int:
+    def _evict_idle(self, reservation: Reservation, count: int | None) -> int:
         """Send away up to `count` idle models (None: all); returns how many there were."""
         with self._changed:
             names = self._ledger.idle()[:count]
             leaving = [self._ledger.retire(name) for name in names]
-            lease.evicted = (*lease.evicted, *names)
+            reservation.evicted = (*reservation.evicted, *names)
         for victim, model in leaving:
             self._send_away(victim, model)
         return len(leaving)

@@ -74,3 +74,5 @@ class Snapshot:
     host_bytes: int = 0
     failure: str = ""
     """Why the device cannot be used any more; empty while it can."""
+    reserved: tuple[tuple[str, int], ...] = ()
+    """Title and bytes of what other work than turns holds."""

@@ -30,6 +30,8 @@ def gauge(snapshot: Snapshot, title: TitleOf) -> str:
     if snapshot.workspace_bytes:
         share = 100 * snapshot.workspace_bytes / budget
         segments += f'<i class="workspace" style="width:{share:.2f}%"></i>'
+    for _title, size_bytes in snapshot.reserved:
+        segments += f'<i class="workspace" style="width:{100 * size_bytes / budget:.2f}%"></i>'
     used, whole = gigabytes(snapshot.used_bytes), gigabytes(snapshot.budget_bytes)
     label = f"Memory: {used} of {whole} in use on {snapshot.device}"
     return (
@@ -52,6 +54,7 @@ def _rows(snapshot: Snapshot, title: TitleOf) -> list[str]:
     rows += [(mirror.card, "kept in host memory") for mirror in snapshot.mirrored]
     if snapshot.workspace_bytes:
         rows.append(("Turns under way", gigabytes(snapshot.workspace_bytes)))
+    rows += [(job, gigabytes(size_bytes)) for job, size_bytes in snapshot.reserved]
     if snapshot.waiting:
         rows.append(("Waiting", f"{snapshot.waiting}"))
     if not rows:

@@ -1,0 +1,291 @@
+"""Work that is no turn shares the budget with chats: it holds bytes, is asked to give some back,
+and recovers from a full device by the same steps."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from conftest import wait_until
+from fakes import FakeSource
+from small_memory import A, B, C, Manager, finish, held, leased, manager, start, use
+
+from multimodal.errors import CapacityError, DeviceFullError, DeviceLostError, TurnStoppedError
+from multimodal.memory.devices.simulated import Simulated
+from multimodal.memory.peaks import Peaks
+from multimodal.memory.reservation import Reservation
+from multimodal.runner import recover
+from multimodal.web.gauge import gauge
+
+
+@dataclass
+class Product:
+    """A job: a matrix product, a few rows at a time, each row one byte of the simulated card. When
+    it is asked to, it goes on with fewer rows, and ends where it may not go on with any."""
+
+    memory: Manager
+    device: Simulated
+    rows: int
+    least_rows: int | None = None
+    left: np.ndarray = field(default_factory=lambda: np.arange(1200.0).reshape(400, 3))
+    right: np.ndarray = field(default_factory=lambda: np.arange(6.0).reshape(3, 2))
+    found: list[np.ndarray] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    begun: threading.Event = field(default_factory=threading.Event)
+    may_end: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, stop: threading.Event | None = None) -> None:
+        with self.memory.reserve(
+            "Matrix product", self.rows, stop or threading.Event(), self.least_rows
+        ) as reservation:
+            for _ in reservation.wait():
+                pass
+            while self.rows and len(self.product()) < len(self.left):
+                self.give_back(reservation)
+                recover(self.memory, reservation, self.step, self.told.append)
+                self.begun.set()
+            self.device.give_back("job")
+
+    def product(self) -> np.ndarray:
+        return np.concatenate([np.empty((0, 2)), *self.found])
+
+    def step(self) -> None:
+        if not self.rows:
+            return
+        self.device.give_back("job")
+        self.device.take("job", self.rows)
+        done = len(self.product())
+        # The last piece waits for the test, which says when it has seen what goes on meanwhile.
+        rows = min(self.rows, len(self.left) - done - 1) or self.last()
+        self.found.append(self.left[done : done + rows] @ self.right)
+        self.sizes.append(self.rows)
+
+    def last(self) -> int:
+        return 1 if self.may_end.wait(0.01) else 0
+
+    def give_back(self, reservation: Reservation) -> None:
+        if reservation.wanted_bytes:
+            self.rows = max(self.least_rows or 0, self.rows - reservation.wanted_bytes)
+            self.device.give_back("job")
+            self.memory.shrink(reservation, self.rows)
+
+    def assert_right(self) -> None:
+        assert np.array_equal(self.product(), self.left @ self.right)
+
+
+def job(memory: Manager, device: Simulated, rows: int, least: int | None = None) -> Product:
+    return Product(memory, device, rows, least)
+
+
+def running(product: Product) -> list[threading.Thread]:
+    threads = start(product.run)
+    assert product.begun.wait(20)
+    return threads
+
+
+@pytest.fixture
+def device() -> Simulated:
+    return Simulated(1000, host_bytes=1000)
+
+
+@pytest.fixture
+def memory(device: Simulated) -> Manager:
+    return manager(100, device=device)
+
+
+def test_idle_models_leave_for_a_job_as_they_do_for_one_another(
+    memory: Manager, device: Simulated
+) -> None:
+    use(memory, A, B)
+    product = job(memory, device, 30)
+    threads = running(product)
+    assert held(memory) == {"a"}, "the one that costs least to bring back"
+    assert memory.snapshot().used_bytes == 60 + 30
+    product.may_end.set()
+    finish(threads)
+    product.assert_right()
+    assert memory.snapshot().used_bytes == 60
+
+
+def test_a_job_that_never_fits_is_refused_before_anything_is_evicted(memory: Manager) -> None:
+    use(memory, A, B)
+    with (
+        pytest.raises(CapacityError, match=r"Matrix product needs .* and the budget is"),
+        memory.reserve("Matrix product", 101, threading.Event()) as reservation,
+    ):
+        list(reservation.wait())
+    assert held(memory) == {"a", "b"}
+
+
+def test_a_job_that_is_asked_gives_back_what_a_chat_lacks(
+    memory: Manager, device: Simulated
+) -> None:
+    product = job(memory, device, 70, least=40)
+    threads = running(product)
+    with leased(memory, C) as lease:
+        assert lease.wait_s < 20
+        assert memory.snapshot().used_bytes == 50 + 50
+    product.may_end.set()
+    finish(threads)
+    product.assert_right()
+    assert (product.sizes[0], product.sizes[-1]) == (70, 50), "no more than the chat lacks"
+
+
+def test_a_job_that_would_rather_end_does_so_for_a_chat(memory: Manager, device: Simulated) -> None:
+    product = job(memory, device, 50, least=0)
+    threads = running(product)
+    with leased(memory, A, workspace=40):
+        finish(threads)
+    assert product.rows == 0
+    assert len(product.product()) < len(product.left)
+
+
+@pytest.mark.parametrize("least", [None, 60], ids=["never", "too little"])
+def test_a_job_that_cannot_give_back_enough_is_not_asked_and_the_chat_waits(
+    memory: Manager, device: Simulated, least: int | None
+) -> None:
+    product = job(memory, device, 70, least)
+    threads = running(product)
+    with memory.lease(C, threading.Event(), 0) as lease:
+        waiting = lease.wait()
+        assert next(waiting).text == "Waiting for memory for C"
+        steps = len(product.sizes)
+        wait_until(lambda: len(product.sizes) > steps + 3, 20)
+        product.may_end.set()
+        list(waiting)
+        assert lease.backend
+    finish(threads)
+    product.assert_right()
+    assert set(product.sizes) == {70}
+
+
+def test_a_job_waits_for_turns_under_way(memory: Manager, device: Simulated) -> None:
+    product = job(memory, device, 60)
+    with leased(memory, C):
+        threads = start(product.run)
+        wait_until(lambda: memory.snapshot().waiting == 1, 20)
+        assert not product.begun.wait(0.3)
+    assert product.begun.wait(20)
+    product.may_end.set()
+    finish(threads)
+    product.assert_right()
+    assert held(memory) == set()
+
+
+def test_a_full_device_is_recovered_from_as_in_a_turn(memory: Manager, device: Simulated) -> None:
+    use(memory, A)
+    device.others_bytes = 1000 - 60 - 40
+    product = job(memory, device, 40)
+
+    def squeeze() -> bool:
+        """Another program takes what the job has just given back, if it is quick enough."""
+        device.give_back("job")
+        device.others_bytes = 1000 - 60 - 20
+        return bool(product.told)
+
+    threads = running(product)
+    wait_until(squeeze, 20)
+    product.may_end.set()
+    finish(threads)
+    assert product.told == ["The device was full; one idle model left."]
+    product.assert_right()
+
+
+def test_where_nothing_is_left_to_do_a_full_device_is_told(device: Simulated) -> None:
+    memory = manager(100, device=device)
+    device.others_bytes = 990
+    told: list[str] = []
+
+    def work() -> None:
+        device.take("job", 40)
+
+    with memory.reserve("Job", 10, threading.Event()) as reservation:
+        list(reservation.wait())
+        with pytest.raises(DeviceFullError):
+            recover(memory, reservation, work, told.append)
+    assert told == ["The device was full; its cache was emptied."]
+
+
+def test_what_turns_take_is_not_measured_while_a_job_takes_some(device: Simulated) -> None:
+    peaks = Peaks()
+    memory: Manager = Manager(device, 100, FakeSource(), peaks)
+    with (
+        memory.reserve("Job", 30, threading.Event()) as reservation,
+        memory.lease(B, threading.Event()) as lease,
+    ):
+        list(reservation.wait())
+        list(lease.wait())
+        device.take("job", 30)
+        assert not lease.is_measured
+    assert peaks.workspace("b", 0, 100) == 0
+
+
+def test_a_job_that_is_stopped_while_it_waits_leaves_the_queue(memory: Manager) -> None:
+    stop = threading.Event()
+    with leased(memory, A), memory.reserve("Job", 60, stop) as reservation:
+        waiting = reservation.wait()
+        assert next(waiting).text == "Waiting for memory for Job"
+        stop.set()
+        with pytest.raises(TurnStoppedError):
+            next(waiting)
+    assert memory.snapshot().waiting == 0
+    assert memory.snapshot().used_bytes == 60
+
+
+def test_nobody_is_asked_for_a_turn_that_has_gone(memory: Manager) -> None:
+    stop = threading.Event()
+    with memory.reserve("Job", 70, threading.Event(), least_bytes=0) as reservation:
+        list(reservation.wait())
+        with memory.lease(C, stop, 0) as lease:
+            next(lease.wait())
+            assert reservation.wanted_bytes == 20
+        assert reservation.wanted_bytes == 0
+
+
+def test_a_lost_card_is_told_to_a_job(memory: Manager, device: Simulated) -> None:
+    def reserve() -> None:
+        with memory.reserve("Job", 10, threading.Event()) as reservation:
+            list(reservation.wait())
+            device.is_lost = True
+            device.take("job", 10)
+
+    for _ in range(2):
+        with pytest.raises(DeviceLostError, match="start the program again"):
+            reserve()
+
+
+def test_a_job_is_shown_where_memory_is_shown(memory: Manager) -> None:
+    with memory.reserve("Matrix <b>product</b>", 30, threading.Event()) as reservation:
+        list(reservation.wait())
+        snapshot = memory.snapshot()
+    assert snapshot.reserved == (("Matrix <b>product</b>", 30),)
+    shown = gauge(snapshot, lambda name: name)
+    assert "Matrix &lt;b&gt;product&lt;/b&gt;" in shown
+    assert 'class="workspace" style="width:30.00%"' in shown
+
+
+def test_many_turns_and_jobs_together_never_exceed_the_budget(device: Simulated) -> None:
+    memory = manager(100, device=device)
+    most: list[int] = []
+
+    def seen(work: Callable[[], None]) -> Callable[[], None]:
+        def several() -> None:
+            for _ in range(15):
+                work()
+                most.append(memory.snapshot().used_bytes)
+
+        return several
+
+    def hold() -> None:
+        with memory.reserve("Job", 40, threading.Event()) as reservation:
+            list(reservation.wait())
+            most.append(memory.snapshot().used_bytes)
+
+    finish(start(seen(lambda: use(memory, A)), seen(lambda: use(memory, B, C)), seen(hold)))
+    assert max(most) <= 100
+    assert memory.snapshot().reserved == ()
+    assert memory.snapshot().waiting == 0
