@@ -64,7 +64,7 @@ class Fetching:
             self.progress[card.name] = progress
             if progress.phase == "fetching" and not announced:
                 announced = True
-                announce(terms(card, progress.total_bytes))
+                announce(download_terms(card, progress.total_bytes))
             show(progress)
 
         try:
@@ -73,7 +73,7 @@ class Fetching:
             self.progress.pop(card.name, None)
 
 
-def terms(card: ModelCard, size_bytes: int) -> str:
+def download_terms(card: ModelCard, size_bytes: int) -> str:
     """“SmolLM2 135M: Apache-2.0, 93 MB”: what a person agrees to by fetching it."""
     return f"{card.title}: {card.license}, {size_bytes / 1e6:,.0f} MB"
 

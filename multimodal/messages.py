@@ -54,7 +54,7 @@ class ImagePart:
 
 
 @dataclass(frozen=True, slots=True)
-class Hearing:
+class TranscriptionSettings:
     """How recordings are heard; languages by their ISO 639 codes. `language`: the one spoken, for
     the model to find out unless given. `translate_to`: the one wanted, none unless given."""
 
@@ -77,7 +77,7 @@ class AudioPart:
     english: str | None = None
     language: str | None = None
     translation: str | None = None
-    asked: Hearing = Hearing()
+    asked: TranscriptionSettings = TranscriptionSettings()
     heard_by: str | None = None
     kind: Literal["audio"] = "audio"
 
@@ -215,7 +215,7 @@ class Controls:
     system_prompt: str = ""
     sampling: Sampling = Sampling()
     drawing: Drawing = Drawing()
-    hearing: Hearing = Hearing()
+    hearing: TranscriptionSettings = TranscriptionSettings()
     speak_in: str | None = None
     voice: str | None = None
     speed: float = 1.0

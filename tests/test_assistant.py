@@ -16,7 +16,7 @@ from fakes import FakeBackend, FakeSource
 from PIL import Image
 
 from multimodal.backends.base import ImageDescriptionRequest, ImageGenerationRequest, TextRequest
-from multimodal.backends.describing import described
+from multimodal.backends.describing import describe
 from multimodal.catalog.cards import Catalog
 from multimodal.chats.service import Chats
 from multimodal.chats.store import Store
@@ -443,7 +443,7 @@ def test_a_long_page_is_read_whole_and_shown_smaller_to_a_model_that_sees(
         asked.append(request)
         yield TextDelta("a page")
 
-    list(described(read, answer))
+    list(describe(read, answer))
     drawn = asking.request(Step(Task.DRAW, "any", "draw", page.sha256), conversation)
     assert isinstance(drawn, ImageGenerationRequest)
     assert drawn.source is not None

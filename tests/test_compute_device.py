@@ -29,7 +29,7 @@ from multimodal.memory.host import HostDevice, HostMemory, host_bytes
 from multimodal.memory.manager import MemoryManager
 from multimodal.messages import Conversation, Message, Task, TextPart
 from multimodal.settings import read_settings
-from multimodal.web.fitting import drawn
+from multimodal.web.fitting import render_fit
 
 SMALL = "smollm2-135m-instruct"
 PROFILE = """name = "mine"
@@ -114,7 +114,7 @@ def test_fit_books_it_in_host_memory(tmp_path: Path) -> None:
     assert [line.member.card for line in found.plan.fit_report.lines] == ["whisper-small"]
     told = json.loads(found.as_json())["in_host_memory"]
     assert [model["card"] for model in told] == beside
-    for words in (str(tables(found)[0]), drawn(found)):
+    for words in (str(tables(found)[0]), render_fit(found)):
         assert "on the CPU, in host memory" in words
 
 

@@ -16,14 +16,14 @@ from multimodal.catalog.cards import AUTO, Catalog
 from multimodal.errors import RequestError
 from multimodal.languages import language_name
 from multimodal.memory.estimate.footprint import footprint
-from multimodal.messages import Controls, Drawing, Hearing, Sampling, Task
+from multimodal.messages import Controls, Drawing, Sampling, Task, TranscriptionSettings
 from multimodal.sizes import gigabytes
 from multimodal.web.controls import from_inputs, to_inputs
 from multimodal.web.layout import Layout
 from multimodal.web.page import Page
 
 SEAMLESS = "seamless-m4t-v2-large"
-ANYTHING = Hearing("en", "fr")
+ANYTHING = TranscriptionSettings("en", "fr")
 
 
 @pytest.fixture(scope="module")
@@ -118,13 +118,13 @@ def test_a_profiles_own_quantization_is_its_default(other: Any) -> None:
 
 
 def test_a_voice_is_offered_what_the_model_that_hears_can(ui: Layout) -> None:
-    language, translate_to, speak_in, *_ = ui.voice.shown(AUTO, Hearing(), None)
+    language, translate_to, speak_in, *_ = ui.voice.shown(AUTO, TranscriptionSettings(), None)
     assert labels(language)[0] == "Auto-detect"
     assert labels(language)[1:] == sorted(labels(language)[1:])
     assert len(language.choices) == 100
     assert translate_to.choices == [("No", ""), ("English", "en")]
     assert len(speak_in.choices) == 37
-    language, translate_to, *_ = ui.voice.shown(SEAMLESS, Hearing(), None)
+    language, translate_to, *_ = ui.voice.shown(SEAMLESS, TranscriptionSettings(), None)
     assert labels(language)[0] == "Any (as English)"
     assert {"fr", "zh", "sw"} < set(values(translate_to))
     language, translate_to, speak_in, *_ = ui.voice.shown("wav2vec2-base-960h", ANYTHING, "fr")
@@ -168,9 +168,9 @@ def test_voices_are_offered_by_name_with_what_they_speak(other: Any) -> None:
     assert labels(voice.voice)[:2] == ["Usual of the language", "Joe (English)"]
     assert "jf_nezumi" in values(voice.voice)
     assert "en" in values(voice.speak_in)
-    *_, named, speed = voice.shown(AUTO, Hearing(), "en", "joe", 1.3)
+    *_, named, speed = voice.shown(AUTO, TranscriptionSettings(), "en", "joe", 1.3)
     assert (named.value, speed.value) == ("joe", 1.25)
-    *_, gone, _ = voice.shown(AUTO, Hearing(), "en", "of an earlier version")
+    *_, gone, _ = voice.shown(AUTO, TranscriptionSettings(), "en", "of an earlier version")
     assert gone.value == ""
 
 
@@ -204,7 +204,7 @@ SET = Controls(
     "Be brief.",
     Sampling(0.5, 0.9, 1.2, 128, 7),
     Drawing("dogs", 5, 3.0, 96, 64),
-    Hearing("de", "en"),
+    TranscriptionSettings("de", "en"),
     "fr",
     None,
     1.25,

@@ -22,7 +22,7 @@ from multimodal.backends.base import load
 from multimodal.backends.registry import FAMILIES
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, DeviceFullError, SettingsError
-from multimodal.memory.devices.cuda import PLANS, Cuda, Movable, bound_plans
+from multimodal.memory.devices.cuda import PLANS, Cuda, Movable, limit_convolution_plans
 from multimodal.memory.devices.kernels import use_kernels
 from multimodal.memory.devices.mirror import Mirror
 from multimodal.memory.devices.simulated import Simulated
@@ -80,7 +80,7 @@ def test_plans_of_convolutions_are_bounded_unless_the_person_says_otherwise(
 ) -> None:
     name, _ = PLANS
     environment = {} if given is None else {name: given}
-    bound_plans(environment)
+    limit_convolution_plans(environment)
     assert environment == {name: kept}
 
 

@@ -27,7 +27,7 @@ from multimodal.backends.describer.objects import (
     LabelRelation,
     ObjectFinder,
     likelihood,
-    one_name_a_place,
+    suppress_overlapping,
 )
 from multimodal.backends.describer.questions import object_named
 from multimodal.turn.vocabulary import OBJECTS
@@ -171,7 +171,7 @@ def test_two_names_for_one_thing_leave_the_likelier(world: World) -> None:
         Detection(world.categories[name], 0.5, box)
         for name, box in (("car", MIDDLE), ("truck", Box(0.4, 0.31, 0.6, 0.6)), ("truck", LEFT))
     )
-    kept = one_name_a_place([(truck, 0.7), (car, 0.9), (other, 0.6)])
+    kept = suppress_overlapping([(truck, 0.7), (car, 0.9), (other, 0.6)])
     assert kept == [(car, 0.9), (other, 0.6)]
 
 

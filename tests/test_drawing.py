@@ -37,7 +37,7 @@ from multimodal.messages import (
     Task,
     TextPart,
 )
-from multimodal.turn.image_prompts import prompt_of, wish_of
+from multimodal.turn.image_prompts import prompt_of, redraw_wish
 from multimodal.turn.request_builder import Turn, turns
 from multimodal.turn.router import Router
 
@@ -115,7 +115,7 @@ def test_the_prompt_is_the_thing_to_draw(words: str, prompt: str) -> None:
     ],
 )
 def test_a_wish_to_draw_anew_names_what_becomes_of_it(words: str, wish: str | None) -> None:
-    assert wish_of(words) == wish
+    assert redraw_wish(words) == wish
 
 
 # ------------------------------------------------------------ the route
@@ -383,6 +383,6 @@ def test_the_terminal_prints_where_the_picture_is(
 )
 def test_the_longest_wish_is_read_at_once(words: str) -> None:
     started_s = time.perf_counter()
-    wish_of(words)
+    redraw_wish(words)
     prompt_of(words)
     assert time.perf_counter() - started_s < 10

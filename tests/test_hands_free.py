@@ -22,7 +22,7 @@ from multimodal.errors import CapacityError, RequestError
 from multimodal.hands_free.readiness import REHEARSAL
 from multimodal.limits import Limits
 from multimodal.media.audio import decode
-from multimodal.messages import Controls, Hearing
+from multimodal.messages import Controls, TranscriptionSettings
 from multimodal.web import hands_free
 from multimodal.web.hands_free import HandsFreeTalk
 
@@ -241,7 +241,7 @@ def test_a_turn_is_found_at_the_rate_of_any_microphone(
 def test_the_language_that_was_set_is_heard(
     server: HandsFreeTalk, client: TestClient, source: FakeSource, question: np.ndarray
 ) -> None:
-    address = begun(server, client, Controls(hearing=Hearing("en")))
+    address = begun(server, client, Controls(hearing=TranscriptionSettings("en")))
     assert turns(client, address, question) == ["What is this?"]
     assert {request.language for request in source.requests} == {"en"}
 
@@ -294,7 +294,7 @@ def test_the_voice_has_said_a_word_before_the_first_answer(
 
 def test_a_language_without_a_voice_is_said(server: HandsFreeTalk) -> None:
     with pytest.raises(RequestError, match="No voice here speaks Thai"):
-        server.begin(ANN, Controls(hearing=Hearing("th")))
+        server.begin(ANN, Controls(hearing=TranscriptionSettings("th")))
 
 
 def test_only_so_many_talk_at_once_and_who_is_gone_makes_room(

@@ -25,7 +25,7 @@ from multimodal.api.fields import (
     TRANSCRIPTIONS,
     TRANSLATIONS,
 )
-from multimodal.api.guard import described
+from multimodal.api.guard import error_response
 from multimodal.errors import RequestError
 
 LONG = "x" * 1_000_000
@@ -198,7 +198,7 @@ def test_half_characters_are_told_as_any_fault(url: str) -> None:
     for body in (b'{"messages": [], "model": "\\ud800"}', b'{"messages": [{"role": "\\ud800"}]}'):
         headers = {"Content-Type": "application/json"}
         refusal(httpx.post(f"{url}/chat/completions", content=body, headers=headers))
-    _, told = described(RequestError("language '\ud800' is not known"))
+    _, told = error_response(RequestError("language '\ud800' is not known"))
     assert json.dumps(told, ensure_ascii=False).encode()
 
 

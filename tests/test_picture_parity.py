@@ -25,7 +25,7 @@ from multimodal.backends.base import TextRequest, load
 from multimodal.backends.hf.chat_template import ChatTemplate
 from multimodal.backends.hf.image_text import ImageText
 from multimodal.backends.hf.picture_processor import load_processor
-from multimodal.backends.hf.vision_chat import shown
+from multimodal.backends.hf.vision_chat import chat_messages
 from multimodal.catalog.cards import ModelCard, read_card
 from multimodal.errors import CardError
 from multimodal.messages import Role
@@ -228,7 +228,7 @@ def asked(name: str, *turns: tuple[Role, str], pictures: int = 1, system: str | 
     card = read_card(ROOT / f"models/cards/image-to-text/{name}.toml")
     picture = noise((8, 8))
     request = TextRequest(turns, pictures=((0, picture),) * pictures)
-    said = shown(request)
+    said = chat_messages(request)
     signs = ["<image>"]
     if card.family == "llama_cpp":
         said = [{**turn, "content": "".join(map(written, turn["content"]))} for turn in said]

@@ -19,7 +19,7 @@ from multimodal.catalog.architectures import Measured
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import SettingsError, UnknownModelError
 from multimodal.fit import answer, answer_for, tables
-from multimodal.memory.estimate.fit_report import PlannedModel, certify, together
+from multimodal.memory.estimate.fit_report import PlannedModel, co_resident_bytes, make_fit_report
 from multimodal.memory.estimate.footprint import Footprint, footprint
 from multimodal.memory.estimate.training import trainable
 from multimodal.memory.plan import Request, plan
@@ -36,13 +36,13 @@ def member(name: str, resident: int, workspace: int = 0) -> PlannedModel:
 
 
 def test_what_fits_together_stays_together() -> None:
-    found = certify([member("a", 4, 2), member("b", 3, 1)], 10, reserve_bytes=1)
+    found = make_fit_report([member("a", 4, 2), member("b", 3, 1)], 10, reserve_bytes=1)
     assert (found.verdict, found.peak_bytes, found.spare_bytes) == ("together", 10, 0)
     assert not any(line.swaps for line in found.lines)
 
 
 def test_the_cheapest_models_swap_and_say_how_long_it_takes() -> None:
-    found = certify([member("a", 6 * GB), member("b", GB), member("c", 2 * GB)], 8 * GB)
+    found = make_fit_report([member("a", 6 * GB), member("b", GB), member("c", 2 * GB)], 8 * GB)
     assert found.verdict == "swapping"
     assert [line.member.card for line in found.lines if line.swaps] == ["b", "c"]
     assert found.peak_bytes == 8 * GB
@@ -51,7 +51,7 @@ def test_the_cheapest_models_swap_and_say_how_long_it_takes() -> None:
 
 
 def test_a_model_too_large_for_the_card_is_named() -> None:
-    found = certify([member("a", 9 * GB), member("b", GB)], 8 * GB, reserve_bytes=GB)
+    found = make_fit_report([member("a", 9 * GB), member("b", GB)], 8 * GB, reserve_bytes=GB)
     assert found.verdict == "impossible"
     assert found.sentence == "Does not fit: A needs 9.00 GB, and 7.00 GB are there for models."
     assert found.spare_bytes == -2 * GB
@@ -66,7 +66,7 @@ def test_a_certificate_is_kept_by_every_order_of_turns(
     pairs: list[tuple[int, int]], budget: int
 ) -> None:
     members = [member(f"m{i}", *pair) for i, pair in enumerate(pairs)]
-    found = certify(members, budget)
+    found = make_fit_report(members, budget)
     kept = [line.member for line in found.lines if not line.swaps]
     moments = [
         sum(m.footprint.resident for m in {*kept, active}) + active.footprint.workspace
@@ -76,14 +76,14 @@ def test_a_certificate_is_kept_by_every_order_of_turns(
         assert any(m.footprint.resident + m.footprint.workspace > budget for m in members)
     else:
         assert max(moments) == found.peak_bytes <= budget
-        assert (found.verdict == "together") == (together(members) <= budget)
+        assert (found.verdict == "together") == (co_resident_bytes(members) <= budget)
 
 
 @settings(deadline=None)
 @given(sizes, st.integers(1, 60))
 def test_no_other_choice_moves_fewer_bytes(pairs: list[tuple[int, int]], budget: int) -> None:
     members = [member(f"m{i}", *pair) for i, pair in enumerate(pairs)]
-    found = certify(members, budget)
+    found = make_fit_report(members, budget)
     if found.verdict != "swapping":
         return
     moved = sum(line.member.footprint.resident for line in found.lines if line.swaps)

@@ -15,7 +15,7 @@ from tiny_specialists import BUDGET, save_specialists
 
 from multimodal.settings import read_settings
 from multimodal.web.page import Page
-from multimodal.web.saved_models import NONE, drawn, may_remove
+from multimodal.web.saved_models import NONE, may_remove, render_saved_models
 from multimodal.weights.quantized import QuantizedCheckpoints
 
 
@@ -59,7 +59,7 @@ def test_what_is_saved_is_listed_and_removed_by_one_press(browser: Browser, tmp_
 
 
 def test_where_nothing_is_saved_the_page_says_what_would_be() -> None:
-    assert NONE in drawn([], str)
+    assert NONE in render_saved_models([], str)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from test_doctor import CARD, FOUND, GB, LINUX, NO_CARD, WINDOWS, command, drive
 from multimodal.access import Hosts
 from multimodal.build import UnusedCard, read_catalog
 from multimodal.doctor.machine import Machine
-from multimodal.doctor.unused_card import judged
+from multimodal.doctor.unused_card import find_unused_card
 from multimodal.memory.devices.nvidia import driver
 from multimodal.memory.devices.torch_build import TorchBuild
 from multimodal.settings import read_settings
@@ -41,7 +41,7 @@ esac
 
 def said(machine: Machine, **given: str) -> UnusedCard | None:
     settings = read_settings(**given)
-    return judged(settings, read_catalog(settings), machine)
+    return find_unused_card(settings, read_catalog(settings), machine)
 
 
 @pytest.mark.parametrize("machine", [WINDOWS, ON_LINUX], ids=["windows", "linux"])

@@ -23,18 +23,18 @@ from multimodal.messages import (
     Controls,
     Conversation,
     Drawing,
-    Hearing,
     ImagePart,
     Message,
     Part,
     Step,
     Task,
     TextPart,
+    TranscriptionSettings,
 )
 from multimodal.turn.router import Router
 
 ANN = "ann"
-FRENCH = Hearing("en", "fr")
+FRENCH = TranscriptionSettings("en", "fr")
 SPOKEN = AudioPart(
     "c" * 64, "audio/flac", 3.0, transcript="Hello", language="en", translation="Salut"
 )
@@ -87,7 +87,11 @@ def notices(draft: Draft) -> tuple[str, ...]:
 
 def test_a_recording_heard_in_another_way_is_heard_again(router: Router) -> None:
     assert router.decide(said(HEARD, hearing=FRENCH)).rule == "translate"
-    for changed in (Hearing(), Hearing("fr", "fr"), Hearing("en", "de")):
+    for changed in (
+        TranscriptionSettings(),
+        TranscriptionSettings("fr", "fr"),
+        TranscriptionSettings("en", "de"),
+    ):
         route = router.decide(said(HEARD, hearing=changed))
         assert (route.rule, route.again) == ("voice", True)
 
@@ -115,7 +119,7 @@ def test_with_words_or_a_picture_beside_it_the_question_is_answered(router: Rout
 
 @pytest.mark.parametrize("model", ["auto", SEAMLESS])
 def test_an_answer_is_spoken_by_the_model_that_speaks(router: Router, model: str) -> None:
-    german = Hearing("en", "de")
+    german = TranscriptionSettings("en", "de")
     heard = replace(HEARD, heard_by=None, asked=german)
     route = router.decide(said(heard, model=model, hearing=german, speak_in="de"))
     assert route.aloud is not None
@@ -196,7 +200,7 @@ def test_a_recording_is_not_heard_twice_in_the_same_way(
 ) -> None:
     talk = made.store.create(ANN)
     asked = chats.say(ANN, talk, "", [(QUESTION, "question.wav")])
-    for hearing, heard in ((FRENCH, 1), (FRENCH, 1), (Hearing("fr"), 2)):
+    for hearing, heard in ((FRENCH, 1), (FRENCH, 1), (TranscriptionSettings("fr"), 2)):
         turn(chats, talk, Controls(hearing=hearing))
         assert sum(isinstance(r, TranscriptionRequest) for r in source.requests) == heard
         chats.forget_reply(ANN, talk, asked.id)

@@ -43,7 +43,7 @@ def routes(program: Program) -> list[BaseRoute]:
         route("/v1/images/generations", images.generations, "POST"),
         route("/v1/audio/transcriptions", speech.transcriptions, "POST"),
         route("/v1/audio/translations", speech.translations, "POST"),
-        route("/v1/audio/speech", speaking.spoken, "POST"),
+        route("/v1/audio/speech", speaking.create_speech, "POST"),
         route("/v1/audio/voices", speaking.voices, "GET"),
         route("/v1", unknown, *METHODS),
         route("/v1/{path:path}", unknown, *METHODS),

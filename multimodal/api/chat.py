@@ -22,7 +22,7 @@ from multimodal.api.bodies import parsed
 from multimodal.api.chat_schema import ChatRequest
 from multimodal.api.drive import events, while_connected
 from multimodal.api.fingerprint import fingerprint
-from multimodal.api.guard import described
+from multimodal.api.guard import error_response
 from multimodal.api.images import encoded
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO
@@ -175,7 +175,7 @@ async def _lines(
                 elif event is None:
                     yield ": still at it\n\n"
     except Exception as error:  # the status is sent already, so it is told in the stream
-        yield f"data: {json.dumps(described(error)[1])}\n\n"
+        yield f"data: {json.dumps(error_response(error)[1])}\n\n"
         return
     yield reply.chunk({}, reply.finish, x_route=reply.route())
     if include_usage:

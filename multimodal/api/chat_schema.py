@@ -72,14 +72,14 @@ class Sound(RequestModel):
     input_audio: SoundData
 
 
-class Declined(RequestModel):
+class RefusalPart(RequestModel):
     """What an assistant said instead of an answer."""
 
     type: Literal["refusal"]
     refusal: str
 
 
-Content = Annotated[Text | Picture | Sound | Declined, Field(discriminator="type")]
+Content = Annotated[Text | Picture | Sound | RefusalPart, Field(discriminator="type")]
 Contents = Annotated[list[Content], Field(max_length=PARTS), FailFast(), BeforeValidator(_as_parts)]
 StopWords = Annotated[
     list[Annotated[str, Field(max_length=STOP_CHARACTERS)]],
@@ -141,7 +141,7 @@ class ChatMessage(RequestModel):
             match part:
                 case Text():
                     found.append(part.text)
-                case Declined():
+                case RefusalPart():
                     found.append(part.refusal)
                 case _:
                     found.append(part)

@@ -49,13 +49,13 @@ def guarded(handler: Handler, body_bytes: int) -> Handler:
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception as error:
-            status, body = described(error)
+            status, body = error_response(error)
             return JSONResponse(body, status)
 
     return call
 
 
-def described(error: Exception) -> tuple[int, dict[str, Any]]:
+def error_response(error: Exception) -> tuple[int, dict[str, Any]]:
     """Status and body of an error, as OpenAI's clients expect them; an unexpected one is logged."""
     match error:
         case UnsupportedFieldError():

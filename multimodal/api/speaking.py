@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from multimodal.api.bodies import parsed
 from multimodal.api.drive import events
-from multimodal.api.guard import described
+from multimodal.api.guard import error_response
 from multimodal.api.schemas import SpokenText
 from multimodal.backends.base import TTSRequest
 from multimodal.backends.speech.speakers import (
@@ -35,7 +35,7 @@ VOICES = frozenset(_OPENAI.split())
 """OpenAI's names of voices, which stand for the usual one of the model and language."""
 
 
-async def spoken(request: Request, program: Program) -> Response:
+async def create_speech(request: Request, program: Program) -> Response:
     """The sound, chunk by chunk as the sentences are made, or server-sent events with them."""
     async with parsed(request, SpokenText, program.media.limits) as text:
         card, asked = _card(program, text), text
@@ -101,7 +101,7 @@ async def _lines(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[str, Non
         usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
         yield _line("speech.audio.done", usage=usage)
     except Exception as error:  # the status is sent already, so it is told in the stream
-        yield f"data: {json.dumps(described(error)[1])}\n\n"
+        yield f"data: {json.dumps(error_response(error)[1])}\n\n"
 
 
 def _line(kind: str, **more: object) -> str:

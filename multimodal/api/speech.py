@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from multimodal.api.bodies import parsed_form
 from multimodal.api.drive import events, while_connected
 from multimodal.api.fields import TRANSCRIPTIONS, TRANSLATIONS
-from multimodal.api.guard import described
+from multimodal.api.guard import error_response
 from multimodal.api.subtitles import srt, vtt
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO, ModelCard, clipped
@@ -114,7 +114,7 @@ async def _lines(
                     yield _line({"type": "transcript.text.delta", "delta": piece})
                 yield _line({"type": "transcript.text.done", "text": text})
     except Exception as error:  # the status is sent already, so it is told in the stream
-        yield _line(described(error)[1])
+        yield _line(error_response(error)[1])
 
 
 def _asked(form: FormData, program: Program, english: bool) -> _Asked:

@@ -18,7 +18,7 @@ from typing import Any
 
 from multimodal.backends.engine_options import whole_number
 from multimodal.catalog.cards import ModelCard
-from multimodal.memory.host import is_kept_off_card
+from multimodal.memory.host import is_cpu_only
 
 CUBLAS = ("cublasLt64_12.dll", "cublas64_12.dll")
 if sys.platform != "win32":
@@ -29,7 +29,7 @@ if sys.platform != "win32":
 def runs_on_cpu(card: ModelCard) -> bool:
     """Whether the engine of `card` computes on the CPU although there is a graphics card: because
     the card says so, or because its family cannot do otherwise here."""
-    if is_kept_off_card(card):
+    if is_cpu_only(card):
         return True
     uses_card = ENGINES.get(card.family)
     return uses_card is not None and not uses_card(card)

@@ -36,7 +36,7 @@ def surplus_turns(
     return dropped
 
 
-def too_long(
+def prompt_too_long_error(
     card: ModelCard, prompt_tokens: int, context_tokens: int, pictures: int = 0
 ) -> ContextLengthError:
     """For a single message that exceeds the context, the `pictures` it shows counted in."""
@@ -47,7 +47,7 @@ def too_long(
     )
 
 
-def left_out(card: ModelCard, dropped: int, context_tokens: int) -> Notice:
+def dropped_turns_notice(card: ModelCard, dropped: int, context_tokens: int) -> Notice:
     return Notice(
         f"The first {dropped} messages were left out of this answer: the conversation is "
         f"longer than the {context_tokens:,} tokens {card.title} reads."

@@ -14,7 +14,7 @@ DESCRIBE = "Describe this picture."
 """What is asked where a picture was sent without a word."""
 
 
-def described(
+def describe(
     request: ImageDescriptionRequest, answer: Callable[[TextRequest], Generator[Event, None, None]]
 ) -> Generator[Event, None, None]:
     """Ask about the picture by `answer`, and yield all it says as one Description at the end."""

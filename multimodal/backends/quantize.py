@@ -16,7 +16,9 @@ from multimodal.memory.estimate.modules import quantizable
 from multimodal.memory.estimate.quantization import BLOCK, EIGHT_BIT, FOUR_BIT
 
 
-def pack(module: nn.Module, quantization: str, device: str, keeps_fp32: Sequence[str] = ()) -> None:
+def quantize_linear_layers(
+    module: nn.Module, quantization: str, device: str, keeps_fp32: Sequence[str] = ()
+) -> None:
     """Replace the linear layers of `module`, but for those within `keeps_fp32`, by packed ones on
     `device`, one after another, so that host memory never holds two copies. Other quantizations
     change nothing."""

@@ -52,12 +52,12 @@ def _environment() -> ImmutableSandboxedEnvironment:
     return ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
 
 
-def special_signs(tokenizer: Any) -> set[str]:
+def special_token_texts(tokenizer: Any) -> set[str]:
     """What the tokenizer never takes for text: what opens and ends texts and, mostly, turns."""
     return {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
 
 
-def template_signs(template: str) -> set[str]:
+def template_token_texts(template: str) -> set[str]:
     """What the chat template writes in brackets, such as Llama 2's [INST], which is no token."""
     pieces = _environment().lex(template)
     written = "\0".join(piece for _, kind, piece in pieces if kind in LITERALS)

@@ -1,7 +1,7 @@
 """The database behind the conversations: its tables, one session a call, its errors as sentences.
 
 SQLite in WAL mode by default, any SQLAlchemy URL if asked for. A file of SQLite is readable by its
-owner alone. Values are handed out as they lie there (`stored`), so that one damaged row is the
+owner alone. Values are handed out as they lie there (`raw_column`), so that one damaged row is the
 business of whoever reads it and no end of the query.
 """
 
@@ -205,7 +205,7 @@ class Database:
         )
 
 
-def stored(column: InstrumentedAttribute[Any]) -> ColumnElement[Any]:
+def raw_column(column: InstrumentedAttribute[Any]) -> ColumnElement[Any]:
     """The column's values as the driver hands them out, with nothing read into them."""
     return type_coerce(column, String).label(column.key)
 

@@ -22,7 +22,7 @@ from multimodal.chats.database import (
     Database,
     MediaRow,
     MessageRow,
-    stored,
+    raw_column,
 )
 from multimodal.chats.rows import (
     Heading,
@@ -93,7 +93,7 @@ class Store:
         """The owner's conversations that hold a message, the newest first."""
         row = ConversationRow
         query = (
-            select(row.id, stored(row.title), stored(row.updated_at))
+            select(row.id, raw_column(row.title), raw_column(row.updated_at))
             .where(row.owner == owner)
             .where(exists().where(MessageRow.conversation_id == row.id))
             .order_by(row.updated_at.desc())
@@ -108,10 +108,10 @@ class Store:
         query = (
             select(
                 row.id,
-                stored(row.role),
-                stored(row.parts),
-                stored(row.outcome),
-                stored(row.created_at),
+                raw_column(row.role),
+                raw_column(row.parts),
+                raw_column(row.outcome),
+                raw_column(row.created_at),
             )
             .where(row.conversation_id == conversation)
             .order_by(row.position)
@@ -119,7 +119,7 @@ class Store:
         with self._database.session() as session:
             self._check_owner(session, owner, conversation)
             messages = tuple(read_message(found) for found in session.execute(query))
-            kept = select(stored(ConversationRow.controls)).where(
+            kept = select(raw_column(ConversationRow.controls)).where(
                 ConversationRow.id == conversation
             )
             return Conversation(messages, read_controls(session.scalar(kept), conversation))
@@ -175,7 +175,7 @@ class Store:
     def media_in_use(self) -> set[str]:
         """The SHA-256 digests of every picture and recording that some message holds, those of
         damaged messages too as far as they can still be read."""
-        query = select(stored(MessageRow.parts)).execution_options(yield_per=1000)
+        query = select(raw_column(MessageRow.parts)).execution_options(yield_per=1000)
         with self._database.session() as session:
             return {digest for kept in session.scalars(query) for digest in digests_in(kept)}
 

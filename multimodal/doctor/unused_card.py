@@ -33,12 +33,12 @@ def unused_card(settings: Settings) -> UnusedCard | None:
     if shown is None or not shown.gpus:
         return None
     try:
-        return judged(settings, read_catalog(settings), examined(found))
+        return find_unused_card(settings, read_catalog(settings), examined(found))
     except MultimodalError:  # the start says it
         return None
 
 
-def judged(settings: Settings, catalog: Catalog, machine: Machine) -> UnusedCard | None:
+def find_unused_card(settings: Settings, catalog: Catalog, machine: Machine) -> UnusedCard | None:
     """The same of any machine. Raises CardError for an unknown profile."""
     if machine.driver is None or not machine.driver.gpus:
         return None

@@ -15,7 +15,7 @@ SURE_WORDS = 3
 """Words that tell the language; one alone may be of any."""
 
 
-class Ear:
+class UtteranceRecognizer:
     """Hears one person. For one thread at a time.
 
     An utterance that is too short to tell the language is supposed to be in the one of those before

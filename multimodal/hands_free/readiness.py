@@ -58,7 +58,7 @@ def load_together(
             )
 
 
-def rehearse(assistant: Assistant, voice: ModelCard, language: str, stop: threading.Event) -> None:
+def warm_up(assistant: Assistant, voice: ModelCard, language: str, stop: threading.Event) -> None:
     """Say a word that nobody hears: a voice reads its dictionary of pronunciation at its first one.
     Raises the errors of `Assistant.speak`."""
     for _ in assistant.speak(TTSRequest(REHEARSAL, language), voice.name, stop):

@@ -30,7 +30,7 @@ def host_bytes(memory_bytes: int) -> int:
     return max(LEAST_HOST_BYTES, int(memory_bytes * HOST_SHARE))
 
 
-def is_kept_off_card(card: ModelCard) -> bool:
+def is_cpu_only(card: ModelCard) -> bool:
     """Whether the card itself says so."""
     return card.device == "cpu"
 
@@ -74,7 +74,7 @@ class HostMemory(MemoryManager[B]):
         budget_bytes: int,
         source: Source[B],
         peaks: Peaks | None = None,
-        runs_on_cpu: Callable[[ModelCard], bool] = is_kept_off_card,
+        runs_on_cpu: Callable[[ModelCard], bool] = is_cpu_only,
         device: HostDevice | None = None,
     ) -> None:
         self._memory = device or HostDevice()

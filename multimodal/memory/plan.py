@@ -14,11 +14,11 @@ from multimodal.memory.estimate.fit_report import (
     BUS_BYTES_PER_S,
     FitReport,
     PlannedModel,
-    certify,
-    together,
+    co_resident_bytes,
+    make_fit_report,
 )
 from multimodal.memory.estimate.footprint import footprint, usual_quantization
-from multimodal.memory.host import is_kept_off_card
+from multimodal.memory.host import is_cpu_only
 from multimodal.memory.reserve import is_on_card, planned_reserve_bytes
 
 SHORTEST_CONTEXT = 1024
@@ -46,7 +46,7 @@ def request_for(
     budget_bytes: int,
     device_kind: str = "auto",
     context_bytes: int | None = None,
-    runs_on_cpu: Callable[[ModelCard], bool] = is_kept_off_card,
+    runs_on_cpu: Callable[[ModelCard], bool] = is_cpu_only,
     **more: Any,
 ) -> Request:
     """What to ask for a profile on a device of that kind (`--device`): on a card, room is kept for
@@ -81,7 +81,7 @@ class Plan:
 def plan(request: Request) -> Plan:
     """Certify the request, and look for a change if its models do not fit together."""
     members = [_member(card, request) for card in request.cards]
-    fit_report = certify(
+    fit_report = make_fit_report(
         members, request.budget_bytes, request.reserve_bytes, request.bus_bytes_per_s
     )
     change = None if fit_report.verdict == "together" else cheapest_change(request, members)
@@ -108,7 +108,7 @@ def cheapest_change(request: Request, members: Sequence[PlannedModel]) -> Change
             Change("; ".join(step.sentence for step in chosen), room - needed, count)
             for chosen in combinations(steps, count)
             if len({step.index for step in chosen}) == count
-            and (needed := together(_changed(members, chosen))) <= room
+            and (needed := co_resident_bytes(_changed(members, chosen))) <= room
         ]
         if found:
             return min(found, key=lambda change: change.spare_bytes)

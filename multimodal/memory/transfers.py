@@ -38,7 +38,7 @@ class Source(Protocol[B_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class Brought(Generic[B]):
+class LoadResult(Generic[B]):
     """A model that has arrived, or whose last layers are on their way (`Device.settle`). `seconds`
     on the device's clock, without any download; `is_partial`: layers of it only visit."""
 
@@ -73,7 +73,7 @@ class Transfers(Generic[B]):
         report: Report,
         evict_idle: Callable[[int | None], int],
         admitted: Callable[[], None],
-    ) -> Brought[B]:
+    ) -> LoadResult[B]:
         """Load or restore `card`. `evict_idle(n)` sends away up to n idle models (None: all) and
         returns how many; `admitted()` is called once the device counts the model's bytes.
 
@@ -94,7 +94,7 @@ class Transfers(Generic[B]):
         report: Report,
         evict_idle: Callable[[int | None], int],
         admitted: Callable[[], None],
-    ) -> Brought[B]:
+    ) -> LoadResult[B]:
         files = Path() if parked else self._source.fetch(card, report)
         verb = "Restoring" if parked else "Loading"
         report(Progress(f"{verb} {card.title}"))
@@ -110,14 +110,14 @@ class Transfers(Generic[B]):
                 if (told := rung()) is None:
                     if parked and self._partly(card, parked[0]):
                         seconds = self._device.now_s() - started_s
-                        return Brought(parked[0], "restored", seconds, (*rungs, PARTLY), 0, True)
+                        return LoadResult(parked[0], "restored", seconds, (*rungs, PARTLY), 0, True)
                     raise DeviceFullError(f"{error}. Close other programs that use it.") from error
                 rungs.append(told)
                 report(Progress(f"{told} {verb} {card.title}"))
             else:
                 seconds = self._device.now_s() - started_s
                 how: How = "restored" if parked else "loaded"
-                return Brought(model, how, seconds, tuple(rungs), true_bytes)
+                return LoadResult(model, how, seconds, tuple(rungs), true_bytes)
         raise AssertionError("the ladder ends by raising")
 
     def _failed(self, card: ModelCard, parked: tuple[B, int] | None) -> None:

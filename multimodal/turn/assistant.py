@@ -41,7 +41,7 @@ from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
 from multimodal.messages import AudioPart, Conversation, Finish, Outcome, Route, Step, Task, Timing
 from multimodal.runner import Run, Runner
-from multimodal.turn.image_step import kept
+from multimodal.turn.image_step import store_pictures
 from multimodal.turn.request_builder import RequestBuilder, without_voice
 from multimodal.turn.router import Router
 
@@ -207,7 +207,7 @@ class Assistant:
         """Of the engine, with the pictures that it made stored."""
         with closing(run.run(request)) as events:
             if isinstance(request, ImageGenerationRequest):
-                yield from kept(events, request, run.lease.card, self.media)
+                yield from store_pictures(events, request, run.lease.card, self.media)
             else:
                 yield from events
 

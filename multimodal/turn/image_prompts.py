@@ -71,7 +71,7 @@ def prompt_of(words: str) -> str:
     return prompt.rstrip(" .!?") or words.strip()
 
 
-def wish_of(words: str) -> str | None:
+def redraw_wish(words: str) -> str | None:
     """What a picture that is there shall become, “a watercolour” of “Draw this as a watercolour”;
     None for words that do not ask to draw a picture anew."""
     for sentence in sentences(words):

@@ -11,7 +11,7 @@ from multimodal.events import Drawn, Event, ImageStored
 from multimodal.media.ingestion import MediaFolder
 from multimodal.media.pixels import SEEN_SIDE, within
 from multimodal.messages import Conversation, ImagePart, Step
-from multimodal.turn.image_prompts import prompt_of, wish_of
+from multimodal.turn.image_prompts import prompt_of, redraw_wish
 
 
 def draw_request(
@@ -23,7 +23,7 @@ def draw_request(
     if step.sha256 is not None:
         part, made = _source(conversation, step.sha256)
         source = within(media.image(part), SEEN_SIDE)
-        prompt = wish_of(words) or prompt
+        prompt = redraw_wish(words) or prompt
         if made and part.description:
             prompt = f"{part.description}, {prompt}"
     asked = conversation.controls.drawing
@@ -39,7 +39,7 @@ def draw_request(
     )
 
 
-def kept(
+def store_pictures(
     events: Iterable[Event], request: ImageGenerationRequest, card: ModelCard, media: MediaFolder
 ) -> Iterator[Event]:
     """`events` with every picture stored in the media folder; its file tells how it was made."""

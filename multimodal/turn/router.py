@@ -27,7 +27,7 @@ from multimodal.catalog.cards import AUTO, Catalog, ModelCard, Profile
 from multimodal.catalog.defaults import DefaultModels
 from multimodal.errors import PromptError, RequestError
 from multimodal.messages import AudioPart, Conversation, ImagePart, Message, Route, Step, Task
-from multimodal.turn.image_prompts import wish_of
+from multimodal.turn.image_prompts import redraw_wish
 from multimodal.turn.intents import (
     names_a_picture,
     wants_drawing,
@@ -296,11 +296,11 @@ def _is_unheard(part: AudioPart, scene: _Scene) -> bool:
 
 def _to_redraw(scene: _Scene, chosen: bool) -> ImagePart | None:
     """The picture to begin with: one of this message, or of the exchange just before it."""
-    if not chosen and wish_of(scene.words) is None:
+    if not chosen and redraw_wish(scene.words) is None:
         return None
     if scene.last.images:
         return scene.last.images[-1]
-    recent = scene.conversation.messages[-3:-1] if wish_of(scene.words) is not None else ()
+    recent = scene.conversation.messages[-3:-1] if redraw_wish(scene.words) is not None else ()
     return next((message.images[-1] for message in reversed(recent) if message.images), None)
 
 

@@ -12,7 +12,7 @@ from multimodal.messages import Controls
 from multimodal.web.controls import from_inputs, to_inputs
 from multimodal.web.layout import Layout
 from multimodal.web.tab_session import TabSession
-from multimodal.web.voice import hearing_of
+from multimodal.web.voice import transcription_settings
 
 
 class ControlEvents:
@@ -55,7 +55,7 @@ class ControlEvents:
         if session.model == model:
             return gr.skip()
         session.model = model
-        asked = hearing_of(language, translate_to)
+        asked = transcription_settings(language, translate_to)
         # In one piece: Gradio forgets what comes while it puts the choice on the page.
         shown = [
             self._ui.quantization.shown(model, has_sizes=True),

@@ -20,7 +20,7 @@ from multimodal.web.control_bounds import (
     WIDTH,
 )
 from multimodal.web.layout import Layout
-from multimodal.web.voice import hearing_of, speed_of
+from multimodal.web.voice import speed_of, transcription_settings
 
 
 def from_inputs(
@@ -63,7 +63,7 @@ def from_inputs(
             WIDTH.whole(width),
             HEIGHT.whole(height),
         ),
-        hearing_of(language, translate_to),
+        transcription_settings(language, translate_to),
         speak_in or None,
         voice or None,
         speed_of(speed),

@@ -8,7 +8,7 @@ from contextlib import closing
 from multimodal.build import Program
 from multimodal.errors import RequestError, TurnStoppedError
 from multimodal.events import Transcript
-from multimodal.messages import AudioPart, Hearing, Task
+from multimodal.messages import AudioPart, Task, TranscriptionSettings
 from multimodal.web.actions import Upload
 from multimodal.web.attachments import Attachments
 from multimodal.web.tab_session import TabSession
@@ -23,7 +23,9 @@ class Dictation:
         self._lock = threading.Lock()
         self._stops: set[threading.Event] = set()
 
-    def words(self, session: TabSession, file: Upload | None, hearing: Hearing) -> str:
+    def words(
+        self, session: TabSession, file: Upload | None, hearing: TranscriptionSettings
+    ) -> str:
         """What is said in the recording, in the language that is spoken, by the model that hears;
         "" where it was left before. One of the same tab that is still being written down is left.
 
@@ -55,7 +57,7 @@ class Dictation:
                 stop.set()
 
     def _transcribed(
-        self, part: AudioPart, card: str, stop: threading.Event, hearing: Hearing
+        self, part: AudioPart, card: str, stop: threading.Event, hearing: TranscriptionSettings
     ) -> str:
         heard = part
         events = self._program.assistant.transcribe(part, card, stop, hearing.language)

@@ -54,7 +54,7 @@ class FittingPanel:
                 context_bytes=context,
                 factors=device.factors,
             )
-            return drawn(found)
+            return render_fit(found)
         except MultimodalError as error:
             return f'<p class="fit-wrong" role="alert">{escape(str(error))}</p>'
 
@@ -69,7 +69,7 @@ def _size(budget: str) -> int | None:
         raise RequestError(f"“{clipped(budget)}” is no size. Write one such as 12GB.") from error
 
 
-def drawn(found: Answer) -> str:
+def render_fit(found: Answer) -> str:
     """The answer for a narrow column."""
     fit_report, change = found.plan.fit_report, found.plan.change
     rows = "".join(_line(line) for line in fit_report.lines)

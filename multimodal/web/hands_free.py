@@ -30,10 +30,10 @@ from multimodal.build import Program
 from multimodal.catalog.cards import AUTO, ModelCard
 from multimodal.errors import CapacityError, MultimodalError, RequestError
 from multimodal.events import Progress
-from multimodal.hands_free.ear import Ear
+from multimodal.hands_free.ear import UtteranceRecognizer
 from multimodal.hands_free.listener import Listener, Recognize
 from multimodal.hands_free.microphone import MicrophoneStream
-from multimodal.hands_free.readiness import check_room, load_together, rehearse
+from multimodal.hands_free.readiness import check_room, load_together, warm_up
 from multimodal.hands_free.turn_detection import TurnDetector
 from multimodal.messages import Controls, Task
 from multimodal.web.incoming import WHOLE_S, TimedReceive, whole_body
@@ -170,14 +170,14 @@ class HandsFreeTalk:
                     if isinstance(event, Progress):
                         share = "" if event.fraction is None else f" {100 * event.fraction:.0f} %"
                         live.told = f"{event.text}{share}"
-            rehearse(self._program.assistant, cards[-1], language, live.stop)
+            warm_up(self._program.assistant, cards[-1], language, live.stop)
             live.phase, live.told = "ready", ""
         except MultimodalError as error:
             live.error = str(error)
 
     def _recognizer(self, live: LiveConversation) -> Recognize:
         card = self._program.defaults.name(Task.SPEECH) or ""
-        ear = Ear(self._program.assistant, card, live.language, live.stop)
+        ear = UtteranceRecognizer(self._program.assistant, card, live.language, live.stop)
         return lambda samples: self._workers.submit(ear.recognized, samples)
 
     # ------------------------------------------------------------ the sound

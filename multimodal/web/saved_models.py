@@ -57,7 +57,7 @@ class SavedModelsPanel:
         found = self._store.all()
         names = list(dict.fromkeys(checkpoint.model for checkpoint in found))
         choices = [(self._title(name), name) for name in names]
-        return [drawn(found, self._title), gr.Dropdown(choices, value=None)]
+        return [render_saved_models(found, self._title), gr.Dropdown(choices, value=None)]
 
     def _removed(self, model: str | None) -> list[Any]:
         if model:
@@ -68,7 +68,7 @@ class SavedModelsPanel:
         return self._listed()
 
 
-def drawn(found: Sequence[QuantizedCheckpoint], title: gauge.TitleOf) -> str:
+def render_saved_models(found: Sequence[QuantizedCheckpoint], title: gauge.TitleOf) -> str:
     """Each with its size, and what its next start takes instead of the first one."""
     if not found:
         return f'<section class="fit" role="status"><p>{NONE}</p></section>'

@@ -11,7 +11,7 @@ from multimodal.backends.speech.speakers import languages_of, offered, speakers
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO, ModelCard
 from multimodal.languages import language_name
-from multimodal.messages import Hearing, Task
+from multimodal.messages import Task, TranscriptionSettings
 
 Choices = list[tuple[str, str]]
 SPEEDS = [("Slow (0.75 ×)", 0.75), ("Usual", 1.0), ("Faster (1.25 ×)", 1.25), ("Fast (1.5 ×)", 1.5)]
@@ -58,7 +58,7 @@ class VoicePanel:
     def shown(
         self,
         model: str,
-        asked: Hearing,
+        asked: TranscriptionSettings,
         speak_in: str | None,
         voice: str | None = None,
         speed: float = 1.0,
@@ -114,8 +114,8 @@ def speed_of(value: float | None) -> float:
     return min((speed for _, speed in SPEEDS), key=lambda speed: abs(speed - (value or 1.0)))
 
 
-def hearing_of(language: str | None, translate_to: str | None) -> Hearing:
-    return Hearing(language or None, translate_to or None)
+def transcription_settings(language: str | None, translate_to: str | None) -> TranscriptionSettings:
+    return TranscriptionSettings(language or None, translate_to or None)
 
 
 def _spoken(card: ModelCard | None) -> Choices:

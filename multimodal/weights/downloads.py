@@ -34,7 +34,7 @@ BUSY = {
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class StallTimeouts:
     """How long a server is waited for."""
 
     attempts: int = ATTEMPTS
@@ -51,12 +51,12 @@ class Patience:
         return httpx.Timeout(self.read_s, connect=self.connect_s)
 
 
-PATIENT = Patience()
-BRISK = Patience(attempts=2, read_s=8.0, connect_s=4.0, answer_s=5.0, downloads=1)
+PATIENT = StallTimeouts()
+BRISK = StallTimeouts(attempts=2, read_s=8.0, connect_s=4.0, answer_s=5.0, downloads=1)
 """For a server in whose place another one may be asked."""
 
 
-class SilentError(WeightsError):
+class StalledError(WeightsError):
     """The server did not answer in time."""
 
 
@@ -81,7 +81,7 @@ def fetch(
     stop: threading.Event | None,
     wait_s: float = 1.0,
     headers: Mapping[str, str] | None = None,
-    patience: Patience = PATIENT,
+    patience: StallTimeouts = PATIENT,
 ) -> None:
     """Fetch `url` to the file `part`, going on where it ends; `seen(bytes)` as it grows.
 
@@ -105,7 +105,9 @@ def fetch(
         raise WeightsError(f"the download was cut off ({cause})") from error
 
 
-def asked_again(stop: threading.Event | None, wait_s: float, attempts: int = ATTEMPTS) -> Retrying:
+def retry_when_busy(
+    stop: threading.Event | None, wait_s: float, attempts: int = ATTEMPTS
+) -> Retrying:
     """For a question to a server that may be busy for the moment."""
     return Retrying(
         stop=stop_after_attempt(attempts),
@@ -143,7 +145,7 @@ def until_stopped(
     while not wait([done], LOOK_EVERY_S).done:
         raise_if(stop)
         if end_s is not None and time.monotonic() > end_s:
-            raise SilentError(f"it does not answer within {timeout_s:g} s")
+            raise StalledError(f"it does not answer within {timeout_s:g} s")
     done.result()
 
 

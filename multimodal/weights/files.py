@@ -14,7 +14,7 @@ from huggingface_hub import HfApi
 
 from multimodal.catalog.sources import FilesSource, FolderPlace, HubPlace, WeightFile, WheelsPlace
 from multimodal.errors import WeightsError
-from multimodal.weights.downloads import BRISK, PATIENT, SilentError
+from multimodal.weights.downloads import BRISK, PATIENT, StalledError
 from multimodal.weights.job import DownloadSize, File, Job
 from multimodal.weights.package_index import IndexSettings
 from multimodal.weights.places import FolderFile, HubFile, PlaceFetcher, expected
@@ -90,7 +90,7 @@ class FilesFetcher:
             following = places[number + 1 :]
             try:
                 if place.service in silent:
-                    raise SilentError(silent[place.service])
+                    raise StalledError(silent[place.service])
                 patience = BRISK if following else PATIENT
                 place.check(job, patience)
                 if fetches:
@@ -98,7 +98,7 @@ class FilesFetcher:
                     place.fetch(job, patience)
             except WeightsError as error:
                 is_news = place.service not in silent
-                if isinstance(error, SilentError) and place.service:
+                if isinstance(error, StalledError) and place.service:
                     silent[place.service] = str(error)
                 reasons.append(f"from {place}: {error}")
                 if following and fetches and is_news:

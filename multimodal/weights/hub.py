@@ -33,7 +33,7 @@ from multimodal.catalog.sources import HubSource
 from multimodal.errors import WeightsError
 from multimodal.weights.choice import Listed, chosen
 from multimodal.weights.copies import cached_by_hub
-from multimodal.weights.downloads import RefusedError, asked_again, fetch
+from multimodal.weights.downloads import RefusedError, fetch, retry_when_busy
 from multimodal.weights.job import FORBIDDEN, PART, PINNED, DownloadSize, File, Job
 from multimodal.weights.progress import silent
 from multimodal.weights.shards import Shards, index_among, needed, shards_in, smaller_index
@@ -170,7 +170,7 @@ class Hub:
         """What the hub says now."""
         source = self.source
         with self._sentences(job, None):
-            told = asked_again(job.stop, self.retry_wait_s)(
+            told = retry_when_busy(job.stop, self.retry_wait_s)(
                 self.api().model_info,
                 source.repo,
                 revision=source.revision or "main",

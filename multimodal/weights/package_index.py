@@ -22,7 +22,7 @@ from unearth.errors import UnpackError
 from unearth.fetchers import Fetcher, PyPIClient
 
 from multimodal.errors import WeightsError
-from multimodal.weights.downloads import PATIENT, Patience, SilentError, fetch
+from multimodal.weights.downloads import PATIENT, StalledError, StallTimeouts, fetch
 
 PYPI = "https://pypi.org/simple/"
 SCHEMES = {"http", "https", "file"}
@@ -97,7 +97,7 @@ class PackageIndex:
     """Finds and fetches wheels; never installs or runs anything of them."""
 
     def __init__(
-        self, settings: IndexSettings, wait_s: float = 1.0, patience: Patience = PATIENT
+        self, settings: IndexSettings, wait_s: float = 1.0, patience: StallTimeouts = PATIENT
     ) -> None:
         self._settings = settings
         self._wait_s = wait_s
@@ -125,7 +125,7 @@ class PackageIndex:
             found = finder.find_matches(f"{project}=={version}")
             links = [package.link.normalized for package in found if package.link.is_wheel]
         except (httpx.HTTPError, UnpackError, OSError, ValueError) as error:
-            raise SilentError(f"it cannot be reached ({error})") from error
+            raise StalledError(f"it cannot be reached ({error})") from error
         if not links:
             raise WeightsError("no package index that can be reached offers it")
         if httpx.URL(links[0]).scheme not in SCHEMES:

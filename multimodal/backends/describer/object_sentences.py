@@ -9,9 +9,9 @@ from multimodal.backends.describer.groups import (
     ObjectGroup,
     Place,
     grouped,
+    horizontal_position,
     is_at,
     phrase,
-    side,
 )
 from multimodal.backends.describer.objects import FoundObject
 from multimodal.backends.describer.wording import (
@@ -131,20 +131,20 @@ def _one_group(group: ObjectGroup, details: dict[str, str], place: Place | None)
 
 def _shared_side(group: ObjectGroup) -> Place | None:
     """Where all of them are that are sure; None if they are apart."""
-    sides = {side(found.box) for found in group.sure}
+    sides = {horizontal_position(found.box) for found in group.sure}
     return sides.pop() if len(sides) == 1 else None
 
 
 def _at(objects: Sequence[FoundObject]) -> str:
     """“ on the left”, “: two on the left and one in the middle”; "" where that says nothing."""
     places = _places(objects)
-    is_split = len({side(found.box) for found in objects}) > 1
+    is_split = len({horizontal_position(found.box) for found in objects}) > 1
     return (": " if is_split else " ") + places if places else ""
 
 
 def _places(objects: Sequence[FoundObject]) -> str:
     """“on the left”, “two on the left and one in the middle”; "" where one is on no side."""
-    sides = [side(found.box) for found in objects]
+    sides = [horizontal_position(found.box) for found in objects]
     counts = {place: sides.count(place) for place in SIDES if place in sides}
     if len(counts) == 1 and None not in sides:
         return phrase(next(iter(counts)))

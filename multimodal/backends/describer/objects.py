@@ -101,7 +101,7 @@ class ObjectFinder:
         likely = [pair for pair in self._checked(image, things, stop) if pair[1] >= POSSIBLE]
         if stop.is_set():
             return ()
-        for detection, probability in one_name_a_place(likely):
+        for detection, probability in suppress_overlapping(likely):
             if is_colourless and probability < SURE:
                 continue
             is_sure = probability >= SURE and not is_colourless
@@ -162,7 +162,7 @@ def likelihood(score: float, support: float | None, opposition: float) -> float:
     return 1 / (1 + math.exp(-sum_))
 
 
-def one_name_a_place(found: Sequence[tuple[Detection, float]]) -> list[tuple[Detection, float]]:
+def suppress_overlapping(found: Sequence[tuple[Detection, float]]) -> list[tuple[Detection, float]]:
     """Of objects of two categories in the same place only the likelier one."""
     kept: list[tuple[Detection, float]] = []
     for detection, probability in sorted(found, key=lambda pair: -pair[1]):

@@ -26,7 +26,7 @@ class Stopped(Exception):  # noqa: N818  the person's wish, no error
     """Ends a pipeline's loop."""
 
 
-class Watch:
+class DenoisingCallback:
     """Stands beside one pipeline: raises Stopped before a denoising step once `stopped()`, emits
     Progress with every step, and a Preview now and then where the pipeline shows its latents."""
 

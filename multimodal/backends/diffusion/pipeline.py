@@ -26,11 +26,11 @@ import torch
 import transformers
 
 from multimodal.backends.base import Backend, ImageGenerationRequest
-from multimodal.backends.diffusion.denoising import Stopped, Watch
+from multimodal.backends.diffusion.denoising import DenoisingCallback, Stopped
 from multimodal.backends.diffusion.image_size import canvas
-from multimodal.backends.diffusion.prompt_limits import tokens, unread
+from multimodal.backends.diffusion.prompt_limits import tokens, truncation_notice
 from multimodal.backends.diffusion.tiles import free_bytes_of, set_tiling
-from multimodal.backends.quantize import pack
+from multimodal.backends.quantize import quantize_linear_layers
 from multimodal.backends.sampling import MAX_SEED
 from multimodal.backends.tokenizer_files import keep_published_steps
 from multimodal.backends.worker import Worker
@@ -74,7 +74,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
         if isinstance(module, torch.nn.Module):
             module.requires_grad_(False)
             if _is_packed(card, name):
-                pack(module, kind, device, _keeps_fp32(card, name))
+                quantize_linear_layers(module, kind, device, _keeps_fp32(card, name))
     keep_decoder_in_range(pipeline)
     if card.drawing.scheduler is not None:
         name, more = SCHEDULERS[card.drawing.scheduler]
@@ -207,7 +207,7 @@ class Diffusion:
         pipeline = self._redrawing if request.source is not None else self._pipeline
         asked = self._asked(pipeline, request, emit)
         first = secrets.randbelow(MAX_SEED) if request.seed is None else request.seed
-        watch = Watch(pipeline, request.preview_every_s, emit, stopped)
+        watch = DenoisingCallback(pipeline, request.preview_every_s, emit, stopped)
         try:
             for index in range(request.count):
                 seed = (first + index) % MAX_SEED
@@ -267,11 +267,14 @@ class Diffusion:
                 "strength": strength,
                 "num_inference_steps": math.ceil(steps / strength),
             }
-        told = [size.notice, unread(pipeline, self._card.title, "prompt", request.prompt)]
+        told = [
+            size.notice,
+            truncation_notice(pipeline, self._card.title, "prompt", request.prompt),
+        ]
         if negative := request.negative_prompt:
             if (why := self._no_negative_prompt(pipeline, guidance)) is None:
                 asked["negative_prompt"] = negative
-                why = unread(pipeline, self._card.title, "negative prompt", negative)
+                why = truncation_notice(pipeline, self._card.title, "negative prompt", negative)
             told.append(why)
         for sentence in filter(None, told):
             emit(Notice(sentence))

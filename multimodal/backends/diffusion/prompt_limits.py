@@ -17,7 +17,7 @@ def tokens(pipeline: Any, words: str) -> int:
     )
 
 
-def unread(pipeline: Any, title: str, name: str, words: str) -> str | None:
+def truncation_notice(pipeline: Any, title: str, name: str, words: str) -> str | None:
     """A sentence about what of `words` no encoder of the model `title` reads; None if all is."""
     ends = []
     for tokenizer, most in _readers(pipeline):

@@ -17,13 +17,17 @@ import torch
 from transformers import StoppingCriteriaList
 
 from multimodal.backends.base import TextRequest
-from multimodal.backends.context_window import left_out, surplus_turns, too_long
+from multimodal.backends.context_window import (
+    dropped_turns_notice,
+    prompt_too_long_error,
+    surplus_turns,
+)
 from multimodal.backends.engine_options import whole_number
-from multimodal.backends.hf.chat_template import ChatTemplate, untaught
+from multimodal.backends.hf.chat_template import ChatTemplate, missing_template_notice
 from multimodal.backends.hf.decoding import accepts_cache, decoding_options
 from multimodal.backends.hf.generation import (
     Emit,
-    Over,
+    EndOfReply,
     TokenStreamer,
     end_tokens,
     generation_config,
@@ -140,14 +144,14 @@ class ChatModel(Loaded[Any], ABC):
             if stopped():
                 return None
             if len(request.turns) <= 2:
-                raise too_long(self._card, count, context, len(request.pictures))
+                raise prompt_too_long_error(self._card, count, context, len(request.pictures))
             lengths = [len(text) for _, text in request.turns]
             dropped = surplus_turns(lengths, count, room, context // 4, attempt)
             kept = tuple((at - dropped, seen) for at, seen in request.pictures if at >= dropped)
             request = replace(request, turns=request.turns[dropped:], pictures=kept)
             total, attempt = total + dropped, attempt + 1
         if total:
-            emit(left_out(self._card, total, context))
+            emit(dropped_turns_notice(self._card, total, context))
         return prompt
 
     def _write(
@@ -177,7 +181,7 @@ class ChatModel(Loaded[Any], ABC):
                     model, self._tokenizer, chosen, guesses, self._options.is_static
                 ),
                 logits_processor=processors(chosen, ids.shape[1], model.device),
-                stopping_criteria=StoppingCriteriaList([Over(reply)]),
+                stopping_criteria=StoppingCriteriaList([EndOfReply(reply)]),
                 streamer=reply,
                 **inputs,
                 **({} if cache is None else {CACHE_ARGUMENT: cache}),
@@ -186,7 +190,7 @@ class ChatModel(Loaded[Any], ABC):
         if cache is not None:
             self._keep([*prompt.tokens, *reply.tokens], cache, prompt.about)
         if self._template.is_plain:
-            emit(untaught(self._card))
+            emit(missing_template_notice(self._card))
         ends = set(end_tokens(model, self._tokenizer)) & set(reply.tokens[-1:])
         emit(reply.usage(ids.shape[1], cached, chosen, bool(ends)))
 
@@ -230,11 +234,11 @@ class ChatModel(Loaded[Any], ABC):
 
 def tokens_of(tokenizer: Any, text: str) -> Sequence[int]:
     """`text` in tokens; what opens every text is put before it, unless the template did."""
-    found: Sequence[int] = tokenizer(text, add_special_tokens=not opens(tokenizer, text))[
+    found: Sequence[int] = tokenizer(text, add_special_tokens=not begins_with_bos(tokenizer, text))[
         "input_ids"
     ]
     return found
 
 
-def opens(tokenizer: Any, text: str) -> bool:
+def begins_with_bos(tokenizer: Any, text: str) -> bool:
     return bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)

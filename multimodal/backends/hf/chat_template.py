@@ -13,7 +13,11 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from multimodal.backends.special_tokens import SpecialTokenEscaper, special_signs, template_signs
+from multimodal.backends.special_tokens import (
+    SpecialTokenEscaper,
+    special_token_texts,
+    template_token_texts,
+)
 from multimodal.catalog.cards import ModelCard
 from multimodal.events import Notice
 
@@ -34,7 +38,7 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         own = getattr(tokenizer, "chat_template", None)
         self._template = card.chat_template or (None if own else PLAIN)
-        never = special_signs(getattr(tokenizer, "tokenizer", tokenizer)) | set(signs)
+        never = special_token_texts(getattr(tokenizer, "tokenizer", tokenizer)) | set(signs)
         self._apart = SpecialTokenEscaper(never)
         # A model's own words may hold such signs for its template, as `</think>` ends its thoughts.
         self._typed_apart = SpecialTokenEscaper(never | _signs_of(self._template or own))
@@ -76,7 +80,7 @@ class ChatTemplate:
         return told
 
 
-def untaught(card: ModelCard) -> Notice:
+def missing_template_notice(card: ModelCard) -> Notice:
     """For a reply of a model that has no template."""
     return Notice(
         f"{card.title} has no chat template, so it read this conversation as lines that begin with "
@@ -88,7 +92,7 @@ def untaught(card: ModelCard) -> Notice:
 def _signs_of(template: Any) -> set[str]:
     """Some tokenizers have several templates, each by its name."""
     several = template.values() if isinstance(template, dict) else [template]
-    return set().union(*map(template_signs, several))
+    return set().union(*map(template_token_texts, several))
 
 
 def _like(turn: dict[str, Any], text: str) -> Any:

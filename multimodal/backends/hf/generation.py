@@ -117,7 +117,7 @@ def _start_of_any(text: str, words: Iterable[str]) -> int:
     return longest
 
 
-class Over(StoppingCriteria):
+class EndOfReply(StoppingCriteria):
     """Ends `generate` once the reply is over."""
 
     def __init__(self, reply: TokenStreamer) -> None:

@@ -16,10 +16,19 @@ from transformers import AutoModelForImageTextToText
 
 from multimodal.backends.base import Backend, TextRequest
 from multimodal.backends.checkpoints import check_folder, from_folder
-from multimodal.backends.hf.chat_model import Prompt, opens
+from multimodal.backends.hf.chat_model import Prompt, begins_with_bos
 from multimodal.backends.hf.chat_template import ChatTemplate
-from multimodal.backends.hf.picture_processor import check_picture, complete, load_processor
-from multimodal.backends.hf.vision_chat import VisionChatModel, digest, one_picture, shown
+from multimodal.backends.hf.picture_processor import (
+    check_picture,
+    fill_missing_settings,
+    load_processor,
+)
+from multimodal.backends.hf.vision_chat import (
+    VisionChatModel,
+    chat_messages,
+    digest,
+    sample_request,
+)
 from multimodal.backends.tokenizer_files import check_tokens
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError
@@ -38,7 +47,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
             f"{card.name}: its checkpoint has no chat template; write one as 'chat_template'"
         )
     model = from_folder(AutoModelForImageTextToText, card, files, device)
-    complete(processor, model, files)
+    fill_missing_settings(processor, model, files)
     loaded = ImageText(card, model, processor)
     loaded.check()
     return loaded
@@ -55,17 +64,17 @@ class ImageText(VisionChatModel):
     def check(self) -> None:
         """Raise BackendError, too, where a picture in a prompt would not be seen."""
         super().check()
-        prompt = self._prompt(one_picture(), self._card.system_prompt)
+        prompt = self._prompt(sample_request(), self._card.system_prompt)
         check_tokens(self._card, self._tokenizer, self._model, prompt.tokens)
         check_picture(self._card, self._model, prompt.tokens, dict(prompt.inputs))
 
     def _prompt(self, request: TextRequest, system: str) -> Prompt:
-        text = self._template.text(system, shown(request))
+        text = self._template.text(system, chat_messages(request))
         pictures = [picture for _, picture in request.pictures]
         encoded = self._processor(
             text=[text],
             images=pictures or None,
-            add_special_tokens=not opens(self._tokenizer, text),
+            add_special_tokens=not begins_with_bos(self._tokenizer, text),
             return_tensors="pt",
         )
         if (second := getattr(self._processor, "qformer_tokenizer", None)) is not None:

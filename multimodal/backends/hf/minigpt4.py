@@ -21,7 +21,12 @@ from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.hf.chat_model import Prompt, tokens_of
 from multimodal.backends.hf.chat_template import ChatTemplate
 from multimodal.backends.hf.minigpt4_pictures import VISION, Pictures, load_pictures
-from multimodal.backends.hf.vision_chat import VisionChatModel, digest, one_picture, shown
+from multimodal.backends.hf.vision_chat import (
+    VisionChatModel,
+    chat_messages,
+    digest,
+    sample_request,
+)
 from multimodal.backends.tokenizer_files import check_tokens, load_tokenizer
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError
@@ -70,7 +75,7 @@ class MiniGPT4(VisionChatModel):
     def check(self) -> None:
         """Try a prompt with a picture, too."""
         super().check()
-        prompt = self._prompt(one_picture(), self._card.system_prompt)
+        prompt = self._prompt(sample_request(), self._card.system_prompt)
         check_tokens(self._card, self._tokenizer, self._model, prompt.tokens)
 
     def close(self) -> None:
@@ -81,7 +86,7 @@ class MiniGPT4(VisionChatModel):
         return [*super().modules(), *([self._pictures] if self._pictures is not None else [])]
 
     def _prompt(self, request: TextRequest, system: str) -> Prompt:
-        text = self._template.text(system, shown(request))
+        text = self._template.text(system, chat_messages(request))
         pictures = [picture for _, picture in request.pictures]
         tokens, places = self._tokens(text, len(pictures))
         if not pictures:

@@ -50,7 +50,7 @@ def load_processor(card: ModelCard, files: Path) -> Any:
     return processor
 
 
-def complete(processor: Any, model: Any, files: Path) -> None:
+def fill_missing_settings(processor: Any, model: Any, files: Path) -> None:
     """Fill in what the processor's files in `files` leave out, from the configuration of `model`:
     transformers counts the tokens of a picture by these values, or leaves the picture out."""
     path = files / PROCESSOR

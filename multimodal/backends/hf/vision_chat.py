@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from multimodal.backends.base import ImageDescriptionRequest, TextRequest
-from multimodal.backends.describing import DESCRIBE, described
+from multimodal.backends.describing import DESCRIBE, describe
 from multimodal.backends.hf.chat_model import ChatModel
 from multimodal.events import Event
 
@@ -25,11 +25,11 @@ class VisionChatModel(ChatModel):
         """Answer a conversation with pictures, or describe one picture for another model."""
         talk = super().run
         if isinstance(request, ImageDescriptionRequest):
-            return described(request, lambda asked: talk(asked, stop))
+            return describe(request, lambda asked: talk(asked, stop))
         return talk(request, stop)
 
 
-def shown(request: TextRequest) -> list[dict[str, Any]]:
+def chat_messages(request: TextRequest) -> list[dict[str, Any]]:
     """The turns as chat templates read them, each with a part for every picture it shows."""
     return [
         {"role": role, "content": _parts(text, sum(at == turn for at, _ in request.pictures))}
@@ -37,7 +37,7 @@ def shown(request: TextRequest) -> list[dict[str, Any]]:
     ]
 
 
-def one_picture() -> TextRequest:
+def sample_request() -> TextRequest:
     """A question about a picture, to try a model with."""
     return TextRequest((("user", DESCRIBE),), pictures=((0, Image.new("RGB", (48, 32))),))
 

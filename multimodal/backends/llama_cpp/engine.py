@@ -27,8 +27,12 @@ from typing import Any
 import xllamacpp
 
 from multimodal.backends.base import Backend, ImageDescriptionRequest, TextRequest, cores
-from multimodal.backends.context_window import left_out, surplus_turns, too_long
-from multimodal.backends.describing import described
+from multimodal.backends.context_window import (
+    dropped_turns_notice,
+    prompt_too_long_error,
+    surplus_turns,
+)
+from multimodal.backends.describing import describe
 from multimodal.backends.engine_options import whole_number
 from multimodal.backends.llama_cpp.gguf_files import GgufFiles, gguf_files, refusal
 from multimodal.backends.llama_cpp.gguf_special_tokens import GgufTokenEscaper
@@ -131,7 +135,7 @@ class LlamaCpp:
         Raises PromptError when the newest message alone exceeds the context.
         """
         if isinstance(request, ImageDescriptionRequest):
-            return described(request, lambda asked: self.run(asked, stop))
+            return describe(request, lambda asked: self.run(asked, stop))
         return self._worker.stream(lambda emit, stopped: self._answer(request, emit, stopped), stop)
 
     def close(self) -> None:
@@ -164,7 +168,7 @@ class LlamaCpp:
                 continue
             dropped += self._drop_oldest(body, attempt.prompt_tokens, context, room, rounds)
             rounds += 1
-            notice = left_out(self._card, dropped, context)
+            notice = dropped_turns_notice(self._card, dropped, context)
         if attempt.error:
             raise BackendError(f"{self._card.title} failed: {attempt.error}")
         if not self._signs.has_template:
@@ -206,7 +210,7 @@ class LlamaCpp:
         turns = messages[system:]
         if len(turns) <= 2:
             shown = sum(pictures_in(turn["content"]) for turn in turns)
-            raise too_long(self._card, prompt_tokens, context_tokens, shown)
+            raise prompt_too_long_error(self._card, prompt_tokens, context_tokens, shown)
         lengths = [length(turn["content"], self._card) for turn in turns]
         dropped = surplus_turns(lengths, prompt_tokens, room, context_tokens // 4, rounds)
         body["messages"] = messages[:system] + turns[dropped:]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gguf import GGUFReader, TokenType
 
-from multimodal.backends.special_tokens import SpecialTokenEscaper, template_signs
+from multimodal.backends.special_tokens import SpecialTokenEscaper, template_token_texts
 
 TYPES, TOKENS, TEMPLATE = (
     f"tokenizer.{name}" for name in ("ggml.token_type", "ggml.tokens", "chat_template")
@@ -69,4 +69,6 @@ class GgufTokenEscaper:
             places = (at for at, kind in enumerate(types.contents()) if kind == TokenType.CONTROL)
             control = {str(tokens.contents(place)) for place in places}
         template = self._chat_template or (str(own.contents()) if own is not None else "")
-        return SpecialTokenEscaper(control), SpecialTokenEscaper(control | template_signs(template))
+        return SpecialTokenEscaper(control), SpecialTokenEscaper(
+            control | template_token_texts(template)
+        )

@@ -240,7 +240,9 @@ class WhisperRecognizer(SpeechRecognizer[Model]):
             if hypothesis.needs_passages and (parts := smaller_parts(window)):
                 found = [s for part in parts for s in self._transcribe(part, manner, language)]
                 whole = _placed(hypothesis, window, language)
-                return whole if say_as_much(whole, found) and hypothesis.is_accepted else found
+                return (
+                    whole if have_similar_length(whole, found) and hypothesis.is_accepted else found
+                )
             tries.append(hypothesis)
             if hypothesis.is_accepted and not hypothesis.is_repetitive:
                 break
@@ -314,7 +316,7 @@ def smaller_parts(window: Window) -> list[Window]:
     return list(window.halves(SHORTEST_HALF_S) or ())
 
 
-def say_as_much(one: Sequence[Segment], other: Sequence[Segment]) -> bool:
+def have_similar_length(one: Sequence[Segment], other: Sequence[Segment]) -> bool:
     """Whether two hearings of the same window are about as long."""
     first, second = (sum(letters(s.text) for s in segments) for segments in (one, other))
     return abs(first - second) <= SAME_LENGTH * max(first, second)

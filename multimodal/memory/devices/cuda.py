@@ -56,7 +56,7 @@ documentation, whose own limit of 10,000 is 2 GB). A model needs 40 to 60 for ea
 pictures, or length of its sounds."""
 
 
-def bound_plans(environment: MutableMapping[str, str]) -> None:
+def limit_convolution_plans(environment: MutableMapping[str, str]) -> None:
     """Bound the plans of convolutions, unless the person has."""
     environment.setdefault(*PLANS)
 
@@ -119,7 +119,7 @@ class Cuda:
                 f"--device cuda: PyTorch {torch.__version__} {why}. `multimodal doctor` says what "
                 "to do; --device cpu needs no card, and --device sim:12GB plays one."
             )
-        bound_plans(os.environ)
+        limit_convolution_plans(os.environ)
         self._device = torch.device("cuda", index)
         self._total = int(torch.cuda.get_device_properties(self._device).total_memory)
         torch.zeros(1, device=self._device)  # makes the context, so that its memory is seen

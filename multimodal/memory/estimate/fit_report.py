@@ -59,7 +59,7 @@ class FitReport:
     @property
     def together_bytes(self) -> int:
         """What holding all of them at once would take."""
-        return self.reserve_bytes + together([line.member for line in self.lines])
+        return self.reserve_bytes + co_resident_bytes([line.member for line in self.lines])
 
     @property
     def sentence(self) -> str:
@@ -82,7 +82,7 @@ class FitReport:
                 return f"Does not fit: {', '.join(large)}, and {room} are there for models."
 
 
-def certify(
+def make_fit_report(
     members: Sequence[PlannedModel],
     budget_bytes: int,
     reserve_bytes: int = 0,
@@ -98,8 +98,8 @@ def certify(
         )
         return FitReport(verdict, budget_bytes, reserve_bytes, reserve_bytes + needed, lines)
 
-    if together(members) <= room:
-        return issued("together", members, together(members))
+    if co_resident_bytes(members) <= room:
+        return issued("together", members, co_resident_bytes(members))
     if any(_alone(member) > room for member in members):
         return issued("impossible", (), max(_alone(member) for member in members))
     kept = min(
@@ -109,7 +109,7 @@ def certify(
     return issued("swapping", kept, _busiest(members, kept))
 
 
-def together(members: Sequence[PlannedModel]) -> int:
+def co_resident_bytes(members: Sequence[PlannedModel]) -> int:
     """Bytes with every member on the device, and the one with the largest workspace in use."""
     return _busiest(members, members)
 
