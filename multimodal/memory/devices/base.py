@@ -10,7 +10,6 @@ import sys
 import time
 from ctypes.util import find_library
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 
@@ -36,33 +35,41 @@ def spare_host_bytes() -> int:
     return int(psutil.virtual_memory().available) - HOST_MARGIN_BYTES
 
 
-class Device(Protocol):
-    """`engine` names the device that backends really load onto ("cpu", "cuda"). `context_bytes` is
+class Device:
+    """A device of which nothing is known but how much is free: models are loaded onto it, and
+    closed. What it can do beyond that, its class does.
+
+    `engine` names the device that backends really load onto ("cpu", "cuda"). `context_bytes` is
     what a budget for the device holds beside models and turns. `factors`: what turns take of what
     is counted for them. `failure`, which the manager sets, is the sentence why the device cannot be
     used any more; empty while it can."""
 
     name: str
-    engine: str
-    simulated: bool
-    context_bytes: int
-    factors: PeakFactors
-    failure: str
+    engine = "cpu"
+    simulated = False
+    context_bytes = 0
+    factors: PeakFactors = ESTIMATE
+    failure = ""
 
     @property
     def host_bytes(self) -> int:
         """The most that mirrors of evicted models may take of host memory now; 0: none are
         kept."""
+        return 0
 
-    def capacity_bytes(self) -> int: ...
+    def capacity_bytes(self) -> int:
+        raise NotImplementedError
+
+    def free_bytes(self) -> int:
+        raise NotImplementedError
 
     def room_bytes(self) -> int:
         """The most that models may ever take: of a card, what was free when the program started,
         less a margin."""
+        return self.capacity_bytes()
 
-    def free_bytes(self) -> int: ...
-
-    def now_s(self) -> float: ...
+    def now_s(self) -> float:
+        return time.monotonic()
 
     def limit(self, budget_bytes: int) -> None:
         """Let the device itself refuse more than that, where it can."""
@@ -76,10 +83,12 @@ class Device(Protocol):
 
     def loaded(self, card: str, model: object) -> int:
         """A model was loaded, and may be parked; its true bytes, 0 where they cannot be known."""
+        return 0
 
     def park(self, card: str, model: object) -> int:
         """Take the model off the device and keep its weights in host memory; the bytes they take
         there, or 0 where this cannot be done and the model must be closed."""
+        return 0
 
     def restore(self, card: str, model: object) -> None:
         """Bring a parked model back. Raises DeviceFullError, and the model stays parked."""
@@ -87,10 +96,12 @@ class Device(Protocol):
     def restore_partly(self, card: str, model: object) -> bool:
         """Bring back what there is room for, so that the model runs slowly; False where that cannot
         be done."""
+        return False
 
     def settle(self, card: str) -> float | None:
         """Wait until a model whose `restore` returned is there as a whole: the seconds its copies
         took, None where `restore` had waited for them."""
+        return None
 
     def forget(self, card: str) -> None:
         """The model was closed: its mirror is not needed any more."""
@@ -98,18 +109,22 @@ class Device(Protocol):
     def beside_bytes(self) -> int:
         """Free memory beside the device, for a model that runs on the CPU because the device is
         full; 0 where there is no other memory."""
+        return 0
 
     def turn_begins(self) -> None:
         """A turn starts, and is alone on the device."""
 
     def turn_peak_bytes(self) -> int:
         """The most that was taken since then; 0 where this cannot be known."""
+        return 0
 
     def collect(self) -> None:
         """Give back memory that is only kept for later, so that a larger piece may be had."""
+        gc.collect()
 
     def reload_s(self, card: str, size_bytes: int, load_s: float) -> float:
         """What bringing an evicted model back would take; it came in `load_s`."""
+        return load_s
 
 
 DRIVER_FILES = ("/dev/nvidiactl", "/dev/dxg")
@@ -123,69 +138,13 @@ def nvidia_driver_is_here() -> bool:
     return any(Path(path).exists() for path in DRIVER_FILES)
 
 
-class Cpu:
+class Cpu(Device):
     """Host memory, as the operating system reports it."""
 
     name = "cpu"
-    engine = "cpu"
-    simulated = False
-    host_bytes = 0
-    context_bytes = 0
-    factors = ESTIMATE
-    failure = ""
 
     def capacity_bytes(self) -> int:
         return int(psutil.virtual_memory().total)
 
-    def room_bytes(self) -> int:
-        return self.capacity_bytes()
-
     def free_bytes(self) -> int:
         return int(psutil.virtual_memory().available)
-
-    def now_s(self) -> float:
-        return time.monotonic()
-
-    def limit(self, budget_bytes: int) -> None:
-        """Engines on the CPU cannot be stopped from outside."""
-
-    def hold(self, card: str, size_bytes: int, parked: bool = False) -> None:
-        """The operating system keeps the books."""
-
-    def drop(self, card: str) -> None:
-        """The operating system keeps the books."""
-
-    def loaded(self, card: str, model: object) -> int:
-        """What other programs took in the meantime cannot be told apart."""
-        return 0
-
-    def restore_partly(self, card: str, model: object) -> bool:
-        return False
-
-    def settle(self, card: str) -> float | None:
-        return None
-
-    def forget(self, card: str) -> None:
-        """Nothing is mirrored."""
-
-    def beside_bytes(self) -> int:
-        return 0
-
-    def turn_begins(self) -> None:
-        """Nothing is measured."""
-
-    def turn_peak_bytes(self) -> int:
-        return 0
-
-    def park(self, card: str, model: object) -> int:
-        """Host memory is the device itself: nothing would be gained."""
-        return 0
-
-    def restore(self, card: str, model: object) -> None:
-        """Nothing is ever parked."""
-
-    def collect(self) -> None:
-        gc.collect()
-
-    def reload_s(self, card: str, size_bytes: int, load_s: float) -> float:
-        return load_s

@@ -11,7 +11,6 @@ import gc
 import logging
 import os
 import threading
-import time
 from collections.abc import MutableMapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -29,6 +28,7 @@ from multimodal.memory.devices.base import (
     HOST_SHARE,
     PAGEABLE_BYTES_PER_S,
     PARTLY_SHARE,
+    Device,
     spare_host_bytes,
 )
 from multimodal.memory.devices.device_errors import device_errors_told
@@ -42,7 +42,6 @@ from multimodal.memory.devices.kernels import use_kernels
 from multimodal.memory.devices.mirror import Mirror
 from multimodal.memory.devices.nvidia import driver
 from multimodal.memory.devices.storages import true_bytes
-from multimodal.memory.estimate.factors import ESTIMATE
 from multimodal.memory.reserve import driver_margin_bytes
 from multimodal.sizes import gigabytes
 
@@ -101,14 +100,11 @@ def free_bytes_within(device: torch.device, most_bytes: float) -> int:
     return int(min(free + cached, most_bytes - allocated))
 
 
-class Cuda:
+class Cuda(Device):
     """Thread-safe as far as PyTorch is; the manager never moves one model twice at once."""
 
     engine = "cuda"
-    simulated = False
-    failure = ""
     context_bytes = CUDA_CONTEXT_BYTES
-    factors = ESTIMATE
 
     def __init__(self, index: int = 0, calibration: Calibration | None = None) -> None:
         """`calibration`: what was measured of this card, in place of estimates."""
@@ -166,9 +162,6 @@ class Cuda:
         limit leaves."""
         return free_bytes_within(self._device, self._most)
 
-    def now_s(self) -> float:
-        return time.monotonic()
-
     def hold(self, card: str, size_bytes: int, parked: bool = False) -> None:
         """Refuse what the driver has no room for, before anything is allocated. Before the first
         model comes, kernels are loaded."""
@@ -183,9 +176,6 @@ class Cuda:
             if not self._has_kernels:
                 self._has_kernels = True
                 use_kernels(self._device)
-
-    def drop(self, card: str) -> None:
-        """PyTorch keeps the books."""
 
     def loaded(self, card: str, model: object) -> int:
         modules = list(model.modules()) if isinstance(model, Movable) else []

@@ -15,14 +15,18 @@ from collections.abc import Iterator
 
 from multimodal.errors import DeviceFullError
 from multimodal.memory.calibration.record import Calibration
-from multimodal.memory.devices.base import CUDA_CONTEXT_BYTES, PAGEABLE_BYTES_PER_S, PARTLY_SHARE
-from multimodal.memory.estimate.factors import ESTIMATE
+from multimodal.memory.devices.base import (
+    CUDA_CONTEXT_BYTES,
+    PAGEABLE_BYTES_PER_S,
+    PARTLY_SHARE,
+    Device,
+)
 
 DISK_BYTES_PER_S = 2e9
 """A common NVMe drive read through the file system."""
 
 
-class Simulated:
+class Simulated(Device):
     """Thread-safe. What a card may do is set at any time:
 
     - `others_bytes`: what other programs hold of it; they are refused what is not free.
@@ -37,10 +41,8 @@ class Simulated:
     - `is_lost`: every use fails as that of a card does on which a kernel crashed.
     """
 
-    engine = "cpu"
     simulated = True
-    factors = ESTIMATE
-    failure = ""
+    host_bytes: int = 0
 
     def __init__(
         self,
@@ -164,13 +166,6 @@ class Simulated:
     def give_back(self, turn: str) -> None:
         with self._lock:
             self._turns.pop(turn, None)
-
-    def loaded(self, card: str, model: object) -> int:
-        """The engine runs on the CPU: what it takes there says nothing of the card."""
-        return 0
-
-    def settle(self, card: str) -> float | None:
-        return None
 
     def forget(self, card: str) -> None:
         with self._lock:
