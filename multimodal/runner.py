@@ -99,5 +99,4 @@ class Runner:
         recording takes memory."""
         with self.open(card, stop) as run:
             yield from run.acquire()
-            with closing(run.run(request())) as events:
-                yield from events
+            yield from run.run(request())

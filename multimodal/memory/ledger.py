@@ -169,7 +169,7 @@ class Ledger(Generic[B]):
         """Take a failed load off the books, and tell everyone who waits for that model."""
         entry.error = error
         for waiting in self.queue:
-            if isinstance(waiting, Lease) and _model(waiting) == entry.card.name:
+            if isinstance(waiting, Lease) and waiting.card.name == entry.card.name:
                 waiting.entry = entry
         del self.entries[entry.card.name]
 

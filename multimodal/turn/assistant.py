@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -115,7 +115,7 @@ class Assistant:
         def request() -> Request:
             return TranscriptionRequest(part, self.media.waveform(part), language, needless, **how)
 
-        yield from self._run_single(request, card, stop)
+        yield from self._runner.run(self.catalog.card(card), request, stop)
 
     def listen(
         self,
@@ -128,30 +128,23 @@ class Assistant:
         fields of TranscriptionRequest."""
         part = AudioPart("", "audio/wav", len(waveform) / SAMPLE_RATE)
         request = TranscriptionRequest(part, waveform, **how)
-        yield from self._run_single(lambda: request, card, stop)
+        yield from self._runner.run(self.catalog.card(card), lambda: request, stop)
 
     def speak(
         self, request: TTSRequest, card: str, stop: threading.Event
     ) -> Generator[Event, None, None]:
         """Only say one text aloud, with the card of that name; yields Progress and SentenceSpoken,
         at last one SpeechGenerated."""
-        yield from self._run_single(lambda: request, card, stop)
-
-    def _run_single(
-        self, request: Callable[[], Request], card: str, stop: threading.Event
-    ) -> Generator[Event, None, None]:
-        with closing(self._runner.run(self.catalog.card(card), request, stop)) as events:
-            yield from events
+        yield from self._runner.run(self.catalog.card(card), lambda: request, stop)
 
     def draw(
         self, request: ImageGenerationRequest, card: str, stop: threading.Event
     ) -> Generator[Event, None, None]:
         """Only make pictures, with the card of that name; yields Progress, Notice, Usage and one
         ImageStored a picture."""
-        with self._runner.open(self.catalog.card(card), stop) as run:
-            yield from run.acquire()
-            with closing(self._events(run, request)) as events:
-                yield from events
+        found = self.catalog.card(card)
+        with closing(self._runner.run(found, lambda: request, stop)) as events:
+            yield from store_pictures(events, request, found, self.media)
 
     def languages(self) -> tuple[str, ...]:
         """Those that the text model reads which answers now; () for any."""

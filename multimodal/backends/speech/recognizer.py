@@ -10,7 +10,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,11 @@ class Transcription:
     text: str
     language: str | None
     segments: tuple[Segment, ...] = ()
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment], language: str | None) -> Self:
+        """With the words of `segments` as its text."""
+        return cls(" ".join(segment.text for segment in segments), language, tuple(segments))
 
     @property
     def languages(self) -> tuple[str, ...]:

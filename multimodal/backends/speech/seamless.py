@@ -129,9 +129,7 @@ class Seamless(SpeechRecognizer[Any]):
                 segments.append(window.whole(text))
             if not heard(window.reached):
                 break
-        return Transcription(
-            " ".join(segment.text for segment in segments), language, tuple(segments)
-        )
+        return Transcription.of(segments, language)
 
     @torch.inference_mode()
     def _written(self, samples: NDArray[np.float32], target: str, manner: TranscribeOptions) -> str:

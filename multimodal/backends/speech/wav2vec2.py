@@ -78,9 +78,7 @@ class Wav2Vec2(SpeechRecognizer[Any]):
             segments += self._segments(window, language)
             if not heard(window.reached):
                 break
-        return Transcription(
-            " ".join(segment.text for segment in segments), language, tuple(segments)
-        )
+        return Transcription.of(segments, language)
 
     def as_written(self, text: str) -> str:
         return text[:1].upper() + text[1:] if self._capitals_only else text

@@ -175,8 +175,7 @@ class WhisperRecognizer(SpeechRecognizer[Model]):
             likely = most_spoken(segments) or likely
             if not heard(window.reached):
                 break
-        text = " ".join(segment.text for segment in segments)
-        return Transcription(text, manner.language or likely, tuple(segments))
+        return Transcription.of(segments, manner.language or likely)
 
     def _utterance(
         self, piece: NDArray[np.float32], manner: TranscribeOptions
@@ -193,7 +192,7 @@ class WhisperRecognizer(SpeechRecognizer[Model]):
         if hypothesis.needs_passages or hypothesis.is_doubled or not is_sure:
             return None
         segments = tuple(_placed(hypothesis.without_silence(window), window, language))
-        return Transcription(" ".join(s.text for s in segments), language, segments)
+        return Transcription.of(segments, language)
 
     # ------------------------------------------------------------ languages
 
