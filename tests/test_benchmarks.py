@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_footprint import SMALL, card, one
+from small_shapes import SMALL, card, one
 from tiny_engines import WHISPER
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer

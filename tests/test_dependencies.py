@@ -73,7 +73,7 @@ def imported(folder: Path) -> Iterator[str]:
     ],
 )
 def test_what_is_imported_is_asked_for(folder: str, asked: set[str]) -> None:
-    beside = {path.stem for path in (ROOT / "tests").glob("*.py")} if folder == "tests" else set()
+    beside = {path.stem for path in (ROOT / "tests").rglob("*.py")} if folder == "tests" else set()
     known = sys.stdlib_module_names | OURS | beside
     brought = packages_distributions()
     for module in sorted(set(imported(ROOT / folder)) - known):

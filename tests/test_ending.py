@@ -40,7 +40,7 @@ print("closed")
 
 
 def test_a_program_ends_although_it_is_decoding(tmp_path: Path) -> None:
-    folders = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    folders = os.pathsep.join([str(ROOT), str(ROOT / "tests/fixtures")])
     done = subprocess.run(
         [sys.executable, "-c", DECODES, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": folders},

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 
 import pytest
+from card_texts import CARD
 from conftest import ROOT
-from test_cards import CARD
 
 from multimodal.catalog.cards import Catalog, read_card
 from multimodal.doctor.torch_wheels import INDEX, TORCH, WHEELS

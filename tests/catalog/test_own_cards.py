@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from card_texts import CARD, PROFILE, catalog_of
 from conftest import ROOT
 from fake_hub import FakeHub, card_for
 from fake_hub import weights as fake_weights
-from test_cards import CARD, PROFILE, catalog_of
 from tiny_gguf import LANGUAGE_FILE, PROJECTOR_FILE, save_gguf
 from tiny_models import hub_card
 from tiny_seeing import save_llava

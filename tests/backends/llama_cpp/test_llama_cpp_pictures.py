@@ -17,7 +17,7 @@ import transformers
 from gguf import GGUFReader, GGUFWriter
 from local_server import running_server
 from PIL import Image
-from test_image_text import reference
+from reference_answers import reference
 from tiny_gguf import LANGUAGE_FILE, PROJECTOR_FILE, SAVED, TALK, save_gguf
 from tiny_models import hub_card
 from tiny_seeing import save_llava

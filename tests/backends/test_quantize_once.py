@@ -18,7 +18,8 @@ import tomlkit
 import torch
 import transformers
 from conftest import ROOT
-from tiny_engines import ENGINES, answer, modules_of
+from quantized_store import LLAMA, ROOM, Start, keep, published, record_of, store_of
+from tiny_engines import ENGINES, modules_of
 from tiny_models import CHATML, add_model, causal_config, tokenizer
 from torch import nn
 
@@ -29,12 +30,9 @@ from multimodal.build import Program, build
 from multimodal.catalog.cards import ModelCard
 from multimodal.chats.service import Chats
 from multimodal.events import Progress
-from multimodal.memory.devices.storages import slots, true_bytes
 from multimodal.settings import read_settings
-from multimodal.weights.quantized import QuantizationSettings, QuantizedCheckpoints, Record
+from multimodal.weights.quantized import QuantizationSettings, QuantizedCheckpoints
 
-LLAMA = "causal_lm llama"
-ROOM = 10**9
 QUANTIZED = [
     (name, kind)
     for name, engine in ENGINES.items()
@@ -44,53 +42,9 @@ QUANTIZED = [
 ]
 
 
-def store_of(
-    folder: Path, most_bytes: int = ROOM, free_bytes: Callable[[Path], int] = lambda path: 10**12
-) -> QuantizedCheckpoints:
-    """What is saved in `folder`, on a disk with room whatever disk this machine has."""
-    return QuantizedCheckpoints(folder, most_bytes, free_bytes)
-
-
-class Start:
-    """One start of a program that loads one model: what is told, and what is kept."""
-
-    def __init__(
-        self, card: ModelCard, files: Path, store: Path, file_bytes: int = 10**9, **more: Any
-    ) -> None:
-        self.told: list[str] = []
-        self.checkpoints = store_of(store, **more)
-        context = LoadContext(self.checkpoints, self.told.append, file_bytes=file_bytes)
-        with load_context(context):
-            self.backend = load(card, files, "cpu")
-        self.state = [s.tensor.clone() for m in modules_of(self.backend) for s in slots(m)]
-        self.true_bytes = sum(true_bytes(module) for module in modules_of(self.backend))
-        self.checkpoints.wait()
-
-    @property
-    def has_read_saved(self) -> bool:
-        return "saved in" in self.told[0] and len(self.told) == 1
-
-    @property
-    def has_saved(self) -> bool:
-        return any(line.startswith("Saving ") for line in self.told) and bool(
-            self.checkpoints.all()
-        )
-
-    def says(self, asks: str = "text", speech: Any = None) -> list[str]:
-        found = answer(self.backend, asks, speech)
-        assert found
-        self.backend.close()
-        return found
-
-
 def same_state(one: Start, other: Start) -> bool:
     pairs = zip(one.state, other.state, strict=True)
     return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
-
-
-def published(folder: Path, kind: str = "nf4-double", name: str = LLAMA) -> ModelCard:
-    folder.mkdir(exist_ok=True)
-    return ENGINES[name].make(folder, kind)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -397,7 +351,7 @@ CHILD = """
 import sys, threading
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_quantize_once import Start, published
+from quantized_store import Start, published
 from multimodal.catalog.cards import ModelCard
 card = ModelCard.model_validate_json(Path({card!r}).read_text())
 {before}
@@ -411,7 +365,7 @@ def child(tmp_path: Path, card: ModelCard, before: str = "") -> subprocess.Popen
     """A program of its own that loads the model and answers."""
     (tmp_path / "card.json").write_text(card.model_dump_json(), "utf-8")
     code = CHILD.format(
-        tests=str(ROOT / "tests"),
+        tests=str(ROOT / "tests/fixtures"),
         card=str(tmp_path / "card.json"),
         files=str(tmp_path / "published"),
         store=str(tmp_path / "store"),
@@ -453,7 +407,7 @@ def test_a_disk_that_would_be_left_too_full_is_not_written_to(
 
 KILLED = """
 import os, signal
-from test_quantize_once import QuantizedCheckpoints
+from quantized_store import QuantizedCheckpoints
 class Killed(QuantizedCheckpoints):
     def save(self, model, record, write):
         def half(folder):
@@ -462,8 +416,8 @@ class Killed(QuantizedCheckpoints):
             os.truncate(path, path.stat().st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
         super().save(model, record, half)
-import test_quantize_once
-test_quantize_once.QuantizedCheckpoints = Killed
+import quantized_store
+quantized_store.QuantizedCheckpoints = Killed
 """
 
 
@@ -553,29 +507,6 @@ def test_while_another_program_saves_a_model_it_is_loaded_and_not_saved(tmp_path
 
 
 # ------------------------------------------------------------ bounded, and removed
-
-
-def record_of(name: str, size_bytes: int) -> Record:
-    libraries = {"bitsandbytes": "1", "transformers": "2"}
-    settings = QuantizationSettings(
-        kind="nf4", compute="bfloat16", model="Model", source=name, libraries=libraries
-    )
-    return Record(
-        title=name.capitalize(),
-        settings=settings,
-        published_bytes=4 * size_bytes,
-        published_s=10.4,
-        true_bytes=size_bytes,
-        files={},
-    )
-
-
-def keep(store: QuantizedCheckpoints, name: str, size_bytes: int) -> None:
-    def write(folder: Path) -> None:
-        (folder / "model.safetensors").write_bytes(bytes(size_bytes))
-
-    store.save(name, record_of(name, size_bytes), write)
-    store.wait()
 
 
 def names(store: QuantizedCheckpoints) -> list[str]:

@@ -10,7 +10,7 @@ from browser import visit
 from conftest import running_app
 from fakes import FakeSource, program
 from playwright.sync_api import Browser
-from test_quantize_once import keep
+from quantized_store import keep
 from tiny_specialists import BUDGET, save_specialists
 
 from multimodal.settings import read_settings

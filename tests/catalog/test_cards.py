@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from card_texts import CARD, PROFILE, catalog_of
 from conftest import ROOT
 from fakes import FakeSource, program
 
@@ -15,38 +16,6 @@ from multimodal.catalog.sources import FileSource, FilesSource
 from multimodal.errors import CardError, UnknownModelError
 from multimodal.memory.estimate.footprint import footprint, usual_quantization
 from multimodal.messages import Task
-
-CARD = """
-name = "tiny"
-title = "Tiny"
-task = "text-generation"
-family = "llama_cpp"
-license = "MIT"
-context_tokens = 100
-concurrency = 2
-source = { kind = "folder", path = "/weights" }
-[architecture]
-kind = "measured"
-weights_bytes = 1000
-kv_layers = 2
-kv_heads = 3
-kv_head_dim = 4
-"""
-PROFILE = """
-name = "mine"
-title = "Mine"
-device = "cpu"
-budget = "1GB"
-[models]
-text-generation = ["tiny"]
-"""
-
-
-def catalog_of(folder: Path, card: str = CARD, profile: str = PROFILE) -> Catalog:
-    for path, text in (("cards/text/tiny.toml", card), ("profiles/mine.toml", profile)):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text, "utf-8")
-    return Catalog([ROOT / "models", folder])
 
 
 def test_adding_a_model_is_writing_one_file(tmp_path: Path) -> None:

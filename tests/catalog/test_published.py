@@ -81,7 +81,9 @@ class Listing:
 
 
 def listings() -> dict[tuple[str, str | None], Listing]:
-    found = tomllib.loads((ROOT / "tests/published_listings.toml").read_text("utf-8"))["listing"]
+    found = tomllib.loads((ROOT / "tests/fixtures/published_listings.toml").read_text("utf-8"))[
+        "listing"
+    ]
     read = (Listing(one["repo"], one.get("revision"), tuple(one["files"])) for one in found)
     return {(listing.repo, listing.revision): listing for listing in read}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from fakes import FakeBackend, FakeSource
 from small_memory import CardOnCpu, leased
 from torch import nn
@@ -39,12 +40,12 @@ from multimodal.memory.manager import MemoryManager
 from multimodal.memory.reserve import driver_margin_bytes, model_bytes, planned_reserve_bytes
 from multimodal.settings import read_settings
 
-FILES = sorted((Path(__file__).parent / "calibrations").glob("*.json"))
+FILES = sorted((ROOT / "tests/fixtures/calibrations").glob("*.json"))
 CPU = torch.device("cpu")
 
 
 def kept(name: str) -> Calibration:
-    path = Path(__file__).parent / "calibrations" / f"{name}.json"
+    path = ROOT / "tests/fixtures/calibrations" / f"{name}.json"
     return Calibration.model_validate_json(path.read_text("utf-8"))
 
 

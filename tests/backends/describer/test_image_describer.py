@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from fakes import StopAfter
 from PIL import Image, ImageDraw, ImageFont
 from skimage import data as pictures
@@ -45,7 +46,7 @@ def eyes(catalog: Catalog, weights_of: Callable[[str], Path]) -> Iterator[Backen
 
 @pytest.fixture(scope="module")
 def vocabulary() -> Vocabulary:
-    return Vocabulary.read(Path(__file__).parent.parent / "models/labels/imagenet-1k.tsv")
+    return Vocabulary.read(ROOT / "models/labels/imagenet-1k.tsv")
 
 
 def look(eyes: Backend, image: Image.Image, focus: Focus = "general") -> Description:

@@ -10,43 +10,17 @@ import pytest
 import torch
 import transformers
 from gguf import GGUFReader
+from small_shapes import CAUSAL, SEEING, SMALL, TEXT, VISION, card, hf, one
 from torch import nn
 
-from multimodal.catalog.architectures import Architecture, Gguf, Modules, Part
-from multimodal.catalog.cards import Catalog, ModelCard
+from multimodal.catalog.architectures import Gguf, Modules, Part
+from multimodal.catalog.cards import Catalog
 from multimodal.errors import CardError
 from multimodal.memory.devices.storages import true_bytes
 from multimodal.memory.estimate.activation import measured, peak_bytes
 from multimodal.memory.estimate.footprint import footprint, kv_bytes
 from multimodal.memory.estimate.modules import built, tensors, text_config
 from multimodal.memory.estimate.quantization import TORCH
-
-CAUSAL, SEEING = "AutoModelForCausalLM", "AutoModelForImageTextToText"
-
-
-def hf(model: str, *keeps_fp32: str, **config: Any) -> Part:
-    return Part(library="transformers", model=model, config=config, keeps_fp32=keeps_fp32)
-
-
-def card(shape: Architecture, *kinds: str, tokens: int | None = 256) -> ModelCard:
-    return ModelCard.model_validate(
-        {
-            "name": "tiny",
-            "title": "Tiny",
-            "task": "text-generation",
-            "family": "causal_lm",
-            "license": "MIT",
-            "source": {"kind": "hub", "repo": "a/b"},
-            "architecture": shape.model_dump(),
-            "quantization": kinds,
-            "context_tokens": tokens,
-        }
-    )
-
-
-def one(part: Part, **more: Any) -> Modules:
-    return Modules(kind="modules", parts={"model": part}, **more)
-
 
 # Parameters as their authors' model pages and config.json files on the Hugging Face hub give them.
 PUBLISHED = {
@@ -227,39 +201,6 @@ def test_a_real_gguf_file_has_exactly_the_bytes_computed(catalog: Any, weights_o
 
 
 # ------------------------------------------------------------ real modules, small
-
-TEXT = {
-    "vocab_size": 512,
-    "hidden_size": 192,
-    "intermediate_size": 320,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-}
-VISION = {
-    "model_type": "clip_vision_model",
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "image_size": 28,
-    "patch_size": 14,
-    "projection_dim": 32,
-}
-SMALL = {
-    "llama": hf(CAUSAL, model_type="llama", **TEXT),
-    "mistral": hf(CAUSAL, model_type="mistral", **TEXT),
-    "gemma2": hf(CAUSAL, model_type="gemma2", head_dim=32, **TEXT),
-    "phi": hf(CAUSAL, model_type="phi", **(TEXT | {"num_key_value_heads": 6})),
-    "gpt2": hf(CAUSAL, model_type="gpt2", vocab_size=512, n_embd=192, n_layer=3, n_head=6),
-    "llava": hf(
-        SEEING,
-        model_type="llava",
-        text_config={"model_type": "llama", **TEXT},
-        vision_config=VISION,
-    ),
-}
 
 
 QUANTIZED = SMALL | {

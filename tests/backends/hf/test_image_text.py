@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from reference_answers import reference
 from tiny_models import hub_card
 from tiny_seeing import IMAGE, SEEING, TEMPLATES, noise, usage_after_a_stop
 
@@ -65,22 +66,6 @@ def ask(
     assert isinstance(events[-1], Usage)
     text = "".join(event.text for event in events if isinstance(event, TextDelta))
     return text, events[-1]
-
-
-def reference(
-    model: ImageText, *turns: tuple[Role, str], pictures: tuple[tuple[int, Image.Image], ...]
-) -> str:
-    """What transformers itself answers, greedily and with nothing kept."""
-    prompt = model._prompt(TextRequest(turns, pictures=pictures), "")
-    ids = torch.tensor([prompt.tokens])
-    mask = torch.ones_like(ids)
-    inner: Any = model._model
-    with torch.no_grad():
-        made = inner.generate(
-            input_ids=ids, attention_mask=mask, max_new_tokens=24, do_sample=False, **prompt.inputs
-        )
-    new = made[0][ids.shape[1] :]
-    return str(model._tokenizer.decode(new, skip_special_tokens=True)).rstrip("\ufffd")
 
 
 @pytest.mark.parametrize("kind", ["fp32", "nf4-double"])

@@ -23,7 +23,7 @@ from multimodal.turn.picture_references import is_elliptic, means_many_pictures,
 
 LONGEST_S = 2.0
 """Of processor time, for one look at the longest message."""
-TABLES = tomllib.loads((ROOT / "tests/sentences.toml").read_text("utf-8"))
+TABLES = tomllib.loads((ROOT / "tests/fixtures/sentences.toml").read_text("utf-8"))
 
 
 def lines(table: str) -> list[str]:
@@ -146,7 +146,7 @@ def test_no_words_keep_a_pattern_busy() -> None:
     in processor time, which is the same on a busy machine."""
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     ended = subprocess.run(
-        [sys.executable, str(ROOT / "tests/adversarial_words.py")],
+        [sys.executable, str(ROOT / "tests/fixtures/adversarial_words.py")],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         capture_output=True,
         text=True,
