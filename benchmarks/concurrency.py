@@ -33,13 +33,13 @@ import xllamacpp
 from starlette.applications import Starlette
 
 from multimodal.api import routes
-from multimodal.backends.base import TextRequest, load
+from multimodal.backends.base import load
 from multimodal.backends.llama_cpp.engine import parameters
 from multimodal.backends.llama_cpp.gguf_files import gguf_files
 from multimodal.build import build
 from multimodal.catalog.cards import ModelCard
-from multimodal.events import Usage
-from multimodal.messages import Sampling
+from multimodal.messages import Sampling, Usage
+from multimodal.requests import ChatMessage, TextRequest
 from multimodal.settings import read_settings
 
 ROOT = Path(__file__).parent.parent
@@ -104,7 +104,7 @@ def engine(card: ModelCard, files: Path, tokens: int) -> Iterator[Ask]:
     backend = load(card, files, "cpu")
 
     def ask(text: str) -> int:
-        request = TextRequest((("user", text),), sampling=Sampling(max_tokens=tokens))
+        request = TextRequest((ChatMessage("user", text),), sampling=Sampling(max_tokens=tokens))
         *_, used = backend.run(request, threading.Event())
         assert isinstance(used, Usage)
         return used.completion_tokens

@@ -40,15 +40,14 @@ from transformers.generation.streamers import BaseStreamer
 
 from benchmarks.figures import tell
 from benchmarks.memory.models import random_module
-from multimodal.backends.base import TextRequest
 from multimodal.backends.hf.causal_lm import CausalLM
 from multimodal.build import build, read_catalog
 from multimodal.catalog.architectures import Modules, Part
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError
-from multimodal.events import Usage
 from multimodal.memory.devices.storages import true_bytes
-from multimodal.messages import Sampling
+from multimodal.messages import Sampling, Usage
+from multimodal.requests import ChatMessage, TextRequest
 from multimodal.settings import read_settings
 
 TALKER = "smollm2-135m-instruct"
@@ -117,7 +116,7 @@ class Bench:
     def ours(self, option: str, asked: str) -> float:
         """Tokens a second."""
         sampling = Sampling(temperature=0.0, max_tokens=TOKENS, repeat_penalty=1.0)
-        request = TextRequest((("user", asked),), sampling=sampling)
+        request = TextRequest((ChatMessage("user", asked),), sampling=sampling)
         *_, usage = self._ours[option].run(request, threading.Event())
         assert isinstance(usage, Usage)
         return (usage.completion_tokens - 1) / usage.decode_s

@@ -30,11 +30,12 @@ import numpy as np
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.figures import tell
-from multimodal.backends.base import TTSRequest, load
+from multimodal.backends.base import load
 from multimodal.build import read_catalog
 from multimodal.events import SpeechGenerated
 from multimodal.limits import Limits
 from multimodal.media.audio import SAMPLE_RATE, decode, wav
+from multimodal.requests import TTSRequest
 from multimodal.settings import read_settings
 from multimodal.weights import Weights
 

@@ -22,13 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.voices import LANGUAGES, SENTENCES, Score, count, speak
-from multimodal.backends.base import TranscriptionRequest, TTSRequest, load
+from multimodal.backends.base import load
 from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.build import read_catalog
-from multimodal.events import Transcript
+from multimodal.events import SpeechTranscribed
 from multimodal.limits import Limits
 from multimodal.media.audio import SAMPLE_RATE, decode
-from multimodal.messages import AudioPart
+from multimodal.requests import TranscriptionRequest, TTSRequest
 from multimodal.settings import read_settings
 from multimodal.weights import Weights
 
@@ -99,14 +99,13 @@ def hear(
     sentence: str,
     hearing: Hearing,
 ) -> None:
-    part = AudioPart("0" * 64, "audio/flac", len(waveform) / SAMPLE_RATE)
     started = time.monotonic()
-    request = TranscriptionRequest(part, waveform, is_utterance=is_utterance)
+    request = TranscriptionRequest(waveform, is_utterance=is_utterance)
     *_, told = ear.run(request, threading.Event())
     hearing.seconds.append(time.monotonic() - started)
-    assert isinstance(told, Transcript)
-    hearing.strange += told.part.language != language
-    count(sentence, told.part.transcript or "", language, hearing.score)
+    assert isinstance(told, SpeechTranscribed)
+    hearing.strange += told.spoken.language != language
+    count(sentence, told.spoken.text, language, hearing.score)
 
 
 if __name__ == "__main__":

@@ -25,14 +25,14 @@ from typing import Any
 from text_to_num import alpha2digit
 from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
 
-from multimodal.backends.base import TranscriptionRequest, TTSRequest, load
+from multimodal.backends.base import load
 from multimodal.backends.speech.phonemes import ENGINES
 from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.build import read_catalog
-from multimodal.events import SentenceSpoken, SpeechGenerated, Transcript
+from multimodal.events import SentenceSpoken, SpeechGenerated, SpeechTranscribed
 from multimodal.limits import Limits
 from multimodal.media.audio import decode
-from multimodal.messages import AudioPart
+from multimodal.requests import TranscriptionRequest, TTSRequest
 from multimodal.settings import read_settings
 from multimodal.weights import Weights
 
@@ -120,10 +120,9 @@ def speak(voice: Any, request: TTSRequest, score: Score) -> bytes:
 
 def hear(ear: Any, wav: bytes, language: str) -> str:
     waveform = decode(wav, "spoken", Limits())
-    part = AudioPart("0" * 64, "audio/flac", len(waveform) / 16_000)
-    *_, transcript = ear.run(TranscriptionRequest(part, waveform, language), threading.Event())
-    assert isinstance(transcript, Transcript)
-    return transcript.part.transcript or ""
+    *_, transcript = ear.run(TranscriptionRequest(waveform, language), threading.Event())
+    assert isinstance(transcript, SpeechTranscribed)
+    return transcript.spoken.text
 
 
 def count(said: str, heard: str, language: str, score: Score) -> None:

@@ -1,11 +1,18 @@
 """What happens while a message is answered: a reply is a stream of these frozen values. Pages, the
-HTTP interface and the command line only translate it."""
+HTTP interface and the command line only translate it.
+
+An engine answers with plain values (`EngineEvent`) that know of no message and no file. A turn
+(`TurnEvent`) has stored what was made and has attached what was heard or seen to the person's
+message.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
-from multimodal.messages import AudioPart, Finish, ImagePart, Outcome, Route
+from multimodal.messages import AudioPart, ImagePart, Outcome, Route, Timing, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +56,35 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Transcript:
-    """A recording was heard. `part` carries transcript and language; `segments` are when its words
-    were said, `english_segments` those of the translation, where there is one."""
+class Transcription:
+    """What is said, in which language most of it, and when; "" and no segment where nobody speaks.
+    Segments name their own language where it is known."""
 
-    part: AudioPart
+    text: str
+    language: str | None
     segments: tuple[Segment, ...] = ()
-    english_segments: tuple[Segment, ...] = ()
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment], language: str | None) -> Self:
+        """With the words of `segments` as its text."""
+        return cls(" ".join(segment.text for segment in segments), language, tuple(segments))
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """All that are spoken, the one spoken most first."""
+        others = (s.language for s in self.segments if s.language)
+        first = (self.language,) if self.language else ()
+        return tuple(dict.fromkeys((*first, *others)))
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechTranscribed:
+    """A recording was heard: as it was said, in English and in another language where that was
+    asked for and is needed."""
+
+    spoken: Transcription
+    english: Transcription | None = None
+    translation: Transcription | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +120,19 @@ class SpeechStored:
 
 
 @dataclass(frozen=True, slots=True)
-class Description:
-    """A picture was looked at. `part` carries what was seen; `answer` replies to the focus."""
+class ImageDescribed:
+    """A picture was looked at: all that was seen, and the reply to what was asked about it."""
 
-    part: ImagePart
+    description: str
     answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartAnnotated:
+    """A recording or a picture of the person's was given words: the part with its transcript or
+    its description."""
+
+    part: AudioPart | ImagePart
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +148,7 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class ImageGenerated:
     """A picture as the engine made it, not kept anywhere yet."""
 
     png: bytes
@@ -133,17 +170,10 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """Counted by the engine, in tokens. `cached_tokens` of the prompt were not computed again;
-    `steps` of denoising made a picture."""
+class StepFinished:
+    """One model's share of the turn is done."""
 
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    decode_s: float
-    finish: Finish
-    seed: int
-    steps: int = 0
+    timing: Timing
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +183,6 @@ class Done:
     outcome: Outcome
 
 
-Making = Preview | Drawn | ImageStored | SentenceSpoken | SpeechGenerated | SpeechStored
-Telling = RouteChosen | Progress | Notice | Usage | Done
-Event = Telling | Transcript | Description | TextDelta | Making
+Working = Progress | Notice | Usage | TextDelta | Preview | SentenceSpoken
+EngineEvent = Working | SpeechTranscribed | ImageDescribed | ImageGenerated | SpeechGenerated
+TurnEvent = Working | RouteChosen | StepFinished | PartAnnotated | ImageStored | SpeechStored | Done

@@ -126,6 +126,20 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """Counted by the engine, in tokens. `cached_tokens` of the prompt were not computed again;
+    `steps` of denoising made a picture."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    decode_s: float
+    finish: Finish
+    seed: int
+    steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How a reply came to be; kept with it, shown on its route card."""
 
@@ -135,14 +149,9 @@ class Outcome:
     finish: Finish = "unfinished"
     seconds: float = 0.0
     first_token_s: float | None = None
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    decode_s: float = 0.0
-    seed: int | None = None
+    usage: Usage | None = None
+    """Of the model that answered, where it counts anything."""
     error: str | None = None
-    steps: int = 0
-    """Of denoising, where a picture was made."""
 
 
 def new_id() -> str:

@@ -12,18 +12,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from multimodal.backends.base import (
-    Backend,
+from multimodal.backends.base import Backend
+from multimodal.catalog.architectures import Modules
+from multimodal.catalog.cards import ModelCard
+from multimodal.memory.lease import Lease
+from multimodal.memory.manager import MemoryManager
+from multimodal.requests import (
     ImageDescriptionRequest,
     ImageGenerationRequest,
     Request,
     TextRequest,
     TranscriptionRequest,
 )
-from multimodal.catalog.architectures import Modules
-from multimodal.catalog.cards import ModelCard
-from multimodal.memory.lease import Lease
-from multimodal.memory.manager import MemoryManager
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -73,8 +73,11 @@ def _smaller_pictures(request: Request) -> Request | None:
         return replace(request, image=halved)
     if not isinstance(request, TextRequest):
         return None
-    pictures = tuple((at, _halved(picture) or picture) for at, picture in request.pictures)
-    return replace(request, pictures=pictures) if pictures != request.pictures else None
+    messages = tuple(
+        replace(turn, images=tuple(_halved(picture) or picture for picture in turn.images))
+        for turn in request.messages
+    )
+    return replace(request, messages=messages) if messages != request.messages else None
 
 
 def _smaller_drawing(

@@ -11,14 +11,15 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from multimodal.backends.base import Backend, Request
+from multimodal.backends.base import Backend
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import DeviceFullError
-from multimodal.events import Event, Notice, Preview, Progress
+from multimodal.events import EngineEvent, Notice, Preview, Progress
 from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.reservation import Reservation
 from multimodal.oom_fallbacks import fallbacks
+from multimodal.requests import Request
 
 T = TypeVar("T")
 
@@ -31,7 +32,7 @@ class Run:
     lease: Lease[Backend]
     stop: threading.Event
 
-    def acquire(self) -> Iterator[Event]:
+    def acquire(self) -> Iterator[Progress | Notice]:
         """Wait for the model; where the device had no room for it whatever was done, it is loaded
         on the CPU. Yields Progress, and a Notice for what had to be given up."""
         try:
@@ -43,7 +44,7 @@ class Run:
         for told in self.lease.notices:
             yield Notice(told)
 
-    def run(self, request: Request) -> Generator[Event, None, None]:
+    def run(self, request: Request) -> Generator[EngineEvent, None, None]:
         """The events of the engine. Where the device is full before anything was said, do what can
         be done about it, one thing after another, and run it again."""
         ways = fallbacks(self.memory, self.lease, request)
@@ -94,7 +95,7 @@ class Runner:
 
     def run(
         self, card: ModelCard, request: Callable[[], Request], stop: threading.Event
-    ) -> Generator[Event, None, None]:
+    ) -> Generator[EngineEvent, None, None]:
         """Queue, acquire and run in one. `request` is called once the model is there, since a long
         recording takes memory."""
         with self.open(card, stop) as run:

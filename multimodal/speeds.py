@@ -14,13 +14,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from multimodal.backends.base import Backend, TextRequest, cores
+from multimodal.backends.base import Backend, cores
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, TurnStoppedError
-from multimodal.events import TextDelta, Usage
+from multimodal.events import TextDelta
 from multimodal.json_file import JsonFile
 from multimodal.memory.manager import MemoryManager
-from multimodal.messages import Sampling, Task
+from multimodal.messages import Sampling, Task, Usage
+from multimodal.requests import ChatMessage, TextRequest
 
 LEAST_WRITTEN_PER_S = 8.0
 """Tokens; slower than that is slower than most people read."""
@@ -86,12 +87,12 @@ def _request(sees: bool) -> TextRequest:
     if sees:
         picture = Image.linear_gradient("L").resize((PICTURE_SIDE, PICTURE_SIDE)).convert("RGB")
         asked = f"Describe the picture. {QUESTION}"
-        return TextRequest((("user", asked),), sampling=sampling, pictures=((0, picture),))
+        return TextRequest((ChatMessage("user", asked, (picture,)),), sampling=sampling)
     story = "".join(
         SENTENCE.format(day=day, hour=day % 12 + 1, people=day * 7 % 40 + 2)
         for day in range(1, SENTENCES + 1)
     )
-    return TextRequest((("user", f"{story}\n\n{QUESTION}"),), sampling=sampling)
+    return TextRequest((ChatMessage("user", f"{story}\n\n{QUESTION}"),), sampling=sampling)
 
 
 class SpeedBook:

@@ -27,6 +27,7 @@ FLOORS: dict[str, float] = {
     "catalog.voices": 1,
     "events": 1,
     "limits": 1,
+    "requests": 1,
     "settings": 1,
     "turn.intents": 1,
     "catalog": 2,

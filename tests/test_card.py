@@ -211,8 +211,8 @@ def test_the_whole_program_answers_on_the_card(tmp_path: Path) -> None:
     models = []
     for pictures in ([], [(tmp_path / "red.png", "red.png")], []):
         talk = program.store.create("ann")
-        chats.say("ann", talk, "What colour is the car?", pictures)
-        *_, last = chats.answer("ann", talk, threading.Event(), Controls())
+        chats.open("ann", talk).say("What colour is the car?", pictures)
+        *_, last = chats.open("ann", talk).answer(threading.Event(), Controls())
         assert last.reply.outcome is not None
         assert last.reply.outcome.error is None, last.reply.outcome.error
         assert last.reply.text

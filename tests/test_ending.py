@@ -14,9 +14,9 @@ from conftest import ROOT, wait_until
 from fake_page import running_page
 from fakes import client_at
 
-from multimodal.backends.base import TextRequest
 from multimodal.errors import TurnStoppedError
 from multimodal.media.ingestion import MediaFolder
+from multimodal.requests import TextRequest
 
 DECODES = """
 import sys, threading

@@ -11,23 +11,24 @@ import pytest
 from fakes import FakeBackend, FakeSource, card
 from PIL import Image
 from small_memory import use
+from text_requests import text_request
 
-from multimodal.backends.base import (
-    ImageDescriptionRequest,
-    ImageGenerationRequest,
-    TextRequest,
-    TranscriptionRequest,
-)
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import BackendError, DeviceFullError
-from multimodal.events import Done, Notice, Transcript
+from multimodal.events import Done, Notice, SpeechTranscribed
 from multimodal.media.ingestion import MediaFolder
 from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.estimate.footprint import cpu_footprint, footprint
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
-from multimodal.messages import Conversation, ImagePart, Message, Outcome, Part, Task, TextPart
+from multimodal.messages import Conversation, Message, Outcome, Part, Task, TextPart
 from multimodal.oom_fallbacks import smaller
+from multimodal.requests import (
+    ImageDescriptionRequest,
+    ImageGenerationRequest,
+    TextRequest,
+    TranscriptionRequest,
+)
 from multimodal.turn.assistant import Assistant
 
 TEXT = "smollm2-135m-instruct"
@@ -162,7 +163,7 @@ def test_a_copy_that_cannot_be_loaded_leaves_a_sentence_and_no_lease(
 
 def test_a_recording_is_heard_with_one_guess_at_a_time(world: World, examples: Path) -> None:
     part = world.media.add_audio(examples / "question-en.wav", "q.wav")
-    request = TranscriptionRequest(part, world.media.waveform(part))
+    request = TranscriptionRequest(world.media.waveform(part))
     found = list(smaller(request, world.assistant.catalog.card("whisper-base")))
     assert [told for told, _ in found] == ["The device was full; one guess at a time was followed."]
     assert found[0][1].beams == 1  # type: ignore[union-attr]
@@ -172,8 +173,7 @@ def test_a_picture_is_made_smaller_but_not_smaller_than_models_look(world: World
     describer = world.assistant.catalog.card("picture-describer")
 
     def halved(width: int, height: int) -> tuple[int, int] | None:
-        part = ImagePart("0" * 64, "image/png", width, height)
-        request = ImageDescriptionRequest(part, Image.new("RGB", (width, height)))
+        request = ImageDescriptionRequest(Image.new("RGB", (width, height)))
         found = [asked for _, asked in smaller(request, describer)]
         assert all(isinstance(asked, ImageDescriptionRequest) for asked in found)
         return found[0].image.size if found else None  # type: ignore[union-attr]
@@ -184,13 +184,13 @@ def test_a_picture_is_made_smaller_but_not_smaller_than_models_look(world: World
 
 
 def test_a_conversation_about_pictures_gives_up_pixels_before_words() -> None:
-    request = TextRequest((("user", "What?"),), pictures=((0, Image.new("RGB", (800, 800))),))
+    request = text_request((("user", "What?"),), pictures=((0, Image.new("RGB", (800, 800))),))
     model = card("seer", task=Task.IMAGE, context_tokens=4096)
     first, second = (asked for _, asked in smaller(request, model))
     assert isinstance(first, TextRequest)
     assert isinstance(second, TextRequest)
-    assert (first.pictures[0][1].size, first.context_tokens) == ((400, 400), None)
-    assert (second.pictures[0][1].size, second.context_tokens) == ((400, 400), 2048)
+    assert (first.images[0].size, first.context_tokens) == ((400, 400), None)
+    assert (second.images[0].size, second.context_tokens) == ((400, 400), 2048)
 
 
 def test_a_drawing_is_made_smaller(catalog: Catalog) -> None:
@@ -214,12 +214,12 @@ def test_what_programs_ask_for_alone_climbs_the_same_ladder(world: World, exampl
         "The device was full; its cache was emptied.",
         "The device was full; one guess at a time was followed.",
     ]
-    assert isinstance(events[-1], Transcript)
+    assert isinstance(events[-1], SpeechTranscribed)
 
 
 def test_a_small_context_is_not_said_to_be_cut() -> None:
     model = card("small", context_tokens=512)
-    assert not list(smaller(TextRequest((("user", "Hello"),)), model))
+    assert not list(smaller(text_request((("user", "Hello"),)), model))
 
 
 def test_a_turn_that_took_too_much_once_does_not_keep_its_model_out(tmp_path: Path) -> None:

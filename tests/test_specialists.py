@@ -19,11 +19,11 @@ from tiny_minigpt4 import VARIANTS
 from tiny_specialists import BUDGET, save_specialists
 
 from multimodal.build import Program, build
-from multimodal.chats.drafts import Draft
 from multimodal.chats.service import Chats
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.messages import Controls, Outcome, Sampling
 from multimodal.settings import read_settings
+from multimodal.turn.draft import Draft
 from multimodal.web.alternatives import alternatives
 
 ANN = "ann"
@@ -49,8 +49,8 @@ def answers(program: Program, text: str, *pictures: Path, **controls: Any) -> tu
     """The reply to one message in a new conversation, and how it came to be."""
     chats = Chats(program.store, program.media, program.assistant)
     talk = program.store.create(ANN)
-    chats.say(ANN, talk, text, [(picture, picture.name) for picture in pictures])
-    *_, last = chats.answer(ANN, talk, threading.Event(), Controls(**controls))
+    chats.open(ANN, talk).say(text, [(picture, picture.name) for picture in pictures])
+    *_, last = chats.open(ANN, talk).answer(threading.Event(), Controls(**controls))
     assert last.reply.outcome is not None
     assert last.reply.outcome.error is None, last.reply.outcome.error
     return last, last.reply.outcome
@@ -115,7 +115,7 @@ def test_a_gguf_model_with_its_projector_is_chosen_talks_about_the_picture_and_t
     last, outcome = answers(program, "What is this?", red, model="tiny-gguf")
     assert models_of(outcome) == ["tiny-gguf"]
     assert outcome.timings[0].evicted == ("tiny-llava",)
-    assert outcome.prompt_tokens > 16
+    assert outcome.usage.prompt_tokens > 16
     answers(program, "What is this?", red)
     same, again = answers(program, "What is this?", red, model="tiny-gguf")
     assert again.timings[0].evicted == ("tiny-llava",)
@@ -134,20 +134,20 @@ def test_a_text_model_that_was_chosen_is_told_what_the_seeing_one_saw(
 
 def test_a_picture_without_a_word_is_described(program: Program, red: Path) -> None:
     last, outcome = answers(program, "", red)
-    assert outcome.prompt_tokens > 16
+    assert outcome.usage.prompt_tokens > 16
     assert last.reply.text
 
 
 def test_a_stopped_specialist_is_free_at_once(program: Program) -> None:
     chats = Chats(program.store, program.media, program.assistant)
     talk, stop = program.store.create(ANN), threading.Event()
-    chats.say(ANN, talk, "The river runs to the sea.")
-    for draft in chats.answer(ANN, talk, stop, Controls(sampling=LONG)):
+    chats.open(ANN, talk).say("The river runs to the sea.")
+    for draft in chats.open(ANN, talk).answer(stop, Controls(sampling=LONG)):
         if draft.reply.text:
             stop.set()
     assert draft.reply.outcome
     assert draft.reply.outcome.finish == "stopped"
-    assert draft.reply.outcome.completion_tokens < 50
+    assert draft.reply.outcome.usage.completion_tokens < 50
     assert all(held.leases == 0 for held in program.memory.snapshot().held)
 
 
@@ -185,7 +185,7 @@ def test_several_pictures_are_seen_together(program: Program, red: Path) -> None
     shown = tuple(part.sha256 for part in last.conversation.messages[0].images)
     assert outcome.routes[0].steps[0].pictures == shown
     assert models_of(outcome) == ["tiny-llava"], "one look at both"
-    assert outcome.prompt_tokens > 32
+    assert outcome.usage.prompt_tokens > 32
 
 
 def test_offers_to_redo_are_few_and_begin_with_the_defaults(program: Program, red: Path) -> None:

@@ -27,22 +27,21 @@ from multimodal.api.images import encoded
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO
 from multimodal.events import (
-    Description,
-    Done,
-    Event,
     ImageStored,
+    PartAnnotated,
     RouteChosen,
     TextDelta,
-    Transcript,
+    TurnEvent,
 )
-from multimodal.messages import Conversation, Outcome, Route, new_id
+from multimodal.messages import AudioPart, Conversation, ImagePart, Outcome, Route, new_id
+from multimodal.turn.draft import Draft
 
 _outcome = TypeAdapter(Outcome)
 
 
 async def completions(request: Request, program: Program) -> Response:
     conversation, is_streamed, has_usage = await _read(request, program)
-    reply = _Reply(conversation.controls.model, program)
+    reply = _Reply(conversation, program)
     stream = events(lambda stop: program.assistant.reply(conversation, stop), request)
     if is_streamed:
         first = await anext(stream, None)  # an error before the first event keeps its status
@@ -69,34 +68,30 @@ async def _read(request: Request, program: Program) -> tuple[Conversation, bool,
 
 
 class _Reply:
-    """What the reply has come to."""
+    """What the reply has come to, as OpenAI's interface tells it."""
 
-    def __init__(self, model: str, program: Program) -> None:
+    def __init__(self, conversation: Conversation, program: Program) -> None:
         self._program = program
+        self._draft = Draft(conversation)
         self.id = f"chatcmpl-{new_id()}"
         self.created = int(time.time())
-        self.model = model
-        self.text: list[str] = []
+        self.model = conversation.controls.model
         self.found: list[dict[str, Any]] = []
         self.images: list[dict[str, Any]] = []
-        self.outcome = Outcome()
         self.fingerprint: str | None = None
 
-    def saw(self, event: Event | None) -> str | None:
+    def saw(self, event: TurnEvent | None) -> str | None:
         """Take one event in; the piece of text it brought, if any."""
+        if event is None:
+            return None
+        self._draft = self._draft.after(event)
         match event:
             case TextDelta(text):
-                self.text.append(text)
                 return text
-            case Transcript(part):
-                self.found.append(
-                    {
-                        "transcript": part.transcript,
-                        "language": part.language,
-                        "english": part.english,
-                    }
-                )
-            case Description(part):
+            case PartAnnotated(AudioPart() as part):
+                names = ("transcript", "language", "english")
+                self.found.append({name: getattr(part, name) for name in names})
+            case PartAnnotated(ImagePart() as part):
                 self.found.append({"description": part.description})
             case ImageStored(part):
                 address = {"url": f"data:{part.media_type};base64,{encoded(self._program, part)}"}
@@ -104,30 +99,35 @@ class _Reply:
             case RouteChosen(Route(steps=(*_, last))):
                 self.model = last.card
                 self.fingerprint = fingerprint(self._program.catalog.card(last.card))
-            case Done(outcome):
-                self.outcome = outcome
         return None
 
     @property
     def finish(self) -> str:
-        return "length" if self.outcome.finish == "length" else "stop"
+        return "length" if self._draft.outcome.finish == "length" else "stop"
 
     def usage(self) -> dict[str, Any]:
-        told = self.outcome
+        used = self._draft.outcome.usage
+        read, written = (used.prompt_tokens, used.completion_tokens) if used else (0, 0)
         return {
-            "prompt_tokens": told.prompt_tokens,
-            "completion_tokens": told.completion_tokens,
-            "total_tokens": told.prompt_tokens + told.completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": told.cached_tokens},
+            "prompt_tokens": read,
+            "completion_tokens": written,
+            "total_tokens": read + written,
+            "prompt_tokens_details": {"cached_tokens": used.cached_tokens if used else 0},
         }
 
     def route(self) -> dict[str, Any]:
-        told = _outcome.dump_python(self.outcome, mode="json")
-        kept = ("routes", "timings", "notices", "seconds", "first_token_s", "decode_s", "seed")
-        return {**{name: told[name] for name in kept}, "found": self.found}
+        told = _outcome.dump_python(self._draft.outcome, mode="json")
+        used = told["usage"] or {"decode_s": 0.0, "seed": None}
+        kept = ("routes", "timings", "notices", "seconds", "first_token_s")
+        return {
+            **{name: told[name] for name in kept},
+            "decode_s": used["decode_s"],
+            "seed": used["seed"],
+            "found": self.found,
+        }
 
     def whole(self) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": "".join(self.text)}
+        message: dict[str, Any] = {"role": "assistant", "content": self._draft.reply.text}
         if self.images:
             message["images"] = self.images
         choice = {"index": 0, "message": message, "finish_reason": self.finish, "logprobs": None}
@@ -159,8 +159,8 @@ class _Reply:
 
 async def _lines(
     reply: _Reply,
-    first: Event | None,
-    stream: AsyncGenerator[Event | None, None],
+    first: TurnEvent | None,
+    stream: AsyncGenerator[TurnEvent | None, None],
     include_usage: bool,
 ) -> AsyncGenerator[str, None]:
     reply.saw(first)

@@ -13,7 +13,6 @@ from typing import TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from multimodal.api.stop_signals import stop_signals
-from multimodal.events import Event
 
 WORKERS = 64
 """Streams at once; a further one waits for a thread. More than the engines serve at a time."""
@@ -23,7 +22,7 @@ FILES = 64
 KEEP_ALIVE_S = 10.0
 
 T = TypeVar("T")
-Start = Callable[[threading.Event], Generator[Event, None, None]]
+Start = Callable[[threading.Event], Generator[T, None, None]]
 pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="api")
 parsers = ThreadPoolExecutor(2, thread_name_prefix="parse")
 files = ThreadPoolExecutor(FILES, thread_name_prefix="files")
@@ -50,15 +49,15 @@ async def while_connected(work: Callable[[threading.Event], T], request: Request
 
 
 async def events(
-    start: Start, request: Request, keep_alive_s: float = KEEP_ALIVE_S
-) -> AsyncGenerator[Event | None, None]:
+    start: Start[T], request: Request, keep_alive_s: float = KEEP_ALIVE_S
+) -> AsyncGenerator[T | None, None]:
     """The events of `start(stop)`; between them None, every `keep_alive_s` seconds.
 
     When the client leaves, the server ends, or this stream is closed, `stop` is set, so the engine
     is free at once. An error of the stream is raised here.
     """
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[Event | Exception | _Tick | None] = asyncio.Queue()
+    queue: asyncio.Queue[T | Exception | _Tick | None] = asyncio.Queue()
     with stop_signals(request.app).signal() as stop:
         pool.submit(_pump, start, stop, lambda it: loop.call_soon_threadsafe(queue.put_nowait, it))
         # One timer for the whole stream: one for each event would cost as much as passing it on.
@@ -86,7 +85,7 @@ class _Tick:
 
 
 def _pump(
-    start: Start, stop: threading.Event, put: Callable[[Event | Exception | None], object]
+    start: Start[T], stop: threading.Event, put: Callable[[T | Exception | None], object]
 ) -> None:
     try:
         with closing(start(stop)) as happening:

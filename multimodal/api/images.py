@@ -16,8 +16,8 @@ from multimodal.api.schemas import ImagesRequest
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO
 from multimodal.errors import RequestError
-from multimodal.events import ImageStored, Notice, Usage
-from multimodal.messages import ImagePart, Task
+from multimodal.events import ImageStored, Notice
+from multimodal.messages import ImagePart, Task, Usage
 
 ALIASES = {AUTO, "", "dall-e-2", "dall-e-3", "gpt-image-1"}
 

@@ -18,11 +18,11 @@ from pydantic import (
 )
 
 from multimodal.api.fields import IMAGES, SPEECH, RequestFields
-from multimodal.backends.base import ImageGenerationRequest
 from multimodal.backends.sampling import MAX_SEED
 from multimodal.catalog.cards import AUTO, clipped
 from multimodal.errors import PromptError, RequestError
 from multimodal.media.audio_encoder import FORMATS
+from multimodal.requests import ImageGenerationRequest
 
 
 class RequestModel(BaseModel):

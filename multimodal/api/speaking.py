@@ -14,7 +14,6 @@ from multimodal.api.bodies import parsed
 from multimodal.api.drive import events
 from multimodal.api.guard import error_response
 from multimodal.api.schemas import SpokenText
-from multimodal.backends.base import TTSRequest
 from multimodal.backends.speech.speakers import (
     offered,
     speaker_for,
@@ -25,8 +24,9 @@ from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.build import Program
 from multimodal.catalog.cards import ModelCard, clipped
 from multimodal.errors import BackendError, PromptError, RequestError
-from multimodal.events import Event, SentenceSpoken
+from multimodal.events import EngineEvent, SentenceSpoken
 from multimodal.media.audio_encoder import FORMATS, AudioEncoder
+from multimodal.requests import TTSRequest
 
 MODELS = frozenset({"auto", "tts-1", "tts-1-hd", "gpt-4o-mini-tts"})
 """OpenAI's names for the model, which stand for the profile's own."""
@@ -71,7 +71,7 @@ async def voices(request: Request, program: Program) -> Response:
     return JSONResponse({"object": "list", "voices": found})
 
 
-async def next_sentence(stream: AsyncGenerator[Event | None, None]) -> SentenceSpoken | None:
+async def next_sentence(stream: AsyncGenerator[EngineEvent | None, None]) -> SentenceSpoken | None:
     """The first sentence that is spoken; None where there is none."""
     async for event in stream:
         if isinstance(event, SentenceSpoken):
@@ -80,7 +80,7 @@ async def next_sentence(stream: AsyncGenerator[Event | None, None]) -> SentenceS
 
 
 async def encoded(
-    first: SentenceSpoken, stream: AsyncGenerator[Event | None, None], encoder: AudioEncoder
+    first: SentenceSpoken, stream: AsyncGenerator[EngineEvent | None, None], encoder: AudioEncoder
 ) -> AsyncGenerator[bytes, None]:
     """The bytes of that sentence and of those that follow, as they are made."""
     async with aclosing(stream) as happening:

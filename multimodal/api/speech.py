@@ -23,7 +23,7 @@ from multimodal.api.subtitles import srt, vtt
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO, ModelCard, clipped
 from multimodal.errors import RequestError, UnsupportedFieldError
-from multimodal.events import Event, Segment, Transcript
+from multimodal.events import EngineEvent, Segment, SpeechTranscribed, Transcription
 from multimodal.messages import Task
 
 ALIASES = {AUTO, "whisper-1", ""}
@@ -76,8 +76,8 @@ async def _heard(request: Request, program: Program, english: bool) -> Response:
             part,
             asked.card.name,
             stop,
-            asked.language,
-            english,
+            language=asked.language,
+            translate_to_english_unless=("en",) if english else (),
             prompt=asked.prompt,
             temperature=asked.temperature,
         ),
@@ -87,32 +87,32 @@ async def _heard(request: Request, program: Program, english: bool) -> Response:
         first = await anext(stream, None)  # an error before the first event keeps its status
         lines = _lines(first, stream, asked)
         return StreamingResponse(lines, media_type="text/event-stream")
-    transcript = Transcript(part)
+    heard = SpeechTranscribed(Transcription("", None))
     async with aclosing(stream) as happening:
         async for event in happening:
-            if isinstance(event, Transcript):
-                transcript = event
-    return _answer(transcript, asked)
+            if isinstance(event, SpeechTranscribed):
+                heard = event
+    return _answer(heard, part.seconds, asked)
 
 
 async def _lines(
-    first: Event | None, stream: AsyncGenerator[Event | None, None], asked: _Asked
+    first: EngineEvent | None, stream: AsyncGenerator[EngineEvent | None, None], asked: _Asked
 ) -> AsyncGenerator[str, None]:
     """Server-sent events as OpenAI names them. The words come together, once the recording was
     heard; until then a comment keeps the connection open."""
     try:
         async with aclosing(stream) as happening:
-            transcript = first if isinstance(first, Transcript) else None
+            heard = first if isinstance(first, SpeechTranscribed) else None
             async for event in happening:
                 if event is None:
                     yield ": still at it\n\n"
-                elif isinstance(event, Transcript):
-                    transcript = event
-            if transcript is not None:
-                text, segments = _wanted(transcript, asked)
-                for piece in _pieces(text, segments):
+                elif isinstance(event, SpeechTranscribed):
+                    heard = event
+            if heard is not None:
+                wanted = _wanted(heard, asked)
+                for piece in _pieces(wanted):
                     yield _line({"type": "transcript.text.delta", "delta": piece})
-                yield _line({"type": "transcript.text.done", "text": text})
+                yield _line({"type": "transcript.text.done", "text": wanted.text})
     except Exception as error:  # the status is sent already, so it is told in the stream
         yield _line(error_response(error)[1])
 
@@ -204,9 +204,10 @@ def _boolean(field: str, given: Any) -> bool:
     return str(given).lower() in {"true", "1"}
 
 
-def _pieces(text: str, segments: Sequence[Segment]) -> list[str]:
-    """`text` as its segments, which joined are the text; in one piece where they are not."""
-    pieces = [(" " if index else "") + s.text for index, s in enumerate(segments)]
+def _pieces(wanted: Transcription) -> list[str]:
+    """Its text as its segments, which joined are the text; in one piece where they are not."""
+    text = wanted.text
+    pieces = [(" " if index else "") + s.text for index, s in enumerate(wanted.segments)]
     return pieces if "".join(pieces) == text else [text] * bool(text)
 
 
@@ -226,22 +227,22 @@ def _card(program: Program, name: str) -> ModelCard:
     return program.catalog.card(default)
 
 
-def _answer(transcript: Transcript, asked: _Asked) -> Response:
-    text, segments = _wanted(transcript, asked)
+def _answer(heard: SpeechTranscribed, seconds: float, asked: _Asked) -> Response:
+    """`seconds`: how long the recording is."""
+    wanted = _wanted(heard, asked)
     if asked.format == "text":
-        return PlainTextResponse(text + "\n")
+        return PlainTextResponse(wanted.text + "\n")
     if asked.format == "srt":
-        return PlainTextResponse(srt(segments), media_type="application/x-subrip")
+        return PlainTextResponse(srt(wanted.segments), media_type="application/x-subrip")
     if asked.format == "vtt":
-        return PlainTextResponse(vtt(segments), media_type="text/vtt")
-    body: dict[str, Any] = {"text": text}
+        return PlainTextResponse(vtt(wanted.segments), media_type="text/vtt")
+    body: dict[str, Any] = {"text": wanted.text}
     if asked.format == "verbose_json":
-        heard = transcript.part
         body |= {
             "task": "translate" if asked.english else "transcribe",
-            "language": heard.language,
-            "duration": heard.seconds,
-            "segments": [_segment(number, s) for number, s in enumerate(segments)],
+            "language": heard.spoken.language,
+            "duration": seconds,
+            "segments": [_segment(number, s) for number, s in enumerate(wanted.segments)],
         }
     return JSONResponse(body)
 
@@ -258,14 +259,12 @@ def _segment(number: int, segment: Segment) -> dict[str, Any]:
     }
 
 
-def _wanted(transcript: Transcript, asked: _Asked) -> tuple[str, tuple[Segment, ...]]:
-    heard = transcript.part
+def _wanted(heard: SpeechTranscribed, asked: _Asked) -> Transcription:
     if asked.english and heard.english is not None:
-        return heard.english, transcript.english_segments
-    spoken = {heard.language, *(segment.language for segment in transcript.segments)} - {None}
-    if asked.english and heard.transcript and spoken != {"en"}:
+        return heard.english
+    if asked.english and heard.spoken.text and set(heard.spoken.languages) != {"en"}:
         raise RequestError(
             f"{asked.card.title} does not translate. Choose a model that does, such as Whisper, or "
             "ask for a transcription."
         )
-    return heard.transcript or "", transcript.segments
+    return heard.spoken

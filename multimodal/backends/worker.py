@@ -19,10 +19,10 @@ import weakref
 from collections.abc import Callable, Generator
 
 from multimodal.errors import BackendError, MultimodalError
-from multimodal.events import Event
+from multimodal.events import EngineEvent
 from multimodal.memory.devices.device_errors import device_error, is_card_used
 
-Emit = Callable[[Event], None]
+Emit = Callable[[EngineEvent], None]
 Stopped = Callable[[], bool]
 Work = Callable[[Emit, Stopped], None]
 
@@ -52,7 +52,7 @@ class Worker:
             self._end()
             self._begin()
 
-    def stream(self, work: Work, stop: threading.Event) -> Generator[Event, None, None]:
+    def stream(self, work: Work, stop: threading.Event) -> Generator[EngineEvent, None, None]:
         """Run a blocking `work(emit, stopped)` in a thread and yield what it emits.
 
         `stopped()` turns true once `stop` is set or this stream is closed; the stream ends when the
@@ -91,7 +91,7 @@ class _Job:
     def __init__(self, work: Work, stop: threading.Event) -> None:
         self._work = work
         self._stop = stop
-        self.events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
+        self.events: queue.SimpleQueue[EngineEvent | BaseException | None] = queue.SimpleQueue()
         self.closed = threading.Event()
         self.finished = threading.Event()
 

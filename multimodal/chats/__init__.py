@@ -1,1 +1,1 @@
-"""Conversations: kept in SQL, changed under a claim."""
+"""Conversations: kept in SQL, changed under a lock."""

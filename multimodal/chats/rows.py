@@ -81,9 +81,16 @@ def _read_parts(kept: object) -> tuple[tuple[Part, ...], str | None]:
 
 def _read_outcome(kept: object) -> Outcome | None:
     try:
-        return outcome_adapter.validate_python(decoded_json(kept))
+        return outcome_adapter.validate_python(_with_usage(decoded_json(kept)))
     except ValueError:
         return Outcome(finish="stop", notices=(DAMAGED_OUTCOME,))
+
+
+def _with_usage(kept: Any) -> Any:
+    """What was kept by a version up to 0.9, which had the fields of a usage beside the others."""
+    if not isinstance(kept, dict) or "usage" in kept or kept.get("seed") is None:
+        return kept
+    return kept | {"usage": {"finish": kept.get("finish"), **kept}}
 
 
 def read_controls(kept: object, conversation: str) -> Controls:

@@ -10,14 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Generator, Sequence
-from contextlib import closing, suppress
-from dataclasses import replace
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from multimodal.backends.sampling import MAX_SEED
-from multimodal.chats.claims import Claim, Claims
-from multimodal.chats.drafts import Draft
+from multimodal.chats.locks import ConversationBusyError, ConversationLock, ConversationLocks
 from multimodal.chats.store import Store
 from multimodal.errors import (
     ConversationNotFoundError,
@@ -28,6 +27,7 @@ from multimodal.errors import (
 from multimodal.media.ingestion import MediaFolder
 from multimodal.messages import (
     Controls,
+    Conversation,
     ImagePart,
     Message,
     Part,
@@ -35,6 +35,7 @@ from multimodal.messages import (
     new_id,
 )
 from multimodal.turn.assistant import Assistant
+from multimodal.turn.draft import Draft
 
 SAVE_EVERY_S = 0.3
 UNEXPECTED = (
@@ -65,97 +66,118 @@ def _check_seed(controls: Controls) -> None:
 
 
 class Chats:
-    """Every call names the owner; the store refuses what is somebody else's.
-
-    Every change of a conversation is made under its claim (`claims.py`): the caller's own, where
-    one is given, which the caller releases; else one that is taken for the call. All of them raise
-    ConversationBusyError where the conversation is being changed or answered.
-    """
+    """All conversations; each is opened for an owner, and the store refuses what is somebody
+    else's."""
 
     def __init__(self, store: Store, media: MediaFolder, assistant: Assistant) -> None:
         self.store = store
-        self._media = media
-        self._assistant = assistant
-        self._claims = Claims()
+        self.media = media
+        self.assistant = assistant
+        self.locks = ConversationLocks()
 
-    def claim(self, conversation: str) -> Claim:
-        """The right to change a conversation, which may be one that is not begun yet."""
-        return self._claims.take(conversation)
+    def open(self, owner: str, conversation: str) -> Chat:
+        """A conversation that is there, or that is to be begun under that id; nothing is read."""
+        return Chat(self, owner, conversation)
 
     def is_busy(self, conversation: str) -> bool:
-        return self._claims.is_held(conversation)
+        return self.locks.is_locked(conversation)
+
+
+@dataclass(frozen=True)
+class Chat:
+    """One conversation of one owner.
+
+    Every change is made under its lock: this one's own, where it was `locked()`, else one that is
+    taken for the call. All changes raise ConversationBusyError where the conversation is being
+    changed or answered by somebody else.
+    """
+
+    chats: Chats
+    owner: str
+    id: str
+    lock: ConversationLock | None = None
+
+    def locked(self) -> Chat:
+        """This conversation with its lock held, until `release()`."""
+        return replace(self, lock=self.chats.locks.acquire(self.id))
+
+    def release(self) -> None:
+        if self.lock is not None:
+            self.lock.release()
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold the lock for the block."""
+        if self.lock is None:
+            lock = self.chats.locks.acquire(self.id)
+            try:
+                yield
+            finally:
+                lock.release()
+        elif self.lock.is_held:
+            yield
+        else:
+            raise ConversationBusyError
+
+    def load(self) -> Conversation:
+        """Raises ConversationNotFoundError."""
+        return self.chats.store.load(self.owner, self.id)
+
+    def holds(self, message: str) -> bool:
+        """Whether the message of that id is stored in it."""
+        return self.chats.store.holds(self.owner, self.id, message)
+
+    def set_controls(self, controls: Controls) -> None:
+        self.chats.store.set_controls(self.owner, self.id, controls)
 
     # ------------------------------------------------------------ what the person says
 
     def say(
         self,
-        owner: str,
-        conversation: str,
         text: str,
         files: Sequence[tuple[Path, str]] = (),
         stop: threading.Event | None = None,
-        claim: Claim | None = None,
         message_id: str | None = None,
+        begin_with: Controls | None = None,
     ) -> Message:
-        """Store a message of `text` and `files` (path, name). Nothing is stored if any is bad, or
-        once `stop` is set.
+        """Store a message of `text` and `files` (path, name); the first one of a conversation that
+        is begun with these controls, both or neither, where `begin_with` is given. Nothing is
+        stored if any is bad, or once `stop` is set.
 
         Raises PromptError (empty, too long), MediaError, CapacityError (too many files wait to be
         read), TurnStoppedError.
         """
-        with self._claims.holding(conversation, claim):
-            before = self.store.load(owner, conversation).messages
-            self._check_room(before, text, len(files))
+        store = self.chats.store
+        with self._changing():
+            if begin_with is None:
+                self._check_room(self.load().messages, text, len(files))
             message = self._message(text, files, stop, message_id)
-            self.store.put(owner, conversation, message)
+            if begin_with is None:
+                store.put(self.owner, self.id, message)
+            else:
+                store.create(self.owner, begin_with, self.id, message)
         return message
 
-    def begin(
-        self,
-        owner: str,
-        conversation: str,
-        controls: Controls,
-        text: str,
-        files: Sequence[tuple[Path, str]] = (),
-        stop: threading.Event | None = None,
-        claim: Claim | None = None,
-        message_id: str | None = None,
-    ) -> Message:
-        """Begin a conversation of that id with its first message, both or neither; see `say`."""
-        with self._claims.holding(conversation, claim):
-            message = self._message(text, files, stop, message_id)
-            self.store.create(owner, controls, conversation, message)
-        return message
-
-    def edit(
-        self,
-        owner: str,
-        conversation: str,
-        message: str,
-        text: str,
-        claim: Claim | None = None,
-    ) -> None:
+    def edit(self, message: str, text: str) -> None:
         """Replace the words of a message and forget what followed; its media stay."""
-        with self._claims.holding(conversation, claim):
-            old, before = self._find(owner, conversation, message)
+        with self._changing():
+            old, before = self._find(message)
             media = tuple(part for part in old.parts if not isinstance(part, TextPart))
             if not text.strip() and not media:
                 raise PromptError("The edited message is empty. Type something, or undo the turn.")
-            self._media.limits.check_text(text)
+            self.chats.media.limits.check_text(text)
             self._check_room(before, text, len(media))
             words = (TextPart(text.strip()),) if text.strip() else ()
             edited = replace(old, parts=(*media, *words), damage=None)
-            self.store.replace(owner, conversation, edited)
+            self.chats.store.replace(self.owner, self.id, edited)
 
-    def take_back(
-        self, owner: str, conversation: str, message: str | None = None
-    ) -> Message | None:
+    def take_back(self, message: str | None = None) -> Message | None:
         """Remove the person's newest message and its reply; return it, None if none is left.
 
         Raises RequestError where `message` is given and is not the newest.
         """
-        with self._claims.holding(conversation, None):
-            messages = self.store.load(owner, conversation).messages
+        with self._changing():
+            messages = self.load().messages
             newest = next((known for known in reversed(messages) if known.role == "user"), None)
             if message is not None and (newest is None or newest.id != message):
                 raise RequestError(
@@ -164,32 +186,25 @@ class Chats:
             if newest is None:
                 return None
             kept = (part.sha256 for part in newest.parts if not isinstance(part, TextPart))
-            self.store.record_media(kept)  # they may be sent again, so they stay for a while
-            self.store.cut(owner, conversation, newest.id)
+            self.chats.store.record_media(kept)  # they may be sent again, so they stay for a while
+            self.chats.store.cut(self.owner, self.id, newest.id)
         return newest
 
-    def forget_reply(
-        self, owner: str, conversation: str, message: str, claim: Claim | None = None
-    ) -> None:
+    def forget_reply(self, message: str) -> None:
         """Remove the reply to `message` (an id of either of the two) and all that followed."""
-        with self._claims.holding(conversation, claim):
-            messages = self.store.load(owner, conversation).messages
+        with self._changing():
+            messages = self.load().messages
             index = next((i for i, known in enumerate(messages) if known.id == message), None)
             if index is None:
                 raise RequestError(GONE)
             first = index if messages[index].role == "assistant" else index + 1
             if first < len(messages):
-                self.store.cut(owner, conversation, messages[first].id)
+                self.chats.store.cut(self.owner, self.id, messages[first].id)
 
     # ------------------------------------------------------------ what is answered
 
     def answer(
-        self,
-        owner: str,
-        conversation: str,
-        stop: threading.Event,
-        controls: Controls | None = None,
-        claim: Claim | None = None,
+        self, stop: threading.Event, controls: Controls | None = None
     ) -> Generator[Draft, None, None]:
         """Answer the newest message and store the reply; yields a draft per event.
 
@@ -197,36 +212,34 @@ class Chats:
         something failed, its outcome holds the sentence. Closing the stream stops the engine, and
         so does deleting the conversation.
         """
-        with self._claims.holding(conversation, claim):
-            known = self.store.load(owner, conversation)
+        with self._changing():
+            known = self.load()
             if not known.messages or known.messages[-1].role != "user":
                 raise RequestError("There is no message to answer.")
             known = replace(known, controls=controls or known.controls)
-            draft = Draft(known, Message("assistant", ()))
+            draft = Draft(known)
             # Who deletes the conversation meanwhile wants no reply: it ends and nothing is told.
             with suppress(ConversationNotFoundError):
-                yield from self._stored(owner, conversation, draft, stop)
+                yield from self._stored(draft, stop)
 
-    def _stored(
-        self, owner: str, conversation: str, draft: Draft, stop: threading.Event
-    ) -> Generator[Draft, None, None]:
+    def _stored(self, draft: Draft, stop: threading.Event) -> Generator[Draft, None, None]:
         """The drafts of a reply, which is stored when it begins, while it grows, and at its end."""
-        self.store.put(owner, conversation, draft.reply)
+        self._put(draft.reply)
         saved_s = time.monotonic()
         try:
             with closing(self._drafts(draft, stop)) as drafts:
                 for draft in drafts:
                     if time.monotonic() - saved_s > SAVE_EVERY_S and not draft.done:
-                        self.store.put(owner, conversation, draft.reply)
+                        self._put(draft.reply)
                         saved_s = time.monotonic()
                     yield draft
         finally:
-            self._keep(owner, conversation, draft if draft.done else draft.ended())
+            self._keep(draft if draft.done else draft.ended())
 
     def _drafts(self, draft: Draft, stop: threading.Event) -> Generator[Draft, None, None]:
         try:
             _check_seed(draft.conversation.controls)
-            with closing(self._assistant.reply(draft.conversation, stop)) as events:
+            with closing(self.chats.assistant.reply(draft.conversation, stop)) as events:
                 for event in events:
                     draft = draft.after(event)
                     yield draft
@@ -236,21 +249,22 @@ class Chats:
             log.exception("a reply ended with an error that was not expected")
             yield draft.ended(UNEXPECTED)
 
-    def _keep(self, owner: str, conversation: str, draft: Draft) -> None:
+    def _keep(self, draft: Draft) -> None:
         """Store the messages whose pictures or recordings the reply gave words to, and it."""
-        before = {message.id: message for message in self.store.load(owner, conversation).messages}
+        before = {message.id: message for message in self.load().messages}
         for message in draft.conversation.messages:
             if before.get(message.id) != message and message.damage is None:
-                self.store.put(owner, conversation, message)
-        self.store.put(owner, conversation, draft.reply)
+                self._put(message)
+        self._put(draft.reply)
 
     # ------------------------------------------------------------ inside
 
-    def _find(
-        self, owner: str, conversation: str, message: str
-    ) -> tuple[Message, tuple[Message, ...]]:
+    def _put(self, message: Message) -> None:
+        self.chats.store.put(self.owner, self.id, message)
+
+    def _find(self, message: str) -> tuple[Message, tuple[Message, ...]]:
         """A message, and those before it."""
-        messages = self.store.load(owner, conversation).messages
+        messages = self.load().messages
         for index, known in enumerate(messages):
             if known.id == message:
                 return known, messages[:index]
@@ -261,7 +275,7 @@ class Chats:
         parts = [part for message in before for part in message.parts]
         characters = len(text) + sum(map(_characters, parts))
         media = sum(not isinstance(part, TextPart) for part in parts)
-        self._media.limits.check_chat(characters, media + files)
+        self.chats.media.limits.check_chat(characters, media + files)
 
     def _message(
         self,
@@ -273,11 +287,11 @@ class Chats:
         """What a person says, its files decoded and kept."""
         if not text.strip() and not files:
             raise PromptError("The message is empty. Type something, or add a picture or voice.")
-        limits = self._media.limits
+        limits = self.chats.media.limits
         limits.check_files(len(files), len(files))
         limits.check_text(text)
-        intake = self._media.intake(stop)
-        parts: list[Part] = [self._media.add(path, name, intake) for path, name in files]
+        intake = self.chats.media.intake(stop)
+        parts: list[Part] = [self.chats.media.add(path, name, intake) for path, name in files]
         if text.strip():
             parts.append(TextPart(text.strip()))
         return Message("user", tuple(parts), message_id or new_id())

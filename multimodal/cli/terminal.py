@@ -14,8 +14,16 @@ from rich.console import Console
 
 from multimodal.build import Program
 from multimodal.errors import MultimodalError
-from multimodal.events import ImageStored, Notice, Progress, RouteChosen, TextDelta, Transcript
-from multimodal.messages import Conversation, ImagePart, Message, TextPart
+from multimodal.events import (
+    ImageStored,
+    Notice,
+    PartAnnotated,
+    Progress,
+    RouteChosen,
+    TextDelta,
+)
+from multimodal.messages import AudioPart, Conversation, Message, TextPart
+from multimodal.turn.draft import Draft
 
 TOLD = ("Fetching", "Loading", "Drawing")
 TOLD_STAGES = 4
@@ -49,22 +57,20 @@ def ask(program: Program, talk: Conversation, question: str, files: list[Path]) 
 
 
 def _print_reply(program: Program, talk: Conversation) -> Message:
-    text, told = "", set()
-    pictures: list[ImagePart] = []
+    draft, told = Draft(talk), set()
     with _stopped_by_ctrl_c() as stop:
         for event in program.assistant.reply(talk, stop):
+            draft = draft.after(event)
             match event:
                 case TextDelta(piece):
-                    text += piece
                     print(piece, end="", flush=True)
                 case RouteChosen(route):
                     _aside(f"→ {route.reason}")
-                case Transcript(part):
+                case PartAnnotated(AudioPart() as part):
                     _aside(f"heard: “{part.transcript}”")
                 case Notice(note):
                     _aside(note)
                 case ImageStored(picture):
-                    pictures.append(picture)
                     print(program.media.path(picture))
                 case Progress(doing, fraction) if doing.startswith(TOLD):
                     stage = doing.partition(":")[0], int((fraction or 0) * TOLD_STAGES)
@@ -72,7 +78,7 @@ def _print_reply(program: Program, talk: Conversation) -> Message:
                         told.add(stage)
                         _aside(doing)
     print()
-    return Message("assistant", (TextPart(text), *pictures))
+    return draft.reply
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import threading
 from contextlib import closing
 
 from multimodal.errors import TurnStoppedError
-from multimodal.events import Transcript
+from multimodal.events import SpeechTranscribed
 from multimodal.hands_free.listener import Recognition
 from multimodal.hands_free.turn_detection import Samples
 from multimodal.turn.assistant import Assistant
@@ -54,7 +54,6 @@ class UtteranceRecognizer:
         )
         with closing(events):
             for event in events:
-                if isinstance(event, Transcript):
-                    words = (event.part.transcript or "").strip()
-                    found = Recognition(words, event.part.language)
+                if isinstance(event, SpeechTranscribed):
+                    found = Recognition(event.spoken.text.strip(), event.spoken.language)
         return found

@@ -6,13 +6,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Sequence
 
-from multimodal.backends.base import Backend, TTSRequest
+from multimodal.backends.base import Backend
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CapacityError, DeviceFullError
-from multimodal.events import Event
+from multimodal.events import EngineEvent
 from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.manager import MemoryManager
+from multimodal.requests import TTSRequest
 from multimodal.sizes import gigabytes
 from multimodal.turn.assistant import Assistant
 
@@ -43,7 +44,7 @@ def check_room(memory: MemoryManager[Backend], cards: Sequence[ModelCard]) -> No
 
 def load_together(
     memory: MemoryManager[Backend], cards: Sequence[ModelCard], stop: threading.Event
-) -> Generator[Event, None, None]:
+) -> Generator[EngineEvent, None, None]:
     """Bring them in, with progress. Raises the errors of a lease, and DeviceFullError where one
     had to leave for another."""
     for card in cards:

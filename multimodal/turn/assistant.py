@@ -6,43 +6,50 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal.backends.base import (
-    Backend,
-    ImageGenerationRequest,
-    Request,
-    TranscriptionRequest,
-    TTSRequest,
-)
+from multimodal.backends.base import Backend
 from multimodal.catalog.cards import Catalog, Profile
 from multimodal.catalog.defaults import DefaultModels
-from multimodal.errors import MultimodalError, TurnStoppedError
+from multimodal.errors import BackendError, MultimodalError, TurnStoppedError
 from multimodal.events import (
-    Description,
     Done,
-    Event,
+    EngineEvent,
+    ImageDescribed,
+    ImageGenerated,
+    ImageStored,
     Notice,
+    PartAnnotated,
     Progress,
     RouteChosen,
     SpeechGenerated,
     SpeechStored,
+    SpeechTranscribed,
+    StepFinished,
     TextDelta,
-    Transcript,
-    Usage,
+    TurnEvent,
 )
-from multimodal.media.audio import SAMPLE_RATE
 from multimodal.media.ingestion import MediaFolder
-from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
-from multimodal.messages import AudioPart, Conversation, Finish, Outcome, Route, Step, Task, Timing
-from multimodal.runner import Run, Runner
-from multimodal.turn.image_step import store_pictures
-from multimodal.turn.request_builder import RequestBuilder, without_voice
+from multimodal.messages import (
+    AudioPart,
+    Conversation,
+    Finish,
+    Outcome,
+    Route,
+    Step,
+    Task,
+    Timing,
+)
+from multimodal.requests import ImageGenerationRequest, Request, TranscriptionRequest, TTSRequest
+from multimodal.runner import Runner
+from multimodal.turn.draft import Draft
+from multimodal.turn.image_step import store_picture
+from multimodal.turn.request_builder import RequestBuilder, annotated, without_voice
 from multimodal.turn.router import Router
 
 DOING = {
@@ -77,81 +84,67 @@ class Assistant:
 
     def reply(
         self, conversation: Conversation, stop: threading.Event
-    ) -> Generator[Event, None, None]:
+    ) -> Generator[TurnEvent, None, None]:
         """Answer the newest message; the last event is Done.
 
         Setting `stop`, or closing the stream, ends the work and gives the lease back. Raises the
         errors of `errors.py`; what was streamed before stays valid.
         """
-        turn = _Turn(conversation)
+        turn, is_stopped = _Turn(conversation), False
         try:
-            route = turn.decided(self._router.decide(turn.conversation))
-            yield RouteChosen(route)
-            yield from self._follow(route, turn, stop)
-            while route.again and not stop.is_set():
-                route = turn.decided(self._router.decide(turn.conversation))
-                yield RouteChosen(route)
+            route = None
+            while route is None or (route.again and not stop.is_set()):
+                route = self._router.decide(turn.conversation)
+                yield turn.saw(RouteChosen(route))
                 yield from self._follow(route, turn, stop)
         except TurnStoppedError:
-            turn.finish = "stopped"
-        yield Done(turn.outcome("stopped" if stop.is_set() else turn.finish))
+            is_stopped = True
+        yield Done(turn.outcome(is_stopped or stop.is_set()))
 
     def transcribe(
-        self,
-        part: AudioPart,
-        card: str,
-        stop: threading.Event,
-        language: str | None = None,
-        english: bool = False,
-        **how: Any,
-    ) -> Generator[Event, None, None]:
-        """Transcribe one recording with the card of that name; the last event is a Transcript.
-
-        `language` (ISO 639-1) is detected unless given; `how`: other fields of
-        TranscriptionRequest.
-        """
-        needless = ("en",) if english else ()
-
-        def request() -> Request:
-            return TranscriptionRequest(part, self.media.waveform(part), language, needless, **how)
-
-        yield from self._runner.run(self.catalog.card(card), request, stop)
+        self, part: AudioPart, card: str, stop: threading.Event, **how: Any
+    ) -> Generator[EngineEvent, None, None]:
+        """Transcribe one recording with the card of that name; the last event is a
+        SpeechTranscribed. `how`: the fields of TranscriptionRequest."""
+        run = self._runner.run
+        waveform = self.media.waveform
+        yield from run(
+            self.catalog.card(card), lambda: TranscriptionRequest(waveform(part), **how), stop
+        )
 
     def listen(
-        self,
-        waveform: NDArray[np.float32],
-        card: str,
-        stop: threading.Event,
-        **how: Any,
-    ) -> Generator[Event, None, None]:
-        """The same for sound that is kept nowhere: mono, 16 kHz, shape (samples,); `how`: other
-        fields of TranscriptionRequest."""
-        part = AudioPart("", "audio/wav", len(waveform) / SAMPLE_RATE)
-        request = TranscriptionRequest(part, waveform, **how)
+        self, waveform: NDArray[np.float32], card: str, stop: threading.Event, **how: Any
+    ) -> Generator[EngineEvent, None, None]:
+        """The same for sound that is kept nowhere: mono, 16 kHz, shape (samples,)."""
+        request = TranscriptionRequest(waveform, **how)
         yield from self._runner.run(self.catalog.card(card), lambda: request, stop)
 
     def speak(
         self, request: TTSRequest, card: str, stop: threading.Event
-    ) -> Generator[Event, None, None]:
+    ) -> Generator[EngineEvent, None, None]:
         """Only say one text aloud, with the card of that name; yields Progress and SentenceSpoken,
         at last one SpeechGenerated."""
         yield from self._runner.run(self.catalog.card(card), lambda: request, stop)
 
     def draw(
         self, request: ImageGenerationRequest, card: str, stop: threading.Event
-    ) -> Generator[Event, None, None]:
+    ) -> Generator[EngineEvent | ImageStored, None, None]:
         """Only make pictures, with the card of that name; yields Progress, Notice, Usage and one
         ImageStored a picture."""
         found = self.catalog.card(card)
         with closing(self._runner.run(found, lambda: request, stop)) as events:
-            yield from store_pictures(events, request, found, self.media)
+            for event in events:
+                if isinstance(event, ImageGenerated):
+                    yield store_picture(event, request, found, self.media)
+                else:
+                    yield event
 
     def languages(self) -> tuple[str, ...]:
         """Those that the text model reads which answers now; () for any."""
         name = self.defaults.name(Task.TEXT)
         return self.catalog.card(name).languages if name else ()
 
-    def _follow(self, route: Route, turn: _Turn, stop: threading.Event) -> Iterator[Event]:
+    def _follow(self, route: Route, turn: _Turn, stop: threading.Event) -> Iterator[TurnEvent]:
         if route.answer is not None:
             yield turn.saw(TextDelta(route.answer))
         for step in route.steps:
@@ -165,105 +158,74 @@ class Assistant:
 
     def _run_step(
         self, step: Step, turn: _Turn, stop: threading.Event, asked: Request | None = None
-    ) -> Generator[Event, None, None]:
+    ) -> Generator[TurnEvent, None, None]:
         """One step under one lease; what it asks is made from the conversation unless given."""
         with self._runner.open(self.catalog.card(step.card), stop) as run:
-            for event in run.acquire():
-                yield turn.saw(event)
+            for told in run.acquire():
+                yield turn.saw(told)
             yield Progress(DOING[step.task] if asked is None else "Speaking")
             started = time.monotonic()
             request = asked or self._requests.request(step, turn.conversation)
             title = self.catalog.card(step.card).title
-            for told in self._requests.notices(request, step, turn.conversation, title):
-                yield turn.saw(Notice(told))
-            with closing(self._events(run, request)) as events:
+            for sentence in self._requests.notices(request, step, turn.conversation, title):
+                yield turn.saw(Notice(sentence))
+            with closing(run.run(request)) as events:
                 for event in events:
-                    yield turn.saw(event)
-            turn.took(run.lease, step, time.monotonic() - started)
+                    yield turn.saw(self._kept(event, step, request, turn))
+            lease, run_s = run.lease, time.monotonic() - started
+            times = lease.wait_s, lease.load_s, run_s, lease.evicted
+            yield turn.saw(StepFinished(Timing(step.card, step.task, *times)))
 
-    def _speak_answer(self, step: Step, turn: _Turn, stop: threading.Event) -> Iterator[Event]:
+    def _kept(self, event: EngineEvent, step: Step, request: Request, turn: _Turn) -> TurnEvent:
+        """What the engine made, stored; what it heard or saw, attached to the person's message."""
+        match event:
+            case ImageGenerated() if isinstance(request, ImageGenerationRequest):
+                return store_picture(event, request, self.catalog.card(step.card), self.media)
+            case SpeechGenerated(wav):
+                return SpeechStored(self.media.add_audio(wav, "answer.wav"))
+            case SpeechTranscribed() | ImageDescribed():
+                if isinstance(event, ImageDescribed):
+                    turn.answers.append(event.answer)
+                return PartAnnotated(annotated(step, turn.conversation, event))
+            case ImageGenerated():
+                raise BackendError(f"{step.card} drew a picture that nobody asked for.")
+        return event
+
+    def _speak_answer(self, step: Step, turn: _Turn, stop: threading.Event) -> Iterator[TurnEvent]:
         """Speak the answer; where that cannot be done it stands as it is, and why is told."""
-        if (request := self._requests.aloud("".join(turn.words), turn.conversation)) is None:
+        if (request := self._requests.aloud(turn.draft.reply.text, turn.conversation)) is None:
             return
         try:
             with closing(self._run_step(step, turn, stop, request)) as events:
-                for event in events:
-                    if isinstance(event, SpeechGenerated):
-                        event = SpeechStored(self.media.add_audio(event.wav, "answer.wav"))
-                    yield event
+                yield from events
         except TurnStoppedError:
             raise
         except MultimodalError as error:
             yield turn.saw(Notice(f"The answer was not spoken. {error}"))
 
-    def _events(self, run: Run, request: Request) -> Generator[Event, None, None]:
-        """Of the engine, with the pictures that it made stored."""
-        with closing(run.run(request)) as events:
-            if isinstance(request, ImageGenerationRequest):
-                yield from store_pictures(events, request, run.lease.card, self.media)
-            else:
-                yield from events
 
-
-@dataclass
 class _Turn:
     """What one turn has come to so far."""
 
-    conversation: Conversation
-    started_s: float = field(default_factory=time.monotonic)
-    first_token_s: float | None = None
-    routes: list[Route] = field(default_factory=list)
-    timings: list[Timing] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
-    answers: list[str] = field(default_factory=list)
-    words: list[str] = field(default_factory=list)
-    usage: Usage | None = None
-    finish: Finish = "stop"
+    def __init__(self, conversation: Conversation) -> None:
+        self.draft = Draft(conversation)
+        self.answers: list[str] = []
+        """To what was asked about pictures, by models that only look."""
 
-    def decided(self, route: Route) -> Route:
-        self.routes.append(route)
-        return route
+    @property
+    def conversation(self) -> Conversation:
+        return self.draft.conversation
 
-    def saw(self, event: Event) -> Event:
-        match event:
-            case Transcript(part):
-                self.conversation = self.conversation.with_part(part)
-            case Description(part, answer):
-                self.conversation = self.conversation.with_part(part)
-                self.answers.append(answer)
-            case Notice(text):
-                self.notices.append(text)
-            case Usage():
-                self.usage, self.finish = event, event.finish
-            case TextDelta(text):
-                self.words.append(text)
-                if self.first_token_s is None:
-                    self.first_token_s = time.monotonic() - self.started_s
+    def saw(self, event: TurnEvent) -> TurnEvent:
+        self.draft = self.draft.after(event)
         return event
 
-    def took(self, lease: Lease[Backend], step: Step, run_s: float) -> None:
-        self.timings.append(
-            Timing(step.card, step.task, lease.wait_s, lease.load_s, run_s, lease.evicted)
-        )
-
-    def answer_from_pictures(self, step: Step) -> Iterator[Event]:
+    def answer_from_pictures(self, step: Step) -> Iterator[TurnEvent]:
         """Where looking was the last step, what was found is the reply."""
         if step.task is Task.IMAGE and self.answers:
             yield self.saw(TextDelta("\n\n".join(self.answers)))
 
-    def outcome(self, finish: Finish) -> Outcome:
-        used = self.usage or Usage(0, 0, 0, 0.0, finish, 0)
-        return Outcome(
-            routes=tuple(self.routes),
-            timings=tuple(self.timings),
-            notices=tuple(self.notices),
-            finish=finish,
-            seconds=time.monotonic() - self.started_s,
-            first_token_s=self.first_token_s,
-            prompt_tokens=used.prompt_tokens,
-            cached_tokens=used.cached_tokens,
-            completion_tokens=used.completion_tokens,
-            decode_s=used.decode_s,
-            seed=self.usage.seed if self.usage else None,
-            steps=used.steps,
-        )
+    def outcome(self, is_stopped: bool) -> Outcome:
+        outcome, seconds = self.draft.outcome, self.draft.seconds
+        finish: Finish = outcome.usage.finish if outcome.usage else "stop"
+        return replace(outcome, finish="stopped" if is_stopped else finish, seconds=seconds)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
-from multimodal.backends.base import ImageGenerationRequest
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import MediaError
-from multimodal.events import Drawn, Event, ImageStored
+from multimodal.events import ImageGenerated, ImageStored
 from multimodal.media.ingestion import MediaFolder
 from multimodal.media.pixels import SEEN_SIDE, within
 from multimodal.messages import Conversation, ImagePart, Step
+from multimodal.requests import ImageGenerationRequest
 from multimodal.turn.image_prompts import prompt_of, redraw_wish
 
 
@@ -39,18 +37,14 @@ def draw_request(
     )
 
 
-def store_pictures(
-    events: Iterable[Event], request: ImageGenerationRequest, card: ModelCard, media: MediaFolder
-) -> Iterator[Event]:
-    """`events` with every picture stored in the media folder; its file tells how it was made."""
-    for event in events:
-        if not isinstance(event, Drawn):
-            yield event
-            continue
-        facts = {"prompt": request.prompt, "seed": str(event.seed), "model": card.title}
-        if request.negative_prompt:
-            facts["negative prompt"] = request.negative_prompt
-        yield ImageStored(media.add_made(event.png, request.prompt, facts))
+def store_picture(
+    made: ImageGenerated, request: ImageGenerationRequest, card: ModelCard, media: MediaFolder
+) -> ImageStored:
+    """Store a picture in the media folder; its file tells how it was made."""
+    facts = {"prompt": request.prompt, "seed": str(made.seed), "model": card.title}
+    if request.negative_prompt:
+        facts["negative prompt"] = request.negative_prompt
+    return ImageStored(media.add_made(made.png, request.prompt, facts))
 
 
 def _source(conversation: Conversation, sha256: str) -> tuple[ImagePart, bool]:

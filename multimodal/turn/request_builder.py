@@ -9,18 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from multimodal.backends.base import (
-    ImageDescriptionRequest,
-    Request,
-    TextRequest,
-    TranscriptionRequest,
-    TTSRequest,
-)
 from multimodal.backends.speech.speakers import without_a_voice
 from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.catalog.cards import ModelCard
-from multimodal.errors import MediaError
+from multimodal.errors import BackendError, MediaError
+from multimodal.events import ImageDescribed, SpeechTranscribed
 from multimodal.media.ingestion import MediaFolder
 from multimodal.media.pixels import SEEN_SIDE, within
 from multimodal.messages import (
@@ -34,8 +29,19 @@ from multimodal.messages import (
     Task,
     TextPart,
 )
+from multimodal.requests import (
+    ChatMessage,
+    ImageDescriptionRequest,
+    Request,
+    TextRequest,
+    TranscriptionRequest,
+    TTSRequest,
+)
 from multimodal.turn.image_step import draw_request
 from multimodal.turn.references import spoken_and_typed, wants_only_translation
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @dataclass(frozen=True)
@@ -54,9 +60,10 @@ class RequestBuilder:
             return draw_request(step, conversation, words, self.media)
         part = _part(conversation, step.sha256)
         if isinstance(part, AudioPart):
-            return self._hear(replace(part, heard_by=step.card), conversation)
+            return self._hear(part, conversation)
         question = spoken_and_typed(conversation.messages[-1])
-        return ImageDescriptionRequest(part, self.media.image(part), step.focus, question)
+        image = self.media.image(part)
+        return ImageDescriptionRequest(image, step.focus, question, part.reduced_from)
 
     def notices(
         self, request: Request, step: Step, conversation: Conversation, title: str
@@ -87,7 +94,6 @@ class RequestBuilder:
     def _hear(self, part: AudioPart, conversation: Conversation) -> TranscriptionRequest:
         asked = conversation.controls.hearing
         return TranscriptionRequest(
-            replace(part, asked=asked),
             self.media.waveform(part),
             asked.language,
             () if wants_only_translation(conversation) else self.languages(),
@@ -99,13 +105,36 @@ class RequestBuilder:
         controls, said = conversation.controls, turns(conversation, seen)
         for sha256 in seen:
             _part(conversation, sha256)
-        shown = tuple(
-            (index, within(self.media.image(picture), SEEN_SIDE))
-            for index, turn in enumerate(said)
-            for picture in turn.pictures
+        messages = (
+            ChatMessage(turn.role, turn.words, tuple(map(self._shown, turn.pictures)))
+            for turn in said
         )
-        words = tuple((turn.role, turn.words) for turn in said)
-        return TextRequest(words, controls.system_prompt, controls.sampling, shown)
+        return TextRequest(tuple(messages), controls.system_prompt, controls.sampling)
+
+    def _shown(self, picture: ImagePart) -> Image:
+        return within(self.media.image(picture), SEEN_SIDE)
+
+
+def annotated(
+    step: Step, conversation: Conversation, result: SpeechTranscribed | ImageDescribed
+) -> AudioPart | ImagePart:
+    """The part that `step` is about, with what its model made of it. Raises MediaError where it is
+    gone."""
+    part = _part(conversation, step.sha256)
+    if isinstance(part, ImagePart) and isinstance(result, ImageDescribed):
+        return replace(part, description=result.description)
+    if isinstance(part, AudioPart) and isinstance(result, SpeechTranscribed):
+        spoken, english, translation = result.spoken, result.english, result.translation
+        return replace(
+            part,
+            asked=conversation.controls.hearing,
+            heard_by=step.card,
+            transcript=spoken.text,
+            language=spoken.language,
+            english=english.text if english else None,
+            translation=translation.text if translation else None,
+        )
+    raise BackendError(f"{step.card} answered as a model for something else does.")
 
 
 def without_voice(

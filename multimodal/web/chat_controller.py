@@ -19,7 +19,7 @@ from typing import Any
 from multimodal.backends.speech.speakers import without_a_voice
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO
-from multimodal.chats.claims import ConversationBusyError
+from multimodal.chats.locks import ConversationBusyError
 from multimodal.chats.service import Chats
 from multimodal.errors import MediaError, MultimodalError, RequestError
 from multimodal.messages import Controls, TextPart
@@ -84,7 +84,7 @@ class ChatController:
 
     def controls(self, session: TabSession, chat: str) -> Controls:
         """What was set for a conversation. Raises StoreError."""
-        return self.chats.store.load(session.owner, chat).controls if chat else Controls()
+        return self.chats.open(session.owner, chat).load().controls if chat else Controls()
 
     def close(self) -> None:
         self.list.close()
@@ -156,7 +156,7 @@ class ChatController:
         """Store what the person says and begin to answer; return the conversation, which is begun
         where none is open. What is stored already, or on its way, is not stored again.
 
-        Raises the errors of `Chats.say`, and RequestError for a file that is not the session's.
+        Raises the errors of `Chat.say`, and RequestError for a file that is not the session's.
         """
         if not session.owner:
             raise RequestError(NAMELESS)
@@ -180,12 +180,12 @@ class ChatController:
                 other = self.replies.get(chat)
                 if other is not None and other.message == message:
                     other.wait_for_message()
-                if self.chats.store.holds(owner, chat, message):
+                if self.chats.open(owner, chat).holds(message):
                     return None
                 if other is None or other.message != message or other.is_started:
                     raise
             else:
-                if not self.chats.store.holds(owner, chat, message):
+                if not reply.chat.holds(message):
                     return reply
                 self.replies.discard(reply)
                 return None
@@ -201,17 +201,13 @@ class ChatController:
             raise
 
     def _say(self, reply: RunningReply, action: Send | SendExample, controls: Controls) -> None:
-        owner, chat = reply.owner, reply.conversation
         controls = self._offered(controls)
         text, files = self._words(action)
         if action.chat:
-            self.list.check_kept(owner, chat)
-            self.chats.store.set_controls(owner, chat, controls)
-            self.chats.say(owner, chat, text, files, reply.stop, reply.claim, reply.message)
-        else:
-            self.chats.begin(
-                owner, chat, controls, text, files, reply.stop, reply.claim, reply.message
-            )
+            self.list.check_kept(reply.owner, reply.conversation)
+            reply.chat.set_controls(controls)
+        begin_with = None if action.chat else controls
+        reply.chat.say(text, files, reply.stop, reply.message, begin_with)
 
     def _words(self, action: Send | SendExample) -> tuple[str, list[tuple[Path, str]]]:
         if isinstance(action, Send):
@@ -234,20 +230,20 @@ class ChatController:
         reply = self._changing(session, action.chat)
         with self._turn(reply, controls):
             if action.model is None:
-                self.chats.store.set_controls(session.owner, action.chat, controls)
-            self.chats.forget_reply(session.owner, action.chat, action.message, reply.claim)
+                reply.chat.set_controls(controls)
+            reply.chat.forget_reply(action.message)
 
     def edit(self, session: TabSession, action: Edit) -> None:
         self._offered(self.controls(session, action.chat))
         reply = self._changing(session, action.chat)
         with self._turn(reply):
-            self.chats.edit(session.owner, action.chat, action.message, action.text, reply.claim)
+            reply.chat.edit(action.message, action.text)
 
     def take_back(self, session: TabSession, action: TakeBack) -> dict[str, Any]:
         """Take the newest turn back; return its words, and those of its files that are still
         there, for the message box."""
         self.list.check_kept(session.owner, action.chat)
-        message = self.chats.take_back(session.owner, action.chat, action.message)
+        message = self.chats.open(session.owner, action.chat).take_back(action.message)
         files = []
         for part in message.parts if message else ():
             if isinstance(part, TextPart):

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from multimodal.build import Program
 from multimodal.errors import RequestError, TurnStoppedError
-from multimodal.events import Transcript
+from multimodal.events import SpeechTranscribed
 from multimodal.messages import AudioPart, Task, TranscriptionSettings
 from multimodal.web.actions import Upload
 from multimodal.web.attachments import Attachments
@@ -59,12 +59,12 @@ class Dictation:
     def _transcribed(
         self, part: AudioPart, card: str, stop: threading.Event, hearing: TranscriptionSettings
     ) -> str:
-        heard = part
-        events = self._program.assistant.transcribe(part, card, stop, hearing.language)
+        words = ""
+        events = self._program.assistant.transcribe(part, card, stop, language=hearing.language)
         with closing(events):
             for event in events:
-                heard = event.part if isinstance(event, Transcript) else heard
-        if words := (heard.transcript or "").strip():
+                words = event.spoken.text if isinstance(event, SpeechTranscribed) else words
+        if words := words.strip():
             return words
         if stop.is_set():
             return ""

@@ -21,13 +21,13 @@ from starlette.routing import Route
 
 from multimodal.api.drive import events
 from multimodal.api.speaking import encoded, next_sentence
-from multimodal.backends.base import TTSRequest
 from multimodal.backends.speech.speakers import language_of_script, without_a_voice
 from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.build import Program
 from multimodal.errors import MultimodalError, RequestError
-from multimodal.events import Event
+from multimodal.events import EngineEvent
 from multimodal.media.audio_encoder import FORMATS, AudioEncoder
+from multimodal.requests import TTSRequest
 from multimodal.web.spoken_reply import speaking_card, usual_language, voice_of
 
 MAX_TICKETS = 500
@@ -37,7 +37,7 @@ GONE = "This sound is no longer there. Press “Read aloud” again."
 HEADERS = {"Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "same-origin"}
 
 
-Speak = Callable[[threading.Event], Generator[Event, None, None]]
+Speak = Callable[[threading.Event], Generator[EngineEvent, None, None]]
 """Says one answer; setting the event ends it."""
 
 

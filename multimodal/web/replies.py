@@ -1,7 +1,7 @@
 """Replies that are written in threads of their own, so that they outlive the page that asked.
 
 A page only follows a `RunningReply`: it may be reloaded, or look at another conversation, and
-come back. A reply is prepared before the message that it answers is read, which claims the
+come back. A reply is prepared before the message that it answers is read, which locks the
 conversation for both; it ends when it is whole, when the person stops it, and when nobody has had
 the page open for a while (`Presence`).
 """
@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from multimodal.chats.claims import Claim, ConversationBusyError
-from multimodal.chats.drafts import Draft
-from multimodal.chats.service import UNEXPECTED, Chats
+from multimodal.chats.locks import ConversationBusyError
+from multimodal.chats.service import UNEXPECTED, Chat, Chats
 from multimodal.errors import CapacityError, MultimodalError, RequestError
 from multimodal.messages import Controls, Conversation
+from multimodal.turn.draft import Draft
 
 CLOSE_S = 10.0
 MOST_OF_ONE, MOST_IN_ALL = 8, 64
@@ -35,9 +35,7 @@ class RunningReply:
     """One reply, from before the message that it answers is stored. `draft` is None until the
     engine's first event; `message` is the id that the message is to have, where that is known."""
 
-    owner: str
-    conversation: str
-    claim: Claim
+    chat: Chat
     message: str = ""
     stop: threading.Event = field(default_factory=threading.Event)
     draft: Draft | None = None
@@ -49,6 +47,14 @@ class RunningReply:
     thread: threading.Thread | None = None
     waiting: int = 0
     """How many wait for the message."""
+
+    @property
+    def owner(self) -> str:
+        return self.chat.owner
+
+    @property
+    def conversation(self) -> str:
+        return self.chat.id
 
     def wait(self, seen: int, timeout_s: float, is_wanted: Callable[[], bool]) -> int:
         """Wait until there is a version newer than `seen`, or `is_wanted` is False and `wake` was
@@ -103,7 +109,7 @@ class ReplyRunner:
         self._lock = threading.Lock()
 
     def prepare(self, owner: str, conversation: str, message: str = "") -> RunningReply:
-        """Claim a conversation for a change and the reply to it; `start` or `discard` it then.
+        """Lock a conversation for a change and the reply to it; `start` or `discard` it then.
 
         Raises ConversationBusyError, RequestError where the owner has too many replies under way,
         and CapacityError where everybody together has.
@@ -112,7 +118,8 @@ class ReplyRunner:
             if conversation in self._running:
                 raise ConversationBusyError
             self._check_places(owner)
-            reply = RunningReply(owner, conversation, self._chats.claim(conversation), message)
+            chat = self._chats.open(owner, conversation).locked()
+            reply = RunningReply(chat, message)
             self._running[conversation] = reply
         return reply
 
@@ -141,7 +148,7 @@ class ReplyRunner:
         never said. Raises the errors of `Store.load`."""
         while True:
             reply = self.get(conversation)
-            stored = self._chats.store.load(owner, conversation)
+            stored = self._chats.open(owner, conversation).load()
             # One that began while the store was read answers what may not have been read.
             if reply is not None or self.get(conversation) is None:
                 return stored, reply
@@ -190,10 +197,7 @@ class ReplyRunner:
     def _run(self, reply: RunningReply, controls: Controls | None) -> None:
         error = None
         try:
-            drafts = self._chats.answer(
-                reply.owner, reply.conversation, reply.stop, controls, reply.claim
-            )
-            with closing(drafts):
+            with closing(reply.chat.answer(reply.stop, controls)) as drafts:
                 for draft in drafts:
                     reply.advance(draft)
         except MultimodalError as fault:
@@ -207,5 +211,5 @@ class ReplyRunner:
     def _finish(self, reply: RunningReply, error: str | None) -> None:
         with self._lock:
             self._running.pop(reply.conversation, None)
-            reply.claim.release()
+            reply.chat.release()
         reply.end(error)

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
-from multimodal.backends.base import TTSRequest
 from multimodal.backends.speech.growing_text import GrowingText
 from multimodal.backends.speech.speakers import (
     language_of_script,
@@ -17,8 +16,9 @@ from multimodal.backends.speech.speakers import (
 )
 from multimodal.build import Program
 from multimodal.catalog.cards import ModelCard
-from multimodal.events import Event, SentenceSpoken
+from multimodal.events import EngineEvent, SentenceSpoken
 from multimodal.messages import Controls
+from multimodal.requests import TTSRequest
 from multimodal.web.replies import RunningReply
 
 HELD_S = 0.1
@@ -68,7 +68,7 @@ class SpokenReply:
     is_held: Callable[[float], bool] = lambda made_s: False
     """Whether the next sentence is to wait, with so many seconds made; asked again and again."""
 
-    def sentences(self, stop: threading.Event) -> Generator[Event, None, None]:
+    def sentences(self, stop: threading.Event) -> Generator[EngineEvent, None, None]:
         """The events of each sentence, as soon as it is written; ends with the reply.
 
         Raises RequestError where no voice speaks the language of the answer, and the errors of
@@ -90,7 +90,7 @@ class SpokenReply:
 
     def _said(
         self, sentence: str, language: str, card: ModelCard, stop: threading.Event
-    ) -> Iterator[Event]:
+    ) -> Iterator[EngineEvent]:
         request = TTSRequest(
             sentence, language, None, voice_of(card, language, self.controls), self.controls.speed
         )

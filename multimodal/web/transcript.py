@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from multimodal.catalog.cards import Catalog
-from multimodal.chats.drafts import Draft
 from multimodal.errors import MediaError
 from multimodal.events import Progress
 from multimodal.languages import language_name
@@ -34,6 +33,7 @@ from multimodal.messages import (
     Task,
     TextPart,
 )
+from multimodal.turn.draft import Draft
 from multimodal.web.markdown import render, render_growing
 from multimodal.web.media_addresses import MediaAddresses
 
@@ -235,7 +235,8 @@ def _ending(message: Message) -> tuple[str, str]:
         return "cut", "Cut at the length set for answers. Say “go on” for more."
     if message.text or message.images or message.damage:
         return "", ""
-    if outcome.steps:  # the safety checker's notice says why there is no picture
+    if outcome.usage and outcome.usage.steps:
+        # The safety checker's notice says why there is no picture.
         return "empty", " ".join(outcome.notices) or "No picture was made."
     return "empty", "The model had nothing to say. Press “Answer again”, or ask in other words."
 
@@ -255,15 +256,15 @@ def _heard(part: AudioPart) -> dict[str, str]:
 
 def _facts(outcome: Outcome) -> list[str]:
     """Figures of the answer, one a line."""
-    if outcome.steps:
-        drawn = f"{outcome.steps} steps of denoising in {outcome.decode_s:.1f} s"
-        return [drawn, f"seed {outcome.seed}"]
-    if not outcome.completion_tokens:
+    used = outcome.usage
+    if used is None or not (used.steps or used.completion_tokens):
         return []
-    speed = outcome.completion_tokens / outcome.decode_s if outcome.decode_s else 0
-    cached = f" ({outcome.cached_tokens} of them from the cache)" if outcome.cached_tokens else ""
-    facts = [f"{outcome.prompt_tokens} tokens read{cached}"]
-    facts.append(f"{outcome.completion_tokens} written at {speed:.0f} a second")
+    if used.steps:
+        return [f"{used.steps} steps of denoising in {used.decode_s:.1f} s", f"seed {used.seed}"]
+    speed = used.completion_tokens / used.decode_s if used.decode_s else 0
+    cached = f" ({used.cached_tokens} of them from the cache)" if used.cached_tokens else ""
+    facts = [f"{used.prompt_tokens} tokens read{cached}"]
+    facts.append(f"{used.completion_tokens} written at {speed:.0f} a second")
     if outcome.first_token_s:
         facts.append(f"first after {outcome.first_token_s:.2f} s")
-    return [*facts, f"seed {outcome.seed}"]
+    return [*facts, f"seed {used.seed}"]

@@ -21,11 +21,12 @@ import pytest
 from conftest import Server, running_app, wait_until
 from fakes import FakeSource, client_at, client_of, program
 from starlette.applications import Starlette
+from text_requests import turns_of
 
 from multimodal.api.drive import events
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, CapacityError, MultimodalError, WeightsError
-from multimodal.events import Event, Progress
+from multimodal.events import Progress, TurnEvent
 from multimodal.media.audio import wav
 
 QUESTION: Any = [{"role": "user", "content": "What is photosynthesis?"}]
@@ -224,7 +225,7 @@ def test_what_is_asked_reaches_the_engine(fake: openai.OpenAI, source: FakeSourc
     )
     fake.chat.completions.create(model="auto", messages=QUESTION, stop="x", max_tokens=9)
     asked, later = source.requests
-    assert (asked.system_prompt, asked.turns) == (
+    assert (asked.system_prompt, turns_of(asked)) == (
         "Be brief.",
         (("user", "What is photosynthesis?"),),
     )
@@ -271,7 +272,7 @@ def test_a_broken_form_is_refused_as_json(fake: openai.OpenAI) -> None:
 def test_a_busy_stream_is_kept_alive_and_closed_when_its_client_leaves() -> None:
     closed = threading.Event()
 
-    def work(_stop: threading.Event) -> Generator[Event, None, None]:
+    def work(_stop: threading.Event) -> Generator[TurnEvent, None, None]:
         try:
             while True:
                 time.sleep(0.02)
@@ -284,7 +285,7 @@ def test_a_busy_stream_is_kept_alive_and_closed_when_its_client_leaves() -> None
     async def left() -> bool:
         return next(looks, True)
 
-    async def listen() -> list[Event | None]:
+    async def listen() -> list[TurnEvent | None]:
         caller: Any = SimpleNamespace(is_disconnected=left, app=Starlette())
         async with aclosing(events(work, caller, keep_alive_s=0.1)) as happening:
             return [event async for event in happening]

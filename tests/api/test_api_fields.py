@@ -25,6 +25,7 @@ from openai.types.audio import (
     translation_create_params,
 )
 from openai.types.chat import completion_create_params
+from text_requests import turns_of
 
 from multimodal.api.fields import (
     CHAT,
@@ -38,9 +39,9 @@ from multimodal.api.fields import (
     RequestFields,
 )
 from multimodal.api.fingerprint import fingerprint
-from multimodal.backends.base import TextRequest, TranscriptionRequest
 from multimodal.catalog.cards import Catalog
 from multimodal.events import DecodingStatistics, Segment
+from multimodal.requests import TextRequest, TranscriptionRequest
 
 QUESTION: Any = [{"role": "user", "content": "What is photosynthesis?"}]
 BODIES = (
@@ -296,19 +297,23 @@ def test_a_history_with_a_tool_in_it_is_read_as_text(
     ask(fake, messages=history)
     ask(fake, messages=[*history, {"role": "assistant", "content": "Yes."}, *QUESTION])
     first, second = source.requests
-    assert first.turns == (
+    assert turns_of(first) == (
         ("user", "Is it warm?"),
         ("assistant", 'Call of weather: {"c":"Rome"}'),
         ("user", "Result of weather:\n31 degrees"),
     )
-    assert second.turns == (*first.turns, ("assistant", "Yes."), ("user", QUESTION[0]["content"]))
+    assert turns_of(second) == (
+        *turns_of(first),
+        ("assistant", "Yes."),
+        ("user", QUESTION[0]["content"]),
+    )
 
 
 def test_a_greeting_of_the_assistant_is_kept(fake: openai.OpenAI, source: FakeSource) -> None:
     ask(fake, messages=[{"role": "assistant", "content": "I am Ada. Ask me."}, *QUESTION])
     (asked,) = source.requests
     assert isinstance(asked, TextRequest)
-    assert asked.turns == (
+    assert turns_of(asked) == (
         ("user", "Hello."),
         ("assistant", "I am Ada. Ask me."),
         ("user", "What is photosynthesis?"),

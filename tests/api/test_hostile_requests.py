@@ -12,6 +12,7 @@ import httpx2 as httpx
 import pytest
 from fakes import FakeSource, program, served
 from pydantic import ValidationError
+from text_requests import turns_of
 
 from multimodal.api.base64_media import decode_base64
 from multimodal.api.chat_schema import ChatRequest
@@ -116,7 +117,7 @@ def test_all_that_an_assistant_sent_is_read(url: str, source: FakeSource) -> Non
     }
     result = {"role": "tool", "tool_call_id": "1", "content": "a.txt"}
     assert chat(url, QUESTION, said, result).status_code == 200
-    asked = source.requests[-1].turns
+    asked = turns_of(source.requests[-1])
     expected = [f"No {n}." for n in range(11)]
     assert asked[1][1].split("\n") == [*expected, "Never.", "Call of shell: ls", "Call of add: {}"]
     assert asked[2][1] == "Result of shell:\na.txt"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from text_requests import text_request
 from tiny_models import hub_card, save_causal
 from torch import nn
 from torch.nn import functional
@@ -18,10 +19,10 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from multimodal.backends.attention import SDPA, ungroup_attention, ungrouped_attention
-from multimodal.backends.base import Backend, TextRequest, load
+from multimodal.backends.base import Backend, load
 from multimodal.errors import BackendError
-from multimodal.events import TextDelta, Usage
-from multimodal.messages import Role, Sampling
+from multimodal.events import TextDelta
+from multimodal.messages import Role, Sampling, Usage
 
 
 class Kernels(TorchFunctionMode):
@@ -95,7 +96,7 @@ def watched(attention: Callable[..., Any]) -> Iterator[Kernels]:
 
 
 def talk(model: Backend, *turns: tuple[Role, str]) -> tuple[str, int]:
-    request = TextRequest(turns, sampling=Sampling(temperature=0, max_tokens=12))
+    request = text_request(turns, sampling=Sampling(temperature=0, max_tokens=12))
     events = list(model.run(request, threading.Event()))
     usage = events[-1]
     assert isinstance(usage, Usage)

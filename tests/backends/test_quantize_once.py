@@ -622,8 +622,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reply(program: Program) -> str:
     chats = Chats(program.store, program.media, program.assistant)
     talk = program.store.create("ann")
-    chats.say("ann", talk, "What colour is the car?", [])
-    *_, last = chats.answer("ann", talk, threading.Event())
+    chats.open("ann", talk).say("What colour is the car?", [])
+    *_, last = chats.open("ann", talk).answer(threading.Event())
     assert last.reply.outcome is not None
     assert last.reply.outcome.error is None, last.reply.outcome.error
     return last.reply.text

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import transformers
+from text_requests import text_request
 from tiny_models import hub_card, save_causal
 
-from multimodal.backends.base import TextRequest, load
+from multimodal.backends.base import load
 from multimodal.backends.hf.causal_lm import CausalLM
 from multimodal.backends.hf.generation import published_sampling
 from multimodal.backends.sampling import PublishedSampling, ResolvedSampling, resolve_sampling
@@ -99,7 +100,7 @@ def published_model(folder: Path, stated: ModelCard | None = None, **published: 
 
 
 def said(model: CausalLM, **given: Any) -> str:
-    request = TextRequest(
+    request = text_request(
         (("user", "What colour is the car?"),), sampling=Sampling(seed=3, max_tokens=24, **given)
     )
     events = model.run(request, threading.Event())

@@ -13,15 +13,17 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, wait_until
+from text_requests import text_request
 from tiny_models import hub_card, save_causal
 
-from multimodal.backends.base import TextRequest, load
+from multimodal.backends.base import load
 from multimodal.backends.worker import Worker
 from multimodal.errors import BackendError, DeviceFullError, PromptError
-from multimodal.events import Event, Notice, Usage
+from multimodal.events import EngineEvent, Notice
 from multimodal.memory.devices.device_errors import device_error, is_card_used
+from multimodal.messages import Usage
 
-Emit = Callable[[Event], None]
+Emit = Callable[[EngineEvent], None]
 Stopped = Callable[[], bool]
 
 
@@ -74,7 +76,7 @@ def test_two_turns_at_once_compute_at_once_and_leave_two_threads() -> None:
         emit(Notice(str(threading.get_ident())))
 
     def both() -> set[str]:
-        found: list[Event] = []
+        found: list[EngineEvent] = []
         turns = [
             threading.Thread(
                 target=lambda: found.extend(worker.stream(meet, threading.Event())), daemon=True
@@ -298,9 +300,9 @@ def test_without_a_card_no_thread_is_left_when_a_turn_has_ended(tmp_path: Path) 
     config = save_causal(tmp_path, "llama")
     model = load(hub_card("causal_lm", "AutoModelForCausalLM", config), tmp_path, "cpu")
     for _ in range(3):
-        events = list(model.run(TextRequest((("user", "Hello."),)), threading.Event()))
+        events = list(model.run(text_request((("user", "Hello."),)), threading.Event()))
         assert isinstance(events[-1], Usage)
         wait_until(lambda: engines() <= before, 10)
     model.close()
     with pytest.raises(BackendError, match="was unloaded"):
-        list(model.run(TextRequest((("user", "Hello."),)), threading.Event()))
+        list(model.run(text_request((("user", "Hello."),)), threading.Event()))

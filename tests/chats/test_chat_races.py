@@ -223,11 +223,11 @@ def test_a_question_gets_one_answer_whoever_asks_for_it_meanwhile(
 ) -> None:
     chats = Chats(store, made.media, made.assistant)
     chat = store.create("ann")
-    chats.say("ann", chat, "hello")
+    chats.open("ann", chat).say("hello")
     with store.held():
-        slow = pool.submit(lambda: list(chats.answer("ann", chat, threading.Event())))
+        slow = pool.submit(lambda: list(chats.open("ann", chat).answer(threading.Event())))
         store.reading.wait(10)
-        late = Chats.answer(chats, "ann", chat, threading.Event())
+        late = chats.open("ann", chat).answer(threading.Event())
         quick = pool.submit(lambda: list(late))
         with suppress(RequestError, TimeoutError):
             quick.result(1)
@@ -303,7 +303,7 @@ def test_a_message_that_is_sent_again_while_it_is_read_is_stored_once(
     reloaded = second_tab(controller, place)
     with decoding_held(made):
         tries = [pool.submit(perform, controller, tab, **sent)]
-        wait_until(lambda: tries[0].running() and len(made_claims(controller)) == 1, 10)
+        wait_until(lambda: tries[0].running() and len(running_chats(controller)) == 1, 10)
         tries.append(pool.submit(perform, controller, reloaded, **sent))
         with pytest.raises(TimeoutError):
             tries[1].result(0.5)
@@ -315,7 +315,7 @@ def test_a_message_that_is_sent_again_while_it_is_read_is_stored_once(
     assert len(made.store.headings("ann")) == 1
 
 
-def made_claims(controller: ChatController) -> list[str]:
+def running_chats(controller: ChatController) -> list[str]:
     """The chats of Ann's that are being changed or answered."""
     return [reply.conversation for reply in controller.replies.of("ann")]
 

@@ -41,8 +41,8 @@ def square(tmp_path: Path) -> Path:
 
 def ask(chats: Chats, talk: str, text: str, *files: Path) -> str:
     """Send a message and return the reply, or the sentence that says why there is none."""
-    chats.say("ann", talk, text, [(path, path.name) for path in files])
-    for draft in chats.answer("ann", talk, threading.Event()):
+    chats.open("ann", talk).say(text, [(path, path.name) for path in files])
+    for draft in chats.open("ann", talk).answer(threading.Event()):
         last = draft
     assert last.done
     reply = messages(chats, talk)[-1]
@@ -81,9 +81,9 @@ def test_a_recording_that_is_gone_before_it_was_heard_is_named(
     made: Program, chats: Chats, examples: Path
 ) -> None:
     talk = made.store.create("ann")
-    chats.say("ann", talk, "", [(examples / "question-en.wav", "question-en.wav")])
+    chats.open("ann", talk).say("", [(examples / "question-en.wav", "question-en.wav")])
     lose_media(made)
-    drafts = list(chats.answer("ann", talk, threading.Event()))
+    drafts = list(chats.open("ann", talk).answer(threading.Event()))
     outcome = drafts[-1].reply.outcome
     assert outcome is not None
     assert outcome.finish == "failed"

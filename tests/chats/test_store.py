@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -30,6 +31,7 @@ from multimodal.messages import (
     Task,
     TextPart,
     Timing,
+    Usage,
 )
 from multimodal.settings import read_settings
 
@@ -49,7 +51,7 @@ REPLY = Message(
         timings=(Timing("x", Task.IMAGE, 0.1, 0.2, 0.3, ("y",)),),
         notices=("Left out.",),
         seconds=1.5,
-        seed=7,
+        usage=Usage(10, 4, 3, 0.5, "stop", 7),
     ),
 )
 
@@ -293,6 +295,24 @@ def damage(url: str, statement: str, *values: object) -> None:
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
         assert connection.execute(statement, values).rowcount >= 1
         connection.commit()
+
+
+def test_the_figures_of_a_reply_that_an_earlier_version_kept_are_read(url: str) -> None:
+    """They stood beside the other fields of the outcome."""
+    store = Store(url)
+    talk = store.create("ann")
+    store.put("ann", talk, REPLY)
+    store.put("ann", talk, replace(REPLY, id="2"))
+    earlier = {"finish": "length", "seconds": 1.5, "prompt_tokens": 10, "cached_tokens": 4}
+    earlier |= {"completion_tokens": 3, "decode_s": 0.5, "seed": 7, "steps": 0}
+    damage(url, "UPDATE messages SET outcome = ? WHERE id = ?", json.dumps(earlier), REPLY.id)
+    without = json.dumps(earlier | {"seed": None})
+    damage(url, "UPDATE messages SET outcome = ? WHERE id = ?", without, "2")
+    first, second = (message.outcome for message in store.load("ann", talk).messages)
+    assert first == Outcome(
+        finish="length", seconds=1.5, usage=Usage(10, 4, 3, 0.5, "length", 7, 0)
+    )
+    assert second == Outcome(finish="length", seconds=1.5)
 
 
 BROKEN = [

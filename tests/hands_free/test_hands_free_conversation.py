@@ -18,13 +18,13 @@ from conftest import Server, running_app
 from conversation_sound import Samples, Speaker, cough, hiss, rest, save
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from multimodal.backends.base import TranscriptionRequest, load
+from multimodal.backends.base import load
 from multimodal.backends.speech.voice_activity import speech_probabilities
 from multimodal.catalog.cards import Catalog
 from multimodal.hands_free.listener import Heard, Kind, Listener, Recognition
 from multimodal.hands_free.turn_detection import TurnDetector
 from multimodal.media.audio import SAMPLE_RATE
-from multimodal.messages import AudioPart
+from multimodal.requests import TranscriptionRequest
 
 FIRST, STORY, LAST = (
     "What is the capital of France?",
@@ -173,11 +173,10 @@ def heard(ear: Any, samples: Samples, spoken: str) -> list[Heard]:
     """The turns of a recording that is heard while `spoken` is said."""
 
     def recognize(utterance: Samples) -> Future[Recognition]:
-        part = AudioPart("", "audio/wav", len(utterance) / SAMPLE_RATE)
-        request = TranscriptionRequest(part, utterance, "en")
+        request = TranscriptionRequest(utterance, "en")
         *_, found = ear.run(request, threading.Event())
         future: Future[Recognition] = Future()
-        future.set_result(Recognition((found.part.transcript or "").strip(), "en"))
+        future.set_result(Recognition(found.spoken.text.strip(), "en"))
         return future
 
     listener = Listener(TurnDetector(speech_probabilities), recognize)

@@ -76,8 +76,8 @@ def heard_by_page(program: Program, data: bytes, folder: Path) -> str:
     path.write_bytes(data)
     chats = Chats(program.store, program.media, program.assistant)
     conversation = chats.store.create("ann", Controls())
-    chats.say("ann", conversation, "", [(path, path.name)])
-    for draft in chats.answer("ann", conversation, threading.Event()):
+    chats.open("ann", conversation).say("", [(path, path.name)])
+    for draft in chats.open("ann", conversation).answer(threading.Event()):
         if (said := draft.conversation.messages[-1].recordings[0].transcript) is not None:
             return letters(said)
     raise AssertionError("nothing was heard")

@@ -293,9 +293,9 @@ def test_what_was_undone_or_edited_stays_to_be_sent_again(data: Path) -> None:
         chats = Chats(made.store, made.media, made.assistant)
         (first, undone), (second, edited) = show(made, 64), show(made, 65)
         age(data)
-        chats.take_back("ann", first)
+        chats.open("ann", first).take_back()
         message = made.store.load("ann", second).messages[0]
-        chats.edit("ann", second, message.id, "Other words")
+        chats.open("ann", second).edit(message.id, "Other words")
         made.sweep()
         assert is_here(made, undone)
         assert is_here(made, edited)

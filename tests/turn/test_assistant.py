@@ -14,8 +14,8 @@ import pytest
 from conftest import wait_until
 from fakes import FakeBackend, FakeSource
 from PIL import Image
+from text_requests import turns_of
 
-from multimodal.backends.base import ImageDescriptionRequest, ImageGenerationRequest, TextRequest
 from multimodal.backends.describing import describe
 from multimodal.catalog.cards import Catalog
 from multimodal.chats.service import Chats
@@ -27,7 +27,7 @@ from multimodal.errors import (
     PromptError,
     RequestError,
 )
-from multimodal.events import Done, Event, RouteChosen, TextDelta, Transcript
+from multimodal.events import Done, RouteChosen, SpeechTranscribed, TextDelta, TurnEvent
 from multimodal.limits import Limits
 from multimodal.media.ingestion import MediaFolder
 from multimodal.memory.devices.simulated import Simulated
@@ -42,6 +42,7 @@ from multimodal.messages import (
     Task,
     TextPart,
 )
+from multimodal.requests import ImageDescriptionRequest, ImageGenerationRequest, TextRequest
 from multimodal.turn.assistant import Assistant
 from multimodal.turn.request_builder import MOST_SEEN, RequestBuilder, Turn, turns
 
@@ -60,10 +61,10 @@ class World:
     stop: threading.Event
 
     def say(self, text: str, *files: tuple[Path, str]) -> Message:
-        return self.chats.say(ANN, self.talk, text, files)
+        return self.chats.open(ANN, self.talk).say(text, files)
 
     def answer(self) -> str:
-        for draft in self.chats.answer(ANN, self.talk, self.stop):
+        for draft in self.chats.open(ANN, self.talk).answer(self.stop):
             last = draft
         assert last.done
         return last.reply.text
@@ -100,7 +101,7 @@ def test_events_come_in_order_and_end_with_done(world: World) -> None:
     assert isinstance(events[-1], Done)
     outcome = events[-1].outcome
     assert outcome.finish == "stop"
-    assert outcome.prompt_tokens == 10
+    assert outcome.usage.prompt_tokens == 10
     assert outcome.timings[0].card == "smollm2-135m-instruct"
     assert outcome.first_token_s is not None
 
@@ -119,7 +120,7 @@ def test_a_picture_is_looked_at_and_its_description_reaches_the_text_model(
 ) -> None:
     world.say("Is it dangerous?", square)
     world.answer()
-    assert "[Picture: a red square]" in world.source.requests[-1].turns[-1][1]
+    assert "[Picture: a red square]" in world.source.requests[-1].messages[-1].text
     assert world.kept()[0].images[0].description == "a red square"
 
 
@@ -136,15 +137,15 @@ def test_the_next_turn_sends_the_same_words_so_the_cache_stays_valid(
 ) -> None:
     world.say("Is it dangerous?", square)
     world.answer()
-    first = world.source.requests[-1].turns
+    first = turns_of(world.source.requests[-1])
     world.say("Tell me a joke.")
     world.answer()
-    assert world.source.requests[-1].turns[: len(first)] == first
+    assert turns_of(world.source.requests[-1])[: len(first)] == first
 
 
 def test_abandoned_stream_returns_its_lease_and_keeps_what_was_written(world: World) -> None:
     world.say("one two three")
-    drafts = world.chats.answer(ANN, world.talk, world.stop)
+    drafts = world.chats.open(ANN, world.talk).answer(world.stop)
     while not next(drafts).reply.text:
         pass
     drafts.close()
@@ -159,7 +160,7 @@ def test_abandoned_stream_returns_its_lease_and_keeps_what_was_written(world: Wo
 
 def test_stop_ends_the_reply_and_keeps_it(world: World) -> None:
     world.say("one two three")
-    for draft in world.chats.answer(ANN, world.talk, world.stop):
+    for draft in world.chats.open(ANN, world.talk).answer(world.stop):
         if draft.reply.text:
             world.stop.set()
     assert draft.reply.outcome is not None
@@ -177,14 +178,14 @@ def test_an_engine_that_fails_leaves_a_sentence_and_loses_nothing(world: World) 
     assert reply.outcome is not None
     assert (reply.outcome.finish, reply.outcome.error) == ("failed", "The engine broke.")
     world.source.script = lambda request: ["fine"]
-    world.chats.forget_reply(ANN, world.talk, reply.id)
+    world.chats.open(ANN, world.talk).forget_reply(reply.id)
     assert world.answer() == "fine"
 
 
 def test_a_reply_is_kept_from_its_first_moment(world: World) -> None:
     world.say("one two")
     world.source.script = lambda request: (time.sleep(0.2) or f"{i} " for i in range(5))
-    for draft in world.chats.answer(ANN, world.talk, world.stop):
+    for draft in world.chats.open(ANN, world.talk).answer(world.stop):
         kept = world.kept()
         assert [message.role for message in kept] == ["user", "assistant"]
         unfinished = kept[1].outcome is None or kept[1].outcome.finish == "unfinished"
@@ -194,12 +195,12 @@ def test_a_reply_is_kept_from_its_first_moment(world: World) -> None:
 
 def test_a_conversation_is_answered_once_at_a_time(world: World) -> None:
     world.say("one two")
-    drafts = world.chats.answer(ANN, world.talk, world.stop)
+    drafts = world.chats.open(ANN, world.talk).answer(world.stop)
     next(drafts)
     with pytest.raises(RequestError, match="still being answered"):
         world.say("And?")
     with pytest.raises(RequestError, match="still being answered"):
-        world.chats.take_back(ANN, world.talk)
+        world.chats.open(ANN, world.talk).take_back()
     drafts.close()
     world.say("And?")
 
@@ -211,7 +212,7 @@ def test_editing_replaces_the_words_keeps_the_picture_and_forgets_the_rest(
     world.answer()
     world.say("Thanks")
     world.answer()
-    world.chats.edit(ANN, world.talk, first.id, "Which colour?")
+    world.chats.open(ANN, world.talk).edit(first.id, "Which colour?")
     (kept,) = world.kept()
     assert kept.text == "Which colour?"
     assert [part.name for part in kept.images] == ["square.png"]
@@ -220,11 +221,11 @@ def test_editing_replaces_the_words_keeps_the_picture_and_forgets_the_rest(
 def test_taking_back_returns_the_message(world: World) -> None:
     world.say("one")
     world.answer()
-    taken = world.chats.take_back(ANN, world.talk)
+    taken = world.chats.open(ANN, world.talk).take_back()
     assert taken is not None
     assert taken.text == "one"
     assert world.kept() == ()
-    assert world.chats.take_back(ANN, world.talk) is None
+    assert world.chats.open(ANN, world.talk).take_back() is None
 
 
 def test_a_bad_file_among_good_ones_stores_nothing(
@@ -250,7 +251,7 @@ def test_deleting_while_a_reply_streams_ends_it_and_tells_nothing(world: World, 
     world.source.script = lambda request: (time.sleep(0.15) or f"{i} " for i in range(100))
     world.say("one two three")
     written = 0
-    for draft in world.chats.answer(ANN, world.talk, world.stop):
+    for draft in world.chats.open(ANN, world.talk).answer(world.stop):
         if len(draft.reply.text.split()) == after and not written:
             world.store.delete(ANN, world.talk)
             written = 1
@@ -272,7 +273,7 @@ def test_a_seed_that_no_engine_takes_is_told_and_the_message_stays(world: World,
     assert f"The seed {seed} cannot be used. Give a whole number from 0" in str(reply.outcome.error)
     assert world.source.requests == []
     world.store.set_controls(ANN, world.talk, Controls(sampling=Sampling(seed=2**31 - 1)))
-    world.chats.forget_reply(ANN, world.talk, reply.id)
+    world.chats.open(ANN, world.talk).forget_reply(reply.id)
     assert world.answer() == "Hello "
 
 
@@ -288,7 +289,9 @@ def test_a_damaged_message_is_left_out_of_what_a_model_reads_and_stays_as_it_is(
         connection.commit()
     world.say("plum")
     assert world.answer() == "plum "
-    assert "apple" not in [text for role, text in world.source.requests[-1].turns if role == "user"]
+    assert "apple" not in [
+        text for role, text in turns_of(world.source.requests[-1]) if role == "user"
+    ]
     with closing(sqlite3.connect(tmp_path / "chats.sqlite3")) as connection:
         (kept,) = connection.execute(
             "SELECT parts FROM messages WHERE id = ?", (hurt.id,)
@@ -306,7 +309,7 @@ def test_controls_reach_the_engine(world: World) -> None:
 def test_transcribing_alone_yields_a_transcript(world: World, examples: Path) -> None:
     part = world.media.add_audio(examples / "question-en.wav", "q.wav")
     events = list(world.assistant.transcribe(part, "whisper-base", world.stop))
-    assert any(isinstance(event, Transcript) for event in events)
+    assert any(isinstance(event, SpeechTranscribed) for event in events)
 
 
 def test_turns_alternate_whatever_the_history_holds() -> None:
@@ -329,7 +332,7 @@ def test_turns_alternate_whatever_the_history_holds() -> None:
 
 def test_a_question_that_failed_without_words_makes_no_later_one_fail(world: World) -> None:
     def refuse_long(request: TextRequest) -> Iterator[str]:
-        if any(len(words) > 1000 for _, words in request.turns):
+        if any(len(words) > 1000 for _, words in turns_of(request)):
             raise ContextLengthError("That is longer than the model reads.")
         yield "fine"
 
@@ -338,7 +341,7 @@ def test_a_question_that_failed_without_words_makes_no_later_one_fail(world: Wor
     assert world.answer() == ""
     world.say("Hello")
     assert world.answer() == "fine"
-    assert world.source.requests[-1].turns == (("user", "Hello"),)
+    assert turns_of(world.source.requests[-1]) == (("user", "Hello"),)
 
 
 def test_an_error_that_nobody_expected_is_a_failure_with_a_sentence(
@@ -364,13 +367,13 @@ def test_a_chat_that_is_full_sends_to_a_new_one(
 ) -> None:
     small = MediaFolder(tmp_path / "media", Limits(chat_characters=20, chat_files=1))
     chats = Chats(world.store, small, world.assistant)
-    first = chats.say(ANN, world.talk, "What is this?", [square])
+    first = chats.open(ANN, world.talk).say("What is this?", [square])
     for text, files in (("x" * 20, []), ("and this?", [square])):
         with pytest.raises(PromptError, match="Begin a new chat"):
-            chats.say(ANN, world.talk, text, files)
+            chats.open(ANN, world.talk).say(text, files)
     with pytest.raises(PromptError, match="Begin a new chat"):
-        chats.edit(ANN, world.talk, first.id, "x" * 21)
-    chats.edit(ANN, world.talk, first.id, "x" * 20)
+        chats.open(ANN, world.talk).edit(first.id, "x" * 21)
+    chats.open(ANN, world.talk).edit(first.id, "x" * 20)
     assert [message.text for message in world.kept()] == ["x" * 20]
 
 
@@ -388,7 +391,7 @@ def test_of_many_pictures_the_newest_are_seen_at_once_and_that_is_told() -> None
     asking = RequestBuilder(Shelf(Path("/nowhere")), tuple)
     request = asking.request(step, talk)
     assert isinstance(request, TextRequest)
-    assert len(request.pictures) == MOST_SEEN
+    assert len(request.images) == MOST_SEEN
     assert opened == list(step.pictures[-MOST_SEEN:])
     (told,) = asking.notices(request, step, talk, "Seer")
     assert f"the newest {MOST_SEEN}" in told
@@ -411,8 +414,8 @@ def test_twenty_people_at_once_all_get_their_answers(world: World) -> None:
 
     def person(number: int) -> None:
         talk = world.store.create(f"person {number}")
-        world.chats.say(f"person {number}", talk, f"I am {number}")
-        for draft in world.chats.answer(f"person {number}", talk, threading.Event()):
+        world.chats.open(f"person {number}", talk).say(f"I am {number}")
+        for draft in world.chats.open(f"person {number}", talk).answer(threading.Event()):
             texts[number] = draft.reply.text
 
     threads = [threading.Thread(target=person, args=(n,)) for n in range(20)]
@@ -439,7 +442,7 @@ def test_a_long_page_is_read_whole_and_shown_smaller_to_a_model_that_sees(
     assert isinstance(seen, TextRequest)
     asked: list[TextRequest] = [seen]
 
-    def answer(request: TextRequest) -> Generator[Event, None, None]:
+    def answer(request: TextRequest) -> Generator[TurnEvent, None, None]:
         asked.append(request)
         yield TextDelta("a page")
 
@@ -447,5 +450,5 @@ def test_a_long_page_is_read_whole_and_shown_smaller_to_a_model_that_sees(
     drawn = asking.request(Step(Task.DRAW, "any", "draw", page.sha256), conversation)
     assert isinstance(drawn, ImageGenerationRequest)
     assert drawn.source is not None
-    assert [request.pictures[0][1].size for request in asked] == [(276, 2048)] * 2
+    assert [request.images[0].size for request in asked] == [(276, 2048)] * 2
     assert drawn.source.size == (276, 2048)

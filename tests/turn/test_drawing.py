@@ -16,11 +16,10 @@ import openai
 import pytest
 from fakes import FakeSource, client_of, picture, program, served
 from PIL import Image
+from text_requests import turns_of
 
-from multimodal.backends.base import ImageGenerationRequest
 from multimodal.build import Program
 from multimodal.catalog.cards import Catalog
-from multimodal.chats.drafts import Draft
 from multimodal.chats.service import Chats
 from multimodal.cli.terminal import ask
 from multimodal.errors import RequestError
@@ -37,6 +36,8 @@ from multimodal.messages import (
     Task,
     TextPart,
 )
+from multimodal.requests import ImageGenerationRequest
+from multimodal.turn.draft import Draft
 from multimodal.turn.image_prompts import prompt_of, redraw_wish
 from multimodal.turn.request_builder import Turn, turns
 from multimodal.turn.router import Router
@@ -202,7 +203,9 @@ def test_a_drawing_is_kept_with_how_it_was_made(studio: Program, source: FakeSou
         }
     done = events[-1]
     assert isinstance(done, Done)
-    assert (done.outcome.seed, done.outcome.steps, done.outcome.finish) == (7, 5, "stop")
+    assert done.outcome.usage is not None
+    assert (done.outcome.usage.seed, done.outcome.usage.steps) == (7, 5)
+    assert done.outcome.finish == "stop"
 
 
 def test_drawing_anew_begins_with_the_picture(studio: Program, source: FakeSource) -> None:
@@ -220,8 +223,8 @@ def chats(studio: Program) -> Chats:
 
 
 def answered(chats: Chats, talk: str, words: str, *files: tuple[Path, str]) -> list[Draft]:
-    chats.say(ANN, talk, words, files)
-    return list(chats.answer(ANN, talk, threading.Event()))
+    chats.open(ANN, talk).say(words, files)
+    return list(chats.open(ANN, talk).answer(threading.Event()))
 
 
 def test_a_kept_drawing_can_be_talked_about_and_changed(
@@ -234,7 +237,7 @@ def test_a_kept_drawing_can_be_talked_about_and_changed(
     (part,) = studio.store.load(ANN, talk).messages[-1].images
     assert studio.store.media_in_use() == {part.sha256}
     answered(chats, talk, "What did you draw?")
-    said_before = source.requests[-1].turns[:2]
+    said_before = turns_of(source.requests[-1])[:2]
     assert said_before == (
         ("user", "Draw a cat in the snow"),
         ("assistant", "[Picture: a cat in the snow]"),
@@ -261,8 +264,8 @@ def test_words_after_a_picture_do_not_push_it_out() -> None:
 
 def test_a_stopped_drawing_leaves_no_picture(studio: Program, chats: Chats) -> None:
     talk, stop = studio.store.create(ANN), threading.Event()
-    chats.say(ANN, talk, "Draw a cat")
-    for draft in chats.answer(ANN, talk, stop):
+    chats.open(ANN, talk).say("Draw a cat")
+    for draft in chats.open(ANN, talk).answer(stop):
         if draft.preview is not None:
             stop.set()
     assert draft.reply.images == ()

@@ -11,10 +11,8 @@ import pytest
 from conftest import ROOT
 from fakes import FakeSource, program
 
-from multimodal.backends.base import TranscriptionRequest, TTSRequest
 from multimodal.build import Program
 from multimodal.catalog.cards import Catalog
-from multimodal.chats.drafts import Draft
 from multimodal.chats.service import Chats
 from multimodal.errors import BackendError
 from multimodal.events import Progress
@@ -31,6 +29,8 @@ from multimodal.messages import (
     TextPart,
     TranscriptionSettings,
 )
+from multimodal.requests import TranscriptionRequest, TTSRequest
+from multimodal.turn.draft import Draft
 from multimodal.turn.router import Router
 
 ANN = "ann"
@@ -72,7 +72,7 @@ def said(*parts: Part, **controls: object) -> Conversation:
 
 
 def turn(chats: Chats, talk: str, controls: Controls) -> Draft:
-    *_, last = chats.answer(ANN, talk, threading.Event(), controls)
+    *_, last = chats.open(ANN, talk).answer(threading.Event(), controls)
     assert last.done
     return last
 
@@ -165,7 +165,7 @@ def test_a_recording_is_heard_as_asked_and_its_translation_spoken(
 ) -> None:
     controls = Controls(hearing=FRENCH, speak_in="de")
     talk = made.store.create(ANN, controls)
-    chats.say(ANN, talk, "", [(QUESTION, "question.wav")])
+    chats.open(ANN, talk).say("", [(QUESTION, "question.wav")])
     last = turn(chats, talk, controls)
     hears, speaks = source.requests
     assert isinstance(hears, TranscriptionRequest)
@@ -187,7 +187,7 @@ def test_hearing_and_speaking_stay_as_they_were_where_nothing_is_set(
     made: Program, chats: Chats, source: FakeSource
 ) -> None:
     talk = made.store.create(ANN)
-    chats.say(ANN, talk, "", [(QUESTION, "question.wav")])
+    chats.open(ANN, talk).say("", [(QUESTION, "question.wav")])
     last = turn(chats, talk, Controls())
     hears, _ = source.requests
     assert (hears.language, hears.translate_to) == (None, None)
@@ -199,17 +199,17 @@ def test_a_recording_is_not_heard_twice_in_the_same_way(
     made: Program, chats: Chats, source: FakeSource
 ) -> None:
     talk = made.store.create(ANN)
-    asked = chats.say(ANN, talk, "", [(QUESTION, "question.wav")])
+    asked = chats.open(ANN, talk).say("", [(QUESTION, "question.wav")])
     for hearing, heard in ((FRENCH, 1), (FRENCH, 1), (TranscriptionSettings("fr"), 2)):
         turn(chats, talk, Controls(hearing=hearing))
         assert sum(isinstance(r, TranscriptionRequest) for r in source.requests) == heard
-        chats.forget_reply(ANN, talk, asked.id)
+        chats.open(ANN, talk).forget_reply(asked.id)
 
 
 def test_signs_of_markdown_are_not_spoken(made: Program, chats: Chats, source: FakeSource) -> None:
     source.script = lambda _: ["## A **bold** ", "`word`"]
     talk = made.store.create(ANN)
-    chats.say(ANN, talk, "Hello")
+    chats.open(ANN, talk).say("Hello")
     turn(chats, talk, Controls(speak_in="en"))
     assert source.requests[-1] == TTSRequest("A bold word.", "en")
 
@@ -219,7 +219,7 @@ def test_an_answer_that_cannot_be_spoken_stands_and_says_why(
 ) -> None:
     source.mute = True
     talk = made.store.create(ANN)
-    chats.say(ANN, talk, "Hello")
+    chats.open(ANN, talk).say("Hello")
     last = turn(chats, talk, Controls(speak_in="en"))
     assert last.reply.text == "Hello "
     assert last.reply.recordings == ()
@@ -233,7 +233,7 @@ def test_a_language_without_a_voice_is_told(tmp_path: Path, source: FakeSource) 
     made = program(tmp_path, source)
     chats = Chats(made.store, made.media, made.assistant)
     talk = made.store.create(ANN)
-    chats.say(ANN, talk, "Hello")
+    chats.open(ANN, talk).say("Hello")
     last = turn(chats, talk, Controls(speak_in="sw"))
     assert last.reply.text == "Hello "
     (told,) = notices(last)
@@ -249,7 +249,7 @@ def test_an_answer_without_words_is_not_spoken(
 ) -> None:
     source.script = lambda _: ["***"]
     talk = made.store.create(ANN)
-    chats.say(ANN, talk, "Hello")
+    chats.open(ANN, talk).say("Hello")
     turn(chats, talk, Controls(speak_in="en"))
     assert not any(isinstance(request, TTSRequest) for request in source.requests)
 
@@ -258,8 +258,8 @@ def test_stop_before_the_voice_leaves_the_words(
     made: Program, chats: Chats, source: FakeSource
 ) -> None:
     talk, stop = made.store.create(ANN), threading.Event()
-    chats.say(ANN, talk, "one two three")
-    for draft in chats.answer(ANN, talk, stop, Controls(speak_in="en")):
+    chats.open(ANN, talk).say("one two three")
+    for draft in chats.open(ANN, talk).answer(stop, Controls(speak_in="en")):
         if draft.reply.text:
             stop.set()
     assert draft.reply.text == "one "
@@ -270,8 +270,8 @@ def test_a_stream_closed_while_it_speaks_returns_the_lease(
     made: Program, chats: Chats, source: FakeSource
 ) -> None:
     talk = made.store.create(ANN)
-    chats.say(ANN, talk, "Hello")
-    drafts = chats.answer(ANN, talk, threading.Event(), Controls(speak_in="en"))
+    chats.open(ANN, talk).say("Hello")
+    drafts = chats.open(ANN, talk).answer(threading.Event(), Controls(speak_in="en"))
     for draft in drafts:
         if draft.progress == Progress("Speaking", 1.0):  # the engine's own; the turn's has no share
             break
@@ -284,7 +284,7 @@ def test_a_stream_closed_while_it_speaks_returns_the_lease(
 def test_a_failed_answer_is_not_spoken(made: Program, chats: Chats, source: FakeSource) -> None:
     source.script = lambda _: ["Well ", BackendError("the engine failed")]
     talk = made.store.create(ANN)
-    chats.say(ANN, talk, "Hello")
+    chats.open(ANN, talk).say("Hello")
     last = turn(chats, talk, Controls(speak_in="en"))
     assert last.reply.outcome is not None
     assert last.reply.outcome.error == "the engine failed"

@@ -12,7 +12,7 @@ from conftest import wait_until
 from fake_page import FakePage, running_page
 from playwright.sync_api import Browser, Error, Route, expect
 
-from multimodal.backends.base import TextRequest
+from multimodal.requests import TextRequest
 
 SENT = re.compile(r"queue/join")
 
@@ -163,7 +163,9 @@ def test_of_two_chats_that_are_answered_each_grows_while_it_is_looked_at(
     pens = {"about apples": chat.pen(), "about pears": chat.pen()}
 
     def script(request: TextRequest) -> object:
-        return next(pen for words, pen in pens.items() if words in request.turns[-1][1])(request)
+        return next(pen for words, pen in pens.items() if words in request.messages[-1].text)(
+            request
+        )
 
     chat.source.script = script
     for words in pens:

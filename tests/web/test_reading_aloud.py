@@ -17,13 +17,13 @@ from playwright.sync_api import Browser
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from multimodal.backends.base import TTSRequest
 from multimodal.backends.speech.speakers import language_of_script
 from multimodal.build import Program
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import ConversationNotFoundError, RequestError, WeightsError
 from multimodal.memory.transfers import Report
 from multimodal.messages import Controls, Message, TextPart
+from multimodal.requests import TTSRequest
 from multimodal.web.reading_aloud import AnswerReader
 
 ANN = "ann"

@@ -19,9 +19,10 @@ import transformers
 from conftest import wait_until
 from fake_hub import FIRST, SECOND, FakeHub, card_for, contents, weights
 from PIL import Image
+from text_requests import text_request
 from tiny_minigpt4 import save_minigpt4
 
-from multimodal.backends.base import TextRequest, load
+from multimodal.backends.base import load
 from multimodal.backends.hf.minigpt4_pictures import VisionTower, VisionTowerWithQFormer
 from multimodal.build import build, fetch_missing
 from multimodal.catalog.cards import Catalog, ModelCard
@@ -108,7 +109,7 @@ def card(hub: FakeHub, **changed: Any) -> ModelCard:
 def answer(files: Path) -> str:
     model = load(tiny_minigpt4.card("qformer"), files, "cpu")
     picture = Image.radial_gradient("L").convert("RGB")
-    request = TextRequest((("user", "What colour is the car?"),), pictures=((0, picture),))
+    request = text_request((("user", "What colour is the car?"),), pictures=((0, picture),))
     events = list(model.run(request, threading.Event()))
     return "".join(event.text for event in events if isinstance(event, TextDelta))
 

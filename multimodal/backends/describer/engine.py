@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from multimodal.backends.base import Backend, ImageDescriptionRequest, cores
+from multimodal.backends.base import Backend, cores
 from multimodal.backends.describer.caption import Findings, answer, description
 from multimodal.backends.describer.detector import Detector, read_categories
 from multimodal.backends.describer.findings import FaceFinder, TextReader, colours, is_colourless
@@ -20,7 +20,8 @@ from multimodal.backends.describer.objects import ObjectFinder
 from multimodal.backends.engine_options import whole_number
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, MultimodalError
-from multimodal.events import Description, Event
+from multimodal.events import EngineEvent, ImageDescribed
+from multimodal.requests import ImageDescriptionRequest
 
 WEIGHTS = "efficientnet-lite2.pth"
 GRAPH = "ssd-mobilenet-v2.pb"
@@ -55,7 +56,7 @@ class Tools:
 
 
 class ImageDescriber:
-    """Answers ImageRequests with one Description each."""
+    """Describes pictures by rule."""
 
     def __init__(self, card: ModelCard, tools: Tools) -> None:
         self._card = card
@@ -63,8 +64,8 @@ class ImageDescriber:
 
     def run(
         self, request: ImageDescriptionRequest, stop: threading.Event
-    ) -> Generator[Event, None, None]:
-        """Yield one Description; nothing when `stop` was set between two stages.
+    ) -> Generator[EngineEvent, None, None]:
+        """Yield one ImageDescribed; nothing when `stop` was set between two stages.
 
         Raises BackendError when an engine fails, or after `close`."""
         try:
@@ -74,8 +75,7 @@ class ImageDescriber:
         except Exception as error:  # of torch, ONNX Runtime or OpenCV
             raise BackendError(f"{self._card.title} failed on this picture: {error}") from error
         if found is not None:
-            part = replace(request.part, description=description(found))
-            yield Description(part, answer(found, request.focus, request.question))
+            yield ImageDescribed(description(found), answer(found, request.focus, request.question))
 
     def _look(self, request: ImageDescriptionRequest, stop: threading.Event) -> Findings | None:
         if self._tools is None:
@@ -103,7 +103,7 @@ class ImageDescriber:
             colours(image),
             colourless,
             image.size,
-            request.part.reduced_from,
+            request.original_size,
             objects,
             tools.objects.relate(labels, objects),
             tools.objects.plurals,

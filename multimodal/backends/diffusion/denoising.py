@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from multimodal.events import Event, Preview, Progress
+from multimodal.backends.worker import Emit, Stopped
+from multimodal.events import Preview, Progress
 
 PREVIEW_LATENTS = 32
 """On a side, 256 pixels. A decoder's work grows with the area: a preview of a picture of 512 by 512
@@ -22,20 +23,20 @@ PREVIEW_SHARE = 0.1
 JPEG_QUALITY = 80
 
 
-class Stopped(Exception):  # noqa: N818  the person's wish, no error
+class PipelineStoppedError(Exception):
     """Ends a pipeline's loop."""
 
 
 class DenoisingCallback:
-    """Stands beside one pipeline: raises Stopped before a denoising step once `stopped()`, emits
-    Progress with every step, and a Preview now and then where the pipeline shows its latents."""
+    """Called by one pipeline before and after each denoising step: raises PipelineStoppedError once
+    `stopped()`, emits Progress, and a Preview now and then where the pipeline shows its latents."""
 
     def __init__(
         self,
         pipeline: Any,
         preview_every_s: float | None,
-        emit: Callable[[Event], None],
-        stopped: Callable[[], bool],
+        emit: Emit,
+        stopped: Stopped,
     ) -> None:
         self._pipeline = pipeline
         self._every_s = preview_every_s
@@ -65,7 +66,7 @@ class DenoisingCallback:
 
     def _before_step(self, _module: torch.nn.Module, _inputs: Any) -> None:
         if self._stopped():
-            raise Stopped
+            raise PipelineStoppedError
         steps = getattr(self._pipeline, "num_timesteps", None)
         steps = steps or len(self._pipeline.scheduler.timesteps)
         self._emit(Progress(self._title, min(1.0, self._done / steps)))
@@ -76,7 +77,7 @@ class DenoisingCallback:
         self, _pipeline: Any, _step: int, _time: Any, tensors: dict[str, Any]
     ) -> dict[str, Any]:
         if self._stopped():
-            raise Stopped
+            raise PipelineStoppedError
         latents = tensors.get("latents")
         if latents is not None and self._preview_is_due(latents):
             started_s = time.monotonic()

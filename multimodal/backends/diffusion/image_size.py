@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from multimodal.backends.base import ImageGenerationRequest
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import RequestError
+from multimodal.requests import ImageGenerationRequest
 
 MIN_SIDE = 64
 

@@ -16,7 +16,7 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,20 +25,21 @@ import diffusers
 import torch
 import transformers
 
-from multimodal.backends.base import Backend, ImageGenerationRequest
-from multimodal.backends.diffusion.denoising import DenoisingCallback, Stopped
+from multimodal.backends.base import Backend
+from multimodal.backends.diffusion.denoising import DenoisingCallback, PipelineStoppedError
 from multimodal.backends.diffusion.image_size import canvas
 from multimodal.backends.diffusion.prompt_limits import tokens, truncation_notice
 from multimodal.backends.diffusion.tiles import free_bytes_of, set_tiling
 from multimodal.backends.quantize import quantize_linear_layers
 from multimodal.backends.sampling import MAX_SEED
 from multimodal.backends.tokenizer_files import keep_published_steps
-from multimodal.backends.worker import Worker
+from multimodal.backends.worker import Emit, Stopped, Worker
 from multimodal.catalog.architectures import Modules
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, RequestError
-from multimodal.events import Drawn, Event, Notice, Usage
-from multimodal.messages import Finish
+from multimodal.events import EngineEvent, ImageGenerated, Notice
+from multimodal.messages import Finish, Usage
+from multimodal.requests import ImageGenerationRequest
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -188,8 +189,8 @@ class Diffusion:
 
     def run(
         self, request: ImageGenerationRequest, stop: threading.Event
-    ) -> Generator[Event, None, None]:
-        def work(emit: Callable[[Event], None], stopped: Callable[[], bool]) -> None:
+    ) -> Generator[EngineEvent, None, None]:
+        def work(emit: Emit, stopped: Stopped) -> None:
             self._draw(request, emit, stopped)
 
         yield from self._worker.stream(work, stop)
@@ -197,8 +198,8 @@ class Diffusion:
     def _draw(
         self,
         request: ImageGenerationRequest,
-        emit: Callable[[Event], None],
-        stopped: Callable[[], bool],
+        emit: Emit,
+        stopped: Stopped,
     ) -> None:
         if self._pipeline is None:
             raise BackendError(f"{self._card.title} was unloaded before it could draw")
@@ -216,12 +217,12 @@ class Diffusion:
                     noise = torch.Generator("cpu").manual_seed(seed)
                     made = pipeline(**asked, **more, generator=noise)
                 emit(self._shown(made, seed))
-        except Stopped:
+        except PipelineStoppedError:
             finish = "stopped"
         seconds, read = time.monotonic() - started_s, tokens(self._pipeline, request.prompt)
         emit(Usage(read, 0, 0, seconds, finish, first, watch.steps))
 
-    def _shown(self, made: Any, seed: int) -> Drawn | Notice:
+    def _shown(self, made: Any, seed: int) -> ImageGenerated | Notice:
         if any(getattr(made, "nsfw_content_detected", None) or ()):
             return Notice(
                 f"The safety checker of {self._card.title} held back the picture of seed {seed}. "
@@ -229,7 +230,7 @@ class Diffusion:
             )
         png = io.BytesIO()
         made.images[0].save(png, "PNG")
-        return Drawn(png.getvalue(), seed)
+        return ImageGenerated(png.getvalue(), seed)
 
     # ------------------------------------------------------------ what the pipeline is asked
 
@@ -246,9 +247,7 @@ class Diffusion:
         made.set_progress_bar_config(disable=True)
         return made
 
-    def _asked(
-        self, pipeline: Any, request: ImageGenerationRequest, emit: Callable[[Event], None]
-    ) -> dict[str, Any]:
+    def _asked(self, pipeline: Any, request: ImageGenerationRequest, emit: Emit) -> dict[str, Any]:
         """The pipeline's arguments; what of the request cannot be had is told."""
         facts = self._card.drawing
         steps = request.steps or facts.steps

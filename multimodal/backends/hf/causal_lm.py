@@ -7,12 +7,13 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM
 
-from multimodal.backends.base import Backend, TextRequest
+from multimodal.backends.base import Backend
 from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.hf.chat_model import ChatModel, Prompt, tokens_of
 from multimodal.backends.hf.chat_template import ChatTemplate
 from multimodal.backends.tokenizer_files import load_tokenizer
 from multimodal.catalog.cards import ModelCard
+from multimodal.requests import TextRequest
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
@@ -31,5 +32,5 @@ class CausalLM(ChatModel):
         super().__init__(card, model, tokenizer, ChatTemplate(tokenizer, card))
 
     def _prompt(self, request: TextRequest, system: str) -> Prompt:
-        said = [{"role": role, "content": text} for role, text in request.turns]
+        said = [{"role": turn.role, "content": turn.text} for turn in request.messages]
         return Prompt(list(tokens_of(self._tokenizer, self._template.text(system, said))))

@@ -9,14 +9,13 @@ from __future__ import annotations
 import gc
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from transformers import StoppingCriteriaList
 
-from multimodal.backends.base import TextRequest
 from multimodal.backends.context_window import (
     dropped_turns_notice,
     prompt_too_long_error,
@@ -26,7 +25,6 @@ from multimodal.backends.engine_options import whole_number
 from multimodal.backends.hf.chat_template import ChatTemplate, missing_template_notice
 from multimodal.backends.hf.decoding import accepts_cache, decoding_options
 from multimodal.backends.hf.generation import (
-    Emit,
     EndOfReply,
     TokenStreamer,
     end_tokens,
@@ -47,9 +45,12 @@ from multimodal.backends.hf.prefix_cache import (
 from multimodal.backends.loaded import Loaded
 from multimodal.backends.sampling import ResolvedSampling, resolve_sampling
 from multimodal.backends.tokenizer_files import check_tokens, check_vocabulary
+from multimodal.backends.worker import Emit, Stopped
 from multimodal.catalog.cards import ModelCard
-from multimodal.events import Event, Progress, Usage
+from multimodal.events import EngineEvent, Progress
 from multimodal.memory.estimate.footprint import DEFAULT_TOKENS
+from multimodal.messages import Usage
+from multimodal.requests import ChatMessage, TextRequest
 
 PIECE_TOKENS = 512
 
@@ -82,7 +83,9 @@ class ChatModel(Loaded[Any], ABC):
         model.generation_config.prompt_lookup_num_tokens = None
         self._turn = threading.Lock()
 
-    def run(self, request: TextRequest, stop: threading.Event) -> Generator[Event, None, None]:
+    def run(
+        self, request: TextRequest, stop: threading.Event
+    ) -> Generator[EngineEvent, None, None]:
         """Yield Progress while a long prompt is read, TextDelta as words come, then one Usage.
 
         Raises PromptError when the newest message alone exceeds the context.
@@ -103,7 +106,13 @@ class ChatModel(Loaded[Any], ABC):
         check_tokens(self._card, self._tokenizer, self._model, prompt.tokens)
 
     def _sample(self) -> TextRequest:
-        return TextRequest((("user", "Hello."), ("assistant", "Hello."), ("user", "Who is it?")))
+        return TextRequest(
+            (
+                ChatMessage("user", "Hello."),
+                ChatMessage("assistant", "Hello."),
+                ChatMessage("user", "Who is it?"),
+            )
+        )
 
     @abstractmethod
     def _prompt(self, request: TextRequest, system: str) -> Prompt:
@@ -116,7 +125,7 @@ class ChatModel(Loaded[Any], ABC):
     # ------------------------------------------------------------ one answer
 
     @torch.no_grad()
-    def _answer(self, request: TextRequest, emit: Emit, stopped: Callable[[], bool]) -> None:
+    def _answer(self, request: TextRequest, emit: Emit, stopped: Stopped) -> None:
         reads = self._card.context_tokens or DEFAULT_TOKENS
         context = min(reads, request.context_tokens or reads)
         chosen = resolve_sampling(request.sampling, self._card, context, self._published)
@@ -135,7 +144,7 @@ class ChatModel(Loaded[Any], ABC):
         context: int,
         room: int,
         emit: Emit,
-        stopped: Callable[[], bool],
+        stopped: Stopped,
     ) -> Prompt | None:
         """The prompt, without the oldest turns if it is too long; None once it is stopped."""
         system = request.system_prompt or self._card.system_prompt
@@ -143,12 +152,11 @@ class ChatModel(Loaded[Any], ABC):
         while (count := len((prompt := self._prompt(request, system)).tokens)) > room:
             if stopped():
                 return None
-            if len(request.turns) <= 2:
-                raise prompt_too_long_error(self._card, count, context, len(request.pictures))
-            lengths = [len(text) for _, text in request.turns]
+            if len(request.messages) <= 2:
+                raise prompt_too_long_error(self._card, count, context, len(request.images))
+            lengths = [len(turn.text) for turn in request.messages]
             dropped = surplus_turns(lengths, count, room, context // 4, attempt)
-            kept = tuple((at - dropped, seen) for at, seen in request.pictures if at >= dropped)
-            request = replace(request, turns=request.turns[dropped:], pictures=kept)
+            request = replace(request, messages=request.messages[dropped:])
             total, attempt = total + dropped, attempt + 1
         if total:
             emit(dropped_turns_notice(self._card, total, context))
@@ -160,7 +168,7 @@ class ChatModel(Loaded[Any], ABC):
         chosen: ResolvedSampling,
         context: int,
         emit: Emit,
-        stopped: Callable[[], bool],
+        stopped: Stopped,
     ) -> None:
         model: Any = self._model
         guesses = self._guesses(prompt, chosen)
@@ -221,7 +229,7 @@ class ChatModel(Loaded[Any], ABC):
         if kept is not None:
             self._caches.keep(tokens, kept, about)
 
-    def _read(self, ids: torch.Tensor, cache: Any, emit: Emit, stopped: Callable[[], bool]) -> None:
+    def _read(self, ids: torch.Tensor, cache: Any, emit: Emit, stopped: Stopped) -> None:
         """Compute the prompt but for its last piece, which `generate` reads."""
         model: Any = self._model
         start = int(cache.get_seq_length())

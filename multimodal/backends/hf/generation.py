@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -29,18 +29,17 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 from multimodal.backends.sampling import PublishedSampling, ResolvedSampling
+from multimodal.backends.worker import Emit, Stopped
 from multimodal.errors import BackendError
-from multimodal.events import Event, TextDelta, Usage
-from multimodal.messages import Finish
-
-Emit = Callable[[Event], None]
+from multimodal.events import TextDelta
+from multimodal.messages import Finish, Usage
 
 
 class TokenStreamer(BaseStreamer):
     """What is being written. `generate` puts tokens in; `emit` gets TextDelta."""
 
     def __init__(
-        self, tokenizer: Any, stop_words: Sequence[str], emit: Emit, stopped: Callable[[], bool]
+        self, tokenizer: Any, stop_words: Sequence[str], emit: Emit, stopped: Stopped
     ) -> None:
         self.tokens: list[int] = []
         self._backend = tokenizer.backend_tokenizer

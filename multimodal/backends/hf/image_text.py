@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText
 
-from multimodal.backends.base import Backend, TextRequest
+from multimodal.backends.base import Backend
 from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.hf.chat_model import Prompt, begins_with_bos
 from multimodal.backends.hf.chat_template import ChatTemplate
@@ -32,6 +32,7 @@ from multimodal.backends.hf.vision_chat import (
 from multimodal.backends.tokenizer_files import check_tokens
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError
+from multimodal.requests import TextRequest
 
 QFORMER_TOKENS = 128
 """Of a question, the Q-Former of InstructBLIP reads the last so many, as in its authors' code
@@ -70,7 +71,7 @@ class ImageText(VisionChatModel):
 
     def _prompt(self, request: TextRequest, system: str) -> Prompt:
         text = self._template.text(system, chat_messages(request))
-        pictures = [picture for _, picture in request.pictures]
+        pictures = list(request.images)
         encoded = self._processor(
             text=[text],
             images=pictures or None,

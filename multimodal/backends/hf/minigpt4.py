@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoModelForCausalLM, BlipImageProcessorPil
 
-from multimodal.backends.base import Backend, TextRequest
+from multimodal.backends.base import Backend
 from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.hf.chat_model import Prompt, tokens_of
 from multimodal.backends.hf.chat_template import ChatTemplate
@@ -30,6 +30,7 @@ from multimodal.backends.hf.vision_chat import (
 from multimodal.backends.tokenizer_files import check_tokens, load_tokenizer
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError
+from multimodal.requests import TextRequest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -87,7 +88,7 @@ class MiniGPT4(VisionChatModel):
 
     def _prompt(self, request: TextRequest, system: str) -> Prompt:
         text = self._template.text(system, chat_messages(request))
-        pictures = [picture for _, picture in request.pictures]
+        pictures = list(request.images)
         tokens, places = self._tokens(text, len(pictures))
         if not pictures:
             return Prompt(tokens)

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from PIL import Image
 
-from multimodal.backends.base import ImageDescriptionRequest, TextRequest
 from multimodal.backends.describing import DESCRIBE, describe
 from multimodal.backends.hf.chat_model import ChatModel
-from multimodal.events import Event
+from multimodal.events import EngineEvent
+from multimodal.requests import ChatMessage, ImageDescriptionRequest, TextRequest
 
 
 class VisionChatModel(ChatModel):
@@ -21,7 +21,7 @@ class VisionChatModel(ChatModel):
 
     def run(
         self, request: TextRequest | ImageDescriptionRequest, stop: threading.Event
-    ) -> Generator[Event, None, None]:
+    ) -> Generator[EngineEvent, None, None]:
         """Answer a conversation with pictures, or describe one picture for another model."""
         talk = super().run
         if isinstance(request, ImageDescriptionRequest):
@@ -31,24 +31,21 @@ class VisionChatModel(ChatModel):
 
 def chat_messages(request: TextRequest) -> list[dict[str, Any]]:
     """The turns as chat templates read them, each with a part for every picture it shows."""
-    return [
-        {"role": role, "content": _parts(text, sum(at == turn for at, _ in request.pictures))}
-        for turn, (role, text) in enumerate(request.turns)
-    ]
+    return [{"role": turn.role, "content": _parts(turn)} for turn in request.messages]
 
 
 def sample_request() -> TextRequest:
     """A question about a picture, to try a model with."""
-    return TextRequest((("user", DESCRIBE),), pictures=((0, Image.new("RGB", (48, 32))),))
+    return TextRequest((ChatMessage("user", DESCRIBE, (Image.new("RGB", (48, 32)),)),))
 
 
-def _parts(text: str, pictures: int) -> list[dict[str, str]]:
+def _parts(turn: ChatMessage) -> list[dict[str, str]]:
     """A picture that was sent without a word is to be described."""
-    words = {"type": "text", "text": text or DESCRIBE}
-    return [*({"type": "image"} for _ in range(pictures)), words]
+    words = {"type": "text", "text": turn.text or DESCRIBE}
+    return [*({"type": "image"} for _ in turn.images), words]
 
 
-def digest(pictures: list[Image.Image]) -> str:
+def digest(pictures: Sequence[Image.Image]) -> str:
     """A name for these pictures in this order."""
     found = hashlib.sha256()
     for picture in pictures:

@@ -19,14 +19,14 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import xllamacpp
 
-from multimodal.backends.base import Backend, ImageDescriptionRequest, TextRequest, cores
+from multimodal.backends.base import Backend, cores
 from multimodal.backends.context_window import (
     dropped_turns_notice,
     prompt_too_long_error,
@@ -44,11 +44,12 @@ from multimodal.backends.llama_cpp.messages import (
 )
 from multimodal.backends.sampling import ResolvedSampling, resolve_sampling
 from multimodal.backends.special_tokens import check_template
-from multimodal.backends.worker import Worker
+from multimodal.backends.worker import Emit, Stopped, Worker
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
-from multimodal.events import Event, Notice, Progress, TextDelta, Usage
-from multimodal.messages import Finish
+from multimodal.events import EngineEvent, Notice, Progress, TextDelta
+from multimodal.messages import Finish, Usage
+from multimodal.requests import ImageDescriptionRequest, TextRequest
 
 SILENT = -1
 ALL = 999
@@ -128,7 +129,7 @@ class LlamaCpp:
 
     def run(
         self, request: TextRequest | ImageDescriptionRequest, stop: threading.Event
-    ) -> Generator[Event, None, None]:
+    ) -> Generator[EngineEvent, None, None]:
         """Yield Progress while the prompt is read, TextDelta per token, then one Usage; of one
         picture that is described for another model, the Description at the end.
 
@@ -145,8 +146,8 @@ class LlamaCpp:
     def _answer(
         self,
         request: TextRequest,
-        emit: Callable[[Event], None],
-        stopped: Callable[[], bool],
+        emit: Emit,
+        stopped: Stopped,
     ) -> None:
         if self._server is None:
             raise BackendError(f"{self._card.title} was unloaded before it could answer")
@@ -185,8 +186,8 @@ class LlamaCpp:
         system = request.system_prompt or self._card.system_prompt
         escape = self._signs.escape
         opening = [{"role": "system", "content": escape(system, False)}] if system else []
-        turns = tuple((role, escape(text, role == "user")) for role, text in request.turns)
-        said = as_messages(replace(request, turns=turns), self._card)
+        turns = (replace(m, text=escape(m.text, m.role == "user")) for m in request.messages)
+        said = as_messages(replace(request, messages=tuple(turns)), self._card)
         return {
             "messages": [*opening, *said],
             "stream": True,
@@ -222,8 +223,8 @@ class _Attempt:
     """One request as its chunks arrive; `receive` returns True to make the engine stop. `notice`
     is told once the prompt is known to fit."""
 
-    emit: Callable[[Event], None]
-    stopped: Callable[[], bool]
+    emit: Emit
+    stopped: Stopped
     room: int
     notice: Notice | None = None
     prompt_tokens: int = 0

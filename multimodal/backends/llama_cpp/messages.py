@@ -11,10 +11,10 @@ import base64
 import io
 from typing import TYPE_CHECKING, Any
 
-from multimodal.backends.base import TextRequest
 from multimodal.backends.describing import DESCRIBE
 from multimodal.backends.engine_options import whole_number
 from multimodal.catalog.cards import ModelCard
+from multimodal.requests import ChatMessage, TextRequest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,10 +30,7 @@ def as_messages(request: TextRequest, card: ModelCard) -> list[dict[str, Any]]:
     """The turns, each with the pictures it shows before its words. `engine.after_picture` of the
     card stands behind each picture, where the model was trained so."""
     after = str(card.engine.get("after_picture", ""))
-    return [
-        {"role": role, "content": _content(text, _shown(request, turn), after)}
-        for turn, (role, text) in enumerate(request.turns)
-    ]
+    return [{"role": turn.role, "content": _content(turn, after)} for turn in request.messages]
 
 
 def length(content: Content, card: ModelCard) -> int:
@@ -53,21 +50,17 @@ def pictures_in(content: Content) -> int:
     return 0 if isinstance(content, str) else sum("image_url" in part for part in content)
 
 
-def _shown(request: TextRequest, turn: int) -> list[Image]:
-    return [picture for at, picture in request.pictures if at == turn]
-
-
-def _content(text: str, pictures: list[Image], after: str) -> Content:
+def _content(turn: ChatMessage, after: str) -> Content:
     """The engine puts a new line between two texts, but none beside a picture: so what is between
     two pictures is a text of its own, and what is behind the last one begins the words."""
-    if not pictures:
-        return text
+    if not turn.images:
+        return turn.text
     parts: list[dict[str, Any]] = []
-    for picture in pictures:
+    for picture in turn.images:
         if parts and after:
             parts.append({"type": "text", "text": after})
         parts.append({"type": "image_url", "image_url": {"url": _data_uri(picture)}})
-    return [*parts, {"type": "text", "text": after + (text or DESCRIBE)}]
+    return [*parts, {"type": "text", "text": after + (turn.text or DESCRIBE)}]
 
 
 def _data_uri(picture: Image) -> str:

@@ -10,19 +10,27 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal.backends.base import TranscriptionRequest
 from multimodal.backends.engine_options import whole_number
 from multimodal.backends.loaded import Loaded
+from multimodal.backends.worker import Emit, Stopped
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import RequestError
-from multimodal.events import Event, Notice, Progress, Segment, Transcript
+from multimodal.events import (
+    EngineEvent,
+    Notice,
+    Progress,
+    Segment,
+    SpeechTranscribed,
+    Transcription,
+)
 from multimodal.languages import language_name
 from multimodal.media.audio import SAMPLE_RATE
+from multimodal.requests import TranscriptionRequest
 
 PIECE_S = 120
 SEARCH_S = 5
@@ -30,8 +38,6 @@ ENGLISH = "en"
 FRAMES_PER_S = 100
 
 Model = TypeVar("Model")
-Emit = Callable[[Event], None]
-Stopped = Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,28 +62,6 @@ class TranscribeOptions:
     temperature: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Transcription:
-    """What is said, in which language most of it, and when; "" and no segment where nobody speaks.
-    Segments name their own language where it is known."""
-
-    text: str
-    language: str | None
-    segments: tuple[Segment, ...] = ()
-
-    @classmethod
-    def of(cls, segments: Sequence[Segment], language: str | None) -> Self:
-        """With the words of `segments` as its text."""
-        return cls(" ".join(segment.text for segment in segments), language, tuple(segments))
-
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """All that are spoken, the one spoken most first."""
-        others = (s.language for s in self.segments if s.language)
-        first = (self.language,) if self.language else ()
-        return tuple(dict.fromkeys((*first, *others)))
-
-
 class SpeechRecognizer(Loaded[Model], ABC):
     """One loaded speech model."""
 
@@ -92,8 +76,8 @@ class SpeechRecognizer(Loaded[Model], ABC):
 
     def run(
         self, request: TranscriptionRequest, stop: threading.Event
-    ) -> Generator[Event, None, None]:
-        """Yield Progress as it goes, then one Transcript; its text is "" where nobody speaks.
+    ) -> Generator[EngineEvent, None, None]:
+        """Yield Progress as it goes, then one SpeechTranscribed; "" where nobody speaks.
 
         Raises RequestError for a language that the model does not know, and for a prompt or a
         temperature where it takes none.
@@ -157,15 +141,9 @@ class SpeechRecognizer(Loaded[Model], ABC):
                 told = replace(manner, task="translate", language=spoken, into=into)
                 made[into] = self._pass(request, told, emit)
         if not stopped():
-            english, wanted = made.get(ENGLISH), made.get(request.translate_to or "")
-            part = replace(
-                request.part,
-                transcript=heard.text,
-                language=heard.language if heard.text else None,
-                english=english.text if english else None,
-                translation=wanted.text if wanted else None,
-            )
-            emit(Transcript(part, heard.segments, english.segments if english else ()))
+            found = heard if heard.text else Transcription("", None)
+            translation = made.get(request.translate_to or "")
+            emit(SpeechTranscribed(found, made.get(ENGLISH), translation))
 
     def _pass(
         self, request: TranscriptionRequest, manner: TranscribeOptions, emit: Emit

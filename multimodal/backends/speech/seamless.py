@@ -28,22 +28,29 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from multimodal.backends.base import Backend, TranscriptionRequest, TTSRequest
+from multimodal.backends.base import Backend
 from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.speech.recognizer import (
     SpeechRecognizer,
-    Stopped,
     TranscribeOptions,
-    Transcription,
     unknown_language,
 )
 from multimodal.backends.speech.sentences import clauses, sentences
 from multimodal.backends.speech.voice_activity import windows
 from multimodal.backends.tokenizer_files import check_vocabulary, load_tokenizer
+from multimodal.backends.worker import Emit, Stopped
 from multimodal.catalog.cards import ModelCard, clipped
 from multimodal.errors import BackendError, CardError, PromptError, RequestError
-from multimodal.events import Event, Progress, Segment, SentenceSpoken, SpeechGenerated
+from multimodal.events import (
+    EngineEvent,
+    Progress,
+    Segment,
+    SentenceSpoken,
+    SpeechGenerated,
+    Transcription,
+)
 from multimodal.media.audio import SAMPLE_RATE, at_speed, pcm, wav
+from multimodal.requests import TranscriptionRequest, TTSRequest
 
 NEAR = 3
 """A dialect is this near to its language at most; a neighbour that most of its speakers know is
@@ -100,7 +107,7 @@ class Seamless(SpeechRecognizer[Any]):
 
     def run(
         self, request: TranscriptionRequest | TTSRequest, stop: threading.Event
-    ) -> Generator[Event, None, None]:
+    ) -> Generator[EngineEvent, None, None]:
         """Hear a recording, or speak a text: then a SentenceSpoken and Progress a sentence, and one
         SpeechGenerated."""
         if isinstance(request, TTSRequest):
@@ -165,7 +172,7 @@ class Seamless(SpeechRecognizer[Any]):
         if not sentences(request.text):
             raise PromptError("There is no word in the text to speak. Write some.")
 
-    def _speak(self, request: TTSRequest, emit: Callable[[Event], None], stopped: Stopped) -> None:
+    def _speak(self, request: TTSRequest, emit: Emit, stopped: Stopped) -> None:
         language = request.language or self._default
         spoken = self._code(language, SPEAKS)
         written = self._code(request.text_language or language, WRITES)

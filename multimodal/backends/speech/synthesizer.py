@@ -18,16 +18,18 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from multimodal.backends.base import TTSRequest, cores
+from multimodal.backends.base import cores
 from multimodal.backends.loaded import Loaded
 from multimodal.backends.speech.phonemes import Phonemizer, can_pronounce, missing, phonemizer
 from multimodal.backends.speech.sentences import clauses, sentences
+from multimodal.backends.worker import Emit, Stopped
 from multimodal.catalog.cards import ModelCard, clipped
 from multimodal.catalog.voices import Voice, best_voice
 from multimodal.errors import BackendError, PromptError, RequestError
-from multimodal.events import Event, Progress, SentenceSpoken, SpeechGenerated
+from multimodal.events import EngineEvent, Progress, SentenceSpoken, SpeechGenerated
 from multimodal.languages import language_name
 from multimodal.media.audio import pcm, wav
+from multimodal.requests import TTSRequest
 
 MIN_SPEED, MAX_SPEED = 0.5, 2.0
 PIECE_CHARACTERS = 250
@@ -37,8 +39,6 @@ PAUSE_S = 0.25
 POLL_S = 0.05
 USUAL = {"en": "en-US", "fr": "fr-FR", "es": "es-ES", "pt": "pt-BR"}
 """How a language is pronounced by a voice of another one."""
-
-Stopped = Callable[[], bool]
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
@@ -102,7 +102,7 @@ class Synthesizer(Loaded[onnxruntime.InferenceSession], ABC):
         self._phonemizers: dict[str, Phonemizer] = {}
         self._lock = threading.Lock()
 
-    def run(self, request: TTSRequest, stop: threading.Event) -> Generator[Event, None, None]:
+    def run(self, request: TTSRequest, stop: threading.Event) -> Generator[EngineEvent, None, None]:
         """Yield a SentenceSpoken and Progress a sentence, then one SpeechGenerated.
 
         Raises RequestError for a voice, a language or a speed that it does not have, PromptError
@@ -176,7 +176,7 @@ class Synthesizer(Loaded[onnxruntime.InferenceSession], ABC):
         said: tuple[str, ...],
         make: Callable[[str, Stopped], NDArray[np.float32] | None],
         pause: NDArray[np.float32],
-        emit: Callable[[Event], None],
+        emit: Emit,
         stopped: Stopped,
     ) -> None:
         spoken: list[NDArray[np.float32]] = []

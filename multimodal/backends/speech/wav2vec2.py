@@ -19,16 +19,11 @@ from transformers import AutoFeatureExtractor, AutoModelForCTC
 
 from multimodal.backends.base import Backend
 from multimodal.backends.checkpoints import check_folder, from_folder
-from multimodal.backends.speech.recognizer import (
-    ENGLISH,
-    SpeechRecognizer,
-    TranscribeOptions,
-    Transcription,
-)
+from multimodal.backends.speech.recognizer import ENGLISH, SpeechRecognizer, TranscribeOptions
 from multimodal.backends.speech.voice_activity import Window, windows
 from multimodal.backends.tokenizer_files import check_letters, load_tokenizer
 from multimodal.catalog.cards import ModelCard
-from multimodal.events import Segment
+from multimodal.events import Segment, Transcription
 from multimodal.media.audio import SAMPLE_RATE
 
 PAUSE_S = 0.5

@@ -33,13 +33,12 @@ from multimodal.backends.speech.recognizer import (
     FRAMES_PER_S,
     Model,
     SpeechRecognizer,
-    Stopped,
     TranscribeOptions,
-    Transcription,
     most_spoken,
 )
 from multimodal.backends.speech.voice_activity import Window, windows
-from multimodal.events import Segment
+from multimodal.backends.worker import Stopped
+from multimodal.events import Segment, Transcription
 from multimodal.media.audio import SAMPLE_RATE
 
 RETRY_TEMPERATURES = (0.4,)

@@ -16,7 +16,7 @@ from fakes import StopAfter
 from PIL import Image, ImageDraw, ImageFont
 from skimage import data as pictures
 
-from multimodal.backends.base import Backend, ImageDescriptionRequest, load
+from multimodal.backends.base import Backend, load
 from multimodal.backends.describer.caption import Findings, answer, caption, description
 from multimodal.backends.describer.findings import (
     Text,
@@ -28,9 +28,10 @@ from multimodal.backends.describer.findings import (
 from multimodal.backends.describer.labels import LIKELY, Vocabulary
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError
-from multimodal.events import Description
+from multimodal.events import ImageDescribed
 from multimodal.media.ingestion import MediaFolder
 from multimodal.messages import Focus, ImagePart
+from multimodal.requests import ImageDescriptionRequest
 
 NAME = "picture-describer"
 data: Any = pictures  # scikit-image does not say its types
@@ -49,24 +50,24 @@ def vocabulary() -> Vocabulary:
     return Vocabulary.read(ROOT / "models/labels/imagenet-1k.tsv")
 
 
-def look(eyes: Backend, image: Image.Image, focus: Focus = "general") -> Description:
+def look(eyes: Backend, image: Image.Image, focus: Focus = "general") -> ImageDescribed:
     request = ImageDescriptionRequest(PART, image.convert("RGB"), focus)
     (event,) = eyes.run(request, threading.Event())
-    assert isinstance(event, Description)
+    assert isinstance(event, ImageDescribed)
     return event
 
 
 def ask(eyes: Backend, image: Image.Image, question: str) -> str:
     request = ImageDescriptionRequest(PART, image.convert("RGB"), "objects", question)
     (event,) = eyes.run(request, threading.Event())
-    assert isinstance(event, Description)
+    assert isinstance(event, ImageDescribed)
     return event.answer
 
 
 def test_chelsea_is_a_cat(eyes: Backend) -> None:
     seen = look(eyes, Image.fromarray(data.chelsea()))
     assert seen.answer.startswith("This looks like a cat, most likely")
-    assert "a cat" in (seen.part.description or "")
+    assert "a cat" in (seen.description)
 
 
 def test_coffee_is_an_espresso(eyes: Backend) -> None:
@@ -96,7 +97,7 @@ def test_people_and_things_are_found_counted_and_placed(eyes: Backend) -> None:
     both.paste(cat, (400, 70))
     seen = look(eyes, both)
     assert "a person on the left and a cat" in seen.answer
-    assert "a person on the left and a cat" in (seen.part.description or "")
+    assert "a person on the left and a cat" in (seen.description)
     assert ask(eyes, both, "How many people are there?") == "I can see one person on the left."
     assert ask(eyes, both, "Is there a cat?") == "Yes, I can see a cat on the right."
     assert ask(eyes, both, "Where is the dog?") == "I can find no dog in this picture."
@@ -333,13 +334,11 @@ def test_text_of_a_picture_that_was_made_smaller_says_so(eyes: Backend, media: M
     part = media.add_image(png(image), "photo.png")
     focuses: tuple[Focus, ...] = ("text", "general")
     for focus in focuses:
-        (event,) = eyes.run(
-            ImageDescriptionRequest(part, media.image(part), focus), threading.Event()
-        )
-        assert isinstance(event, Description)
+        (event,) = eyes.run(ImageDescriptionRequest(media.image(part), focus), threading.Event())
+        assert isinstance(event, ImageDescribed)
         told = "made smaller, from 4000x3000 to 2048x1536 pixels"
         assert told in event.answer
-        assert told in (event.part.description or "")
+        assert told in (event.description)
 
 
 def test_reading_a_long_page_ends_when_it_is_stopped() -> None:

@@ -17,18 +17,20 @@ import torch
 from conftest import wait_until
 from PIL import Image
 
-from multimodal.backends.base import Backend, ImageGenerationRequest, load
+from multimodal.backends.base import Backend, load
 from multimodal.backends.diffusion.denoising import PREVIEW_LATENTS
 from multimodal.backends.diffusion.pipeline import keep_decoder_in_range
 from multimodal.backends.diffusion.tiles import free_bytes_of, set_tiling
 from multimodal.backends.sampling import MAX_SEED
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, RequestError
-from multimodal.events import Drawn, Event, Notice, Preview, Progress, Usage
+from multimodal.events import EngineEvent, ImageGenerated, Notice, Preview, Progress
 from multimodal.memory.devices.base import Cpu
 from multimodal.memory.devices.mirror import Mirror
 from multimodal.memory.devices.storages import slots, true_bytes
 from multimodal.memory.manager import MemoryManager
+from multimodal.messages import Usage
+from multimodal.requests import ImageGenerationRequest
 
 CAT = ImageGenerationRequest("a cat", seed=7, preview_every_s=None)
 KINDS: list[tuple[tiny.Kind, str]] = [
@@ -51,24 +53,24 @@ def backend(folder: Path) -> Iterator[Backend]:
     loaded.close()
 
 
-def drawn(backend: Backend, request: ImageGenerationRequest) -> list[Event]:
+def drawn(backend: Backend, request: ImageGenerationRequest) -> list[EngineEvent]:
     return list(backend.run(request, threading.Event()))
 
 
-def pictures(events: list[Event]) -> list[Image.Image]:
-    made = [event for event in events if isinstance(event, Drawn)]
+def pictures(events: list[EngineEvent]) -> list[Image.Image]:
+    made = [event for event in events if isinstance(event, ImageGenerated)]
     return [Image.open(io.BytesIO(event.png)).convert("RGB") for event in made]
 
 
-def pixels(events: list[Event]) -> list[bytes]:
+def pixels(events: list[EngineEvent]) -> list[bytes]:
     return [picture.tobytes() for picture in pictures(events)]
 
 
-def notices(events: list[Event]) -> list[str]:
+def notices(events: list[EngineEvent]) -> list[str]:
     return [event.text for event in events if isinstance(event, Notice)]
 
 
-def usage(events: list[Event]) -> Usage:
+def usage(events: list[EngineEvent]) -> Usage:
     assert isinstance(events[-1], Usage)
     return events[-1]
 
@@ -140,7 +142,7 @@ def test_several_pictures_have_seeds_of_their_own(backend: Backend) -> None:
     events = drawn(backend, replace(CAT, count=3))
     alone = [pixels(drawn(backend, replace(CAT, seed=seed)))[0] for seed in (7, 8, 9)]
     assert pixels(events) == alone
-    assert [event.seed for event in events if isinstance(event, Drawn)] == [7, 8, 9]
+    assert [event.seed for event in events if isinstance(event, ImageGenerated)] == [7, 8, 9]
     assert usage(events).steps == 9
     told = {event.text for event in events if isinstance(event, Progress)}
     assert told == {"Drawing 1 of 3", "Drawing 2 of 3", "Drawing 3 of 3"}
@@ -149,7 +151,7 @@ def test_several_pictures_have_seeds_of_their_own(backend: Backend) -> None:
 @pytest.mark.parametrize("first", [None, MAX_SEED - 2])
 def test_every_seed_that_is_told_may_be_entered_again(backend: Backend, first: int | None) -> None:
     events = drawn(backend, replace(CAT, seed=first, count=3))
-    told = [event.seed for event in events if isinstance(event, Drawn)]
+    told = [event.seed for event in events if isinstance(event, ImageGenerated)]
     assert usage(events).seed == told[0]
     assert all(0 <= seed < MAX_SEED for seed in told), "what a chat takes"
     again = [pixels(drawn(backend, replace(CAT, seed=seed)))[0] for seed in told]

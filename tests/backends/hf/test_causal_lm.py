@@ -17,10 +17,11 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from text_requests import text_request
 from tiny_models import CAUSAL, every_causal, hub_card, save_causal, tokenizer
 from tokenizers import Tokenizer, decoders, models
 
-from multimodal.backends.base import Backend, TextRequest, load
+from multimodal.backends.base import Backend, load
 from multimodal.backends.hf.causal_lm import CausalLM
 from multimodal.backends.hf.chat_model import PIECE_TOKENS, Prompt
 from multimodal.backends.hf.generation import TokenStreamer, processors
@@ -28,11 +29,12 @@ from multimodal.backends.hf.prefix_cache import can_be_kept
 from multimodal.backends.sampling import ResolvedSampling
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError, PromptError
-from multimodal.events import Event, Notice, Progress, TextDelta, Usage
+from multimodal.events import EngineEvent, Notice, Progress, TextDelta
 from multimodal.memory.devices.mirror import Mirror
 from multimodal.memory.devices.storages import true_bytes
 from multimodal.memory.estimate.footprint import footprint
-from multimodal.messages import Role, Sampling
+from multimodal.messages import Role, Sampling, Usage
+from multimodal.requests import TextRequest
 
 CPU = torch.device("cpu")
 QUESTION: tuple[Role, str] = ("user", "What colour is the car?")
@@ -58,8 +60,10 @@ def llama(folders: Any) -> Iterator[Backend]:
     backend.close()
 
 
-def ask(model: Backend, *turns: tuple[Role, str], **more: Any) -> tuple[str, Usage, list[Event]]:
-    events = list(model.run(TextRequest(turns, **more), threading.Event()))
+def ask(
+    model: Backend, *turns: tuple[Role, str], **more: Any
+) -> tuple[str, Usage, list[EngineEvent]]:
+    events = list(model.run(text_request(turns, **more), threading.Event()))
     text = "".join(event.text for event in events if isinstance(event, TextDelta))
     assert isinstance(events[-1], Usage)
     return text, events[-1], events
@@ -165,7 +169,7 @@ def test_words_come_one_by_one(llama: Backend) -> None:
 
 
 def test_a_character_of_several_tokens_is_told_once_it_is_whole() -> None:
-    told: list[Event] = []
+    told: list[EngineEvent] = []
     trained = tokenizer()
     reply = TokenStreamer(trained, (), told.append, lambda: False)
     reply.put(torch.tensor([[1]]))
@@ -178,7 +182,7 @@ def test_a_character_of_several_tokens_is_told_once_it_is_whole() -> None:
 
 
 def test_what_comes_with_a_stop_word_and_behind_it_is_not_counted() -> None:
-    told: list[Event] = []
+    told: list[EngineEvent] = []
     trained = tokenizer()
     reply = TokenStreamer(trained, ("b",), told.append, lambda: False)
     reply.put(torch.tensor([[1]]))
@@ -193,7 +197,7 @@ def test_what_comes_with_a_stop_word_and_behind_it_is_not_counted() -> None:
 
 def test_a_stop_ends_the_reply_within_a_token(llama: Backend) -> None:
     stop = threading.Event()
-    stream = llama.run(TextRequest((QUESTION,), sampling=Sampling(max_tokens=200)), stop)
+    stream = llama.run(text_request((QUESTION,), sampling=Sampling(max_tokens=200)), stop)
     for event in stream:
         if isinstance(event, TextDelta):
             stop.set()
@@ -205,7 +209,7 @@ def test_a_stop_ends_the_reply_within_a_token(llama: Backend) -> None:
 
 
 def test_an_abandoned_reply_leaves_the_model_usable(llama: Backend) -> None:
-    stream = llama.run(TextRequest((QUESTION,)), threading.Event())
+    stream = llama.run(text_request((QUESTION,)), threading.Event())
     next(stream)
     stream.close()
     assert ask(llama, QUESTION)[0] == reference(llama, QUESTION)
@@ -266,7 +270,7 @@ def test_a_stop_while_a_long_prompt_is_read(folders: Any) -> None:
     model = load(card_of(config, context_tokens=4096), folder, "cpu")
     stop = threading.Event()
     long = "The cat sleeps in the warm sun. " * 150
-    stream = model.run(TextRequest((("user", long),)), stop)
+    stream = model.run(text_request((("user", long),)), stop)
     assert isinstance(next(stream), Progress)
     stop.set()
     rest = list(stream)
@@ -304,7 +308,7 @@ class Counted(CausalLM):
         self.reads += 1
         if self.stop is not None:
             self.stop.set()
-        return Prompt([5] * TURN_TOKENS * len(request.turns))
+        return Prompt([5] * TURN_TOKENS * len(request.messages))
 
 
 TURN_TOKENS = 2
@@ -324,7 +328,7 @@ def test_a_long_conversation_is_read_a_few_times_to_be_shortened(folders: Any) -
     assert model.reads <= math.log2(len(SHRINKING)) + 1
 
     model.reads, model.stop = 0, threading.Event()
-    events = list(model.run(TextRequest((*SHRINKING, ("user", "Go on."))), model.stop))
+    events = list(model.run(text_request((*SHRINKING, ("user", "Go on."))), model.stop))
     assert isinstance(events[-1], Usage)
     assert (events[-1].finish, model.reads) == ("stopped", 1)
 
@@ -455,7 +459,7 @@ def test_bytes_that_are_no_character_end_no_reply() -> None:
     made = Tokenizer(models.BPE(VOCABULARY, [], byte_fallback=True, unk_token="<unk>"))
     made.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     trained = transformers.PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
-    told: list[Event] = []
+    told: list[EngineEvent] = []
     reply = TokenStreamer(trained, (), told.append, lambda: False)
     reply.put(torch.tensor([[0]]))
     for piece in ("\n", "<0xF0>", "<0x9F>", "a", "b"):

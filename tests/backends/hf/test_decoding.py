@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from text_requests import text_request
 from tiny_models import CAUSAL, every_causal, hub_card, save_causal
 from transformers import DynamicCache
 
-from multimodal.backends.base import TextRequest, load
+from multimodal.backends.base import load
 from multimodal.backends.hf.causal_lm import CausalLM
 from multimodal.backends.hf.decoding import decoding_options
 from multimodal.backends.hf.prefix_cache import (
@@ -23,8 +24,8 @@ from multimodal.backends.hf.prefix_cache import (
     static_length,
 )
 from multimodal.errors import CardError
-from multimodal.events import Event, TextDelta, Usage
-from multimodal.messages import Role, Sampling
+from multimodal.events import EngineEvent, TextDelta
+from multimodal.messages import Role, Sampling, Usage
 
 QUESTION: tuple[Role, str] = ("user", "The river runs to the sea. The river runs to the sea.")
 LONG = 24
@@ -49,9 +50,9 @@ def model_of(found: tuple[Path, dict[str, Any]], kind: str = "fp32", **engine: A
 
 def ask(
     model: CausalLM, *turns: tuple[Role, str], **sampling: Any
-) -> tuple[str, Usage, list[Event]]:
+) -> tuple[str, Usage, list[EngineEvent]]:
     chosen = Sampling(**{"temperature": 0.0, "max_tokens": LONG, **sampling})
-    events = list(model.run(TextRequest(turns, sampling=chosen), threading.Event()))
+    events = list(model.run(text_request(turns, sampling=chosen), threading.Event()))
     assert isinstance(events[-1], Usage)
     text = "".join(event.text for event in events if isinstance(event, TextDelta))
     return text, events[-1], events
@@ -146,7 +147,7 @@ def test_a_stopped_reply_can_be_gone_on_with(folders: Any, option: str) -> None:
     model = model_of(folders["llama"], **OPTIONS.get(option, {}))
     stop = threading.Event()
     words = []
-    request = TextRequest((QUESTION,), sampling=Sampling(temperature=0.0, max_tokens=LONG))
+    request = text_request((QUESTION,), sampling=Sampling(temperature=0.0, max_tokens=LONG))
     for event in model.run(request, stop):
         if isinstance(event, TextDelta):
             words.append(event.text)

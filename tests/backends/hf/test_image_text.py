@@ -14,18 +14,20 @@ import pytest
 import torch
 from PIL import Image
 from reference_answers import reference
+from text_requests import text_request
 from tiny_models import hub_card
 from tiny_seeing import IMAGE, SEEING, TEMPLATES, noise, usage_after_a_stop
 
-from multimodal.backends.base import ImageDescriptionRequest, TextRequest, load
+from multimodal.backends.base import load
 from multimodal.backends.hf.image_text import ImageText
 from multimodal.backends.hf.picture_processor import expected_tokens
 from multimodal.errors import BackendError, CardError
-from multimodal.events import Description, Event, TextDelta, Usage
+from multimodal.events import EngineEvent, ImageDescribed, TextDelta
 from multimodal.memory.devices.mirror import Mirror
 from multimodal.memory.devices.storages import true_bytes
 from multimodal.memory.estimate.footprint import footprint
-from multimodal.messages import ImagePart, Role
+from multimodal.messages import Role, Usage
+from multimodal.requests import ImageDescriptionRequest
 
 CPU = torch.device("cpu")
 RED, BLUE = (Image.new("RGB", (60, 40), colour) for colour in ("red", "blue"))
@@ -62,7 +64,9 @@ def loaded(folders: Folders, name: str, **more: Any) -> ImageText:
 def ask(
     model: ImageText, *turns: tuple[Role, str], pictures: tuple[tuple[int, Image.Image], ...]
 ) -> tuple[str, Usage]:
-    events: list[Event] = list(model.run(TextRequest(turns, pictures=pictures), threading.Event()))
+    events: list[EngineEvent] = list(
+        model.run(text_request(turns, pictures=pictures), threading.Event())
+    )
     assert isinstance(events[-1], Usage)
     text = "".join(event.text for event in events if isinstance(event, TextDelta))
     return text, events[-1]
@@ -155,14 +159,13 @@ def test_a_conversation_without_a_picture_is_answered_too(folders: Folders, name
 
 def test_a_picture_is_described_for_another_model(folders: Folders) -> None:
     model = loaded(folders, "blip-2")
-    part = ImagePart("0" * 64, "image/png", 60, 40)
     events = list(
-        model.run(ImageDescriptionRequest(part, RED, question="What is it?"), threading.Event())
+        model.run(ImageDescriptionRequest(RED, question="What is it?"), threading.Event())
     )
     described = events[-1]
-    assert isinstance(described, Description)
+    assert isinstance(described, ImageDescribed)
     assert described.answer
-    assert described.part.description == described.answer
+    assert described.description == described.answer
     assert not any(isinstance(event, TextDelta) for event in events)
 
 
@@ -262,7 +265,7 @@ def test_what_an_older_processor_leaves_out_is_read_from_the_models_configuratio
     folder, config = folders[name]
     changed = shutil.copytree(folder, tmp_path / "older")
     older(changed)
-    question = TextRequest((QUESTION,), pictures=((0, RED),))
+    question = text_request((QUESTION,), pictures=((0, RED),))
     now, then = (
         loaded({name: (place, config)}, name)._prompt(question, "") for place in (folder, changed)
     )
@@ -314,7 +317,7 @@ def test_as_many_tokens_are_expected_as_the_model_makes_of_any_picture(
 ) -> None:
     """The vision part really looks here; at load, its tokens are only counted."""
     model = loaded(folders, name)
-    request = TextRequest((QUESTION,), pictures=((0, noise(size)),))
+    request = text_request((QUESTION,), pictures=((0, noise(size)),))
     inputs = dict(model._prompt(request, "").inputs)
     inner: Any = model._model
     with torch.no_grad():

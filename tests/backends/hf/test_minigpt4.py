@@ -19,23 +19,25 @@ import torch
 import transformers
 from PIL import Image
 from safetensors.torch import load_file
+from text_requests import text_request
 from tiny_minigpt4 import NEIGHBOURS, VARIANTS, WIDTH, save_minigpt4
 from tiny_models import WORDS, causal_config, save_causal
 from tiny_seeing import PATCH, SIDE, usage_after_a_stop
 
-from multimodal.backends.base import ImageDescriptionRequest, TextRequest, load
+from multimodal.backends.base import load
 from multimodal.backends.hf.minigpt4 import PLACE, MiniGPT4
 from multimodal.backends.hf.minigpt4_pictures import VisionTowerWithQFormer
 from multimodal.catalog.architectures import Part
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, CardError, MultimodalError
-from multimodal.events import Description, TextDelta, Usage
+from multimodal.events import ImageDescribed, TextDelta
 from multimodal.memory.devices.mirror import Mirror
 from multimodal.memory.devices.storages import true_bytes
 from multimodal.memory.estimate.activation import peak_bytes
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.estimate.modules import built, tensors
-from multimodal.messages import ImagePart, Role, Sampling
+from multimodal.messages import Role, Sampling, Usage
+from multimodal.requests import ImageDescriptionRequest
 
 CPU = torch.device("cpu")
 QUESTION: tuple[Role, str] = ("user", "What colour is the car?")
@@ -77,7 +79,7 @@ def loaded(folders: Folders, variant: str, **more: Any) -> MiniGPT4:
 def ask(
     model: MiniGPT4, *turns: tuple[Role, str], pictures: Shown, **sampling: Any
 ) -> tuple[str, Usage]:
-    request = TextRequest(turns, sampling=Sampling(**sampling), pictures=pictures)
+    request = text_request(turns, sampling=Sampling(**sampling), pictures=pictures)
     events = list(model.run(request, threading.Event()))
     assert isinstance(events[-1], Usage)
     return "".join(e.text for e in events if isinstance(e, TextDelta)), events[-1]
@@ -265,13 +267,12 @@ def test_tokens_that_a_person_writes_are_not_taken_for_the_picture(
 
 def test_a_picture_is_described_for_another_model(folders: Folders) -> None:
     model = loaded(folders, "qformer")
-    part = ImagePart("0" * 64, "image/png", 60, 40)
     *_, described = model.run(
-        ImageDescriptionRequest(part, ONE, question="What is it?"), threading.Event()
+        ImageDescriptionRequest(ONE, question="What is it?"), threading.Event()
     )
-    assert isinstance(described, Description)
+    assert isinstance(described, ImageDescribed)
     assert described.answer
-    assert described.part.description == described.answer
+    assert described.description == described.answer
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -17,11 +17,12 @@ import pytest
 from conftest import ROOT
 from numpy.typing import NDArray
 from PIL import Image
+from text_requests import text_request
 from tiny_models import hub_card, tokenizer
 from tiny_seeing import SEEING, SIDE, TEMPLATES, noise, save_llava, save_smolvlm_of_tiles
 from transformers import CLIPImageProcessorPil
 
-from multimodal.backends.base import TextRequest, load
+from multimodal.backends.base import load
 from multimodal.backends.hf.chat_template import ChatTemplate
 from multimodal.backends.hf.image_text import ImageText
 from multimodal.backends.hf.picture_processor import load_processor
@@ -65,7 +66,7 @@ def prepared(card: ModelCard, folder: Path, picture: Image.Image) -> Pixels:
     model = load(card, folder, "cpu")
     assert isinstance(model, ImageText)
     question: tuple[Role, str] = ("user", "What is it?")
-    inputs = model._prompt(TextRequest((question,), pictures=((0, picture),)), "").inputs
+    inputs = model._prompt(text_request((question,), pictures=((0, picture),)), "").inputs
     return np.asarray(inputs["pixel_values"], dtype=np.float64)[0]
 
 
@@ -227,7 +228,7 @@ def asked(name: str, *turns: tuple[Role, str], pictures: int = 1, system: str | 
     """The prompt of a shipped card, with the first turn's pictures."""
     card = read_card(ROOT / f"models/cards/image-to-text/{name}.toml")
     picture = noise((8, 8))
-    request = TextRequest(turns, pictures=((0, picture),) * pictures)
+    request = text_request(turns, pictures=((0, picture),) * pictures)
     said = chat_messages(request)
     signs = ["<image>"]
     if card.family == "llama_cpp":
@@ -281,7 +282,7 @@ def test_instructblips_qformer_reads_the_end_of_a_long_question(tmp_path: Path) 
     model = load(card_of("instructblip", config), tmp_path, "cpu")
     assert isinstance(model, ImageText)
     question: tuple[Role, str] = ("user", "Is it red? " * 60 + "Or blue?")
-    prompt = model._prompt(TextRequest((question,), pictures=((0, noise((8, 8))),)), "")
+    prompt = model._prompt(text_request((question,), pictures=((0, noise((8, 8))),)), "")
     read = prompt.inputs["qformer_input_ids"][0].tolist()
     whole = model._processor.qformer_tokenizer(f"Question: {question[1]} Answer:")["input_ids"]
     assert read == whole[-128:]

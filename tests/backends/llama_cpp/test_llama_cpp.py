@@ -13,16 +13,17 @@ from typing import Any, cast
 import psutil
 import pytest
 from conftest import wait_until
+from text_requests import text_request
 
-from multimodal.backends.base import Backend, TextRequest, load
+from multimodal.backends.base import Backend, load
 from multimodal.backends.context_window import surplus_turns
 from multimodal.backends.llama_cpp.engine import LlamaCpp, parameters
 from multimodal.backends.llama_cpp.gguf_files import GgufFiles
 from multimodal.backends.llama_cpp.gguf_special_tokens import GgufTokenEscaper
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, PromptError
-from multimodal.events import Event, Notice, Progress, TextDelta, Usage
-from multimodal.messages import Role, Sampling
+from multimodal.events import EngineEvent, Notice, Progress, TextDelta
+from multimodal.messages import Role, Sampling, Usage
 
 NAME = "smollm2-135m-instruct"
 BRIEF = Sampling(seed=1, max_tokens=24)
@@ -53,8 +54,8 @@ def forgetful(catalog: Catalog, weights_of: Callable[[str], Path]) -> Iterator[B
 
 def ask(
     model: Backend, *turns: tuple[Role, str], sampling: Sampling = BRIEF
-) -> tuple[str, Usage, list[Event]]:
-    events = list(model.run(TextRequest(turns, sampling=sampling), threading.Event()))
+) -> tuple[str, Usage, list[EngineEvent]]:
+    events = list(model.run(text_request(turns, sampling=sampling), threading.Event()))
     text = "".join(event.text for event in events if isinstance(event, TextDelta))
     assert isinstance(events[-1], Usage)
     return text, events[-1], events
@@ -154,7 +155,7 @@ def test_stop_words_end_the_answer(model: Backend) -> None:
 @pytest.mark.parametrize("prompt", ["Tell me a very long story.", "word " * 3000])
 def test_stop_frees_the_engine_soon_whether_it_reads_or_writes(model: Backend, prompt: str) -> None:
     stop = threading.Event()
-    stream = model.run(TextRequest((("user", prompt),)), stop)
+    stream = model.run(text_request((("user", prompt),)), stop)
     begun = time.monotonic()
     first = next(stream)
     started = time.monotonic()
@@ -172,7 +173,7 @@ def test_stop_frees_the_engine_soon_whether_it_reads_or_writes(model: Backend, p
 def test_closing_the_stream_frees_the_engine_too(model: Backend) -> None:
     ask(model, ("user", "Hello"))
     before = set(threading.enumerate())
-    stream = model.run(TextRequest((("user", "word " * 3000),)), threading.Event())
+    stream = model.run(text_request((("user", "word " * 3000),)), threading.Event())
     begun = time.monotonic()
     assert isinstance(next(stream), Progress)
     started = time.monotonic()
@@ -185,7 +186,7 @@ def test_closing_the_stream_frees_the_engine_too(model: Backend) -> None:
 def test_a_stop_set_before_the_start_writes_nothing(model: Backend) -> None:
     stop = threading.Event()
     stop.set()
-    events = list(model.run(TextRequest((("user", "Tell me a story."),)), stop))
+    events = list(model.run(text_request((("user", "Tell me a story."),)), stop))
     assert sum(isinstance(event, TextDelta) for event in events) <= 1
     assert isinstance(events[-1], Usage)
     assert events[-1].finish == "stopped"
@@ -198,7 +199,7 @@ LONG_TALK: list[tuple[Role, str]] = [
 ]
 
 
-def dropped_by(events: list[Event]) -> int:
+def dropped_by(events: list[EngineEvent]) -> int:
     (notice,) = [event for event in events if isinstance(event, Notice)]
     match = re.match(r"The first (\d+) messages were left out", notice.text)
     assert match, notice.text
@@ -304,7 +305,7 @@ def test_a_stop_while_a_conversation_is_shortened_ends_it(
     server = FullServer(stop)
     (file,) = weights_of(NAME).rglob("*.gguf")
     model = LlamaCpp(catalog.card(NAME), 512, cast(Any, server), GgufTokenEscaper(file))
-    events = list(model.run(TextRequest((*LONG_TALK, ("user", "Go on."))), stop))
+    events = list(model.run(text_request((*LONG_TALK, ("user", "Go on."))), stop))
     assert isinstance(events[-1], Usage)
     assert (events[-1].finish, server.asked) == ("stopped", 1)
 

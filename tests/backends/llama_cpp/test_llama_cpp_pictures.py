@@ -18,19 +18,21 @@ from gguf import GGUFReader, GGUFWriter
 from local_server import running_server
 from PIL import Image
 from reference_answers import reference
+from text_requests import text_request
 from tiny_gguf import LANGUAGE_FILE, PROJECTOR_FILE, SAVED, TALK, save_gguf
 from tiny_models import hub_card
 from tiny_seeing import save_llava
 
-from multimodal.backends.base import Backend, ImageDescriptionRequest, TextRequest, load
+from multimodal.backends.base import Backend, load
 from multimodal.backends.llama_cpp.engine import parameters
 from multimodal.backends.llama_cpp.gguf_files import gguf_files
 from multimodal.catalog.architectures import Gguf
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import BackendError, CardError, PromptError
-from multimodal.events import Description, Event, Notice, TextDelta, Usage
+from multimodal.events import EngineEvent, ImageDescribed, Notice, TextDelta
 from multimodal.memory.estimate.footprint import footprint
-from multimodal.messages import ImagePart, Role, Sampling
+from multimodal.messages import Role, Sampling, Usage
+from multimodal.requests import ImageDescriptionRequest
 
 RED, BLUE = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
 QUESTION: tuple[Role, str] = ("user", "What colour is the car?")
@@ -87,8 +89,8 @@ def llava(folder: Path) -> Path:
 
 def answer(model: Backend, *turns: tuple[Role, str], pictures: Pictures = (), **more: Any) -> Any:
     """(text, usage, events)"""
-    request = TextRequest(turns, pictures=pictures, **more)
-    events: list[Event] = list(model.run(request, threading.Event()))
+    request = text_request(turns, pictures=pictures, **more)
+    events: list[EngineEvent] = list(model.run(request, threading.Event()))
     text = "".join(event.text for event in events if isinstance(event, TextDelta))
     assert isinstance(events[-1], Usage)
     return text, events[-1], events
@@ -122,7 +124,7 @@ def test_it_answers_what_transformers_answers(folder: Path, pictures: Pictures) 
     expected = reference(theirs, QUESTION, pictures=pictures)
     # Bytes that are no character stand in one of them and are left out in the other.
     assert said.replace("\ufffd", "") == expected.replace("\ufffd", "") != ""
-    prompt = theirs._prompt(TextRequest((QUESTION,), pictures=pictures), "")
+    prompt = theirs._prompt(text_request((QUESTION,), pictures=pictures), "")
     assert usage.prompt_tokens == len(prompt.tokens)
 
 
@@ -168,19 +170,18 @@ def test_a_picture_without_a_word_is_described(model: Backend) -> None:
 
 
 def test_a_picture_is_described_for_another_model(model: Backend) -> None:
-    part = ImagePart("0" * 64, "image/png", 64, 64)
-    request = ImageDescriptionRequest(part, RED, question=QUESTION[1])
+    request = ImageDescriptionRequest(RED, question=QUESTION[1])
     events = list(model.run(request, threading.Event()))
     described = events[-1]
-    assert isinstance(described, Description)
-    assert described.part.description == described.answer
+    assert isinstance(described, ImageDescribed)
+    assert described.description == described.answer
     assert described.answer == answer(model, QUESTION, pictures=((0, RED),))[0].strip()
     assert not any(isinstance(event, TextDelta) for event in events)
 
 
 def test_a_stop_ends_the_answer_and_frees_the_engine(model: Backend) -> None:
     stop = threading.Event()
-    request = TextRequest((QUESTION,), sampling=Sampling(max_tokens=200), pictures=((0, BLUE),))
+    request = text_request((QUESTION,), sampling=Sampling(max_tokens=200), pictures=((0, BLUE),))
     events = model.run(request, stop)
     while not isinstance(next(events), TextDelta):
         pass

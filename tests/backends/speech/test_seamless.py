@@ -22,19 +22,20 @@ from fakes import client_at, served
 from tiny_hearing import heard, save_seamless, save_wav2vec2
 from tiny_models import add_model, hub_card
 
-from multimodal.backends.base import TranscriptionRequest, TTSRequest, load
+from multimodal.backends.base import load
 from multimodal.backends.speech import recognizer
 from multimodal.backends.speech.seamless import PAUSE_S, Seamless
 from multimodal.backends.speech.voice_activity import windows
 from multimodal.build import build
 from multimodal.errors import BackendError, CardError, PromptError, RequestError
-from multimodal.events import Notice, Progress, SentenceSpoken, SpeechGenerated, Transcript
+from multimodal.events import Notice, Progress, SentenceSpoken, SpeechGenerated, SpeechTranscribed
 from multimodal.limits import Limits
 from multimodal.media import audio
 from multimodal.memory.devices.mirror import Mirror
 from multimodal.memory.devices.storages import true_bytes
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.messages import AudioPart
+from multimodal.requests import TranscriptionRequest, TTSRequest
 from multimodal.settings import read_settings
 
 CPU = torch.device("cpu")
@@ -100,23 +101,23 @@ def test_it_writes_what_generate_writes_in_each_language(
 ) -> None:
     model, folder = loaded(checkpoint, quantization=[kind]), checkpoint[0]
     told = heard(model, speech, language="fr", translate_to_english_unless=("en",))
-    assert told.part.transcript == written(folder, speech, "fra", dtype)
-    assert told.part.english == written(folder, speech, "eng", dtype)
-    assert told.part.transcript != told.part.english
-    assert told.part.language == "fr"
+    assert told.spoken.text == written(folder, speech, "fra", dtype)
+    assert told.english.text == written(folder, speech, "eng", dtype)
+    assert told.spoken.text != told.english.text
+    assert told.spoken.language == "fr"
 
 
 def test_the_language_is_the_one_asked_for_else_the_cards_else_english(
     checkpoint: Checkpoint, model: Seamless, speech: Any
 ) -> None:
     folder = checkpoint[0]
-    plain = heard(model, speech, translate_to_english_unless=("en",)).part
-    assert (plain.language, plain.english) == ("en", None)
-    assert plain.transcript == written(folder, speech, "eng")
+    plain = heard(model, speech, translate_to_english_unless=("en",))
+    assert (plain.spoken.language, plain.english) == ("en", None)
+    assert plain.spoken.text == written(folder, speech, "eng")
     french = loaded(checkpoint, engine={"language": "fr"})
-    assert heard(french, speech).part.transcript == written(folder, speech, "fra")
-    assert heard(french, speech, language="zh").part.transcript == written(folder, speech, "cmn")
-    assert heard(model, speech, language="fra").part.transcript == written(folder, speech, "fra")
+    assert heard(french, speech).spoken.text == written(folder, speech, "fra")
+    assert heard(french, speech, language="zh").spoken.text == written(folder, speech, "cmn")
+    assert heard(model, speech, language="fra").spoken.text == written(folder, speech, "fra")
 
 
 def test_it_translates_into_the_language_that_is_wanted(
@@ -124,16 +125,16 @@ def test_it_translates_into_the_language_that_is_wanted(
 ) -> None:
     model = loaded(checkpoint, languages=["en", "fr", "zh"], translates=["*"])
     told = heard(model, speech, translate_to="zh")
-    assert told.part.transcript == written(checkpoint[0], speech, "eng")
-    assert told.part.translation == written(checkpoint[0], speech, "cmn")
-    assert (told.part.language, told.part.english) == ("en", None)
-    same = heard(model, speech, language="fr", translate_to="fr").part
-    assert (same.transcript, same.translation) == (written(checkpoint[0], speech, "fra"), None)
+    assert told.spoken.text == written(checkpoint[0], speech, "eng")
+    assert told.translation.text == written(checkpoint[0], speech, "cmn")
+    assert (told.spoken.language, told.english) == ("en", None)
+    same = heard(model, speech, language="fr", translate_to="fr")
+    assert (same.spoken.text, same.translation) == (written(checkpoint[0], speech, "fra"), None)
     both = heard(
         model, speech, language="fr", translate_to="zh", translate_to_english_unless=("en",)
-    ).part
-    assert both.english == written(checkpoint[0], speech, "eng")
-    assert both.translation == told.part.translation
+    )
+    assert both.english.text == written(checkpoint[0], speech, "eng")
+    assert both.translation.text == told.translation.text
 
 
 def test_a_language_that_its_card_does_not_name_is_not_translated_to(
@@ -145,8 +146,8 @@ def test_a_language_that_its_card_does_not_name_is_not_translated_to(
     )
     (notice,) = (event for event in events if isinstance(event, Notice))
     assert "does not translate into French" in notice.text
-    assert isinstance(events[-1], Transcript)
-    assert events[-1].part.translation is None
+    assert isinstance(events[-1], SpeechTranscribed)
+    assert events[-1].translation is None
 
 
 @pytest.mark.parametrize("language", ["de", "gsw", "xx", "lb"])
@@ -172,7 +173,7 @@ def test_several_guesses_are_followed_where_the_card_says_so(
     inputs = processor(audio=window.samples, sampling_rate=16_000, return_tensors="pt")
     made = cls.from_pretrained(checkpoint[0]).eval().generate(**inputs, tgt_lang="eng", num_beams=3)
     expected = processor.decode(made[0], skip_special_tokens=True)
-    assert heard(wide, speech).part.transcript == expected
+    assert heard(wide, speech).spoken.text == expected
 
 
 def test_a_long_recording_is_heard_piece_by_piece(
@@ -182,15 +183,15 @@ def test_a_long_recording_is_heard_piece_by_piece(
     long = np.concatenate([speech, pause, np.zeros(32_000, np.float32), speech])
     told = heard(model, long)
     expected = [written(checkpoint[0], piece, "eng") for _, piece in recognizer.pieces(long, 120)]
-    assert told.part.transcript == " ".join(expected)
-    first, second = told.segments
+    assert told.spoken.text == " ".join(expected)
+    first, second = told.spoken.segments
     assert first.end_s == pytest.approx(len(speech) / 16_000, abs=1)
     assert second.start_s == pytest.approx(recognizer.PIECE_S, abs=1)
 
 
 def test_silence_has_no_words(model: Seamless) -> None:
     told = heard(model, np.zeros(16_000 * 4, np.float32))
-    assert (told.part.transcript, told.part.language, told.segments) == ("", None, ())
+    assert (told.spoken.text, told.spoken.language, told.spoken.segments) == ("", None, ())
 
 
 def test_a_stop_ends_the_hearing_within_a_token(model: Seamless, speech: Any) -> None:
@@ -198,9 +199,9 @@ def test_a_stop_ends_the_hearing_within_a_token(model: Seamless, speech: Any) ->
     stop.set()
     manner = recognizer.TranscribeOptions("transcribe", "en", None, stop.is_set)
     cut = model.words(speech, manner, lambda samples: False)
-    assert len(cut.text) < len(heard(model, speech).part.transcript or "") / 4
+    assert len(cut.text) < len(heard(model, speech).spoken.text) / 4
     stream = model.run(TranscriptionRequest(PART, speech), stop)
-    assert not [event for event in stream if isinstance(event, Transcript)]
+    assert not [event for event in stream if isinstance(event, SpeechTranscribed)]
 
 
 # ------------------------------------------------------------ speaking
@@ -297,7 +298,7 @@ def test_it_takes_what_the_card_says_and_works_so(
     model = loaded(checkpoint, quantization=[kind])
     size = sum(true_bytes(module) for module in model.modules())
     assert size == pytest.approx(footprint(model._card).weights, rel=0.02)
-    assert heard(model, speech).part.transcript
+    assert heard(model, speech).spoken.text
     assert len(spoken(model, "Is it red?"))
 
 

@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 from whisper_conversion import convert
 
-from multimodal.backends.base import Backend, TranscriptionRequest, load
+from multimodal.backends.base import Backend, load
 from multimodal.backends.speech import recognizer
 from multimodal.backends.speech.recognizer import pieces
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.catalog.sources import FolderSource
 from multimodal.errors import BackendError, RequestError
-from multimodal.events import Event, Notice, Progress, Transcript
+from multimodal.events import EngineEvent, Notice, Progress, SpeechTranscribed
 from multimodal.media.ingestion import MediaFolder
-from multimodal.messages import AudioPart
+from multimodal.requests import TranscriptionRequest
 
 SPEECH = (
     "The sun rises in the east and sets in the west. In the morning the birds sing and in the "
@@ -74,12 +74,12 @@ def ears(
 
 def hear(
     ears: Backend, media: MediaFolder, path: Path, **more: object
-) -> tuple[list[Event], AudioPart]:
+) -> tuple[list[EngineEvent], SpeechTranscribed]:
     part = media.add_audio(path, path.name)
-    request = TranscriptionRequest(part, media.waveform(part), **more)  # type: ignore[arg-type]
+    request = TranscriptionRequest(media.waveform(part), **more)  # type: ignore[arg-type]
     events = list(ears.run(request, threading.Event()))
-    assert isinstance(events[-1], Transcript)
-    return events, events[-1].part
+    assert isinstance(events[-1], SpeechTranscribed)
+    return events, events[-1]
 
 
 def words(text: str | None) -> list[str]:
@@ -87,24 +87,24 @@ def words(text: str | None) -> list[str]:
 
 
 def test_a_clip_is_heard_word_for_word(ears: Backend, media: MediaFolder, examples: Path) -> None:
-    events, part = hear(ears, media, examples / "speech-en.wav")
-    assert words(part.transcript) == words(SPEECH)
-    assert part.language == "en"
-    assert part.english is None
+    events, told = hear(ears, media, examples / "speech-en.wav")
+    assert words(told.spoken.text) == words(SPEECH)
+    assert told.spoken.language == "en"
+    assert told.english is None
     assert any(isinstance(event, Progress) for event in events)
 
 
 def test_french_is_recognised_and_translated_when_wanted(
     ears: Backend, media: MediaFolder, examples: Path
 ) -> None:
-    _, part = hear(ears, media, examples / "question-fr.wav", translate_to_english_unless=("en",))
-    assert part.language == "fr"
-    assert "la musique" in (part.transcript or "")
-    assert "music" in (part.english or "").lower()
-    _, part = hear(
+    _, told = hear(ears, media, examples / "question-fr.wav", translate_to_english_unless=("en",))
+    assert told.spoken.language == "fr"
+    assert "la musique" in told.spoken.text
+    assert "music" in told.english.text.lower()
+    _, told = hear(
         ears, media, examples / "question-fr.wav", translate_to_english_unless=("en", "fr")
     )
-    assert part.english is None
+    assert told.english is None
 
 
 @pytest.mark.parametrize("kind", ["silence", "noise", "tone"])
@@ -115,10 +115,9 @@ def test_what_is_not_speech_gets_no_words(ears: Backend, media: MediaFolder, kin
         "noise": np.random.default_rng(0).normal(0, 0.1, time.shape),
         "tone": 0.3 * np.sin(2 * np.pi * 440 * time),
     }
-    part = AudioPart("0" * 64, "audio/flac", 4.0)
-    request = TranscriptionRequest(part, sounds[kind].astype(np.float32))
-    (event,) = [e for e in ears.run(request, threading.Event()) if isinstance(e, Transcript)]
-    assert event.part.transcript == ""
+    request = TranscriptionRequest(sounds[kind].astype(np.float32))
+    (event,) = [e for e in ears.run(request, threading.Event()) if isinstance(e, SpeechTranscribed)]
+    assert event.spoken.text == ""
 
 
 def test_a_long_recording_is_cut_where_it_is_quiet() -> None:
@@ -137,20 +136,20 @@ def test_words_of_every_piece_are_joined(ears: Backend, media: MediaFolder, exam
     once = media.waveform(part)
     pause = np.zeros(16_000 * (recognizer.PIECE_S - 2) - len(once), np.float32)
     waveform = np.concatenate([once, pause, np.zeros(32_000, np.float32), once])
-    events = list(ears.run(TranscriptionRequest(part, waveform), threading.Event()))
-    assert isinstance(events[-1], Transcript)
-    assert words(events[-1].part.transcript) == words(SPEECH) * 2
-    assert events[-1].part.language == "en"
+    events = list(ears.run(TranscriptionRequest(waveform), threading.Event()))
+    assert isinstance(events[-1], SpeechTranscribed)
+    assert words(events[-1].spoken.text) == words(SPEECH) * 2
+    assert events[-1].spoken.language == "en"
 
 
 def test_hearing_stops_when_told_to(ears: Backend, media: MediaFolder, examples: Path) -> None:
     part = media.add_audio(examples / "speech-en.wav", "long")
     waveform = np.tile(media.waveform(part), 6)
     stop = threading.Event()
-    stream = ears.run(TranscriptionRequest(part, waveform), stop)
+    stream = ears.run(TranscriptionRequest(waveform), stop)
     assert isinstance(next(stream), Progress)
     stop.set()
-    assert not [event for event in stream if isinstance(event, Transcript)]
+    assert not [event for event in stream if isinstance(event, SpeechTranscribed)]
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(openai_card: ModelCard, tmp_path: Path) -> None:
@@ -194,11 +193,13 @@ def test_every_segment_is_where_its_words_were_said(
     files = (examples / "speech-en.wav", examples / "question-en.wav")
     story, question = (media.waveform(media.add_audio(file, file.name)) for file in files)
     told = heard_in(ears, np.concatenate([silence(10), story, silence(20), question]))
-    assert " ".join(segment.text for segment in told.segments) == told.part.transcript
+    assert " ".join(segment.text for segment in told.spoken.segments) == told.spoken.text
     start_s = 10.0
     for waveform, wanted in ((story, SPEECH), (question, "What is photosynthesis?")):
         end_s = start_s + len(waveform) / 16_000
-        said = [s for s in told.segments if start_s - 0.6 <= s.start_s and s.end_s <= end_s + 0.6]
+        said = [
+            s for s in told.spoken.segments if start_s - 0.6 <= s.start_s and s.end_s <= end_s + 0.6
+        ]
         assert words(" ".join(segment.text for segment in said)) == words(wanted)
         assert said[0].start_s == pytest.approx(start_s, abs=0.6)
         assert said[-1].end_s == pytest.approx(end_s, abs=1.0)
@@ -214,12 +215,12 @@ def test_no_segment_reaches_over_a_pause(
     first, second = (story, sentence) if order == "story first" else (sentence, story)
     told = heard_in(ears, np.concatenate([first, silence(pause_s), second]))
     from_s, to_s = len(first) / 16_000, len(first) / 16_000 + pause_s
-    for segment in told.segments:
+    for segment in told.spoken.segments:
         assert segment.end_s < from_s + 0.5 or segment.start_s > to_s - 0.5, segment
-    before = " ".join(s.text for s in told.segments if s.end_s < from_s + 0.5)
+    before = " ".join(s.text for s in told.spoken.segments if s.end_s < from_s + 0.5)
     texts = {len(story): SPEECH, len(sentence): SENTENCE}
     assert len(before) == pytest.approx(len(texts[len(first)]), rel=0.05)
-    assert words(told.part.transcript).count("west") == 2
+    assert words(told.spoken.text).count("west") == 2
 
 
 @pytest.mark.parametrize(
@@ -230,10 +231,10 @@ def test_what_is_said_several_times_is_written_as_often(
 ) -> None:
     recording = np.tile(np.concatenate([waveforms[name], silence(0.5)]), times)
     told = heard_in(ears, recording)
-    found = words(told.part.transcript)
+    found = words(told.spoken.text)
     assert (found.count("sun"), found.count(once)) == (times, times)
     length = len(SPEECH if name == "speech-en" else SENTENCE) * times
-    assert len(told.part.transcript or "") == pytest.approx(length, rel=0.05)
+    assert len(told.spoken.text) == pytest.approx(length, rel=0.05)
 
 
 def test_each_sentence_is_written_in_the_language_it_is_said_in(
@@ -242,11 +243,11 @@ def test_each_sentence_is_written_in_the_language_it_is_said_in(
     english, french = waveforms["sentence"], waveforms["question-fr"]
     for first, second in ((english, french), (french, english)):
         told = heard_in(ears, np.concatenate([first, silence(0.5), second]))
-        assert "in the east and sets in the west" in (told.part.transcript or "").lower()
-        assert "la musique" in (told.part.transcript or "").lower()
+        assert "in the east and sets in the west" in (told.spoken.text).lower()
+        assert "la musique" in (told.spoken.text).lower()
         languages = ["en", "fr"] if first is english else ["fr", "en"]
-        assert list(dict.fromkeys(s.language for s in told.segments)) == languages
-        assert told.part.language == "fr", "most of it is"
+        assert list(dict.fromkeys(s.language for s in told.spoken.segments)) == languages
+        assert told.spoken.language == "fr", "most of it is"
 
 
 def test_a_sentence_in_another_language_is_found_after_many(
@@ -255,45 +256,45 @@ def test_a_sentence_in_another_language_is_found_after_many(
     story, french = waveforms["speech-en"], waveforms["question-fr"]
     recording = np.concatenate([story, silence(0.5), story, silence(0.5), french])
     told = heard_in(ears, recording, translate_to_english_unless=("en",))
-    assert words(told.part.transcript).count("dinner") == 2
-    assert "la musique" in (told.part.transcript or "").lower()
-    assert told.part.language == "en"
-    assert {s.language for s in told.segments if s.start_s > 20.8} == {"fr"}
-    assert {s.language for s in told.segments if s.start_s < 20.5} == {"en"}
-    assert "music" in (told.part.english or "").lower(), "who reads English only, reads it all"
-    assert words(told.part.english).count("dinner") == 2
+    assert words(told.spoken.text).count("dinner") == 2
+    assert "la musique" in (told.spoken.text).lower()
+    assert told.spoken.language == "en"
+    assert {s.language for s in told.spoken.segments if s.start_s > 20.8} == {"fr"}
+    assert {s.language for s in told.spoken.segments if s.start_s < 20.5} == {"en"}
+    assert "music" in (told.english.text).lower(), "who reads English only, reads it all"
+    assert words(told.english.text).count("dinner") == 2
 
 
 def test_a_language_that_was_given_is_not_looked_for(ears: Backend, waveforms: Waveforms) -> None:
     both = np.concatenate([waveforms["sentence"], silence(0.5), waveforms["question-fr"]])
     told = heard_in(ears, both, language="en")
-    assert {s.language for s in told.segments} == {"en"}
+    assert {s.language for s in told.spoken.segments} == {"en"}
 
 
 def test_words_that_may_occur_are_written_as_the_prompt_spells_them(
     ears: Backend, waveforms: Waveforms
 ) -> None:
     told = heard_in(ears, waveforms["question-en"], prompt="Fotosynthesis, Mr. Fotosynthesis.")
-    assert "Fotosynthesis" in (told.part.transcript or "")
+    assert "Fotosynthesis" in (told.spoken.text)
 
 
 def test_a_temperature_is_used_and_told(ears: Backend, waveforms: Waveforms) -> None:
     told = heard_in(ears, waveforms["question-en"], temperature=0.6)
-    assert {s.statistics and s.statistics.temperature for s in told.segments} == {0.6}
+    assert {s.statistics and s.statistics.temperature for s in told.spoken.segments} == {0.6}
 
 
 def test_every_segment_says_how_sure_the_engine_was(ears: Backend, waveforms: Waveforms) -> None:
     recording = np.concatenate([waveforms["speech-en"], silence(5), waveforms["question-en"]])
     told = heard_in(ears, recording)
-    for segment in told.segments:
+    for segment in told.spoken.segments:
         assert segment.statistics is not None
         assert -1 < segment.statistics.avg_logprob < 0
         assert 0 <= segment.statistics.no_speech_prob <= 1
         assert 0 < segment.statistics.compression_ratio < 2.4
         assert segment.statistics.tokens
         assert segment.statistics.seek / 100 <= segment.start_s + 0.01
-    assert told.segments[-1].statistics
-    assert told.segments[-1].statistics.seek / 100 > 14
+    assert told.spoken.segments[-1].statistics
+    assert told.spoken.segments[-1].statistics.seek / 100 > 14
 
 
 def test_segments_of_a_later_piece_count_from_the_beginning(
@@ -302,20 +303,19 @@ def test_segments_of_a_later_piece_count_from_the_beginning(
     once = media.waveform(media.add_audio(examples / "question-fr.wav", "once"))
     pause = np.zeros(16_000 * (recognizer.PIECE_S + 30), np.float32)
     told = heard_in(ears, np.concatenate([pause, once]), translate_to_english_unless=("en",))
-    for segments in (told.segments, told.english_segments):
+    for segments in (told.spoken.segments, told.english.segments):
         assert segments[0].start_s == pytest.approx(recognizer.PIECE_S + 30, abs=0.6)
-    assert "la musique" in " ".join(segment.text for segment in told.segments)
-    assert "music" in " ".join(segment.text for segment in told.english_segments).lower()
+    assert "la musique" in " ".join(segment.text for segment in told.spoken.segments)
+    assert "music" in " ".join(segment.text for segment in told.english.segments).lower()
 
 
 def silence(seconds: float) -> NDArray[np.float32]:
     return np.zeros(int(16_000 * seconds), np.float32)
 
 
-def heard_in(ears: Backend, waveform: NDArray[np.float32], **more: object) -> Transcript:
-    part = AudioPart("0" * 64, "audio/flac", len(waveform) / 16_000)
-    *_, told = ears.run(TranscriptionRequest(part, waveform, **more), threading.Event())  # type: ignore[arg-type]
-    assert isinstance(told, Transcript)
+def heard_in(ears: Backend, waveform: NDArray[np.float32], **more: object) -> SpeechTranscribed:
+    *_, told = ears.run(TranscriptionRequest(waveform, **more), threading.Event())  # type: ignore[arg-type]
+    assert isinstance(told, SpeechTranscribed)
     return told
 
 
@@ -325,9 +325,9 @@ def test_an_utterance_is_heard_in_fewer_steps_with_the_same_words(
 ) -> None:
     usual = heard_in(ears, waveforms[name])
     told = heard_in(ears, waveforms[name], is_utterance=True)
-    assert words(told.part.transcript) == words(usual.part.transcript)
-    assert told.part.language == language
-    (segment,) = told.segments
+    assert words(told.spoken.text) == words(usual.spoken.text)
+    assert told.spoken.language == language
+    (segment,) = told.spoken.segments
     assert 0 <= segment.start_s < segment.end_s <= len(waveforms[name]) / 16_000
     assert segment.statistics is not None
     assert -1 < segment.statistics.avg_logprob < 0
@@ -335,15 +335,15 @@ def test_an_utterance_is_heard_in_fewer_steps_with_the_same_words(
 
 @pytest.mark.parametrize("sound", [silence(2), np.sin(np.arange(32_000) / 8).astype(np.float32)])
 def test_an_utterance_without_a_word_is_none(ears: Backend, sound: NDArray[np.float32]) -> None:
-    assert heard_in(ears, sound, is_utterance=True).part.transcript == ""
+    assert heard_in(ears, sound, is_utterance=True).spoken.text == ""
 
 
 def test_an_utterance_that_is_too_short_to_tell_is_in_the_likely_language(
     ears: Backend, waveforms: Waveforms
 ) -> None:
     short = waveforms["question-fr"][: 16_000 * 5 // 4]
-    assert heard_in(ears, short, is_utterance=True, likely="fr").part.language == "fr"
-    assert heard_in(ears, short, is_utterance=True, likely="en").part.language == "en"
+    assert heard_in(ears, short, is_utterance=True, likely="fr").spoken.language == "fr"
+    assert heard_in(ears, short, is_utterance=True, likely="en").spoken.language == "en"
 
 
 def test_a_language_that_is_none_is_refused(
@@ -359,9 +359,9 @@ def test_a_model_that_was_not_trained_to_translate_leaves_the_words_as_they_are(
     card = openai_card.model_copy(update={"translates": (), "engine": {"beam_size": 1}})
     assert isinstance(card.source, FolderSource)
     turbo = load(card, card.source.path, "cpu")
-    events, part = hear(
+    events, told = hear(
         turbo, media, examples / "question-fr.wav", translate_to_english_unless=("en",)
     )
     assert any(isinstance(e, Notice) and "does not translate" in e.text for e in events)
-    assert (part.language, part.english) == ("fr", None)
-    assert "la musique" in (part.transcript or "")
+    assert (told.spoken.language, told.english) == ("fr", None)
+    assert "la musique" in told.spoken.text

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from tiny_speech import VOCABULARY, levels, save_kokoro, save_piper
 
-from multimodal.backends.base import TranscriptionRequest, TTSRequest, load
+from multimodal.backends.base import load
 from multimodal.backends.registry import has_family
 from multimodal.backends.speech.phonemes import EspeakPhonemizer, can_pronounce, phonemizer
 from multimodal.backends.speech.synthesizer import PAUSE_S
@@ -26,10 +26,11 @@ from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.catalog.sources import FolderSource
 from multimodal.catalog.voices import Voice, best_voice
 from multimodal.errors import BackendError, PromptError, RequestError
-from multimodal.events import Progress, SentenceSpoken, SpeechGenerated, Transcript
+from multimodal.events import Progress, SentenceSpoken, SpeechGenerated, SpeechTranscribed
 from multimodal.limits import Limits
 from multimodal.media.audio import at_speed, decode
-from multimodal.messages import AudioPart, Task
+from multimodal.messages import Task
+from multimodal.requests import TranscriptionRequest, TTSRequest
 
 ENGLISH = Voice(name="one", title="One", language="en-US", file="voices.npz")
 JAPANESE = Voice(name="two", title="Two", language="ja-JP", also=("en",), file="two.bin")
@@ -282,13 +283,12 @@ def test_the_embedded_voice_is_understood_word_for_word(
     voice.close()
     hears = catalog.card("whisper-base")
     ear: Any = load(hears, weights_of(hears.name), "cpu")
-    part = AudioPart("0" * 64, "audio/flac", made.seconds)
     waveform = decode(made.wav, "spoken", Limits())
-    *_, heard = ear.run(TranscriptionRequest(part, waveform), threading.Event())
+    *_, heard = ear.run(TranscriptionRequest(waveform), threading.Event())
     ear.close()
-    assert isinstance(heard, Transcript)
-    assert words(heard.part.transcript or "") == words(sentence)
-    assert heard.part.language == "en"
+    assert isinstance(heard, SpeechTranscribed)
+    assert words(heard.spoken.text) == words(sentence)
+    assert heard.spoken.language == "en"
 
 
 def without_chance(files: Path, copy: Path) -> Path:

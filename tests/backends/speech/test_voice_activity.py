@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multimodal.backends.speech.recognizer import TranscribeOptions, Transcription
+from multimodal.backends.speech.recognizer import TranscribeOptions
 from multimodal.backends.speech.voice_activity import (
     LONGEST_PAUSE_S,
     MARGIN_S,
@@ -30,7 +30,7 @@ from multimodal.backends.speech.whisper_decoding import (
     spoken_language,
 )
 from multimodal.catalog.cards import Catalog
-from multimodal.events import DecodingStatistics, Segment
+from multimodal.events import DecodingStatistics, Segment, Transcription
 from multimodal.limits import Limits
 from multimodal.media import audio
 
@@ -212,7 +212,7 @@ def quickly(
 def test_one_utterance_is_heard_in_the_quick_way(catalog: Catalog, sentence: Any) -> None:
     heard = quickly(catalog, sentence, hypothesis("The sun rises.", speech_s=2.0))
     assert (heard.text, heard.language) == ("The sun rises.", "fr")
-    assert [segment.language for segment in heard.segments] == ["fr"]
+    assert [segment.language for segment in heard.spoken.segments] == ["fr"]
 
 
 @pytest.mark.parametrize(

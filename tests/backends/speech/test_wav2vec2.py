@@ -15,18 +15,19 @@ from safetensors.torch import load_file, save_file
 from tiny_hearing import heard, save_wav2vec2
 from tiny_models import hub_card
 
-from multimodal.backends.base import TranscriptionRequest, load
+from multimodal.backends.base import load
 from multimodal.backends.speech import recognizer
 from multimodal.backends.speech.voice_activity import windows
 from multimodal.backends.speech.wav2vec2 import Wav2Vec2
 from multimodal.errors import BackendError, RequestError
-from multimodal.events import Notice, Progress, Transcript
+from multimodal.events import Notice, Progress, SpeechTranscribed
 from multimodal.limits import Limits
 from multimodal.media import audio
 from multimodal.memory.devices.mirror import Mirror
 from multimodal.memory.devices.storages import true_bytes
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.messages import AudioPart
+from multimodal.requests import TranscriptionRequest
 
 CPU = torch.device("cpu")
 PART = AudioPart("0" * 64, "audio/flac", 1.0)
@@ -76,35 +77,35 @@ def test_it_writes_the_letters_that_transformers_writes(
     told = heard(loaded(checkpoint, quantization=[kind]), speech)
     expected = reference(checkpoint[0], speech, dtype)
     assert len(words(expected)) > 10
-    assert words(told.part.transcript) == words(expected)
-    assert told.part.language == "en"
+    assert words(told.spoken.text) == words(expected)
+    assert told.spoken.language == "en"
 
 
 @pytest.mark.parametrize("kind", ["int8", "nf4-double"])
 def test_a_quantized_model_hears_too(checkpoint: Checkpoint, speech: Any, kind: str) -> None:
     model = loaded(checkpoint, quantization=[kind])
     other = speech[::-1].copy()
-    assert heard(model, speech).part.transcript != heard(model, other).part.transcript
+    assert heard(model, speech).spoken.text != heard(model, other).spoken.text
 
 
 def test_capitals_become_a_sentence_and_small_letters_stay(
     checkpoint: Checkpoint, speech: Any, tmp_path: Path
 ) -> None:
-    text = heard(loaded(checkpoint), speech).part.transcript or ""
+    text = heard(loaded(checkpoint), speech).spoken.text
     assert text[0].isupper()
     assert not any(letter.isupper() for letter in text[1:].replace("I", ""))
     config = save_wav2vec2(tmp_path, letters="etaonihsrdlumwcfgypbvk'xjqZ")
-    mixed = heard(loaded((tmp_path, config)), speech).part.transcript or ""
+    mixed = heard(loaded((tmp_path, config)), speech).spoken.text
     assert mixed == reference(tmp_path, speech)
 
 
 def test_words_are_told_when_they_were_said(checkpoint: Checkpoint, speech: Any) -> None:
     model = loaded(checkpoint)
     told = heard(model, speech)
-    assert " ".join(s.text for s in told.segments).lower() == (told.part.transcript or "").lower()
-    assert all(0 <= s.start_s <= s.end_s <= len(speech) / 16_000 for s in told.segments)
+    assert " ".join(s.text for s in told.spoken.segments).lower() == (told.spoken.text).lower()
+    assert all(0 <= s.start_s <= s.end_s <= len(speech) / 16_000 for s in told.spoken.segments)
     later = heard(model, np.concatenate([np.zeros(16_000 * 20, np.float32), speech]))
-    assert later.segments[0].start_s == pytest.approx(told.segments[0].start_s + 20, abs=0.5)
+    assert later.segments[0].start_s == pytest.approx(told.spoken.segments[0].start_s + 20, abs=0.5)
     assert later.segments[0].start_s > 19
 
 
@@ -113,15 +114,15 @@ def test_a_long_recording_is_heard_piece_by_piece(checkpoint: Checkpoint, speech
     long = np.concatenate([speech, pause, np.zeros(32_000, np.float32), speech])
     told = heard(loaded(checkpoint), long)
     expected = [reference(checkpoint[0], piece) for _, piece in recognizer.pieces(long, 120)]
-    assert words(told.part.transcript) == words(" ".join(expected))
-    second = [s for s in told.segments if s.start_s > 60]
+    assert words(told.spoken.text) == words(" ".join(expected))
+    second = [s for s in told.spoken.segments if s.start_s > 60]
     assert second
     assert second[0].start_s == pytest.approx(recognizer.PIECE_S, abs=1)
 
 
 def test_silence_has_no_words(checkpoint: Checkpoint) -> None:
     told = heard(loaded(checkpoint), np.zeros(16_000 * 4, np.float32))
-    assert (told.part.transcript, told.part.language, told.segments) == ("", None, ())
+    assert (told.spoken.text, told.spoken.language, told.spoken.segments) == ("", None, ())
 
 
 def test_it_knows_one_language_and_translates_nothing(checkpoint: Checkpoint, speech: Any) -> None:
@@ -130,8 +131,8 @@ def test_it_knows_one_language_and_translates_nothing(checkpoint: Checkpoint, sp
     *_, notice, told = stream
     assert isinstance(notice, Notice)
     assert "does not translate" in notice.text
-    assert isinstance(told, Transcript)
-    assert (told.part.language, told.part.english) == ("fr", None)
+    assert isinstance(told, SpeechTranscribed)
+    assert (told.spoken.language, told.english) == ("fr", None)
     with pytest.raises(RequestError, match="does not know the language 'de'"):
         model.run(TranscriptionRequest(PART, speech, "de"), threading.Event())
 
@@ -141,7 +142,7 @@ def test_a_stop_ends_the_hearing(checkpoint: Checkpoint, speech: Any) -> None:
     stream = loaded(checkpoint).run(TranscriptionRequest(PART, np.tile(speech, 6)), stop)
     assert isinstance(next(stream), Progress)
     stop.set()
-    assert not [event for event in stream if isinstance(event, Transcript)]
+    assert not [event for event in stream if isinstance(event, SpeechTranscribed)]
 
 
 @pytest.mark.parametrize("kind", ["nf4-double", "int8", "bf16", "fp32"])

@@ -18,7 +18,7 @@ from multimodal.api.guard import status_of
 from multimodal.backends.worker import Worker
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, DeviceFullError, DeviceLostError
-from multimodal.events import Event
+from multimodal.events import EngineEvent
 from multimodal.memory.devices.device_errors import LITTLE_BYTES, device_error, device_errors_told
 from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.host import HostMemory
@@ -158,7 +158,7 @@ def test_the_table_needs_no_pytorch() -> None:
     ids=str,
 )
 def test_a_turn_raises_what_the_card_said(error: Exception, raised: type[Exception]) -> None:
-    def work(emit: Callable[[Event], None], stopped: Callable[[], bool]) -> None:
+    def work(emit: Callable[[EngineEvent], None], stopped: Callable[[], bool]) -> None:
         raise error
 
     with pytest.raises(raised) as found:
