@@ -115,10 +115,10 @@ def fit(
     if as_json:
         print(found.as_json())
     else:
-        for title, heads, rows, foot in tables(found):
-            print(f"\n{title}\n")
-            _table(heads, rows)
-            print(*(f"\n{line}" for line in foot), sep="")
+        for table in tables(found):
+            print(f"\n{table.title}\n")
+            _table(table.heads, [row.cells for row in table.rows])
+            print(*(f"\n{line}" for line in table.foot), sep="")
     sys.stdout.flush()
     os._exit(0)  # and so does taking them apart
 
