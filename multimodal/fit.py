@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import psutil
 
@@ -15,6 +16,7 @@ from multimodal.memory.calibration.record import Calibration
 from multimodal.memory.devices.base import nvidia_driver_is_here
 from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
 from multimodal.memory.estimate.fit_report import BUS_BYTES_PER_S, Line
+from multimodal.memory.estimate.footprint import Footprint
 from multimodal.memory.estimate.training import Training, trainable
 from multimodal.memory.plan import Plan, plan, request_for
 from multimodal.memory.reserve import reserve_words
@@ -174,40 +176,51 @@ def _ledger(line: Line) -> dict[str, object]:
     }
 
 
-Table = tuple[str, list[str], list[list[str]], list[str]]
-"""A title, the columns, the rows, and lines below."""
+class Row(NamedTuple):
+    """The cells of a wide table; for a narrow column the name, the bytes in all, and remarks."""
+
+    cells: list[str]
+    name: str
+    size: str
+    remarks: str
+
+
+class Table(NamedTuple):
+    """What a person reads of an answer: in a terminal `title`, `heads`, the cells and `foot`; in a
+    narrow column `caption`, the rest of the rows, and `advice`."""
+
+    title: str
+    heads: list[str]
+    rows: list[Row]
+    foot: list[str]
+    caption: str
+    advice: str = ""
 
 
 def tables(found: Answer) -> list[Table]:
-    """The answer as a person reads it in a terminal."""
-    made = [_ledger_table(found)]
-    for title, ways in found.training.items():
-        made.append(_training_table(title, ways))
-    return made
+    """The ledger, then what could be fine-tuned, a table for each model."""
+    return [_ledger_table(found), *(_training_table(*item) for item in found.training.items())]
 
 
 def _ledger_table(found: Answer) -> Table:
     fit_report, change = found.plan.fit_report, found.plan.change
     rows = [_row(line) for line in fit_report.lines]
     if fit_report.reserve_bytes:
-        held = gigabytes(fit_report.reserve_bytes)
-        stays = f"stays ({reserve_words(fit_report.reserve_bytes)})"
-        rows.append(["CUDA context and libraries", "", "", "", "", held, stays])
+        held, source = gigabytes(fit_report.reserve_bytes), reserve_words(fit_report.reserve_bytes)
+        cells = ["CUDA context and libraries", "", "", "", "", held, f"stays ({source})"]
+        rows.append(Row(cells, "CUDA context", held, source))
     for member in found.plan.beside:
-        size = member.footprint
-        sizes = [gigabytes(size.weights), gigabytes(size.kv_cache), gigabytes(size.runtime)]
-        rows.append([member.title, "", "", *sizes, "no: on the CPU, in host memory"])
+        place = "on the CPU, in host memory"
+        cells = [member.title, "", "", *_sizes(member.footprint), f"no: {place}"]
+        rows.append(Row(cells, member.title, gigabytes(member.footprint.total), place))
+    budget, advice = gigabytes(fit_report.budget_bytes), ""
     foot = [fit_report.sentence]
     if fit_report.verdict != "impossible":
-        foot.append(
-            f"The fullest moment takes {gigabytes(fit_report.peak_bytes)} of "
-            f"{gigabytes(fit_report.budget_bytes)}."
-        )
+        foot.append(f"The fullest moment takes {gigabytes(fit_report.peak_bytes)} of {budget}.")
     if change:
-        foot.append(
-            f"Cheapest change: {change.sentence}; then all fit together, "
-            f"{gigabytes(change.spare_bytes)} spare."
-        )
+        spare = gigabytes(change.spare_bytes)
+        foot.append(f"Cheapest change: {change.sentence}; then all fit together, {spare} spare.")
+        advice = f"Cheapest change so that all fit together: {change.sentence}."
     elif fit_report.verdict != "together":
         foot.append("No three changes that its cards allow make all of them fit together.")
     if found.budget_of:
@@ -216,36 +229,34 @@ def _ledger_table(found: Answer) -> Table:
             "--budget 12GB."
         )
     heads = ["model", "weights as", "context", "weights", "cache", "runtime", "on the device"]
-    return f"{found.title}, {gigabytes(fit_report.budget_bytes)}", heads, rows, foot
+    return Table(f"{found.title}, {budget}", heads, rows, foot, fit_report.sentence, advice)
 
 
-def _row(line: Line) -> list[str]:
-    member, size = line.member, line.member.footprint
-    return [
-        member.title,
+def _row(line: Line) -> Row:
+    member, size, time = line.member, line.member.footprint, f"{line.swap_s:.2f} s"
+    context = f"{member.context_tokens:,}" if member.context_tokens else ""
+    place = f"swaps, {time}" if line.swaps else "stays"
+    remarks = [
         member.quantization,
-        f"{member.context_tokens:,}" if member.context_tokens else "",
-        gigabytes(size.weights),
-        gigabytes(size.kv_cache),
-        gigabytes(size.runtime),
-        f"swaps, {line.swap_s:.2f} s" if line.swaps else "stays",
+        *([f"+{gigabytes(size.workspace)} in use"] if size.workspace else []),
+        f"swaps in {time}" if line.swaps else "stays",
     ]
+    cells = [member.title, member.quantization, context, *_sizes(size), place]
+    return Row(cells, member.title, gigabytes(size.resident), " · ".join(remarks))
+
+
+def _sizes(size: Footprint) -> list[str]:
+    return [gigabytes(size.weights), gigabytes(size.kv_cache), gigabytes(size.runtime)]
 
 
 def _training_table(title: str, ways: tuple[Training, ...]) -> Table:
-    rows = [
-        [
-            way.method,
-            gigabytes(way.weights),
-            gigabytes(way.states),
-            gigabytes(way.activations),
-            gigabytes(way.total),
-            f"up to {way.tokens:,} tokens" if way.fits else "no",
-        ]
-        for way in ways
-    ]
+    rows = []
+    for way in ways:
+        sizes = [gigabytes(n) for n in (way.weights, way.states, way.activations, way.total)]
+        fits = f"up to {way.tokens:,} tokens" if way.fits else "no"
+        rows.append(Row([way.method, *sizes, fits], way.method, sizes[-1], fits))
     heads = ["method", "weights", "gradients, optimizer", "activations", "in all", "fits"]
     foot = [
         "Alone on the card, one example at a time, with gradient checkpointing; LoRA of rank 16."
     ]
-    return f"Fine-tuning {title}", heads, rows, foot
+    return Table(f"Fine-tuning {title}", heads, rows, foot, f"Fine-tuning {title} on it")

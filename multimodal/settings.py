@@ -28,35 +28,54 @@ LOGIN_VARIABLES = {"MULTIMODAL_AUTH": "auth", "MULTIMODAL_AUTH_FILE": "auth_file
 _byte_size = TypeAdapter(ByteSize)
 
 
-class Settings(BaseSettings):
-    """Checked settings; made by `read_settings`."""
+class CommonSettings(BaseSettings):
+    """Settings of every command that plans or runs models.
+
+    A field is the whole declaration of a setting: its name is that of the option and of the
+    environment variable, its description the option's help, and a boolean that is true by default
+    is switched off by --no-NAME.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="MULTIMODAL_", frozen=True, extra="forbid", env_ignore_empty=True
     )
 
-    profile: str = "auto"
-    budget: ByteSize | None = Field(None, gt=0)
-    device: str = "auto"
-    host: str = "127.0.0.1"
-    port: int = Field(7860, ge=0, le=65535)
-    share: bool = False
-    auth: str | None = None
-    auth_file: Path | None = None
-    data: Path = Field(default_factory=lambda: platformdirs.user_data_path(APP))
-    weights: Path | None = None
-    models: Path | None = None
-    database: str | None = None
-    offline: bool = False
-    quantized_checkpoints: ByteSize = Field(ByteSize(40_000_000_000), ge=0)
-    """How much of the disk models take that are saved as they were quantized; 0: none is saved."""
-    calibrate: bool = True
-    """Whether a card is measured before it is used for the first time."""
-    upgrade: bool = True
-    """Whether better models than those the program begins with are fetched behind them."""
-    allow_origin: Annotated[tuple[str, ...], NoDecode] = ()
-    """Addresses such as https://chat.example by which the server is reached, too, and whose pages
-    may call it."""
+    profile: str = Field(
+        "auto", description="auto, embedded, another profile's name, or a TOML file."
+    )
+    budget: ByteSize | None = Field(None, gt=0, description="Memory for all models, such as 12GB.")
+    device: str = Field("auto", description="auto, cpu, cuda, or a simulated sim:12GB.")
+    data: Path = Field(
+        default_factory=lambda: platformdirs.user_data_path(APP),
+        description="Folder that everything is written to.",
+    )
+    weights: Path | None = Field(None, description="Folder of the weights (DATA/weights).")
+    models: Path | None = Field(None, description="A folder with more cards and profiles.")
+    offline: bool = Field(False, description="Fetch nothing.")
+    quantized_checkpoints: ByteSize = Field(
+        ByteSize(40_000_000_000),
+        ge=0,
+        description="Disk for models saved in 4 or 8 bits, which start sooner (40GB); 0: none.",
+    )
+    upgrade: bool = Field(True, description="Fetch better models behind the first ones.")
+
+
+class Settings(CommonSettings):
+    """Checked settings, those of the server as well; made by `read_settings`."""
+
+    calibrate: bool = Field(True, description="Measure an NVIDIA card before its first use.")
+    host: str = Field("127.0.0.1", description="Address to listen on (127.0.0.1).")
+    port: int = Field(
+        7860, ge=0, le=65535, description="Port to listen on (7860); 0 takes a free one."
+    )
+    share: bool = Field(False, description="Make a public Gradio link.")
+    auth: str | None = Field(None, description="USER:PASSWORD that visitors must give.")
+    auth_file: Path | None = Field(None, description="File with one USER:PASSWORD a line.")
+    allow_origin: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="An address such as https://chat.example that this is reached by, too.",
+    )
+    database: str | None = Field(None, description="SQLAlchemy URL for the conversations.")
 
     @field_validator("device")
     @classmethod

@@ -21,7 +21,7 @@ FLOORS: dict[str, float] = {
     "private_files": 0,
     "sizes": 0,
     "standard_streams": 0,
-    "turn.vocabulary": 0,
+    "turn.vocabulary": 0.5,
     "access": 1,
     "catalog.sources": 1,
     "catalog.voices": 1,

@@ -7,19 +7,17 @@ imported by the commands that need them, so that `--help` answers at once.
 from __future__ import annotations
 
 import gc
-import inspect
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from multimodal.errors import ConfigurationError, MultimodalError, RequestError
-from multimodal.settings import Settings, read_settings
+from multimodal.cli.options import with_settings
+from multimodal.settings import CommonSettings, Settings
 from multimodal.sizes import gigabytes
 from multimodal.standard_streams import accept_any_text
 
@@ -44,81 +42,11 @@ app.add_typer(quantized, name="quantized")
 Option = typer.Option
 AsJson = Annotated[bool, Option("--json", help="Print JSON instead of a table.")]
 
-COMMON: dict[str, Any] = {
-    "profile": Annotated[
-        str | None, Option(help="auto, embedded, another profile's name, or a TOML file.")
-    ],
-    "budget": Annotated[str | None, Option(help="Memory for all models, such as 12GB.")],
-    "device": Annotated[str | None, Option(help="auto, cpu, cuda, or a simulated sim:12GB.")],
-    "data": Annotated[Path | None, Option(help="Folder that everything is written to.")],
-    "weights": Annotated[Path | None, Option(help="Folder of the weights (DATA/weights).")],
-    "models": Annotated[Path | None, Option(help="A folder with more cards and profiles.")],
-    "offline": Annotated[bool | None, Option("--offline", help="Fetch nothing.")],
-    "quantized_checkpoints": Annotated[
-        str | None,
-        Option(help="Disk for models saved in 4 or 8 bits, which start sooner (40GB); 0: none."),
-    ],
-    "upgrade": Annotated[
-        bool | None,
-        Option("--upgrade/--no-upgrade", help="Fetch better models behind the first ones."),
-    ],
-}
-STORED = {name: COMMON[name] for name in ("data", "weights", "quantized_checkpoints")}
-SERVING: dict[str, Any] = {
-    "calibrate": Annotated[
-        bool | None,
-        Option("--calibrate/--no-calibrate", help="Measure an NVIDIA card before its first use."),
-    ],
-    "host": Annotated[str | None, Option(help="Address to listen on (127.0.0.1).")],
-    "port": Annotated[int | None, Option(help="Port to listen on (7860); 0 takes a free one.")],
-    "share": Annotated[bool | None, Option("--share", help="Make a public Gradio link.")],
-    "auth": Annotated[str | None, Option(help="USER:PASSWORD that visitors must give.")],
-    "auth_file": Annotated[Path | None, Option(help="File with one USER:PASSWORD a line.")],
-    "allow_origin": Annotated[
-        list[str] | None,
-        Option(help="An address such as https://chat.example that this is reached by, too."),
-    ],
-    "database": Annotated[str | None, Option(help="SQLAlchemy URL for the conversations.")],
-}
-
-
-def _configured(options: dict[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the shared `options`; it receives them, read and checked, as `settings`."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = [
-            p
-            for p in inspect.signature(command, eval_str=True).parameters.values()
-            if p.name != "settings"
-        ]
-        kind = inspect.Parameter.KEYWORD_ONLY
-        shared = [
-            inspect.Parameter(n, kind, default=None, annotation=a) for n, a in options.items()
-        ]
-
-        def run(**given: Any) -> None:
-            chosen = {name: value if (value := given.pop(name)) != [] else None for name in options}
-            try:
-                command(settings=read_settings(**chosen), **given)
-            except MultimodalError as error:
-                _fail(error)
-
-        run.__name__, run.__doc__ = command.__name__, command.__doc__
-        parameters = [p.replace(kind=kind) for p in own] + shared
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in parameters}
-        return run
-
-    return decorate
-
-
-def _fail(error: MultimodalError) -> NoReturn:
-    print(f"multimodal: {error}", file=sys.stderr)
-    raise typer.Exit(2 if isinstance(error, ConfigurationError | RequestError) else 1)
+STORED = ("data", "weights", "quantized_checkpoints")
 
 
 @app.command()
-@_configured(COMMON | SERVING)
+@with_settings(*Settings.model_fields)
 def serve(settings: Settings) -> None:
     """Serve the chat page and the HTTP interface."""
     from multimodal.web.launch import serve as serve_page
@@ -127,7 +55,7 @@ def serve(settings: Settings) -> None:
 
 
 @app.command()
-@_configured(COMMON)
+@with_settings(*CommonSettings.model_fields)
 def models(settings: Settings, as_json: AsJson = False) -> None:
     """List the models of the profile."""
     from multimodal.build import build
@@ -166,7 +94,7 @@ def models(settings: Settings, as_json: AsJson = False) -> None:
 
 
 @app.command()
-@_configured(COMMON)
+@with_settings(*CommonSettings.model_fields)
 def fit(
     settings: Settings,
     context: Annotated[
@@ -187,16 +115,16 @@ def fit(
     if as_json:
         print(found.as_json())
     else:
-        for title, heads, rows, foot in tables(found):
-            print(f"\n{title}\n")
-            _table(heads, rows)
-            print(*(f"\n{line}" for line in foot), sep="")
+        for table in tables(found):
+            print(f"\n{table.title}\n")
+            _table(table.heads, [row.cells for row in table.rows])
+            print(*(f"\n{line}" for line in table.foot), sep="")
     sys.stdout.flush()
     os._exit(0)  # and so does taking them apart
 
 
 @app.command()
-@_configured(COMMON)
+@with_settings(*CommonSettings.model_fields)
 def doctor(settings: Settings, as_json: AsJson = False) -> None:
     """Check this machine, say what its card can run, and the command that mends what is wrong."""
     from multimodal.doctor import examine, report
@@ -212,7 +140,7 @@ def doctor(settings: Settings, as_json: AsJson = False) -> None:
 
 
 @app.command()
-@_configured({name: COMMON[name] for name in ("data",)})
+@with_settings("data")
 def calibrate(settings: Settings, as_json: AsJson = False) -> None:
     """Measure what this machine's NVIDIA card really does, and plan with that from then on."""
     from multimodal.calibrate import calibrate as measure
@@ -232,7 +160,7 @@ def calibrate(settings: Settings, as_json: AsJson = False) -> None:
 
 
 @app.command()
-@_configured(COMMON)
+@with_settings(*CommonSettings.model_fields)
 def chat(
     settings: Settings,
     question: Annotated[str, typer.Argument(help="Ask once; without it, talk.")] = "",
@@ -262,7 +190,7 @@ def chat(
 
 
 @quantized.command("list")
-@_configured(STORED)
+@with_settings(*STORED)
 def list_quantized(settings: Settings, as_json: AsJson = False) -> None:
     """List the models that are saved in 4 or 8 bits, the longest unused first."""
     from multimodal.weights.quantized import QuantizedCheckpoints
@@ -289,7 +217,7 @@ def list_quantized(settings: Settings, as_json: AsJson = False) -> None:
 
 
 @quantized.command("remove")
-@_configured(STORED)
+@with_settings(*STORED)
 def remove_quantized(
     settings: Settings,
     model: Annotated[list[str], typer.Argument(help="Names of models, as `list` prints them.")],

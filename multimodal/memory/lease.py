@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, MultimodalError
@@ -53,6 +53,7 @@ class Lease(Reservation, Generic[B]):
     """A place in the queue, then the right to use one model. Made by `MemoryManager.lease`."""
 
     card: ModelCard
+    again: ClassVar[str] = "send the message again"
     notices: tuple[str, ...] = ()
     """What had to be given up to make room on the device, in words."""
     entry: Entry[B] | None = None
@@ -60,6 +61,11 @@ class Lease(Reservation, Generic[B]):
     """The same model on the CPU, for this turn only."""
     exclusive: bool = False
     """Whether no other turn used the device while this one did."""
+
+    def describe_wait(self, minutes: str) -> str:
+        if self.waits_on:
+            return super().describe_wait(minutes)
+        return f"{self.title} was busy for {minutes}"
 
     @property
     def is_measured(self) -> bool:

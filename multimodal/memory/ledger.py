@@ -97,6 +97,14 @@ class Ledger(Generic[B]):
             raise CapacityError(f"{reservation.title} needs {gigabytes(needed)} and {told}")
         return needed
 
+    def waiting(self, reservation: Reservation, needed: int) -> Progress:
+        """What it waits for; the jobs that hold the memory are named where `needed` bytes are not
+        free before one of them gives back some, whatever else ends."""
+        jobs = sum(other.size_bytes for other in self.reservations)
+        titles = sorted(other.title for other in self.reservations)
+        reservation.waits_on = tuple(titles) if needed + jobs > self.budget_bytes else ()
+        return Progress(f"Waiting for memory for {reservation.title}{reservation.holders}")
+
     def reserve(self, reservation: Reservation) -> None:
         self.leave_queue(reservation)
         self.reservations.add(reservation)

@@ -258,10 +258,9 @@ class MemoryManager(Generic[B]):
             return self._advance_lease(reservation)
         with self._changed:
             reservation.check_patience()
-            waiting = Progress(f"Waiting for memory for {reservation.title}")
             needed = self._ledger.needed(reservation)
             if self._ledger.ahead(reservation) or not self._make_room(reservation, needed):
-                return waiting
+                return self._ledger.waiting(reservation, needed)
             self._ledger.reserve(reservation)
             return None
 
@@ -347,10 +346,10 @@ class MemoryManager(Generic[B]):
         books.ask_for(needed - free - idle)
         used = any(entry.leases or entry.backend is None for entry in books.entries.values())
         if used or books.reservations:
-            return Progress(f"Waiting for memory for {reservation.title}")
+            return books.waiting(reservation, needed)
         raise DeviceFullError(
             f"{reservation.title} needs {gigabytes(needed)} and only {gigabytes(max(free, 0))} "
-            f"of {self.device.name} memory is free. Close other programs and send it again."
+            f"of {self.device.name} memory is free. Close other programs and {reservation.again}."
         )
 
     # ------------------------------------------------------------ outside the lock

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from multimodal.errors import CapacityError, TurnStoppedError
 from multimodal.events import Progress
@@ -50,6 +50,10 @@ class Reservation:
     load_s: float = 0.0
     evicted: tuple[str, ...] = ()
     granted: bool = False
+    waits_on: tuple[str, ...] = ()
+    """Titles of the jobs that must give back bytes before it can be granted."""
+    again: ClassVar[str] = "start it again"
+    """For people: what to do once it was refused."""
     oom_recovery_steps: Iterator[Callable[[], str | None]] | None = None
     """What may still be done if the device is full although the bytes were granted."""
 
@@ -75,12 +79,19 @@ class Reservation:
         """Raise CapacityError after too long a wait; while the model loads, nothing is counted."""
         now = time.monotonic()
         if loading:
-            self.idle_since_s = now
+            self.idle_since_s, self.waits_on = now, ()
         if now - self.idle_since_s > MAX_WAIT_S:
-            raise CapacityError(
-                f"{self.title} was busy for {MAX_WAIT_S / 60:.0f} minutes. "
-                "Send the message again later."
-            )
+            minutes = f"{MAX_WAIT_S / 60:.0f} minutes"
+            raise CapacityError(f"{self.describe_wait(minutes)}. {self.again.capitalize()} later.")
+
+    def describe_wait(self, minutes: str) -> str:
+        """That it waited so long, for a person."""
+        return f"{self.title} waited {minutes} for memory{self.holders}"
+
+    @property
+    def holders(self) -> str:
+        """“, held by Fine-tuning”; nothing where it waits on no job."""
+        return f", held by {' and '.join(self.waits_on)}" if self.waits_on else ""
 
     @property
     def spare_bytes(self) -> int:

@@ -1,127 +1,138 @@
-"""Words that several patterns look for, and how a pattern names them.
+"""The patterns by which words are understood: a file for each language in `languages/`.
 
-No two ways through a repeated group may match the same words: as many times as such a word is
-written, Python's `re` would try both.
+A third language is a file beside the others. It has every pattern and ordinal of en.toml, with an
+empty list where the language needs none, and all languages are looked for at once.
+
+    [words]     what <NAME> in a pattern of the same file stands for; a list: any of these
+    [patterns]  lists of regular expressions, any of which may match, in upper or lower case
+    [manners]   patterns, by the words for a prompt
+    [ordinals], [numbers]   what <ORDER> stands for in patterns about the order of pictures
+    [objects]   names of what is found in pictures
+
+<END> is the end of a sentence, and <OBJECT> an object in any language. No two ways through a
+repeated group may match the same words: as many times as such a word is written, Python's `re`
+would try both.
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
 
-# What people call the objects that a detector of COCO's categories finds, in English and French;
-# the keys are the names in models/labels/coco.tsv. A detector tells no man from a woman.
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from multimodal.errors import ConfigurationError
+
+FOLDER = Path(__file__).with_name("languages")
+REFERENCE = "en"
+WORD = re.compile("<([A-Z_]+)>")
+
+
+class Language(BaseModel):
+    """What one file says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str
+    words: dict[str, str | tuple[str, ...]]
+    patterns: dict[str, tuple[str, ...]]
+    manners: dict[str, str]
+    ordinals: dict[int, str]
+    numbers: dict[int, str]
+    objects: dict[str, str]
+
+    def expand(self, pattern: str, **words: str) -> str:
+        """`pattern` with what each <WORD> stands for. Raises ConfigurationError for an unknown
+        one."""
+        known = {"END": r"\W*$", **self.words, **words}
+
+        def expand_word(found: re.Match[str]) -> str:
+            if (word := known.get(found[1])) is None:
+                raise ConfigurationError(f"{self.file}: {found[0]} is not among its words")
+            return self.expand(word if isinstance(word, str) else f"(?:{'|'.join(word)})", **words)
+
+        return WORD.sub(expand_word, pattern)
+
+    def alternatives(self, name: str, **words: str) -> list[str]:
+        """Those of a pattern."""
+        return [self.expand(pattern, OBJECT=OBJECT, **words) for pattern in self.patterns[name]]
+
+
+def read_languages(folder: Path) -> dict[str, Language]:
+    """By ISO 639 code, the name of the file. Raises ConfigurationError naming file and key."""
+    found = {path.stem: _read(path) for path in sorted(folder.glob("*.toml"))}
+    reference = found[REFERENCE]
+    for language in found.values():
+        for table, known, is_whole in (
+            ("patterns", reference.patterns, True),
+            ("ordinals", reference.ordinals, True),
+            ("numbers", reference.ordinals, False),
+            ("objects", reference.objects, False),
+        ):
+            keys = getattr(language, table).keys()
+            missing = known.keys() - keys if is_whole else ()
+            for fault, names in (("is missing", missing), ("is unknown", keys - known.keys())):
+                for name in names:
+                    told = f"{language.file}: {table}.{name} {fault}; compare {reference.file}"
+                    raise ConfigurationError(told)
+    return found
+
+
+def _read(path: Path) -> Language:
+    try:
+        return Language(file=path.name, **tomllib.loads(path.read_text("utf-8")))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path.name}: {error}") from error
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise ConfigurationError(f"{path.name}: {place}: {fault['msg']}") from error
+
+
+LANGUAGES = read_languages(FOLDER)
 OBJECTS = {
-    "person": r"people|persons?|humans?|someone|somebody|anyone|anybody|personnes?|gens|"
-    r"quelqu'un|du monde",
-    "bicycle": r"bi(?:cycle|ke)s?|v[ée]los?|bicyclettes?",
-    "car": r"cars?|automobiles?|voitures?",
-    "motorcycle": r"motor(?:cycle|bike)s?|motos?|motocyclettes?",
-    "airplane": r"(?:air|aero)?planes?|aircraft|avions?",
-    "bus": r"bus(?:es)?|autobus",
-    "train": r"trains?",
-    "truck": r"trucks?|lorr(?:y|ies)|camions?",
-    "boat": r"boats?|ships?|bateaux?",
-    "traffic light": r"traffic lights?|feux? (?:rouges?|tricolores?)",
-    "fire hydrant": r"(?:fire )?hydrants?",
-    "stop sign": r"stop signs?",
-    "parking meter": r"parking meters?",
-    "bench": r"bench(?:es)?|bancs?",
-    "bird": r"birds?|oiseaux?",
-    "cat": r"(?:cat|kitten|chat|chaton)s?",
-    "dog": r"dogs?|pupp(?:y|ies)|chiens?",
-    "horse": r"horses?|chev(?:al|aux)",
-    "sheep": r"sheep|moutons?",
-    "cow": r"cows?|vaches?",
-    "elephant": r"[ée]l[ée](?:ph|f)ants?",
-    "bear": r"(?:bear|ours)s?",
-    "zebra": r"z[eè]br(?:a|e)s?",
-    "giraffe": r"giraf(?:f?e)s?",
-    "backpack": r"backpacks?|rucksacks?|sacs? à dos",
-    "umbrella": r"umbrellas?|parapluies?",
-    "handbag": r"handbags?|sacs? à main",
-    "tie": r"(?:neck)?ties?|cravates?",
-    "suitcase": r"suitcases?|valises?",
-    "frisbee": r"frisbees?",
-    "pair of skis": r"skis?",
-    "snowboard": r"snowboards?",
-    "ball": r"(?:foot|basket|base|tennis )?balls?|ballons?",
-    "kite": r"kites?|cerfs?-volants?",
-    "baseball bat": r"(?:baseball )?bats?",
-    "baseball glove": r"baseball gloves?",
-    "skateboard": r"skateboards?",
-    "surfboard": r"surfboards?",
-    "tennis racket": r"tennis rackets?",
-    "bottle": r"bottles?|bouteilles?",
-    "wine glass": r"wine ?glass(?:es)?|verres? à vin",
-    "cup": r"(?:cup|mug|tasse)s?",
-    "fork": r"forks?|fourchettes?",
-    "knife": r"kni(?:fe|ves)|couteaux?",
-    "spoon": r"spoons?|cuill[eè]res?",
-    "bowl": r"bowls?|bols?",
-    "banana": r"bananas?|bananes?",
-    "apple": r"apples?|pommes?",
-    "sandwich": r"sandwich(?:e?s)?",
-    "orange": r"oranges?",
-    "piece of broccoli": r"broccoli|brocolis?",
-    "carrot": r"carrots?|carottes?",
-    "hot dog": r"hot ?dogs?",
-    "pizza": r"pizzas?",
-    "donut": r"do(?:ugh)?nuts?",
-    "cake": r"cakes?|g[âa]teaux?",
-    "chair": r"chairs?|chaises?",
-    "couch": r"couch(?:es)?|sofas?|canap[ée]s?",
-    "potted plant": r"(?:potted )?plants?|plantes?(?: en pot)?",
-    "bed": r"beds?|lits?",
-    "table": r"(?:dining )?tables?",
-    "toilet": r"toilets?|toilettes",
-    "TV": r"tvs?|televisions?|t[ée]l[ée](?:viseur)?s?",
-    "laptop": r"laptops?|notebooks?|ordinateurs? portables?",
-    "computer mouse": r"computer (?:mouse|mice)|souris",
-    "remote control": r"remotes?(?: controls?)?|t[ée]l[ée]commandes?",
-    "keyboard": r"keyboards?|claviers?",
-    "phone": r"(?:cell|mobile|smart)? ?phones?|cellphones?|t[ée]l[ée]phones?",
-    "microwave": r"microwaves?|micro-ondes?",
-    "oven": r"ovens?|fours?",
-    "toaster": r"toasters?|grille-pain",
-    "sink": r"sinks?|[ée]viers?|lavabos?",
-    "refrigerator": r"refrigerators?|fridges?|frigos?|r[ée]frig[ée]rateurs?",
-    "book": r"books?|livres?",
-    "clock": r"clocks?|horloges?",
-    "vase": r"vases?",
-    "pair of scissors": r"scissors|ciseaux",
-    "teddy bear": r"teddy(?: bear)?s?|nounours",
-    "hair dryer": r"hair ?dryers?",
-    "toothbrush": r"toothbrush(?:es)?",
+    name: "|".join(each.objects[name] for each in LANGUAGES.values() if name in each.objects)
+    for name in LANGUAGES[REFERENCE].objects
 }
-# Vocabulary that patterns name as <PICTURE>, <END> ...; an entry may use those below it.
-WORDS = {
-    "SCENE": r"(?:\s+(?:are|is|can|do|does|you|we|i|see|seen|be|count|there|here|visible|shown|in|"
-    r"on|this|that|the|it|appear|of|these|background|foreground|total|<PICTURE>s?|vois-tu|voit-on|"
-    r"y|a-t-il|il|a|sur|dans|cette|l|le|tu|vois|voit|visibles|l[àa]))*<END>",
-    "OBJECT": rf"(?:{'|'.join(OBJECTS.values())})\b",
-    "SIDE": r"(?:(?:far )?(?:left|right)|middle|cent(?:er|re)|foreground|background|front|"
-    r"gauche|droite|milieu|premier plan|arri[èe]re-plan)",
-    "SHOWN": r"(?:<THIS>|shown|visible|seen|there|(?:in|on) (?:it|there|the|this|that|my)\b.*|"
-    r"(?:the|this|that|these|those|my) [\w ]{0,20}<PICTURE>s?)",
-    "THIS": r"(?:this|that|these|those|it|here|he|she|they)",
-    "BEING": r"(?:person|man|woman|guy|animal|plant|bird|dog|cat)",
-    "ME": r"(?: me| us)?",
-    "SOMEONE": r"(?:people|persons?)",
-    "DRAWABLE": r"(?:picture|image|drawing|photo|photograph|illustration|painting|sketch|portrait|"
-    r"logo|icon|poster|wallpaper|avatar|dessin|tableau|ic[ôo]ne|affiche)",
-    "PICTURE": r"(?:picture|image|photo|pic|photograph|screenshot|snapshot|drawing|capture|dessin)",
-    # Questions that need thought, not findings.
-    "NO_TASTE": r"(?!.*\b(?:would|should|could|match|best|go(?:es)?\b|wear|mix|paint|stands? for|"
-    r"mean|symboli[sz]e|blind|theory|wavelength|you get|favou?rite|irait|signifie|pr[ée]f[ée]r))",
-    "NO_USE": r"(?!.*\b(?:used?|for|made?|means?|costs?|worth|good|eat|doing|history|next|wrong|"
-    r"happen\w*|difference|common|about to|feel\w*|think\w*|weighs?|dangerous|from)\b)",
-    "NO_CROWD": r"(?!(?:people|they|you|we|i|experts?|scientists?|critics|the (?:bible|law))\b)",
-    "END": r"\W*$",
-}
+"""What people call each object, in any language."""
+OBJECT = rf"(?:{'|'.join(OBJECTS.values())})\b"
+Orders = tuple[tuple[int, re.Pattern[str]], ...]
 
 
-def any_of(*patterns: str) -> re.Pattern[str]:
+def any_of(name: str) -> re.Pattern[str]:
+    """The pattern of that name, in any language."""
+    return _compile(p for each in LANGUAGES.values() for p in each.alternatives(name))
+
+
+def each_of(name: str) -> tuple[re.Pattern[str], ...]:
+    """The alternatives of that pattern, one by one, as their groups are read."""
+    return tuple(_compile([p]) for each in LANGUAGES.values() for p in each.alternatives(name))
+
+
+def manners() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Patterns of ways to draw, and the words for each in a prompt."""
+    return tuple(
+        (_compile([each.expand(pattern)]), prompt)
+        for each in LANGUAGES.values()
+        for prompt, pattern in each.manners.items()
+    )
+
+
+def orders(name: str, table: Literal["ordinals", "numbers"]) -> Orders:
+    """The pattern of that name for each index of a picture in `table`, in any language."""
+    found: dict[int, list[str]] = {index: [] for index in LANGUAGES[REFERENCE].ordinals}
+    for each in LANGUAGES.values():
+        for index, order in getattr(each, table).items():
+            found[index] += each.alternatives(name, ORDER=order)
+    return tuple((index, _compile(patterns)) for index, patterns in found.items() if patterns)
+
+
+def _compile(patterns: Iterable[str]) -> re.Pattern[str]:
     pattern = "|".join(f"(?:{pattern})" for pattern in patterns)
-    for name, words in WORDS.items():
-        pattern = pattern.replace(f"<{name}>", words)
-    return re.compile(pattern, re.IGNORECASE)
+    try:
+        return re.compile(pattern, re.IGNORECASE)
+    except re.error as error:
+        raise ConfigurationError(f"A pattern of {FOLDER}: {error}: {pattern}") from error

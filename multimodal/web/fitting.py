@@ -9,12 +9,8 @@ import gradio as gr
 from multimodal.build import Program
 from multimodal.catalog.cards import clipped
 from multimodal.errors import MultimodalError, RequestError, SettingsError
-from multimodal.fit import Answer, answer_for
-from multimodal.memory.estimate.fit_report import Line
-from multimodal.memory.estimate.training import Training
-from multimodal.memory.reserve import reserve_words
+from multimodal.fit import Answer, Table, answer_for, tables
 from multimodal.settings import byte_size
-from multimodal.sizes import gigabytes
 
 
 class FittingPanel:
@@ -71,39 +67,18 @@ def _size(budget: str) -> int | None:
 
 def render_fit(found: Answer) -> str:
     """The answer for a narrow column."""
-    fit_report, change = found.plan.fit_report, found.plan.change
-    rows = "".join(_line(line) for line in fit_report.lines)
-    if fit_report.reserve_bytes:
-        held = fit_report.reserve_bytes
-        rows += row("CUDA context", gigabytes(held), reserve_words(held))
-    for member in found.plan.beside:
-        size = gigabytes(member.footprint.total)
-        rows += row(member.title, size, "on the CPU, in host memory")
-    advice = ""
-    if change:
-        advice = f"<p>Cheapest change so that all fit together: {escape(change.sentence)}.</p>"
-    training = "".join(_training(title, ways) for title, ways in found.training.items())
+    ledger, *training = tables(found)
+    verdict = found.plan.fit_report.verdict
+    more = "".join(f"<p>{escape(table.caption)}</p>{_list(table)}" for table in training)
     return (
-        f'<section class="fit" role="status"><p class="{fit_report.verdict}"><b>'
-        f"{escape(fit_report.sentence)}</b></p><ul>{rows}</ul>{advice}{training}</section>"
+        f'<section class="fit" role="status"><p class="{verdict}"><b>{escape(ledger.caption)}</b>'
+        f"</p>{_list(ledger)}{more}</section>"
     )
 
 
-def _line(line: Line) -> str:
-    size = line.member.footprint
-    more = [line.member.quantization]
-    if size.workspace:
-        more.append(f"+{gigabytes(size.workspace)} in use")
-    more.append(f"swaps in {line.swap_s:.2f} s" if line.swaps else "stays")
-    return row(line.member.title, gigabytes(size.resident), " · ".join(more))
-
-
-def _training(title: str, ways: tuple[Training, ...]) -> str:
-    rows = "".join(
-        row(way.method, gigabytes(way.total), f"up to {way.tokens:,} tokens" if way.fits else "no")
-        for way in ways
-    )
-    return f"<p>Fine-tuning {escape(title)} on it</p><ul>{rows}</ul>"
+def _list(table: Table) -> str:
+    rows = "".join(row(line.name, line.size, line.remarks) for line in table.rows)
+    return f"<ul>{rows}</ul>" + (f"<p>{escape(table.advice)}</p>" if table.advice else "")
 
 
 def row(name: str, size: str, more: str) -> str:

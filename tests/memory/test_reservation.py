@@ -16,7 +16,7 @@ from small_memory import A, B, C, Manager, finish, held, leased, manager, start,
 from multimodal.errors import CapacityError, DeviceFullError, DeviceLostError, TurnStoppedError
 from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.peaks import Peaks
-from multimodal.memory.reservation import Reservation
+from multimodal.memory.reservation import MAX_WAIT_S, Reservation
 from multimodal.runner import recover
 from multimodal.web.gauge import gauge
 
@@ -152,7 +152,7 @@ def test_a_job_that_cannot_give_back_enough_is_not_asked_and_the_chat_waits(
     threads = running(product)
     with memory.lease(C, threading.Event(), 0) as lease:
         waiting = lease.wait()
-        assert next(waiting).text == "Waiting for memory for C"
+        assert next(waiting).text == "Waiting for memory for C, held by Matrix product"
         steps = len(product.sizes)
         wait_until(lambda: len(product.sizes) > steps + 3, 20)
         product.may_end.set()
@@ -234,6 +234,43 @@ def test_a_job_that_is_stopped_while_it_waits_leaves_the_queue(memory: Manager) 
             next(waiting)
     assert memory.snapshot().waiting == 0
     assert memory.snapshot().used_bytes == 60
+
+
+def test_who_waited_too_long_is_told_what_it_waited_for(memory: Manager) -> None:
+    with memory.reserve("Fine-tuning", 70, threading.Event()) as job:
+        list(job.wait())
+        with memory.lease(C, threading.Event(), 0) as chat:
+            next(chat.wait())
+            chat.idle_since_s -= MAX_WAIT_S
+            told = r"C waited 15 minutes for memory, held by Fine-tuning\. Send the message again"
+            with pytest.raises(CapacityError, match=told):
+                list(chat.wait())
+        with memory.reserve("Evaluation", 40, threading.Event()) as other:
+            next(other.wait())
+            other.idle_since_s -= MAX_WAIT_S
+            told = r"^Evaluation waited .* held by Fine-tuning\. Start it again later\.$"
+            with pytest.raises(CapacityError, match=told):
+                list(other.wait())
+
+
+def test_a_job_that_waits_for_a_turn_names_no_job(memory: Manager) -> None:
+    with leased(memory, A), memory.reserve("Job", 60, threading.Event()) as job:
+        next(job.wait())
+        job.idle_since_s -= MAX_WAIT_S
+        told = r"^Job waited 15 minutes for memory\. Start it again later\.$"
+        with pytest.raises(CapacityError, match=told):
+            list(job.wait())
+
+
+def test_a_job_for_which_the_device_has_no_room_may_be_started_again(
+    memory: Manager, device: Simulated
+) -> None:
+    device.others_bytes = 990
+    with (
+        memory.reserve("Job", 60, threading.Event()) as job,
+        pytest.raises(DeviceFullError, match=r"Close other programs and start it again\.$"),
+    ):
+        list(job.wait())
 
 
 def test_nobody_is_asked_for_a_turn_that_has_gone(memory: Manager) -> None:

@@ -249,9 +249,9 @@ def test_a_set_of_ones_own_is_certified(catalog: Catalog) -> None:
     names = [line.member.card for line in found.plan.fit_report.lines]
     assert names == ["llama-3-8b-instruct", "llava-next-mistral-7b"]
     assert found.plan.fit_report.reserve_bytes, "a budget alone is taken for a card"
-    assert not any("--budget" in line for line in tables(found)[0][3])
+    assert not any("--budget" in line for line in tables(found)[0].foot)
     unnamed = answer(read_settings(profile="embedded"), models=("llama-3-8b-instruct",))
-    assert any("--budget 12GB" in line for line in tables(unnamed)[0][3])
+    assert any("--budget 12GB" in line for line in tables(unnamed)[0].foot)
     with pytest.raises(UnknownModelError, match="did you mean 'phi-2'"):
         answer(read_settings(), models=("phi2",))
 
