@@ -10,6 +10,7 @@ import psutil
 
 from multimodal.backends.base import Backend, load
 from multimodal.backends.compute_device import runs_on_cpu
+from multimodal.backends.engine_options import check_catalog
 from multimodal.backends.load_context import LoadContext, load_context
 from multimodal.backends.registry import has_family, model_folders
 from multimodal.catalog.cards import AUTO, Catalog, ModelCard, ModelName, Profile, clipped
@@ -211,9 +212,11 @@ def open_storage(settings: Settings) -> tuple[Store, MediaFolder]:
 
 def read_catalog(settings: Settings) -> Catalog:
     """The shipped cards and profiles, then those of other packages, of --models and of the data
-    folder."""
+    folder. Raises CardError."""
     extra = [settings.models] if settings.models else []
-    return Catalog([shipped_models(), *model_folders(), *extra, settings.data / "models"])
+    catalog = Catalog([shipped_models(), *model_folders(), *extra, settings.data / "models"])
+    check_catalog(catalog)
+    return catalog
 
 
 def shipped_models() -> Path:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from multimodal.build import choose_profile, read_catalog
 from multimodal.errors import SettingsError
-from multimodal.memory.calibration.process import Show, Start, measured
+from multimodal.memory.calibration.process import Show, Start, lines_of, measured
 from multimodal.memory.calibration.record import Calibration, Probe, Subject, write
 from multimodal.memory.devices.base import nvidia_driver_is_here
 from multimodal.memory.reserve import is_on_card
@@ -41,9 +42,10 @@ def calibrate(settings: Settings, show: Show) -> Calibration:
 def measure(subject: Subject, folder: Path, show: Show, start: Start | None = None) -> Calibration:
     """Run all probes, and keep what they found of `subject` in `folder`. Raises SettingsError
     where none of them could run, and where the result cannot be kept."""
-    from multimodal.memory.calibration.probes import PROBES
+    from multimodal.backends.probes import MODULE, PROBES
 
-    found = Calibration(subject=subject, probes=measured(tuple(PROBES), show, start))
+    probes = measured(tuple(PROBES), show, start or partial(lines_of, MODULE))
+    found = Calibration(subject=subject, probes=probes)
     if not any(probe.facts for probe in found.probes.values()):
         why = next(iter(found.probes.values())).error
         raise SettingsError(f"{subject.card} could not be measured: {why}. Estimates are used.")

@@ -8,6 +8,7 @@ imports go down.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -23,6 +24,7 @@ FLOORS: dict[str, float] = {
     "standard_streams": 0,
     "turn.vocabulary": 0.5,
     "access": 1,
+    "backends.registry": 1,
     "catalog.sources": 1,
     "catalog.voices": 1,
     "events": 1,
@@ -45,6 +47,8 @@ FLOORS: dict[str, float] = {
     "memory.calibration": 3.4,
     "memory": 3.5,
     "backends": 4,
+    "backends.compute_device": 4.6,
+    "backends.probes": 4.6,
     "fetching": 4,
     "backends.describer": 4.5,
     "backends.diffusion": 4.5,
@@ -98,6 +102,11 @@ HEAVY = {
     "onnxruntime",
 }
 HEAVY_PACKAGES = {"backends", "memory"}
+MODEL_CLASS = re.compile(
+    r"(Whisper|UNet|Autoencoder|Seamless|Llama|Llava|Mistral|CLIP|Blip|GPT2|Wav2Vec)\w*$"
+    r"|[A-Z]\w*(Model|For[A-Z]\w*)$"
+)
+BASE_CLASSES = {"BaseModel", "PreTrainedModel", "PlannedModel", "RandomModel"}
 VAGUE = {"utils.py", "common.py", "helpers.py"}
 DOCUMENTED = {"_replace", "_asdict", "_fields", "_make", "_exit", "_python_dispatch"}
 """Public in spite of their underscore: of named tuples; `os._exit`; and where TorchDispatchMode
@@ -201,6 +210,20 @@ def cycles(sources: Mapping[str, str]) -> list[str]:
     for name in sorted(modules):
         visit(name, ())
     return found
+
+
+def model_names(source: str) -> set[str]:
+    """What looks like the class of a model, in code and in strings: of a kind that libraries have
+    (`SomethingForCausalLM`, `SomethingModel`) or of a well-known family."""
+    tree, found = ast.parse(source), set[str]()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=text) | ast.Attribute(attr=text) | ast.alias(name=text):
+                found.update(text.split("."))
+            case ast.Constant(value=str(text)):
+                found.update(re.findall(r"\w+", text))
+    ours = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    return {name for name in found if MODEL_CLASS.match(name)} - ours - BASE_CLASSES
 
 
 def private_names(sources: Mapping[str, str]) -> list[str]:

@@ -22,11 +22,11 @@ from tiny_models import add_model, save_causal
 from tiny_seeing import save_llava
 
 from multimodal.backends.base import Backend, load
+from multimodal.backends.probes import PROBES
 from multimodal.build import build
 from multimodal.calibrate import calibrate
 from multimodal.catalog.cards import ModelCard
 from multimodal.chats.service import Chats
-from multimodal.memory.calibration.probes import PROBES
 from multimodal.memory.devices.base import CUDA_CONTEXT_BYTES
 from multimodal.memory.devices.cuda import Cuda, calibration_of
 from multimodal.memory.devices.host_slabs import CudaPageLocks

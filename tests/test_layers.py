@@ -9,6 +9,7 @@ from layers import (
     FLOORS,
     faults,
     imported,
+    model_names,
     module_of,
     unit_of,
     units_imported,
@@ -90,6 +91,31 @@ def test_what_is_allowed_is_not_reported() -> None:
         "cli/commands.py": "def f():\n    from multimodal.web.launch import serve",
     }
     assert faults(sources) == []
+
+
+def test_the_memory_manager_names_no_class_of_any_model(program: dict[str, str]) -> None:
+    """Families declare what runs, and cards what it is built from."""
+    found = {path: model_names(text) for path, text in program.items() if path.startswith("memory")}
+    assert len(found) > 20
+    assert not {path: names for path, names in found.items() if names}
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("from whisper.model import Whisper", "Whisper"),
+        ("x = f(model).__name__.startswith('UNet2DCondition')", "UNet2DCondition"),
+        ("part = Part(model='AutoModelForCausalLM')", "AutoModelForCausalLM"),
+        ("transformers.CLIPVisionModel(config)", "CLIPVisionModel"),
+        ('def f():\n    """As Blip2QFormerModel has it."""', "Blip2QFormerModel"),
+        ("name.endswith('VisionModel')", "VisionModel"),
+        ("isinstance(x, diffusers.AutoencoderKL)", "AutoencoderKL"),
+    ],
+)
+def test_the_name_of_a_model_class_is_found(source: str, name: str) -> None:
+    assert model_names(source) == {name}
+    bases = "from transformers import PreTrainedModel\nfrom pydantic import BaseModel\n"
+    assert not model_names(bases + "class PlannedModel(BaseModel): pass\nx: PlannedModel")
 
 
 def test_private_names_of_our_own_may_be_read() -> None:

@@ -12,11 +12,12 @@ from torch import nn
 from transformers.initialization import no_init_weights
 from whisper.model import Whisper
 
+from multimodal.backends.registry import FAMILIES, resolve
+from multimodal.backends.speech.openai_whisper import whisper_in_half
 from multimodal.catalog.architectures import Modules, Part
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
-from multimodal.memory.estimate.activation import forward_passes
-from multimodal.memory.estimate.modules import quantizable, unbuilt, whisper_in_half
+from multimodal.memory.estimate.modules import quantizable, unbuilt
 from multimodal.memory.transfers import Report
 
 SPREAD = 0.02
@@ -30,6 +31,7 @@ class RandomModel:
         if not isinstance(shape, Modules):
             raise BackendError(f"{card.name}: not made of PyTorch modules")
         kind = card.quantization[0]
+        self._passes: Any = resolve(FAMILIES[card.family].forward_passes)
         self._side = shape.picture_side
         self._parts = [random_module(part, kind, device) for part in shape.parts.values()]
 
@@ -40,8 +42,8 @@ class RandomModel:
     def run_once(self, tokens: int) -> None:
         """What one turn does, without writing words."""
         for part in self._parts:
-            for work in forward_passes(part, tokens, self._side):
-                work()
+            for forward in self._passes(part, tokens, self._side):
+                forward.run()
 
     @torch.no_grad()
     def output(self, tokens: int = 32) -> torch.Tensor:
@@ -52,11 +54,11 @@ class RandomModel:
             if isinstance(made, torch.Tensor):
                 last[:] = [made]
 
-        part = next(p for p in self._parts if forward_passes(p, tokens, self._side))
+        part = next(p for p in self._parts if self._passes(p, tokens, self._side))
         layers = [layer for layer in part.modules() if not list(layer.children())]
         hooks = [layer.register_forward_hook(hear) for layer in layers]
-        for work in forward_passes(part, tokens, self._side):
-            work()
+        for forward in self._passes(part, tokens, self._side):
+            forward.run()
         for hook in hooks:
             hook.remove()
         return last[0].float().cpu()

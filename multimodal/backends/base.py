@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psutil
 
 from multimodal.backends.damaged_files import damage
-from multimodal.backends.registry import module_name
+from multimodal.backends.engine_options import check_options
+from multimodal.backends.registry import find_family
 from multimodal.backends.worker import release_frames
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError, MultimodalError
@@ -53,17 +54,18 @@ Loader = Callable[[ModelCard, Path, str], Backend]
 def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load `card` from the folder `files` onto `device` ("cpu", "cuda").
 
-    Raises CardError for an unknown family, BackendError when the engine refuses the weights,
-    DeviceFullError and DeviceLostError.
+    Raises CardError for an unknown family and for an option that the family does not have,
+    BackendError when the engine refuses the weights, DeviceFullError and DeviceLostError.
     """
-    if (name := module_name(card.family)) is None:
+    if (family := find_family(card.family)) is None:
         raise CardError(f"{card.name}: there is no backend for the family '{card.family}'")
     try:
-        module = importlib.import_module(name)
+        module = importlib.import_module(family.engine)
     except ModuleNotFoundError as error:
         raise BackendError(
             f"{card.title} needs the Python package '{error.name}': pip install {error.name}"
         ) from error
+    check_options(card)
     try:
         backend: Backend = module.load(card, files, device)
     except Exception as error:

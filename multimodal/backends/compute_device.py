@@ -16,7 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from multimodal.backends.engine_options import whole_number
+from multimodal.backends.engine_options import parse_options
+from multimodal.backends.llama_cpp.options import LlamaCppOptions
 from multimodal.catalog.cards import ModelCard
 from multimodal.memory.host import is_cpu_only
 
@@ -62,7 +63,7 @@ def _never(card: ModelCard) -> bool:
 
 
 def _llama_cpp(card: ModelCard) -> bool:
-    return whole_number(card, "gpu_layers", 1) > 0 and _llama_cpp_offloads()
+    return parse_options(card, LlamaCppOptions).gpu_layers > 0 and _llama_cpp_offloads()
 
 
 @lru_cache(maxsize=1)

@@ -1,6 +1,9 @@
-"""Which module is the engine of each family of models.
+"""Where the engine of each family of models is, its options and its forward passes.
 
-The program's own are in a table. Another package brings one by entry points in its metadata:
+Everything is named here and imported when it is looked up, so this module lies below all of them:
+the estimate of `memory/` finds the forward passes of a card by the name of its family, as `load`
+finds the engine. The program's own families are in a table. Another package brings one by entry
+points in its metadata:
 
     [project.entry-points."multimodal.backends"]
     parrot = "parrot_engine.engine"
@@ -9,49 +12,100 @@ The program's own are in a table. Another package brings one by entry points in 
     parrot = "parrot_engine.models"
 
 The first names the module of a family, which has `load(card, files, device) -> Backend` like those
-here; the second a package with cards and profiles, laid out like the folder `models/`. A family of
-the program's own is not replaced.
+here. It may have `EngineOptions`, a subclass of `engine_options.EngineOptions`, for what its cards
+may say under `engine`, and `forward_passes` (`memory.estimate.activation.ForwardPasses`), without
+which its cards state `kind = "measured"` or `"gguf"`. The second names a package with cards and
+profiles, laid out like the folder `models/`. A family of the program's own is not replaced.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from multimodal.errors import CardError
 
 BACKENDS = "multimodal.backends"
 MODELS = "multimodal.models"
 
+HF, SPEECH = "multimodal.backends.hf", "multimodal.backends.speech"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """`engine`: the module with `load`. `options` and `forward_passes`: "module:name", "" where it
+    has none; their modules import no library of an engine."""
+
+    engine: str
+    options: str = "multimodal.backends.engine_options:EngineOptions"
+    forward_passes: str = ""
+
+
+def _chat(module: str) -> Family:
+    return Family(
+        f"{HF}.{module}", f"{HF}.options:ChatOptions", f"{HF}.forward_passes:forward_passes"
+    )
+
+
 FAMILIES = {
-    "causal_lm": "multimodal.backends.hf.causal_lm",
-    "diffusion": "multimodal.backends.diffusion.pipeline",
-    "faster_whisper": "multimodal.backends.speech.faster_whisper",
-    "image_describer": "multimodal.backends.describer.engine",
-    "image_text": "multimodal.backends.hf.image_text",
-    "kokoro": "multimodal.backends.speech.kokoro",
-    "llama_cpp": "multimodal.backends.llama_cpp.engine",
-    "minigpt4": "multimodal.backends.hf.minigpt4",
-    "openai_whisper": "multimodal.backends.speech.openai_whisper",
-    "piper": "multimodal.backends.speech.piper",
-    "seamless": "multimodal.backends.speech.seamless",
-    "wav2vec2": "multimodal.backends.speech.wav2vec2",
+    "causal_lm": _chat("causal_lm"),
+    "diffusion": Family(
+        "multimodal.backends.diffusion.pipeline",
+        forward_passes="multimodal.backends.diffusion.forward_passes:forward_passes",
+    ),
+    "faster_whisper": Family(f"{SPEECH}.faster_whisper", f"{SPEECH}.options:FasterWhisperOptions"),
+    "image_describer": Family(
+        "multimodal.backends.describer.engine",
+        "multimodal.backends.describer.options:DescriberOptions",
+    ),
+    "image_text": _chat("image_text"),
+    "kokoro": Family(f"{SPEECH}.kokoro"),
+    "llama_cpp": Family(
+        "multimodal.backends.llama_cpp.engine",
+        "multimodal.backends.llama_cpp.options:LlamaCppOptions",
+    ),
+    "minigpt4": _chat("minigpt4"),
+    "openai_whisper": Family(
+        f"{SPEECH}.openai_whisper",
+        f"{SPEECH}.options:WhisperOptions",
+        f"{SPEECH}.forward_passes:whisper_passes",
+    ),
+    "piper": Family(f"{SPEECH}.piper"),
+    "seamless": Family(
+        f"{SPEECH}.seamless",
+        f"{SPEECH}.options:SeamlessOptions",
+        f"{SPEECH}.forward_passes:seamless_passes",
+    ),
+    "wav2vec2": Family(
+        f"{SPEECH}.wav2vec2", forward_passes=f"{SPEECH}.forward_passes:wav2vec2_passes"
+    ),
 }
 """The program's own, by the `family` of their cards."""
 
 
-def module_name(family: str) -> str | None:
-    """The module of that family, which is not imported for it; None where there is none."""
-    if family in FAMILIES:
-        return FAMILIES[family]
-    found = entry_points(group=BACKENDS, name=family)
-    return next((entry.value for entry in found), None)
+def find_family(name: str) -> Family | None:
+    """The family of that name, of which nothing is imported; None where there is none."""
+    if name in FAMILIES:
+        return FAMILIES[name]
+    found = entry_points(group=BACKENDS, name=name)
+    modules = (entry.value for entry in found)
+    return next((Family(it, f"{it}:EngineOptions", f"{it}:forward_passes") for it in modules), None)
+
+
+def resolve(place: str) -> Any | None:
+    """What `options` or `forward_passes` of a family name; None where its module has no such name.
+    Raises ImportError."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name, None) if place else None
 
 
 def has_family(family: str) -> bool:
     """Whether there is an engine for cards of that family."""
-    return module_name(family) is not None
+    return find_family(family) is not None
 
 
 def model_folders() -> list[Path]:

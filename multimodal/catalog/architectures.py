@@ -70,6 +70,12 @@ class Gguf(Facts):
     projector: str | None = None
     runtime_bytes: NonNegativeInt = 0
 
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """The model as transformers would build it."""
+        model = "AutoModelForImageTextToText" if self.projector else "AutoModelForCausalLM"
+        return {"text": Part(library="transformers", model=model, config=self.config)}
+
 
 Architecture = Annotated[Measured | Modules | Gguf, Field(discriminator="kind")]
 

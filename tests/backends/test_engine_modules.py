@@ -15,9 +15,9 @@ from torch import nn
 from whisper.model import Whisper
 
 from multimodal.backends.base import load
+from multimodal.backends.speech.openai_whisper import whisper_in_half
 from multimodal.memory.devices.mirror import Mirror
 from multimodal.memory.devices.storages import slots, true_bytes
-from multimodal.memory.estimate.modules import whisper_in_half
 
 CPU = torch.device("cpu")
 

@@ -1,64 +1,178 @@
-"""What a card says under `engine`, and beside it, is judged when the model is loaded, not at the
-first question."""
+"""What a card says under `engine` is judged when the card is read, and what it says beside it when
+the model is loaded; not at the first question."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_hearing import LETTERS, save_seamless, save_wav2vec2
-from tiny_models import hub_card, save_causal
+from conftest import ROOT
+from tiny_hearing import LETTERS, save_wav2vec2
+from tiny_models import hub_card
 
 from multimodal.backends.base import load
-from multimodal.backends.engine_options import whole_number
-from multimodal.catalog.cards import Catalog
+from multimodal.backends.engine_options import check_catalog, check_options
+from multimodal.backends.registry import FAMILIES, resolve
+from multimodal.build import read_catalog
+from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import BackendError, CardError
+from multimodal.settings import read_settings
 
 SPEECH: dict[str, Any] = {"task": "automatic-speech-recognition", "languages": ["en"]}
-BAD = ["many", "3", 2.5, True, -7]
-LLAMA, WHISPER, DESCRIBER = "smollm2-135m-instruct", "whisper-base", "picture-describer"
+LLAMA = "smollm2-135m-instruct"
+LLAMA_CARD = """
+name = "tiny"
+title = "Tiny"
+task = "text-generation"
+family = "llama_cpp"
+license = "MIT"
+context_tokens = 100
+source = { kind = "folder", path = "." }
+architecture = { kind = "measured", weights_bytes = 1 }
+"""
+NO_NUMBERS = ["many", "3", 2.5, True]
+TEXT = "write a text between quotation marks"
 
 
-@pytest.mark.parametrize("value", BAD)
-def test_only_whole_numbers_are_taken_for_numbers(catalog: Catalog, value: Any) -> None:
-    card = catalog.card(LLAMA).model_copy(update={"engine": {"threads": value}})
-    with pytest.raises(CardError, match=r"engine\.threads is .*; write a whole number of at least"):
-        whole_number(card, "threads", 0)
-    assert whole_number(card, "beam_size", 5) == 5
+def whole(least: int) -> tuple[list[Any], list[Any], str]:
+    return [least, 700], [*NO_NUMBERS, least - 1], f"write a whole number of at least {least}"
 
 
-@pytest.mark.parametrize("value", BAD)
-@pytest.mark.parametrize(
-    ("name", "option"),
-    [
-        (LLAMA, "threads"),
-        (LLAMA, "n_batch"),
-        (LLAMA, "prompt_cache_mib"),
-        (LLAMA, "picture_tokens"),
-        (WHISPER, "threads"),
-        (WHISPER, "beam_size"),
-        (DESCRIBER, "threads"),
-    ],
-)
-def test_a_number_that_is_none_is_found_at_load(
-    catalog: Catalog, weights_of: Callable[[str], Path], name: str, option: str, value: Any
+CHAT = {
+    "cache_implementation": (
+        ["dynamic", "static"],
+        ["quantized", 1],
+        "write 'dynamic' or 'static'",
+    ),
+    "prompt_cache_mib": whole(0),
+    "prompt_lookup_num_tokens": ([0], [*NO_NUMBERS, -1], "write a whole number of at least 0"),
+}
+OPTIONS: dict[str, dict[str, tuple[list[Any], list[Any], str]]] = {
+    "causal_lm": CHAT,
+    "image_text": CHAT,
+    "minigpt4": CHAT,
+    "llama_cpp": {
+        "after_picture": (["", "\n"], [3, True], TEXT),
+        "gpu_layers": whole(0),
+        "n_batch": whole(1),
+        "picture_tokens": whole(1),
+        "prompt_cache_mib": whole(-1),
+        "threads": whole(0),
+    },
+    "faster_whisper": {
+        "beam_size": whole(1),
+        "compute_type": (["int8", "float16"], ["int4", 8], "write 'default' or 'auto' or "),
+        "threads": whole(0),
+    },
+    "openai_whisper": {"beam_size": whole(1)},
+    "seamless": {"beam_size": whole(1), "language": (["fr"], [1, True], TEXT)},
+    "image_describer": {"threads": whole(0)},
+    "diffusion": {},
+    "kokoro": {},
+    "piper": {},
+    "wav2vec2": {},
+}
+"""By family and option: values that are taken, values that are not, and what the sentence says."""
+EACH = [(family, option) for family, options in OPTIONS.items() for option in options]
+
+
+def card_with(catalog: Catalog, family: str, engine: dict[str, Any]) -> ModelCard:
+    card = next(card for card in catalog.cards if card.family == family)
+    return card.model_copy(update={"engine": engine})
+
+
+def test_the_table_names_every_family_and_every_option_of_it() -> None:
+    known = {family: resolve(found.options) for family, found in FAMILIES.items()}
+    assert {name: set(model.model_fields) for name, model in known.items() if model} == {
+        name: set(options) for name, options in OPTIONS.items()
+    }
+
+
+def test_every_shipped_card_says_what_its_family_understands(catalog: Catalog) -> None:
+    check_catalog(catalog)
+
+
+@pytest.mark.parametrize(("family", "option"), EACH)
+def test_an_option_takes_what_it_allows_and_tells_what_it_does_not(
+    catalog: Catalog, family: str, option: str
 ) -> None:
-    card = catalog.card(name).model_copy(update={"engine": {option: value}})
-    with pytest.raises(CardError, match=rf"engine\.{option} is "):
-        load(card, weights_of(name), "cpu")
+    right, wrong, sentence = OPTIONS[family][option]
+    for value in right:
+        check_options(card_with(catalog, family, {option: value}))
+    for value in wrong:
+        card = card_with(catalog, family, {option: value})
+        with pytest.raises(CardError) as caught:
+            check_options(card)
+        told = str(caught.value)
+        assert told.startswith(f"{card.name}: engine.{option} is {value!r}; {sentence}")
+        assert told.endswith(", or leave it out")
 
 
-def test_a_number_that_is_none_is_found_when_a_model_of_transformers_loads(tmp_path: Path) -> None:
-    for family, config, facts, option in (
-        ("causal_lm", save_causal(tmp_path / "llama", "llama"), {}, "prompt_cache_mib"),
-        ("seamless", save_seamless(tmp_path / "seamless"), SPEECH, "beam_size"),
-    ):
-        card = hub_card(family, "", config, engine={option: "many"}, **facts)
-        folder = tmp_path / ("llama" if family == "causal_lm" else family)
-        with pytest.raises(CardError, match=rf"engine\.{option} is 'many'"):
-            load(card, folder, "cpu")
+@pytest.mark.parametrize(("family", "option"), EACH)
+def test_a_misspelt_option_is_refused_with_the_right_spelling(
+    catalog: Catalog, family: str, option: str
+) -> None:
+    spelling = option.replace(option[1], "", 1)
+    card = card_with(catalog, family, {spelling: "whatever"})
+    with pytest.raises(CardError) as caught:
+        check_options(card)
+    assert str(caught.value) == (
+        f"{card.name}: engine.{spelling} is no option of {family}; did you mean engine.{option}?"
+    )
+
+
+@pytest.mark.parametrize("family", OPTIONS)
+def test_an_option_of_nothing_like_it_is_refused_with_those_there_are(
+    catalog: Catalog, family: str
+) -> None:
+    names = ", ".join(f"engine.{option}" for option in sorted(OPTIONS[family])) or "none"
+    with pytest.raises(CardError, match=rf"engine\.xyzzy is no option of {family}; it has {names}"):
+        check_options(card_with(catalog, family, {"xyzzy": 1}))
+
+
+def test_a_misspelling_is_told_before_any_other_fault(catalog: Catalog) -> None:
+    with pytest.raises(CardError, match=r"did you mean engine\.threads"):
+        check_options(card_with(catalog, "llama_cpp", {"n_batch": "many", "thread": 2}))
+
+
+@pytest.mark.parametrize("engine", [{"threads": "many"}, {"thread": 2}])
+def test_an_option_is_judged_when_a_card_is_read_and_when_its_model_is_loaded(
+    tmp_path: Path, engine: dict[str, Any]
+) -> None:
+    card = ModelCard.model_validate({**tomllib.loads(LLAMA_CARD), "engine": engine})
+    with pytest.raises(CardError, match=r"tiny: engine\.thread"):
+        load(card, tmp_path, "cpu")
+    folder = tmp_path / "data" / "models" / "cards" / "text-generation"
+    folder.mkdir(parents=True)
+    (name, value), *_ = engine.items()
+    told = LLAMA_CARD + f"engine = {{ {name} = {json.dumps(value)} }}"
+    (folder / "tiny.toml").write_text(told, "utf-8")
+    with pytest.raises(CardError, match=r"tiny: engine\.thread"):
+        read_catalog(read_settings(data=tmp_path / "data"))
+
+
+def test_options_are_read_without_any_library_of_an_engine() -> None:
+    code = (
+        "import sys; from multimodal.build import read_catalog; "
+        "from multimodal.settings import read_settings; read_catalog(read_settings()); "
+        "from layers import HEAVY; print(sorted(HEAVY & set(sys.modules)))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("template", ["{% for m in messages %}", "{{ messages[0", "{% nothing %}"])

@@ -12,7 +12,7 @@ import torch
 
 from multimodal.backends.base import load
 from multimodal.backends.loaded import Loaded
-from multimodal.backends.registry import FAMILIES
+from multimodal.backends.registry import FAMILIES, Family
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import (
     BackendError,
@@ -58,7 +58,7 @@ def failure(
     error, told, sentence = request.param
     family = HalfWay(error)
     monkeypatch.setitem(sys.modules, family.__name__, family)
-    monkeypatch.setitem(FAMILIES, "half_way", family.__name__)
+    monkeypatch.setitem(FAMILIES, "half_way", Family(family.__name__, ""))
     return family, told, sentence
 
 

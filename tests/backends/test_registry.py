@@ -8,15 +8,20 @@ import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT
 
-from multimodal.backends.registry import FAMILIES, has_family, model_folders, module_name
+from multimodal.backends.base import load
+from multimodal.backends.engine_options import check_options
+from multimodal.backends.registry import FAMILIES, find_family, has_family, model_folders, resolve
 from multimodal.build import build, read_catalog
-from multimodal.catalog.cards import Catalog
+from multimodal.catalog.architectures import Modules, Part
+from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import CardError
 from multimodal.events import TextDelta
+from multimodal.memory.estimate.footprint import footprint
 from multimodal.messages import Conversation, Message, TextPart
 from multimodal.settings import read_settings
 
@@ -32,12 +37,15 @@ def forgotten() -> Iterator[None]:
 
 
 def test_every_family_of_the_table_is_a_module_and_has_a_card(catalog: Catalog) -> None:
-    assert all(find_spec(name) is not None for name in FAMILIES.values())
+    for family in FAMILIES.values():
+        assert find_spec(family.engine) is not None
+        for place in filter(None, (family.options, family.forward_passes)):
+            assert resolve(place) is not None, place
     assert {card.family for card in catalog.cards} == set(FAMILIES)
 
 
 def test_nothing_is_brought_by_packages_that_are_not_there() -> None:
-    assert module_name("parrot") is None
+    assert find_family("parrot") is None
     assert not has_family("parrot")
     assert model_folders() == []
 
@@ -47,7 +55,9 @@ def test_a_package_brings_an_engine_and_its_card(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.syspath_prepend(str(SITE))
-    assert module_name("parrot") == "parrot_engine.engine"
+    family = find_family("parrot")
+    assert family is not None
+    assert family.engine == "parrot_engine.engine"
     program = build(read_settings(profile="parrot", data=tmp_path, upgrade=False))
     try:
         said = Message("user", (TextPart("Pretty Polly"),))
@@ -58,9 +68,41 @@ def test_a_package_brings_an_engine_and_its_card(
     assert told == "Pretty Polly"
 
 
+def parrot(**facts: Any) -> ModelCard:
+    found = Catalog([SITE / "parrot_engine" / "models"]).card("parrot").model_dump(mode="json")
+    return ModelCard.model_validate({**found, **facts})
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_an_engine_of_a_package_declares_its_options(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(SITE))
+    load(parrot(engine={"repeats": 2}), tmp_path, "cpu").close()
+    with pytest.raises(CardError, match=r"no option of parrot; did you mean engine\.repeats\?"):
+        load(parrot(engine={"repeat": 2}), tmp_path, "cpu")
+    monkeypatch.delattr("parrot_engine.engine.EngineOptions")
+    check_options(parrot(engine={"anything": 2}))
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_an_engine_of_a_package_declares_its_forward_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(SITE))
+    layer = Part(library="torch", model="Linear", config={"in_features": 8, "out_features": 100})
+    card = parrot(
+        architecture=Modules(kind="modules", parts={"beak": layer}), quantization=["bf16"]
+    )
+    assert footprint(card).runtime == card.context_tokens * (8 + 100) * 2
+    monkeypatch.delattr("parrot_engine.engine.forward_passes")
+    with pytest.raises(CardError, match="parrot: nothing is known of what an engine"):
+        footprint(card)
+
+
 def test_no_package_replaces_an_engine_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SITE))
-    assert module_name("llama_cpp") == FAMILIES["llama_cpp"]
+    assert find_family("llama_cpp") is FAMILIES["llama_cpp"]
 
 
 def test_models_that_a_package_promised_and_lost_are_told(

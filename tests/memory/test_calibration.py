@@ -15,6 +15,7 @@ from small_memory import CardOnCpu, leased
 from torch import nn
 
 from benchmarks.memory.turns import mixed
+from multimodal.backends import probes
 from multimodal.build import choose_profile
 from multimodal.calibrate import calibrate, calibrate_first, line, measure_first
 from multimodal.catalog.cards import Catalog
@@ -22,7 +23,7 @@ from multimodal.doctor import rules
 from multimodal.doctor.machine import Machine
 from multimodal.errors import SettingsError
 from multimodal.fit import answer_for, tables
-from multimodal.memory.calibration import probes
+from multimodal.memory.calibration.probes import MOST_AWAY, Facts, mirror
 from multimodal.memory.calibration.process import measured
 from multimodal.memory.calibration.record import (
     WHOLE_TURN,
@@ -122,8 +123,8 @@ def test_a_process_that_never_begins_is_tried_once() -> None:
 
 @pytest.mark.parametrize("kind", ["fp16", "int8"])
 def test_a_small_model_leaves_and_comes_back_right(kind: str) -> None:
-    facts = probes.mirror(kind, CPU)
-    assert 0 < facts["away_from_exact"] < probes.MOST_AWAY[kind]
+    facts = mirror(kind, CPU)
+    assert 0 < facts["away_from_exact"] < MOST_AWAY[kind]
     assert facts["first_answer_s"] > 0
 
 
@@ -163,7 +164,7 @@ TINY_WRITER = {
     ids=["hearing", "seeing", "decoder"],
 )
 def test_what_a_turn_takes_is_measured_beside_what_is_counted_for_it(
-    probe: Callable[[], probes.Facts],
+    probe: Callable[[], Facts],
 ) -> None:
     facts = probe()
     assert facts["counted_bytes"] > 0

@@ -17,7 +17,8 @@ from multimodal.backends.describer.detector import Detector, read_categories
 from multimodal.backends.describer.findings import FaceFinder, TextReader, colours, is_colourless
 from multimodal.backends.describer.labels import Classifier, Vocabulary
 from multimodal.backends.describer.objects import ObjectFinder
-from multimodal.backends.engine_options import whole_number
+from multimodal.backends.describer.options import DescriberOptions
+from multimodal.backends.engine_options import parse_options
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, MultimodalError
 from multimodal.events import EngineEvent, ImageDescribed
@@ -33,7 +34,7 @@ CATEGORIES = "labels/coco.tsv"
 def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load the classifier and the detector from `files` and the readers from their packages; runs
     on the CPU."""
-    threads = whole_number(card, "threads", 0) or min(2, cores())
+    threads = parse_options(card, DescriberOptions).threads or min(2, cores())
     package = Path(__file__).parent.parent.parent
     models = package / "models" if (package / "models").is_dir() else package.parent / "models"
     classifier, vocabulary = Classifier(files / WEIGHTS), Vocabulary.read(models / VOCABULARY)

@@ -21,9 +21,8 @@ from multimodal.backends.context_window import (
     prompt_too_long_error,
     surplus_turns,
 )
-from multimodal.backends.engine_options import whole_number
+from multimodal.backends.engine_options import parse_options
 from multimodal.backends.hf.chat_template import ChatTemplate, missing_template_notice
-from multimodal.backends.hf.decoding import accepts_cache, decoding_options
 from multimodal.backends.hf.generation import (
     EndOfReply,
     TokenStreamer,
@@ -32,11 +31,12 @@ from multimodal.backends.hf.generation import (
     processors,
     published_sampling,
 )
+from multimodal.backends.hf.options import ChatOptions
 from multimodal.backends.hf.prefix_cache import (
     CACHE_ARGUMENT,
     HOST,
-    PROMPT_CACHE_MIB,
     PrefixCaches,
+    accepts_cache,
     dynamic_copy,
     empty_cache,
     static_cache,
@@ -47,6 +47,7 @@ from multimodal.backends.sampling import ResolvedSampling, resolve_sampling
 from multimodal.backends.tokenizer_files import check_tokens, check_vocabulary
 from multimodal.backends.worker import Emit, Stopped
 from multimodal.catalog.cards import ModelCard
+from multimodal.errors import CardError
 from multimodal.events import EngineEvent, Progress
 from multimodal.memory.estimate.footprint import DEFAULT_TOKENS
 from multimodal.messages import Usage
@@ -73,10 +74,14 @@ class ChatModel(Loaded[Any], ABC):
         super().__init__(card, model)
         self._tokenizer = tokenizer
         self._template = template
-        mib = whole_number(card, "prompt_cache_mib", PROMPT_CACHE_MIB)
-        self._caches = PrefixCaches(mib << 20)
-        self._options = decoding_options(card, model)
+        self._options = parse_options(card, ChatOptions)
+        self._caches = PrefixCaches(self._options.prompt_cache_mib << 20)
         self._is_cache_taken = accepts_cache(model)
+        if self._options.needs_cache and not self._is_cache_taken:
+            raise CardError(
+                f"{card.name}: leave 'prompt_lookup_num_tokens' and 'cache_implementation' out of "
+                f"'engine': {type(model).__name__} makes its cache itself"
+            )
         self._published = published_sampling(model)
         # The cache is ours, and these are asked for by the card: a checkpoint's would be added.
         model.generation_config.cache_implementation = None

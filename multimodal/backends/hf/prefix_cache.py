@@ -17,14 +17,12 @@ from typing import Any
 import torch
 import transformers
 from packaging.version import Version
-from transformers import DynamicCache, StaticCache
+from transformers import DynamicCache, GenerationMixin, StaticCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
 
 from multimodal.memory.devices.base import spare_host_bytes
 
 HOST = torch.device("cpu")
-PROMPT_CACHE_MIB = 2048
-"""Of host memory for one model's conversations, unless its card says otherwise."""
 SHORTEST = 1024
 CACHE_ARGUMENT = (
     "cache" if Version(transformers.__version__) >= Version("5.24") else "past_key_values"
@@ -118,6 +116,12 @@ def can_be_kept(cache: Any) -> bool:
     """Whether keys and values are all that the cache holds: layers of other kinds have states that
     are neither cut nor moved here."""
     return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
+
+
+def accepts_cache(model: Any) -> bool:
+    """Whether `generate` continues a cache that it is given, of a kind that can be cut."""
+    own = type(model).generate is not GenerationMixin.generate
+    return not own and can_be_kept(empty_cache(model))
 
 
 def static_length(tokens: int, context_tokens: int) -> int:

@@ -33,15 +33,11 @@ from multimodal.backends.context_window import (
     surplus_turns,
 )
 from multimodal.backends.describing import describe
-from multimodal.backends.engine_options import whole_number
+from multimodal.backends.engine_options import parse_options
 from multimodal.backends.llama_cpp.gguf_files import GgufFiles, gguf_files, refusal
 from multimodal.backends.llama_cpp.gguf_special_tokens import GgufTokenEscaper
-from multimodal.backends.llama_cpp.messages import (
-    as_messages,
-    length,
-    picture_tokens,
-    pictures_in,
-)
+from multimodal.backends.llama_cpp.messages import as_messages, length, pictures_in
+from multimodal.backends.llama_cpp.options import LlamaCppOptions
 from multimodal.backends.sampling import ResolvedSampling, resolve_sampling
 from multimodal.backends.special_tokens import check_template
 from multimodal.backends.worker import Emit, Stopped, Worker
@@ -52,7 +48,6 @@ from multimodal.messages import Finish, Usage
 from multimodal.requests import ImageDescriptionRequest, TextRequest
 
 SILENT = -1
-ALL = 999
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
@@ -62,7 +57,6 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     if card.context_tokens is None:
         raise BackendError(f"{card.title}: its card does not say how many tokens it reads")
     check_template(card)
-    picture_tokens(card)
     found = gguf_files(card, files)
     try:
         server = xllamacpp.Server(parameters(card, card.context_tokens, found, device))
@@ -87,7 +81,8 @@ def parameters(
 ) -> xllamacpp.CommonParams:
     """On a card, `engine.gpu_layers` of the model's layers lie there, all unless the card says; it
     takes an xllamacpp that was built for CUDA, which the one on PyPI is not."""
-    threads = whole_number(card, "threads", 0) or cores()
+    options = parse_options(card, LlamaCppOptions)
+    threads = options.threads or cores()
     params = xllamacpp.CommonParams()
     params.model.path = str(files.language)
     params.chat_template = card.chat_template
@@ -97,9 +92,9 @@ def parameters(
     params.n_ctx = context_tokens * card.concurrency
     params.n_parallel = card.concurrency
     params.kv_unified = False  # what others ask at the same time changes no logit, and costs less
-    params.n_batch = params.n_ubatch = whole_number(card, "n_batch", 512, 1)
-    params.cache_ram_mib = whole_number(card, "prompt_cache_mib", 0, -1)
-    params.n_gpu_layers = whole_number(card, "gpu_layers", ALL) if device == "cuda" else 0
+    params.n_batch = params.n_ubatch = options.n_batch
+    params.cache_ram_mib = options.prompt_cache_mib
+    params.n_gpu_layers = options.gpu_layers if device == "cuda" else 0
     # Weights that are laid out anew for the CPU would lie in memory a second time as a mapped file.
     params.load_mode = xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_NONE
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads

@@ -12,15 +12,14 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from multimodal.backends.describing import DESCRIBE
-from multimodal.backends.engine_options import whole_number
+from multimodal.backends.engine_options import parse_options
+from multimodal.backends.llama_cpp.options import LlamaCppOptions
 from multimodal.catalog.cards import ModelCard
 from multimodal.requests import ChatMessage, TextRequest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PICTURE_TOKENS = 576
-"""Of LLaVA 1.5; a card says otherwise with `engine.picture_tokens`."""
 CHARACTERS_PER_TOKEN = 4
 
 Content = str | list[dict[str, Any]]
@@ -29,7 +28,7 @@ Content = str | list[dict[str, Any]]
 def as_messages(request: TextRequest, card: ModelCard) -> list[dict[str, Any]]:
     """The turns, each with the pictures it shows before its words. `engine.after_picture` of the
     card stands behind each picture, where the model was trained so."""
-    after = str(card.engine.get("after_picture", ""))
+    after = parse_options(card, LlamaCppOptions).after_picture
     return [{"role": turn.role, "content": _content(turn, after)} for turn in request.messages]
 
 
@@ -37,13 +36,8 @@ def length(content: Content, card: ModelCard) -> int:
     """In characters, a picture as many as would take its tokens."""
     if isinstance(content, str):
         return len(content)
-    picture = picture_tokens(card) * CHARACTERS_PER_TOKEN
+    picture = parse_options(card, LlamaCppOptions).picture_tokens * CHARACTERS_PER_TOKEN
     return sum(len(part["text"]) if "text" in part else picture for part in content)
-
-
-def picture_tokens(card: ModelCard) -> int:
-    """How many tokens one picture takes. Raises CardError."""
-    return whole_number(card, "picture_tokens", PICTURE_TOKENS, 1)
 
 
 def pictures_in(content: Content) -> int:

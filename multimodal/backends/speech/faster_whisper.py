@@ -14,7 +14,8 @@ from faster_whisper import WhisperModel
 from numpy.typing import NDArray
 
 from multimodal.backends.base import Backend, cores
-from multimodal.backends.engine_options import whole_number
+from multimodal.backends.engine_options import parse_options
+from multimodal.backends.speech.options import FasterWhisperOptions
 from multimodal.backends.speech.recognizer import TranscribeOptions
 from multimodal.backends.speech.utterance import LONGEST_S, EncodedUtterance
 from multimodal.backends.speech.voice_activity import Window
@@ -38,17 +39,18 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load the CTranslate2 model in `files`. Raises BackendError where it is refused."""
     if not (files / "tokenizer.json").is_file():  # faster-whisper would ask a hub for one
         raise BackendError(f"{card.title}: there is no tokenizer.json in {files}")
+    options = parse_options(card, FasterWhisperOptions)
     try:
         model = WhisperModel(
             str(files),
             device=device,
-            compute_type=str(card.engine.get("compute_type", "default")),
-            cpu_threads=whole_number(card, "threads", 0) or cores(),
+            compute_type=options.compute_type,
+            cpu_threads=options.threads or cores(),
             local_files_only=True,
         )
     except (RuntimeError, ValueError, OSError) as error:
         raise BackendError(f"{card.title} could not be loaded from {files}: {error}") from error
-    return FasterWhisper(card, model)
+    return FasterWhisper(card, model, options.beam_size)
 
 
 class FasterWhisper(WhisperRecognizer[WhisperModel]):

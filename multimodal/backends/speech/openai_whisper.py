@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from whisper.audio import log_mel_spectrogram, pad_or_trim
 from whisper.model import ModelDimensions, Whisper
 from whisper.tokenizer import LANGUAGES
 
 from multimodal.backends.base import Backend
+from multimodal.backends.engine_options import parse_options
+from multimodal.backends.speech.options import WhisperOptions
 from multimodal.backends.speech.whisper_decoding import DecodingRequest, WhisperRecognizer
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.events import DecodingStatistics, Segment
-from multimodal.memory.estimate.modules import whisper_in_half
 
 DRAWN = 5
 """Hypotheses at a temperature above 0, of which the likeliest is kept."""
@@ -44,7 +46,18 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
             f"{found[0].name} is not a Whisper checkpoint in OpenAI's format ({error})"
         ) from error
     model = (whisper_in_half(model) if device == "cuda" else model).to(torch.device(device))
-    return OpenAIWhisper(card, model.eval())
+    return OpenAIWhisper(card, model.eval(), parse_options(card, WhisperOptions).beam_size)
+
+
+def whisper_in_half(model: Whisper) -> Whisper:
+    """A model in fp16, changed in place. What normalises stays in fp32: openai-whisper computes it
+    so, with its weights as they are."""
+    for module in model.modules():
+        if not isinstance(module, nn.LayerNorm):
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                if tensor.is_floating_point() and not tensor.is_sparse:
+                    tensor.data = tensor.data.half()
+    return model
 
 
 class OpenAIWhisper(WhisperRecognizer[Whisper]):

@@ -15,7 +15,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal.backends.engine_options import whole_number
 from multimodal.backends.loaded import Loaded
 from multimodal.backends.worker import Emit, Stopped
 from multimodal.catalog.cards import ModelCard
@@ -68,11 +67,11 @@ class SpeechRecognizer(Loaded[Model], ABC):
     _does = "listen"
     has_prompt_input = False
     """Whether it reads words that may occur, and tries again at a temperature."""
-    _usual_beams = 1
 
-    def __init__(self, card: ModelCard, model: Model) -> None:
+    def __init__(self, card: ModelCard, model: Model, beams: int = 1) -> None:
+        """`beams`: guesses that are followed at once unless a request says otherwise."""
         super().__init__(card, model)
-        self._beams = whole_number(card, "beam_size", self._usual_beams, 1)
+        self._beams = beams
 
     def run(
         self, request: TranscriptionRequest, stop: threading.Event

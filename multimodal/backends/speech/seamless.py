@@ -30,6 +30,8 @@ from transformers import (
 
 from multimodal.backends.base import Backend
 from multimodal.backends.checkpoints import check_folder, from_folder
+from multimodal.backends.engine_options import parse_options
+from multimodal.backends.speech.options import SeamlessOptions
 from multimodal.backends.speech.recognizer import (
     SpeechRecognizer,
     TranscribeOptions,
@@ -97,9 +99,11 @@ class Seamless(SpeechRecognizer[Any]):
     """One loaded model."""
 
     def __init__(self, card: ModelCard, model: Any, extractor: Any, tokenizer: Any) -> None:
-        super().__init__(card, model)
+        options = parse_options(card, SeamlessOptions)
+        super().__init__(card, model, options.beam_size)
         self._extractor = extractor
         self._tokenizer = tokenizer
+        self._default = options.language
         try:
             self._code(self._default, WRITES)
         except RequestError as error:
@@ -209,10 +213,6 @@ class Seamless(SpeechRecognizer[Any]):
         return samples
 
     # ------------------------------------------------------------ languages
-
-    @property
-    def _default(self) -> str:
-        return str(self._card.engine.get("language", "en"))
 
     def _codes(self, ability: str) -> Mapping[str, int]:
         """The checkpoint's codes of the languages it `WRITES` or `SPEAKS`."""

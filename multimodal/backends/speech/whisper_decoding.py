@@ -139,7 +139,6 @@ class WhisperRecognizer(SpeechRecognizer[Model]):
     """One loaded Whisper model."""
 
     has_prompt_input = True
-    _usual_beams = 5
 
     @abstractmethod
     def decode(self, samples: NDArray[np.float32], request: DecodingRequest) -> Iterator[Segment]:

@@ -1,7 +1,5 @@
-"""What is measured of a card. Each probe raises an error in words where the card does not do what
-the program relies on.
-
-Run as a module, with the names of the probes, it writes one line of JSON after each.
+"""What is measured of a card by itself; `backends/probes.py` adds what models do on it. Each probe
+raises an error in words where the card does not do what the program relies on.
 """
 
 from __future__ import annotations
@@ -10,72 +8,28 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
-from multimodal.catalog.architectures import Part
 from multimodal.memory.calibration.record import SPILLS
-from multimodal.memory.devices.kernels import SIDE, layers, packed, use_kernels
+from multimodal.memory.devices.kernels import SIDE, layers, use_kernels
 
 Facts = Mapping[str, float]
 MODULE = "multimodal.memory.calibration.probes"
-"""This one, also where it is the main one of its process."""
+"""This one, which another process runs to see what a context takes."""
 LOCKED_BYTES = 1 << 33
 """The most host memory that is locked to see whether it can be."""
 TOKENS = 64
 MOST_AWAY = {"fp16": 0.01, "nf4": 0.01, "int8": 0.05}
 """Of the largest result, how far one may be from what the packed weights give in fp32. 8-bit layers
 pack what they are given as well."""
-DECODER = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "latent_channels": 4,
-    "layers_per_block": 2,
-}
-"""Stable Diffusion's decoder, of which only the size matters here."""
-
-HEARING = {
-    "n_mels": 80,
-    "n_audio_ctx": 1500,
-    "n_audio_state": 768,
-    "n_audio_head": 12,
-    "n_audio_layer": 12,
-    "n_vocab": 51_865,
-    "n_text_ctx": 448,
-    "n_text_state": 768,
-    "n_text_head": 12,
-    "n_text_layer": 12,
-}
-"""Whisper small."""
-SEEING = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 336,
-    "patch_size": 14,
-}
-"""CLIP's ViT-L/14 for 336 pixels."""
-WRITING = {
-    "hidden_size": 2048,
-    "intermediate_size": 8192,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 32_000,
-}
-"""Layers as they are in models of one to three thousand million parameters, four of them."""
-NEW_TOKENS = 32
-GUESSES = 10
 
 
 def context(device: torch.device) -> Facts:
     """What another process takes with its context, then with every library in use."""
-    command = [sys.executable, "-P", "-m", MODULE, "--use-libraries"]
+    command = [sys.executable, "-P", "-m", MODULE]
     before = _free(device)
     with subprocess.Popen(  # noqa: S603
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="replace"
@@ -169,35 +123,6 @@ def mirror(kind: str, device: torch.device) -> Facts:
     return {"away_from_exact": error, "first_answer_s": min(seconds[1:])}
 
 
-def decoder(side: int, device: torch.device) -> Facts:
-    """The last step towards a picture of that many pixels a side."""
-    return _peak(Part(library="diffusers", model="AutoencoderKL", config=DECODER), device, side)
-
-
-def hearing(device: torch.device, dims: Mapping[str, int] = HEARING) -> Facts:
-    """Half a minute of sound by Whisper, of a size that the card profiles begin with."""
-    return _peak(Part(library="whisper", model="Whisper", config=dims), device)
-
-
-def seeing(device: torch.device, sizes: Mapping[str, int] = SEEING) -> Facts:
-    """One picture, by what LLaVA sees with."""
-    return _peak(Part(library="transformers", model="CLIPVisionModel", config=sizes), device)
-
-
-def decoding(device: torch.device, sizes: Mapping[str, int] = WRITING) -> Facts:
-    """Tokens a second of a small model in nf4 with each of the library's caches, and how long
-    checking several guessed tokens takes beside one: what looking guesses up in the prompt costs
-    when they are wrong."""
-    model = _writer(device, sizes)
-    ids = torch.arange(TOKENS, device=device)[None] % int(sizes["vocab_size"])
-    found = {
-        f"{kind}_tokens_per_s": _tokens_per_s(model, ids, kind) for kind in ("dynamic", "static")
-    }
-    for name, tokens in (("one_token", 1), ("guesses", 1 + GUESSES)):
-        found[f"{name}_s"] = _reading_s(model, ids, tokens)
-    return found
-
-
 PROBES: dict[str, Callable[[torch.device], Facts]] = {
     "context": context,
     "bus": bus,
@@ -206,11 +131,6 @@ PROBES: dict[str, Callable[[torch.device], Facts]] = {
     "mirror fp16": lambda device: mirror("fp16", device),
     "mirror nf4": lambda device: mirror("nf4", device),
     "mirror int8": lambda device: mirror("int8", device),
-    "decoder 512": lambda device: decoder(512, device),
-    "decoder 1024": lambda device: decoder(1024, device),
-    "hearing": hearing,
-    "seeing": seeing,
-    "decoding": decoding,
 }
 
 
@@ -225,93 +145,6 @@ def _locks(device: torch.device) -> Any:
     from multimodal.memory.devices.host_slabs import CudaPageLocks
 
     return CudaPageLocks(device) if device.type == "cuda" else None
-
-
-def _peak(part: Part, device: torch.device, side: int | None = None) -> Facts:
-    """What one turn of a model, with random weights in fp16, takes on `device` beside them, what is
-    counted for it on the meta device, and how long it takes."""
-    from multimodal.memory.estimate.activation import counted_bytes, forward_passes
-    from multimodal.memory.estimate.modules import built, unbuilt, whisper_in_half
-
-    counted = counted_bytes(built(part), TOKENS, side)
-    with device:
-        module = unbuilt(part).eval().requires_grad_(False)
-    module = whisper_in_half(module) if part.library == "whisper" else module.half()
-    (work,) = forward_passes(module, TOKENS, side)
-    with torch.no_grad():
-        work()
-        _finish(device)
-        before = _allocated(device)
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        started_s = time.perf_counter()
-        work()
-        _finish(device)
-    seconds = time.perf_counter() - started_s
-    peak = torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else 0
-    return {"peak_bytes": peak, "counted_bytes": counted, "turn_s": seconds}
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _allocated(device: torch.device) -> int:
-    return int(torch.cuda.memory_allocated(device)) if device.type == "cuda" else 0
-
-
-def _writer(device: torch.device, sizes: Mapping[str, int]) -> Any:
-    """A text model with random weights in nf4."""
-    import bitsandbytes as bnb
-
-    from multimodal.memory.estimate.modules import unbuilt
-
-    config = {"model_type": "llama", **sizes}
-    with device:
-        model: Any = unbuilt(Part(library="transformers", model="LlamaForCausalLM", config=config))
-    model.half().eval().requires_grad_(False)
-    decoder = model.get_decoder()
-    for path, layer in list(decoder.named_modules()):
-        if isinstance(layer, nn.Linear):
-            parent, _, name = path.rpartition(".")
-            small, _weight = packed(bnb, "nf4", layer.weight.detach(), device)
-            setattr(decoder.get_submodule(parent), name, small)
-    model.generation_config.eos_token_id = None
-    return model
-
-
-def _tokens_per_s(model: Any, ids: torch.Tensor, cache: str) -> float:
-    """Of `generate`, after a first time, in which kernels are loaded."""
-    seconds = 0.0
-    for _ in range(2):
-        _finish(ids.device)
-        started_s = time.perf_counter()
-        model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=NEW_TOKENS,
-            do_sample=False,
-            pad_token_id=0,
-            cache_implementation=cache,
-            disable_compile=True,
-        )
-        _finish(ids.device)
-        seconds = time.perf_counter() - started_s
-    return NEW_TOKENS / seconds
-
-
-def _reading_s(model: Any, ids: torch.Tensor, tokens: int) -> float:
-    """The shortest of several passes over so many tokens."""
-    found = []
-    with torch.no_grad():
-        for _ in range(6):
-            _finish(ids.device)
-            started_s = time.perf_counter()
-            model(input_ids=ids[:, :tokens], use_cache=False)
-            _finish(ids.device)
-            found.append(time.perf_counter() - started_s)
-    return min(found[1:])
 
 
 # ------------------------------------------------------------ the process of its own
@@ -329,7 +162,8 @@ def _use_libraries() -> None:
     sys.stdin.readline()
 
 
-def _run(names: list[str]) -> None:
+def run(probes: Mapping[str, Callable[[torch.device], Facts]], names: Sequence[str]) -> None:
+    """Write one line of JSON when one of `names` begins, and one when it is over."""
     device = torch.device("cuda", 0)
     torch.zeros(1, device=device)
     for name in names:
@@ -337,7 +171,7 @@ def _run(names: list[str]) -> None:
         started_s = time.perf_counter()
         told: dict[str, Any] = {"name": name}
         try:
-            told["facts"] = dict(PROBES[name](device))
+            told["facts"] = dict(probes[name](device))
         except Exception as error:  # whatever it is, it is what the card does
             told["error"] = (str(error) or type(error).__name__).splitlines()[0]
         told["seconds"] = round(time.perf_counter() - started_s, 3)
@@ -345,7 +179,4 @@ def _run(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--use-libraries"]:
-        _use_libraries()
-    else:
-        _run(sys.argv[1:])
+    _use_libraries()

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 from multimodal.memory.calibration.record import Probe
 
-MODULE = "multimodal.memory.calibration.probes"
 MOST_S = 300.0
 """For all probes of one process; the first time, PyTorch alone may take a minute to load."""
 
@@ -19,13 +18,13 @@ Show = Callable[[str, Probe | None], None]
 Start = Callable[[Sequence[str]], Iterator[str]]
 
 
-def measured(names: Sequence[str], show: Show, start: Start | None = None) -> dict[str, Probe]:
+def measured(names: Sequence[str], show: Show, start: Start) -> dict[str, Probe]:
     """The result of every probe, by name; never raises for what a card does. `start` runs those of
     that name in a process and yields the lines it writes."""
     found: dict[str, Probe] = {}
     while left := [name for name in names if name not in found]:
         begun = ""
-        for line in (start or lines_of)(left):
+        for line in start(left):
             told = _told(line)
             if "begun" in told:
                 begun = str(told["begun"])
@@ -42,9 +41,10 @@ def measured(names: Sequence[str], show: Show, start: Start | None = None) -> di
     return found
 
 
-def lines_of(names: Sequence[str]) -> Iterator[str]:
-    """What a process that runs these probes writes, line by line; it is ended after MOST_S."""
-    command = [sys.executable, "-P", "-m", MODULE, *names]
+def lines_of(module: str, names: Sequence[str]) -> Iterator[str]:
+    """What a process writes in which `module` runs these probes, line by line; it is ended after
+    MOST_S."""
+    command = [sys.executable, "-P", "-m", module, *names]
     with subprocess.Popen(  # noqa: S603
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace"
     ) as process:

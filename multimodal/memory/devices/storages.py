@@ -3,8 +3,8 @@
 `parameters()` misses the quantization state: scales, code books and offsets are plain attributes of
 a 4-bit weight's `quant_state`, and of an 8-bit layer's `state` after its first forward (read in
 bitsandbytes 0.50). Tied tensors, and views of one storage, count once. Tensors that are not
-strided have no storage that could be moved and are left out: Whisper's sparse `alignment_heads` is
-one, some hundred bytes that only times of single words need.
+strided have no storage that could be moved and are left out: the sparse `alignment_heads` of
+openai-whisper is one, some hundred bytes that only times of single words need.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The most memory one forward takes beside weights and attention cache, found without weights.
 
-The module runs on PyTorch's meta device, where tensors have shapes and no data, and every storage
-is counted while it lives. Attention counts as the fused kernels of CUDA compute it, in place of the
-whole score matrix that the meta device would make. What a kernel takes inside itself is not seen:
-for convolutions a measured share is added, and the memory manager measures the rest when a model
-really runs.
+What runs is declared by the family of the card (`backends/registry.py`). The module is on PyTorch's
+meta device, where tensors have shapes and no data, and every storage is counted while it lives.
+Attention counts as the fused kernels of CUDA compute it, in place of the whole score matrix that
+the meta device would make. What a kernel takes inside itself is not seen: for convolutions a
+measured share is added, and the memory manager measures the rest when a model really runs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 import inspect
 import math
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -22,13 +23,9 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode  # its only name, in PyTorch's own docs
 
-from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
+from multimodal.memory.estimate.factors import ESTIMATE, Kernels, PeakFactors
 
-Make = Callable[..., torch.Tensor]
 PACKED = (torch.uint8, torch.int8)
-SOUND_S = 30
-LATENT_SCALE = 8
-"""Pixels on a side that one latent of a diffusion model stands for."""
 
 
 class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -92,42 +89,56 @@ def measured(forward: Callable[[], object]) -> int:
     return live.peak
 
 
+InputMaker = Callable[..., torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardPass:
+    """`run` computes it once, on the device and in the format of the module's weights. `kernels`:
+    which of `PeakFactors` its kernels take of what is counted; None for what is counted alone."""
+
+    run: Callable[[], object]
+    kernels: Kernels | None = None
+
+
+ForwardPasses = Callable[[Any, int, int | None], Sequence[ForwardPass]]
+"""What the engine of a family runs of one part of a card in one turn, by the module, how many
+tokens it reads, and the pixels on a side of a picture that it looks at or makes. Empty for a part
+that takes next to nothing beside the others."""
+
+
 @cache
-def counted_bytes(module: nn.Module, tokens: int, picture_side: int | None) -> int:
-    """Of one part on the meta device; 0 for a part that `forward_passes` knows none for.
-    Remembered, since modules are."""
-    return max((measured(work) for work in forward_passes(module, tokens, picture_side)), default=0)
+def counted_bytes(
+    passes: ForwardPasses, module: nn.Module, tokens: int, picture_side: int | None
+) -> Mapping[Kernels | None, int]:
+    """The most that any pass of a part on the meta device holds at once, by the kernels that
+    compute it. Remembered, since modules are."""
+    found: dict[Kernels | None, int] = {}
+    for forward in passes(module, tokens, picture_side):
+        found[forward.kernels] = max(found.get(forward.kernels, 0), measured(forward.run))
+    return found
 
 
 def peak_bytes(
-    module: nn.Module, tokens: int, picture_side: int | None, factors: PeakFactors = ESTIMATE
+    passes: ForwardPasses,
+    module: nn.Module,
+    tokens: int,
+    picture_side: int | None,
+    factors: PeakFactors = ESTIMATE,
 ) -> int:
-    """What one part on the meta device will take on a card that has those `factors`."""
-    counted = counted_bytes(module, tokens, picture_side)
-    if _is_convolutional(module):
-        return int(counted * factors.convolution)
-    return int(counted * factors.hearing) if type(module).__name__ == "Whisper" else counted
+    """What one part on the meta device will take on a card that has those `factors`; 0 where
+    `passes` has none of it."""
+    counted = counted_bytes(passes, module, tokens, picture_side)
+    return max((int(size * factors.of(kernels)) for kernels, size in counted.items()), default=0)
 
 
-def _is_convolutional(module: Any) -> bool:
-    """Whether most of its work is convolutions: what makes pictures, or hears plain samples."""
-    draws = type(module).__name__.startswith(("Autoencoder", "UNet2DCondition"))
-    return draws or getattr(module, "main_input_name", "") == "input_values"
-
-
-Work = Callable[[], object]
-
-
-def forward_passes(module: Any, tokens: int, picture_side: int | None) -> list[Work]:
-    """What a part does in one turn, on the device and in the format of its weights: a text model
-    reads `tokens`, a picture model looks at one picture of its own size, a speech model hears 30 s
-    (and speaks as long, where it can), a diffusion model takes one step towards a picture of that
-    side, its decoder makes one."""
+def input_maker(module: nn.Module) -> InputMaker:
+    """A function from a shape to an input for `module`: on the device and in the format of its
+    weights (16 bits for packed ones), from -1 to 1, so that every weight has something to do."""
     parameters = list(module.parameters())  # some are made on the CPU whatever the device
     first = next((p for p in parameters if p.is_meta), parameters[0])
 
     def make(*shape: int) -> torch.Tensor:
-        """From -1 to 1, so that every weight has something to do."""
         dtype = torch.bfloat16 if first.dtype in PACKED else first.dtype
         if first.is_meta:
             return torch.empty(shape, dtype=dtype, device=first.device)
@@ -135,43 +146,18 @@ def forward_passes(module: Any, tokens: int, picture_side: int | None) -> list[W
         # In fp32 first: fp16 cannot count that far, and would give no numbers.
         return torch.linspace(-1, 1, count, device=first.device).to(dtype).reshape(shape)
 
-    name = type(module).__name__
-    if name == "Whisper":
-        return [lambda: _hear(module, make)]
-    if name.startswith("UNet2DCondition"):
-        return [lambda: _denoise(module, make, picture_side or 512)]
-    if name.startswith("Autoencoder"):
-        return [lambda: _decode(module, make, picture_side or 512)]
-    found: list[Work] = []
-    if name.startswith("SeamlessM4T"):
-        found += [lambda: _hear_frames(module, make), lambda: _voice(module.vocoder, make)]
-    if getattr(module, "main_input_name", "") == "input_values":
-        found.append(lambda: module(make(1, SOUND_S * 16_000)))
-    if (seeing := _vision(module)) is not None:
-        found.append(lambda: _look(seeing, make, picture_side))
-    if (decoder := _decoder(module)) is not None:
-        found.append(lambda: _read(decoder, make, tokens))
-    return found
+    return make
 
 
-def _decoder(module: Any) -> Any | None:
-    """The text model without its output layer, where there is one."""
+def decoder_passes(module: Any, tokens: int) -> list[ForwardPass]:
+    """Reading `tokens` by the text model of a module of transformers, without its output layer;
+    none where it writes no text."""
     if not (hasattr(module, "can_generate") and module.can_generate()):
-        return None
-    decoder: nn.Module = module.get_decoder()
-    return decoder
+        return []
+    return [ForwardPass(lambda: _read(module.get_decoder(), input_maker(module), tokens))]
 
 
-def _vision(module: nn.Module) -> nn.Module | None:
-    found: nn.Module
-    for name in ("vision_tower", "vision_model"):
-        for path, found in module.named_modules():
-            if path.rpartition(".")[2] == name:
-                return found
-    return module if type(module).__name__.endswith("VisionModel") else None
-
-
-def _read(decoder: Any, make: Make, tokens: int) -> None:
+def _read(decoder: Any, make: InputMaker, tokens: int) -> None:
     words = make(1, tokens, decoder.config.hidden_size)
     # A ready mask: to make one, transformers looks at values, which may not be there.
     allowed = torch.ones((1, 1, tokens, tokens), dtype=torch.bool, device=words.device).tril()
@@ -179,42 +165,3 @@ def _read(decoder: Any, make: Make, tokens: int) -> None:
     if "position_ids" in inspect.signature(decoder.forward).parameters:
         more["position_ids"] = torch.arange(tokens, device=words.device)[None]
     decoder(inputs_embeds=words, use_cache=False, **more)
-
-
-def _look(vision: Any, make: Make, side: int | None) -> None:
-    side = side or int(getattr(vision.config, "image_size", 224))
-    vision(pixel_values=make(1, 3, side, side))
-
-
-def _hear(whisper: Any, make: Make) -> None:
-    """The sound, then half of the words it may have, for five beams."""
-    sound = whisper.encoder(make(1, whisper.dims.n_mels, SOUND_S * 100))
-    ids = torch.zeros((5, whisper.dims.n_text_ctx // 2), dtype=torch.long, device=sound.device)
-    whisper.decoder(ids, sound.expand(5, -1, -1))
-
-
-def _hear_frames(seamless: Any, make: Make) -> None:
-    """Two of the 10 ms frames are read as one."""
-    frames = SOUND_S * 50
-    seamless.speech_encoder(make(1, frames, seamless.config.feature_projection_input_dim))
-
-
-def _voice(vocoder: Any, make: Make) -> None:
-    """One unit of speech stands for 20 ms; unit, speaker and language are read together."""
-    vocoder.hifi_gan(make(1, vocoder.hifi_gan.conv_pre.in_channels, SOUND_S * 50))
-
-
-def _denoise(unet: Any, make: Make, side: int) -> None:
-    """Two pictures at once: with and without the prompt, as classifier-free guidance asks."""
-    config, latents = unet.config, side // LATENT_SCALE
-    more = {}
-    if config.addition_embed_type == "text_time":
-        extra = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-        more = {"added_cond_kwargs": {"text_embeds": make(2, extra), "time_ids": make(2, 6)}}
-    words = make(2, 77, config.cross_attention_dim)
-    unet(make(2, config.in_channels, latents, latents), 0, words, **more)
-
-
-def _decode(vae: Any, make: Make, side: int) -> None:
-    latents = side // LATENT_SCALE
-    vae.decode(make(1, vae.config.latent_channels, latents, latents))

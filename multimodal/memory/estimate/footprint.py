@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from multimodal.backends.registry import find_family, resolve
 from multimodal.catalog.architectures import Gguf, Measured, Modules
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError
@@ -18,6 +19,9 @@ from multimodal.memory.estimate.quantization import (
     gguf_bytes,
     torch_bytes,
 )
+
+if TYPE_CHECKING:
+    from multimodal.memory.estimate.activation import ForwardPasses
 
 DEFAULT_TOKENS = 4096
 WHISPER_BEAMS = 5
@@ -82,12 +86,21 @@ def footprint(
             raise CardError(
                 f"{card.name}: there is no quantization '{wanted}'. Known: {', '.join(known)}."
             )
-    return _computed(shape.model_dump_json(), isinstance(shape, Gguf), kind, tokens, factors)
+    if isinstance(shape, Gguf):
+        return _gguf(shape.model_dump_json(), kind, tokens)
+    size = _torch(shape.model_dump_json(), _forward_passes(card), kind, tokens, factors)
+    if not size.runtime:
+        raise CardError(
+            f"{card.name}: an engine of the family '{card.family}' runs none of the parts under "
+            "[architecture], so what a turn takes cannot be counted"
+        )
+    return size
 
 
 def cpu_footprint(card: ModelCard) -> Footprint:
-    """What `card` needs where its engine loads it on the CPU instead of a graphics card: Whisper
-    and diffusers keep there in 32 bits what is in fp16 on a card, transformers in as many bits."""
+    """What `card` needs where its engine loads it on the CPU instead of a graphics card:
+    openai-whisper and diffusers keep there in 32 bits what is in fp16 on a card, transformers in as
+    many bits."""
     shape = card.architecture
     is_wide = isinstance(shape, Modules) and any(
         part.library in {"whisper", "diffusers"} for part in shape.parts.values()
@@ -103,20 +116,13 @@ def _measured(shape: Measured, tokens: int) -> Footprint:
 
 
 @lru_cache(maxsize=512)
-def _computed(
-    shape_json: str, is_gguf: bool, kind: str, tokens: int, factors: PeakFactors
-) -> Footprint:
-    if is_gguf:
-        return _gguf(Gguf.model_validate_json(shape_json), kind, tokens)
-    return _torch(Modules.model_validate_json(shape_json), kind, tokens, factors)
-
-
-def _gguf(shape: Gguf, kind: str, tokens: int) -> Footprint:
+def _gguf(shape_json: str, kind: str, tokens: int) -> Footprint:
     """llama.cpp keeps the weights as the files pack them, and a cache of all its tokens."""
-    from multimodal.memory.estimate.modules import parts_of, tensors, text_config
+    from multimodal.memory.estimate.modules import tensors, text_config
 
+    shape = Gguf.model_validate_json(shape_json)
     found = [tensor for tensor in tensors(shape) if tensor.parameter]
-    config: Any = text_config(parts_of(shape)["text"])
+    config: Any = text_config(shape.parts["text"])
     layers = int(config.num_hidden_layers)
     tied = not any("lm_head" in tensor.name for tensor in found)
     weights = 0
@@ -127,12 +133,16 @@ def _gguf(shape: Gguf, kind: str, tokens: int) -> Footprint:
     return Footprint(weights, kv_bytes(config, tokens), shape.runtime_bytes)
 
 
-def _torch(shape: Modules, kind: str, tokens: int, factors: PeakFactors) -> Footprint:
+@lru_cache(maxsize=512)
+def _torch(
+    shape_json: str, passes: ForwardPasses, kind: str, tokens: int, factors: PeakFactors
+) -> Footprint:
     """Weights, the cache of `tokens`, and the largest peak of any part; a 4-bit or 8-bit layer is
     unpacked to 16 bits while it reads a prompt, one at a time."""
     from multimodal.memory.estimate.activation import peak_bytes
     from multimodal.memory.estimate.modules import built, tensors, text_config
 
+    shape = Modules.model_validate_json(shape_json)
     found = tensors(shape)
     weights = sum(
         torch_bytes(t.shape, "fp32" if t.wide and kind == "fp16" else kind, t.linear) for t in found
@@ -145,9 +155,22 @@ def _torch(shape: Modules, kind: str, tokens: int, factors: PeakFactors) -> Foot
         elif (config := text_config(part)) is not None:
             cache = max(cache, kv_bytes(config, tokens))
         module = built(part, shallow=True)
-        peak = max(peak, peak_bytes(module, tokens, shape.picture_side, factors))
+        peak = max(peak, peak_bytes(passes, module, tokens, shape.picture_side, factors))
     extra = 0 if kind in ELEMENT_BYTES else unpacked
     return Footprint(weights, cache, peak + extra, engine_owned=False)
+
+
+def _forward_passes(card: ModelCard) -> ForwardPasses:
+    """Those that its family declares. Raises CardError without any: nothing counts as 0 bytes."""
+    family = find_family(card.family)
+    passes: ForwardPasses | None = resolve(family.forward_passes) if family is not None else None
+    if passes is None:
+        raise CardError(
+            f"{card.name}: nothing is known of what an engine of the family '{card.family}' "
+            "computes, so what a turn takes cannot be counted; correct its 'family', or write "
+            'kind = "measured" under [architecture]'
+        )
+    return passes
 
 
 def kv_bytes(config: Any, tokens: int) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +17,6 @@ from torch.overrides import TorchFunctionMode
 from multimodal.catalog.architectures import Gguf, Modules, Part
 from multimodal.errors import CardError
 
-M = TypeVar("M", bound=nn.Module)
 SHALLOW_LAYERS = 2
 # diffusers imports it, and it then warns that an optional kernel for the CPU is not installed.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -41,16 +40,9 @@ def tensors(architecture: Modules | Gguf) -> tuple[Tensor, ...]:
     """Every tensor that is stored once, a tied one under its first name."""
     return tuple(
         replace(tensor, name=f"{name}.{tensor.name}")
-        for name, part in parts_of(architecture).items()
+        for name, part in architecture.parts.items()
         for tensor in _tensors(part.model_dump_json())
     )
-
-
-def parts_of(architecture: Modules | Gguf) -> Mapping[str, Part]:
-    if isinstance(architecture, Modules):
-        return architecture.parts
-    kind = "AutoModelForImageTextToText" if architecture.projector else "AutoModelForCausalLM"
-    return {"text": Part(library="transformers", model=kind, config=architecture.config)}
 
 
 def text_config(part: Part) -> Any | None:
@@ -124,23 +116,12 @@ def _diffusers(part: Part, _shallow: bool) -> nn.Module:
 
 
 def _whisper(part: Part, _shallow: bool) -> nn.Module:
-    from whisper.model import ModelDimensions, Whisper
+    import whisper.model
 
-    if part.model != "Whisper":
-        raise AttributeError("openai-whisper has one class, Whisper")
-    module: nn.Module = Whisper(ModelDimensions(**part.config))
+    cls = getattr(whisper.model, part.model)
+    _require(cls, nn.Module, part)
+    module: nn.Module = cls(whisper.model.ModelDimensions(**part.config))
     return module
-
-
-def whisper_in_half(model: M) -> M:
-    """A Whisper model in fp16, changed in place. What normalises stays in fp32: openai-whisper
-    computes it so, with its weights as they are."""
-    for module in model.modules():
-        if not isinstance(module, nn.LayerNorm):
-            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-                if tensor.is_floating_point() and not tensor.is_sparse:
-                    tensor.data = tensor.data.half()
-    return model
 
 
 class _Dense(TorchFunctionMode):

@@ -15,7 +15,6 @@ from transformers import DynamicCache
 
 from multimodal.backends.base import load
 from multimodal.backends.hf.causal_lm import CausalLM
-from multimodal.backends.hf.decoding import decoding_options
 from multimodal.backends.hf.prefix_cache import (
     CACHE_ARGUMENT,
     PrefixCaches,
@@ -173,13 +172,13 @@ def test_a_sliding_window_says_the_same_with_every_option(
 @pytest.mark.parametrize(
     ("engine", "sentence"),
     [
-        ({"prompt_lookup": True}, "did you mean 'prompt_lookup_num_tokens'"),
-        ({"compile": True}, "did you mean 'cache_implementation'"),
-        ({"static_cache": True}, "did you mean 'cache_implementation'"),
-        ({"prompt_lookup_num_tokens": True}, "is a number of tokens, such as 10"),
-        ({"prompt_lookup_num_tokens": -1}, "is a number of tokens, such as 10"),
+        ({"prompt_lookup": True}, r"did you mean engine\.prompt_lookup_num_tokens"),
+        ({"compile": True}, r"it has engine\.cache_implementation, "),
+        ({"static_cache": True}, "is no option of causal_lm; "),
+        ({"prompt_lookup_num_tokens": True}, "is True; write a whole number of at least 0"),
+        ({"prompt_lookup_num_tokens": -1}, "is -1; write a whole number of at least 0"),
         ({"prompt_lookup_num_tokens": 10}, "write 'prompt_cache_mib = 0' beside it"),
-        ({"cache_implementation": "quantized"}, "Known: dynamic, static"),
+        ({"cache_implementation": "quantized"}, "write 'dynamic' or 'static'"),
         (
             {"prompt_lookup_num_tokens": 10, "cache_implementation": "static"},
             "leave one of the two out",
@@ -194,13 +193,14 @@ def test_what_the_library_does_not_do_is_refused_when_the_model_is_loaded(
 
 
 def test_states_that_cannot_be_cut_take_no_option(folders: Any) -> None:
-    inside: Any = model_of(folders["llama"])._model
+    whole = model_of(folders["llama"])
+    inside: Any = whole._model
     inside.config.layer_types = ["linear_attention", "full_attention"]
     card = hub_card("causal_lm", "AutoModelForCausalLM", folders["llama"][1])
     for engine in OPTIONS.values():
         with pytest.raises(CardError, match="makes its cache itself"):
-            decoding_options(card.model_copy(update={"engine": engine}), inside)
-    assert not decoding_options(card, inside).prompt_lookup_num_tokens
+            CausalLM(card.model_copy(update={"engine": engine}), inside, whole._tokenizer)
+    CausalLM(card, inside, whole._tokenizer)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from small_memory import A, C, CardOnCpu, leased, manager, use
 from torch import nn
 
 from multimodal.backends.base import load
-from multimodal.backends.registry import FAMILIES
+from multimodal.backends.registry import FAMILIES, Family
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, DeviceFullError, SettingsError
 from multimodal.memory.devices.cuda import PLANS, Cuda, Movable, limit_convolution_plans
@@ -50,7 +50,7 @@ def test_out_of_memory_while_loading_is_no_broken_model(
 
     module.load = full
     monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setitem(FAMILIES, "full_device", name)
+    monkeypatch.setitem(FAMILIES, "full_device", Family(name, ""))
     wanted = catalog.card("whisper-base").model_copy(update={"family": "full_device"})
     with pytest.raises(DeviceFullError, match="out of memory"):
         load(wanted, tmp_path, "cuda")

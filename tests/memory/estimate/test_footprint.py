@@ -13,6 +13,8 @@ from gguf import GGUFReader
 from small_shapes import CAUSAL, SEEING, SMALL, TEXT, VISION, card, hf, one
 from torch import nn
 
+from multimodal.backends.hf.forward_passes import forward_passes as chat
+from multimodal.backends.speech.forward_passes import seamless_passes, wav2vec2_passes
 from multimodal.catalog.architectures import Gguf, Modules, Part
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import CardError
@@ -162,7 +164,7 @@ def test_a_speech_models_peak_holds_half_a_minute_of_speech(catalog: Any) -> Non
     part = catalog.card("seamless-m4t-v2-large").architecture.parts["model"]
     module: Any = built(part, shallow=True)
     distances = 1500 * 1500 * 64 * 2  # of every 20 ms to every other, for one head
-    assert peak_bytes(module, 256, None) > distances
+    assert peak_bytes(seamless_passes, module, 256, None) > distances
 
 
 # Sizes in GB of the files on the hub's pages of these models in GGUF.
@@ -293,7 +295,8 @@ def loaded(name: str, folder: Path, kind: str) -> nn.Module:
 def test_the_estimate_is_what_a_loaded_model_holds(checkpoint: tuple[str, Path], kind: str) -> None:
     name, folder = checkpoint
     model = loaded(name, folder, kind)
-    expected = footprint(card(one(QUANTIZED[name]), kind)).weights
+    family = "wav2vec2" if name == "wav2vec2" else "causal_lm"
+    expected = footprint(card(one(QUANTIZED[name]), kind, family=family)).weights
     assert expected == pytest.approx(true_bytes(model), rel=0.02)
     if kind not in {"fp16", "bf16", "fp32"}:
         held = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -315,13 +318,14 @@ def test_the_cache_is_as_large_as_computed(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_model_of_two_layers_has_the_peak_of_the_whole(name: str) -> None:
-    part = SMALL[name]
-    assert peak_bytes(built(part, shallow=True), 300, None) == peak_bytes(built(part), 300, None)
+    shallow, whole = (built(SMALL[name], shallow) for shallow in (True, False))
+    assert peak_bytes(chat, shallow, 300, None) == peak_bytes(chat, whole, 300, None)
 
 
 @pytest.mark.parametrize("name", sorted(QUANTIZED.keys() - {"whisper"}))
 def test_every_family_has_a_peak(name: str) -> None:
-    assert peak_bytes(built(QUANTIZED[name], shallow=True), 64, None) > 10_000
+    passes = wav2vec2_passes if name == "wav2vec2" else chat
+    assert peak_bytes(passes, built(QUANTIZED[name], shallow=True), 64, None) > 10_000
 
 
 def test_the_peak_on_the_meta_device_is_the_peak_on_a_real_one() -> None:
@@ -378,3 +382,18 @@ def test_a_card_that_cannot_be_built_is_told(
 ) -> None:
     with pytest.raises(CardError, match=sentence):
         footprint(card(one(part), *kinds))
+
+
+@pytest.mark.parametrize(
+    ("family", "sentence"),
+    [
+        ("unheard_of", "tiny: nothing is known of what an engine of the family 'unheard_of'"),
+        ("piper", 'write kind = "measured" under'),
+        ("diffusion", "tiny: an engine of the family 'diffusion' runs none of the parts"),
+    ],
+)
+def test_a_turn_of_which_nothing_can_be_counted_is_never_0_bytes(
+    family: str, sentence: str
+) -> None:
+    with pytest.raises(CardError, match=sentence):
+        footprint(card(one(SMALL["llama"]), "bf16", family=family))
