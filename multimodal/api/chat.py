@@ -7,7 +7,6 @@ put into `content`, which clients send back with the next question and models wo
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -20,7 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from multimodal.api.bodies import parsed
 from multimodal.api.chat_schema import ChatRequest
-from multimodal.api.drive import events, while_connected
+from multimodal.api.drive import events, format_sse, while_connected
 from multimodal.api.fingerprint import fingerprint
 from multimodal.api.guard import error_response
 from multimodal.api.images import encoded
@@ -141,11 +140,11 @@ class _Reply:
     def chunk(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
         body = {**self._head("chat.completion.chunk"), "choices": [choice], **more}
-        return f"data: {json.dumps(body)}\n\n"
+        return format_sse(body)
 
     def usage_chunk(self) -> str:
         body = {**self._head("chat.completion.chunk"), "choices": [], "usage": self.usage()}
-        return f"data: {json.dumps(body)}\n\n"
+        return format_sse(body)
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {
@@ -175,7 +174,7 @@ async def _lines(
                 elif event is None:
                     yield ": still at it\n\n"
     except Exception as error:  # the status is sent already, so it is told in the stream
-        yield f"data: {json.dumps(error_response(error)[1])}\n\n"
+        yield format_sse(error_response(error)[1])
         return
     yield reply.chunk({}, reply.finish, x_route=reply.route())
     if include_usage:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -78,6 +79,11 @@ async def events(
                     yield None
         finally:
             timer.cancel()
+
+
+def format_sse(body: dict[str, Any]) -> str:
+    """`body` as the data of one server-sent event."""
+    return f"data: {json.dumps(body)}\n\n"
 
 
 class _Tick:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -11,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from multimodal.api.bodies import parsed
-from multimodal.api.drive import events
+from multimodal.api.drive import events, format_sse
 from multimodal.api.guard import error_response
 from multimodal.api.schemas import SpokenText
 from multimodal.backends.speech.speakers import (
@@ -97,15 +96,12 @@ async def _lines(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[str, Non
         async with aclosing(chunks) as ready:
             async for chunk in ready:
                 if chunk:
-                    yield _line("speech.audio.delta", audio=base64.b64encode(chunk).decode())
+                    audio = base64.b64encode(chunk).decode()
+                    yield format_sse({"type": "speech.audio.delta", "audio": audio})
         usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
-        yield _line("speech.audio.done", usage=usage)
+        yield format_sse({"type": "speech.audio.done", "usage": usage})
     except Exception as error:  # the status is sent already, so it is told in the stream
-        yield f"data: {json.dumps(error_response(error)[1])}\n\n"
-
-
-def _line(kind: str, **more: object) -> str:
-    return f"data: {json.dumps({'type': kind, **more})}\n\n"
+        yield format_sse(error_response(error)[1])
 
 
 def _card(program: Program, text: SpokenText) -> ModelCard:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import AsyncGenerator, Sequence
@@ -16,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from multimodal.api.bodies import parsed_form
-from multimodal.api.drive import events, while_connected
+from multimodal.api.drive import events, format_sse, while_connected
 from multimodal.api.fields import TRANSCRIPTIONS, TRANSLATIONS
 from multimodal.api.guard import error_response
 from multimodal.api.subtitles import srt, vtt
@@ -111,10 +110,10 @@ async def _lines(
             if heard is not None:
                 wanted = _wanted(heard, asked)
                 for piece in _pieces(wanted):
-                    yield _line({"type": "transcript.text.delta", "delta": piece})
-                yield _line({"type": "transcript.text.done", "text": wanted.text})
+                    yield format_sse({"type": "transcript.text.delta", "delta": piece})
+                yield format_sse({"type": "transcript.text.done", "text": wanted.text})
     except Exception as error:  # the status is sent already, so it is told in the stream
-        yield _line(error_response(error)[1])
+        yield format_sse(error_response(error)[1])
 
 
 def _asked(form: FormData, program: Program, english: bool) -> _Asked:
@@ -209,10 +208,6 @@ def _pieces(wanted: Transcription) -> list[str]:
     text = wanted.text
     pieces = [(" " if index else "") + s.text for index, s in enumerate(wanted.segments)]
     return pieces if "".join(pieces) == text else [text] * bool(text)
-
-
-def _line(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body)}\n\n"
 
 
 def _card(program: Program, name: str) -> ModelCard:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 Verdict = Literal["ok", "info", "warn", "fail"]
@@ -26,10 +26,4 @@ class Finding:
 
     def as_dict(self) -> dict[str, str | bool]:
         """As `--json` prints it."""
-        return {
-            "name": self.name,
-            "ok": self.ok,
-            "verdict": self.verdict,
-            "found": self.found,
-            "fix": self.fix,
-        }
+        return {"name": self.name, "ok": self.ok, **asdict(self)}
