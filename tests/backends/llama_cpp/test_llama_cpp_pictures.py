@@ -18,7 +18,15 @@ from gguf import GGUFReader, GGUFWriter
 from local_server import running_server
 from PIL import Image
 from reference_answers import reference
-from tiny_gguf import LANGUAGE_FILE, PROJECTOR_FILE, SAVED, TALK, save_gguf
+from tiny_gguf import (
+    LANGUAGE_FILE,
+    PICTURE_TOKENS,
+    PROJECTOR_FILE,
+    SAVED,
+    TALK,
+    card,
+    save_gguf,
+)
 from tiny_models import hub_card
 from tiny_seeing import save_llava
 
@@ -26,7 +34,7 @@ from multimodal.backends.base import Backend, ImageDescriptionRequest, TextReque
 from multimodal.backends.llama_cpp.engine import parameters
 from multimodal.backends.llama_cpp.gguf_files import gguf_files
 from multimodal.catalog.architectures import Gguf
-from multimodal.catalog.cards import Catalog, ModelCard
+from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, CardError, PromptError
 from multimodal.events import Description, Event, Notice, TextDelta, Usage
 from multimodal.memory.estimate.footprint import footprint
@@ -34,7 +42,6 @@ from multimodal.messages import ImagePart, Role, Sampling
 
 RED, BLUE = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
 QUESTION: tuple[Role, str] = ("user", "What colour is the car?")
-PICTURE_TOKENS = {"llava": 16, "smolvlm": 5 * 4}
 
 Turns = tuple[tuple[Role, str], ...]
 Pictures = tuple[tuple[int, Image.Image], ...]
@@ -48,23 +55,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save(made / name / "checkpoint")
         save_gguf(made / name / "checkpoint", made / name / "gguf")
     return made
-
-
-def card(name: str, **more: Any) -> ModelCard:
-    facts = {
-        "name": f"tiny-{name}",
-        "title": "Tiny",
-        "task": "image-to-text",
-        "family": "llama_cpp",
-        "license": "MIT",
-        "converses": True,
-        "source": {"kind": "hub", "repo": "tiny/tiny"},
-        "architecture": {"kind": "measured", "weights_bytes": 1_000_000},
-        "context_tokens": 512,
-        "sampling": {"temperature": 0, "repeat_penalty": 1, "max_tokens": 24},
-        "engine": {"threads": 1, "after_picture": "\n", "picture_tokens": PICTURE_TOKENS[name]},
-    }
-    return ModelCard.model_validate({**facts, **more})
 
 
 @pytest.fixture(scope="module", params=SAVED)

@@ -15,37 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny_speech import VOCABULARY, levels, save_kokoro, save_piper
+from tiny_speech import ENGLISH, JAPANESE, VOCABULARY, card, levels, save_kokoro, save_piper
 
 from multimodal.backends.base import TranscriptionRequest, TTSRequest, load
 from multimodal.backends.registry import has_family
 from multimodal.backends.speech.phonemes import EspeakPhonemizer, can_pronounce, phonemizer
 from multimodal.backends.speech.synthesizer import PAUSE_S
-from multimodal.catalog.architectures import Measured
-from multimodal.catalog.cards import Catalog, ModelCard
-from multimodal.catalog.sources import FolderSource
+from multimodal.catalog.cards import Catalog
 from multimodal.catalog.voices import Voice, best_voice
 from multimodal.errors import BackendError, PromptError, RequestError
 from multimodal.events import Progress, SentenceSpoken, SpeechGenerated, Transcript
 from multimodal.limits import Limits
 from multimodal.media.audio import at_speed, decode
-from multimodal.messages import AudioPart, Task
-
-ENGLISH = Voice(name="one", title="One", language="en-US", file="voices.npz")
-JAPANESE = Voice(name="two", title="Two", language="ja-JP", also=("en",), file="two.bin")
-
-
-def card(family: str, folder: Path, *voices: Voice) -> ModelCard:
-    return ModelCard(
-        name=f"tiny-{family}",
-        title=f"Tiny {family}",
-        task=Task.TTS,
-        family=family,
-        license="MIT",
-        voices=voices,
-        source=FolderSource(kind="folder", path=folder),
-        architecture=Measured(kind="measured", weights_bytes=1000),
-    )
+from multimodal.messages import AudioPart
 
 
 @pytest.fixture(scope="module")
