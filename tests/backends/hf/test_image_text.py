@@ -15,19 +15,15 @@ import torch
 from PIL import Image
 from reference_answers import reference
 from tiny_models import hub_card
-from tiny_seeing import IMAGE, SEEING, TEMPLATES, noise, usage_after_a_stop
+from tiny_seeing import IMAGE, SEEING, TEMPLATES, noise
 
 from multimodal.backends.base import ImageDescriptionRequest, TextRequest, load
 from multimodal.backends.hf.image_text import ImageText
 from multimodal.backends.hf.picture_processor import expected_tokens
 from multimodal.errors import BackendError, CardError
 from multimodal.events import Description, Event, TextDelta, Usage
-from multimodal.memory.devices.mirror import Mirror
-from multimodal.memory.devices.storages import true_bytes
-from multimodal.memory.estimate.footprint import footprint
 from multimodal.messages import ImagePart, Role
 
-CPU = torch.device("cpu")
 RED, BLUE = (Image.new("RGB", (60, 40), colour) for colour in ("red", "blue"))
 QUESTION: tuple[Role, str] = ("user", "What colour is the car?")
 TALKING = ["llava", "llava-next", "smolvlm"]
@@ -78,19 +74,6 @@ def test_it_answers_what_generate_answers_about_the_picture(
     said = ask(model, QUESTION, pictures=red)[0]
     assert said == reference(model, QUESTION, pictures=red)
     assert said != ask(model, QUESTION, pictures=blue)[0], "it looks at the picture"
-
-
-@pytest.mark.parametrize("name", TALKING)
-def test_the_second_turn_looks_no_second_time_and_answers_alike(
-    folders: Folders, name: str
-) -> None:
-    model = loaded(folders, name)
-    picture = ((0, RED),)
-    answer, first = ask(model, QUESTION, pictures=picture)
-    turns = (QUESTION, ("assistant", answer), ("user", "Is it red?"))
-    again, second = ask(model, *turns, pictures=picture)
-    assert again == reference(model, *turns, pictures=picture)
-    assert second.cached_tokens > first.prompt_tokens - 8
 
 
 @pytest.mark.parametrize("way", OPTIONS)
@@ -175,32 +158,6 @@ def test_turns_left_out_take_their_pictures_along(folders: Folders) -> None:
     text, usage = ask(model, *turns, ("user", "Is it?"), pictures=pictures)
     assert usage.prompt_tokens <= 160 - 24
     assert text
-
-
-def test_a_stop_ends_the_answer(folders: Folders) -> None:
-    usage = usage_after_a_stop(loaded(folders, "llava"), RED)
-    assert usage.finish == "stopped"
-    assert usage.completion_tokens < 20
-
-
-@pytest.mark.parametrize("kind", ["nf4-double", "int8", "bf16"])
-@pytest.mark.parametrize("name", SEEING)
-def test_it_takes_what_the_card_says(folders: Folders, name: str, kind: str) -> None:
-    model = loaded(folders, name, quantization=[kind])
-    size = sum(true_bytes(module) for module in model.modules())
-    assert size == pytest.approx(footprint(model._card).weights, rel=0.02)
-
-
-@pytest.mark.parametrize("name", SEEING)
-def test_eviction_changes_no_word(folders: Folders, name: str) -> None:
-    model = loaded(folders, name)
-    picture = ((0, BLUE),)
-    before = ask(model, QUESTION, pictures=picture)[0]
-    mirrors = [Mirror(module, CPU) for module in model.modules()]
-    for mirror in mirrors:
-        mirror.evict()
-        mirror.restore()
-    assert ask(model, QUESTION, pictures=picture)[0] == before
 
 
 def test_a_checkpoint_without_a_template_needs_one_in_its_card(folders: Folders) -> None:

@@ -38,7 +38,7 @@ from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, CardError, PromptError
 from multimodal.events import Description, Event, Notice, TextDelta, Usage
 from multimodal.memory.estimate.footprint import footprint
-from multimodal.messages import ImagePart, Role, Sampling
+from multimodal.messages import ImagePart, Role
 
 RED, BLUE = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
 QUESTION: tuple[Role, str] = ("user", "What colour is the car?")
@@ -166,26 +166,6 @@ def test_a_picture_is_described_for_another_model(model: Backend) -> None:
     assert described.part.description == described.answer
     assert described.answer == answer(model, QUESTION, pictures=((0, RED),))[0].strip()
     assert not any(isinstance(event, TextDelta) for event in events)
-
-
-def test_a_stop_ends_the_answer_and_frees_the_engine(model: Backend) -> None:
-    stop = threading.Event()
-    request = TextRequest((QUESTION,), sampling=Sampling(max_tokens=200), pictures=((0, BLUE),))
-    events = model.run(request, stop)
-    while not isinstance(next(events), TextDelta):
-        pass
-    stop.set()
-    last = list(events)[-1]
-    assert isinstance(last, Usage)
-    assert last.finish == "stopped"
-    assert last.completion_tokens < 100
-    assert answer(model, QUESTION, pictures=((0, RED),))[0]
-
-
-def test_a_closed_model_answers_no_more(model: Backend) -> None:
-    model.close()
-    with pytest.raises(BackendError, match="Tiny was unloaded before it could answer"):
-        answer(model, QUESTION, pictures=((0, RED),))
 
 
 def test_a_model_may_be_closed_as_soon_as_it_is_loaded(llava: Path) -> None:

@@ -127,19 +127,6 @@ def test_a_sentence_of_any_length_is_said_to_its_end(kokoro: Any) -> None:
     assert said.count(0) >= 2 * len(long) / 250, "in several pieces, each padded"
 
 
-def test_stop_ends_within_a_sentence(tmp_path: Path) -> None:
-    folder = tmp_path / "slow"
-    save_piper(folder)
-    model: Any = load(card("piper", folder, ENGLISH), folder, "cpu")
-    stop = threading.Event()
-    stream = model.run(TTSRequest("One. " * 50), stop)
-    assert isinstance(next(stream), SentenceSpoken)
-    stop.set()
-    rest = list(stream)
-    assert len(rest) < 90
-    assert not any(isinstance(event, SpeechGenerated) for event in rest)
-
-
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
@@ -179,15 +166,6 @@ def test_files_that_are_no_voice_are_told(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(BackendError, match=r"no \.onnx file"):
         load(card("kokoro", tmp_path / "empty", ENGLISH), tmp_path / "empty", "cpu")
-
-
-def test_a_model_that_was_closed_says_so(tmp_path: Path) -> None:
-    save_piper(tmp_path / "piper")
-    model: Any = load(card("piper", tmp_path / "piper", ENGLISH), tmp_path / "piper", "cpu")
-    assert events_of(model, "One.")
-    model.close()
-    with pytest.raises(BackendError, match="was unloaded before it could speak"):
-        events_of(model, "One.")
 
 
 # ------------------------------------------------------------ pronunciation and sound
