@@ -31,7 +31,7 @@ LATENT_SCALE = 8
 """Pixels on a side that one latent of a diffusion model stands for."""
 
 
-class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the storages that operators make, as long as they live."""
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class _Fused(TorchFunctionMode):
 
 def measured(forward: Callable[[], object]) -> int:
     """The most bytes that `forward`, on the meta device, holds at once."""
-    live = _Live()
+    live = LiveStorages()
     with torch.no_grad(), live, _Fused():
         forward()
     return live.peak

@@ -23,6 +23,7 @@ from tokenizers import Tokenizer, decoders, models
 from multimodal.backends.base import Backend, TextRequest, load
 from multimodal.backends.hf.causal_lm import CausalLM
 from multimodal.backends.hf.chat_model import PIECE_TOKENS, Prompt
+from multimodal.backends.hf.chat_template import ChatTemplate
 from multimodal.backends.hf.generation import TokenStreamer, processors
 from multimodal.backends.hf.prefix_cache import can_be_kept
 from multimodal.backends.sampling import ResolvedSampling
@@ -66,9 +67,10 @@ def reference(model: Backend, *turns: tuple[Role, str], tokens: int = 24) -> str
     """What transformers itself answers, greedily and with nothing kept."""
     assert isinstance(model, CausalLM)
     said = [{"role": role, "content": text} for role, text in turns]
-    prompt = model._tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
-    given = model._tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
-    made = model._model.generate(
+    prompt = model.tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
+    given = model.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
+    inner: Any = model.modules()[0]
+    made = inner.generate(
         given["input_ids"],
         attention_mask=given["attention_mask"],
         max_new_tokens=tokens,
@@ -76,7 +78,7 @@ def reference(model: Backend, *turns: tuple[Role, str], tokens: int = 24) -> str
     )
     new = made[0, given["input_ids"].shape[1] :]
     # Random bytes may end in the middle of a character, which is never shown.
-    return str(model._tokenizer.decode(new, skip_special_tokens=True)).rstrip("\ufffd")
+    return str(model.tokenizer.decode(new, skip_special_tokens=True)).rstrip("\ufffd")
 
 
 @pytest.mark.parametrize("kind", ["fp32", "nf4-double"])
@@ -98,8 +100,9 @@ def test_a_checkpoint_quantized_when_saved_is_taken_as_it_is(folders: Any, tmp_p
     folder, config = folders["llama"]
     quantized = load(card_of(config, quantization=["nf4"]), folder, "cpu")
     assert isinstance(quantized, CausalLM)
-    quantized._model.save_pretrained(tmp_path)
-    quantized._tokenizer.save_pretrained(tmp_path)
+    inner: Any = quantized.modules()[0]
+    inner.save_pretrained(tmp_path)
+    quantized.tokenizer.save_pretrained(tmp_path)
     again = load(card_of(config, quantization=["nf4"]), tmp_path, "cpu")
     assert ask(again, QUESTION)[0] == ask(quantized, QUESTION)[0]
 
@@ -283,7 +286,7 @@ def test_a_long_conversation_is_read_a_few_times_to_be_shortened(folders: Any) -
     folder, config = folders["llama"]
     whole = load(card_of(config), folder, "cpu")
     assert isinstance(whole, CausalLM)
-    model = Counted(card_of(config), whole._model, whole._tokenizer)
+    model = Counted(card_of(config), whole.modules()[0], whole.tokenizer)
     _, usage, _ = ask(model, *SHRINKING, ("user", "Go on."), sampling=Sampling(max_tokens=4))
     assert 0 < usage.prompt_tokens < 512
     assert model.reads <= math.log2(len(SHRINKING)) + 1
@@ -327,13 +330,19 @@ def test_a_sliding_window_answers_like_generate(folders: Any, tmp_path: Path) ->
     assert ask(model, *turns)[0] == reference(model, *turns)
 
 
+def read(model: Backend, said: str, system: str = "") -> str:
+    """A first turn as the model reads it."""
+    assert isinstance(model, CausalLM)
+    prompt = model.prompt(TextRequest((("user", said),), system_prompt=system))
+    return str(model.tokenizer.decode(prompt.tokens))
+
+
 def test_a_model_without_a_template_is_given_names_and_stops_at_the_next(tmp_path: Path) -> None:
     config = save_causal(tmp_path, "gpt2", template=None)
     model = load(card_of(config), tmp_path, "cpu")
+    assert read(model, "Hello.", "Be kind.") == "Be kind.\n\nUser: Hello.\nAssistant:"
     assert isinstance(model, CausalLM)
-    prompt = model._template.text("Be kind.", [{"role": "user", "content": "Hello."}])
-    assert prompt == "Be kind.\n\nUser: Hello.\nAssistant:"
-    assert "\nUser:" in model._template.stop_words
+    assert "\nUser:" in ChatTemplate(model.tokenizer, card_of(config)).stop_words
     _, usage, events = ask(model, QUESTION)
     assert usage.completion_tokens
     (told,) = [event.text for event in events if isinstance(event, Notice)]
@@ -348,9 +357,9 @@ def test_a_template_of_the_card_replaces_a_missing_one(tmp_path: Path) -> None:
     config = save_causal(tmp_path, "phi", template=None)
     phi = "{% for m in messages %}Instruct: {{ m['content'] }}\nOutput:{% endfor %}"
     model = load(card_of(config, chat_template=phi), tmp_path, "cpu")
+    assert read(model, "Hi") == "Instruct: Hi\nOutput:"
     assert isinstance(model, CausalLM)
-    assert model._template.text("", [{"role": "user", "content": "Hi"}]) == "Instruct: Hi\nOutput:"
-    assert not model._template.stop_words
+    assert not ChatTemplate(model.tokenizer, card_of(config, chat_template=phi)).stop_words
     assert not any(isinstance(event, Notice) for event in ask(model, QUESTION)[2])
 
 
@@ -361,9 +370,7 @@ def test_a_template_that_refuses_a_system_message_gets_it_in_the_first_turn(tmp_
     )
     config = save_causal(tmp_path, "gemma", template=gemma)
     model = load(card_of(config), tmp_path, "cpu")
-    assert isinstance(model, CausalLM)
-    told = model._template.text("Be kind.", [{"role": "user", "content": "Hi"}])
-    assert told == "<|im_start|>Be kind.\n\nHi"
+    assert read(model, "Hi", "Be kind.") == "<|im_start|>Be kind.\n\nHi"
 
 
 @pytest.mark.parametrize("kind", ["fp32", "bf16", "int8"])
@@ -425,11 +432,13 @@ def test_bytes_that_are_no_character_end_no_reply() -> None:
 
 def test_a_conversation_larger_than_all_that_is_kept_takes_no_other_s_place(folders: Any) -> None:
     folder, config = folders["llama"]
-    model = load(card_of(config, context_tokens=4096), folder, "cpu")
-    assert isinstance(model, CausalLM)
+    card = card_of(config, context_tokens=4096, engine={"prompt_cache_mib": 1})
+    model = load(card, folder, "cpu")
     answer, _, _ = ask(model, QUESTION)
-    model._caches._most_bytes = 200_000
-    ask(model, ("user", "The cat sleeps in the warm sun. " * 100))
+    _, large, _ = ask(model, ("user", "The cat sleeps in the warm sun. " * 300))
+    layers, keys_and_values, width, element_bytes = 2, 2, 32, 4
+    token_bytes = layers * keys_and_values * width * element_bytes
+    assert large.prompt_tokens * token_bytes > 1 << 20
     usage = ask(model, QUESTION, ("assistant", answer), ("user", "And the sea?"))[1]
     assert usage.cached_tokens
 

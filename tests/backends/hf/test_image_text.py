@@ -221,7 +221,7 @@ def test_what_an_older_processor_leaves_out_is_read_from_the_models_configuratio
     older(changed)
     question = TextRequest((QUESTION,), pictures=((0, RED),))
     now, then = (
-        loaded({name: (place, config)}, name)._prompt(question, "") for place in (folder, changed)
+        loaded({name: (place, config)}, name).prompt(question) for place in (folder, changed)
     )
     assert then.tokens == now.tokens
     assert then.inputs.keys() == now.inputs.keys()
@@ -239,7 +239,8 @@ def test_a_configuration_that_does_not_number_the_pictures_token_learns_it(
     stated = {k: v for k, v in stated.items() if not k.startswith("image_token")}
     path.write_text(json.dumps(stated))
     model = loaded({name: (changed, config)}, name)
-    assert model._model.config.image_token_id == IMAGE
+    inner: Any = model.modules()[0]
+    assert inner.config.image_token_id == IMAGE
 
 
 @pytest.mark.parametrize(
@@ -272,12 +273,12 @@ def test_as_many_tokens_are_expected_as_the_model_makes_of_any_picture(
     """The vision part really looks here; at load, its tokens are only counted."""
     model = loaded(folders, name)
     request = TextRequest((QUESTION,), pictures=((0, noise(size)),))
-    inputs = dict(model._prompt(request, "").inputs)
-    inner: Any = model._model
+    inputs = dict(model.prompt(request).inputs)
+    inner: Any = model.modules()[0]
     with torch.no_grad():
         seen = inner.get_image_features(**inputs).pooler_output
     made = sum(len(tokens.flatten(0, -2)) for tokens in seen)
-    assert expected_tokens(model._model, inputs) == made
+    assert expected_tokens(inner, inputs) == made
 
 
 def test_a_template_that_leaves_the_picture_out_is_refused_at_load(folders: Folders) -> None:

@@ -212,8 +212,8 @@ def test_a_sign_that_a_person_writes_is_no_picture(folders: Folders) -> None:
     said, usage = ask(model, turn, pictures=((0, ONE),))
     assert said
     assert usage.prompt_tokens == ask(model, turn, pictures=())[1].prompt_tokens + TOKENS + len(
-        model._tokenizer("<Img>", add_special_tokens=False)["input_ids"]
-        + model._tokenizer("</Img> ", add_special_tokens=False)["input_ids"]
+        model.tokenizer("<Img>", add_special_tokens=False)["input_ids"]
+        + model.tokenizer("</Img> ", add_special_tokens=False)["input_ids"]
     )
 
 
@@ -236,7 +236,7 @@ def test_tokens_that_a_person_writes_are_not_taken_for_the_picture(
     template = tiny_minigpt4.facts("qformer")["chat_template"]
     words = {"chat_template": template.replace("<Img>", "Img ").replace("</Img>", " end")}
     model, other = (loaded({"qformer": folder}, "qformer", **words) for _ in range(2))
-    assert model._tokenizer("<pad>", add_special_tokens=False)["input_ids"] == [PLACE]
+    assert model.tokenizer("<pad>", add_special_tokens=False)["input_ids"] == [PLACE]
     written, no = "Img " + "<pad>" * TOKENS + " end ", ("assistant", "no")
     late = ask(model, ("user", written + "Is"), no, ("user", "it?"), pictures=((2, ONE),))
     turns = (("user", "Is"), no, ("user", written + "it?"))

@@ -112,7 +112,7 @@ def test_it_answers_what_transformers_answers(folder: Path, pictures: Pictures) 
     expected = reference(theirs, QUESTION, pictures=pictures)
     # Bytes that are no character stand in one of them and are left out in the other.
     assert said.replace("\ufffd", "") == expected.replace("\ufffd", "") != ""
-    prompt = theirs._prompt(TextRequest((QUESTION,), pictures=pictures), "")
+    prompt = theirs.prompt(TextRequest((QUESTION,), pictures=pictures))
     assert usage.prompt_tokens == len(prompt.tokens)
 
 

@@ -222,7 +222,7 @@ def units(count: int) -> dict[str, torch.Tensor]:
 def test_a_voice_in_sixteen_bits_is_computed_in_fp32_on_a_processor(
     checkpoint: Checkpoint,
 ) -> None:
-    vocoder = loaded(checkpoint, quantization=["bf16"])._model.vocoder
+    vocoder = loaded(checkpoint, quantization=["bf16"]).modules()[0].vocoder
     cls = transformers.SeamlessM4Tv2ForTextToSpeech
     plain = cls.from_pretrained(checkpoint[0], dtype=torch.bfloat16).eval().vocoder
     plain.hifi_gan.float().register_forward_pre_hook(lambda _, given: (given[0].float(),))
@@ -234,7 +234,10 @@ def test_a_voice_in_sixteen_bits_is_computed_in_fp32_on_a_processor(
 
 
 def test_a_voice_in_sixteen_bits_keeps_no_memory_for_each_length(checkpoint: Checkpoint) -> None:
-    vocoder, process = loaded(checkpoint, quantization=["bf16"])._model.vocoder, psutil.Process()
+    vocoder, process = (
+        loaded(checkpoint, quantization=["bf16"]).modules()[0].vocoder,
+        psutil.Process(),
+    )
     taken = []
     with torch.inference_mode():
         for count in (20, 25, 30, 35):
