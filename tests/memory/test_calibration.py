@@ -158,7 +158,7 @@ TINY_WRITER = {
     [
         lambda: probes.hearing(CPU, TINY_WHISPER),
         lambda: probes.seeing(CPU, TINY_SIGHT),
-        lambda: probes.decoder(64, CPU),
+        pytest.param(lambda: probes.decoder(64, CPU), marks=pytest.mark.slow),
     ],
     ids=["hearing", "seeing", "decoder"],
 )
