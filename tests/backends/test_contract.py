@@ -131,7 +131,6 @@ def embedded(family: str, card: str, asks: str, fail: Fail | None, **exempt: str
 CASES: dict[str, Case] = {
     **{name: on_torch(name) for name in ENGINES},
     **{f"llama_cpp {name}": on_llama_cpp(name) for name in tiny_gguf.SAVED},
-    "seamless voice": replace(on_torch("seamless"), asks="voice", kinds=()),
     "kokoro": speaking("kokoro", tiny_speech.save_kokoro),
     "piper": speaking("piper", tiny_speech.save_piper),
     "faster_whisper": embedded(

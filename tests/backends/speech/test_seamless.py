@@ -31,6 +31,7 @@ from multimodal.errors import BackendError, CardError, PromptError, RequestError
 from multimodal.events import Notice, Progress, SentenceSpoken, SpeechGenerated, Transcript
 from multimodal.limits import Limits
 from multimodal.media import audio
+from multimodal.memory.devices.mirror import Mirror
 from multimodal.messages import AudioPart
 from multimodal.settings import read_settings
 
@@ -400,3 +401,24 @@ def test_what_cannot_be_spoken_is_refused_in_one_sentence(
 def test_an_unknown_model_does_not_speak(url: str) -> None:
     body = {"model": "tts-9", "input": TEXT}
     assert httpx.post(f"{url}/v1/audio/speech", json=body).status_code == 404
+
+
+def test_a_stop_ends_the_speaking_between_sentences(model: Seamless) -> None:
+    stop = threading.Event()
+    stream = model.run(TTSRequest("Is it red? " * 20), stop)
+    assert isinstance(next(stream), SentenceSpoken)
+    stop.set()
+    rest = list(stream)
+    assert len(rest) < 38
+    assert not [event for event in rest if isinstance(event, SpeechGenerated)]
+
+
+def test_eviction_changes_neither_word_nor_voice(checkpoint: Checkpoint, speech: Any) -> None:
+    model = loaded(checkpoint)
+    words, voice = heard(model, speech), spoken(model, TEXT)
+    mirrors = [Mirror(module, torch.device("cpu")) for module in model.modules()]
+    for mirror in mirrors:
+        mirror.evict()
+        mirror.restore()
+    assert heard(model, speech) == words
+    assert np.array_equal(spoken(model, TEXT), voice)
