@@ -1,13 +1,15 @@
-"""No name that another library keeps to itself is used: the next release may drop it."""
+"""No name that another library keeps to itself is used: the next release may drop it. No test reads
+what a class keeps to itself: a caller could not see it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from public_names import foreign_names
+from public_names import foreign_names, private_reads
 
-PACKAGE = Path(__file__).parent.parent / "multimodal"
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "multimodal"
 
 
 def test_the_package_uses_no_name_that_another_library_keeps_to_itself() -> None:
@@ -60,3 +62,29 @@ def test_a_name_of_a_base_class_of_ours_may_be_used() -> None:
     derived = "class B(A):\n    def f(self): return self._a"
     assert foreign_names({"a.py": base, "b.py": derived}) == []
     assert len(foreign_names({"b.py": derived})) == 1
+
+
+def test_no_test_reads_what_a_class_keeps_to_itself() -> None:
+    sources = {str(p.relative_to(TESTS)): p.read_text("utf-8") for p in TESTS.rglob("*.py")}
+    assert len(sources) > 100
+    assert private_reads(sources) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def test(model): assert model._kept",
+        "def test(load): assert load()._model.config",
+        "def test(model): model._room = 1",
+        "from multimodal.memory.devices.mirror import _Block",
+        "from collections.abc import _check_methods",
+        "def test(model): assert getattr(model, '_kept')",
+    ],
+)
+def test_a_private_read_is_found(source: str) -> None:
+    assert len(private_reads({"test_a.py": source})) == 1
+
+
+def test_a_double_may_keep_things_to_itself() -> None:
+    double = "class Double(Real):\n    def f(self): return self._held"
+    assert private_reads({"test_a.py": f"import os\n{double}\nos._exit(0)"}) == []

@@ -81,7 +81,7 @@ def test_an_unknown_family_is_named(catalog: Catalog, tmp_path: Path) -> None:
         load(card, tmp_path, "cpu")
 
 
-def test_an_unloaded_model_is_gone_and_says_so(catalog: Catalog) -> None:
+def test_an_unloaded_model_is_gone(catalog: Catalog) -> None:
     model = torch.nn.Linear(2, 2)
     there, loaded = weakref.ref(model), Loaded(catalog.card("whisper-base"), model)
     del model
@@ -89,8 +89,6 @@ def test_an_unloaded_model_is_gone_and_says_so(catalog: Catalog) -> None:
     loaded.close()
     assert there() is None
     assert loaded.modules() == []
-    with pytest.raises(BackendError, match="Whisper base was unloaded before it could answer"):
-        _ = loaded._model
 
 
 def test_a_model_of_another_engine_has_nothing_that_could_be_moved(catalog: Catalog) -> None:

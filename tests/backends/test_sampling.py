@@ -85,7 +85,7 @@ def test_a_published_generation_config_is_read(
     tmp_path: Path, published: dict[str, Any], expected: PublishedSampling
 ) -> None:
     model = published_model(tmp_path, **published)
-    assert published_sampling(model._model) == expected
+    assert published_sampling(model.modules()[0]) == expected
 
 
 def published_model(folder: Path, stated: ModelCard | None = None, **published: Any) -> CausalLM:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 from multimodal.chats.store import Store
 from multimodal.chats.titles import title_of
@@ -230,13 +230,16 @@ def test_a_full_disk_is_told_and_what_was_kept_stays(url: str) -> None:
     talk = store.create("ann")
     store.put("ann", talk, RICH)
 
-    @event.listens_for(store._database.engine, "connect")
     def limit(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute("PRAGMA max_page_count=12")
 
     store.close()
-    with pytest.raises(StoreError, match="no space left"):
-        store.put("ann", talk, Message("user", (TextPart("words " * 50_000),)))
+    event.listen(Engine, "connect", limit)
+    try:
+        with pytest.raises(StoreError, match="no space left"):
+            store.put("ann", talk, Message("user", (TextPart("words " * 50_000),)))
+    finally:
+        event.remove(Engine, "connect", limit)
     assert store.load("ann", talk).messages[0] == RICH
 
 

@@ -159,7 +159,7 @@ TINY_WRITER = {
     [
         lambda: probes.hearing(CPU, TINY_WHISPER),
         lambda: probes.seeing(CPU, TINY_SIGHT),
-        lambda: probes.decoder(64, CPU),
+        pytest.param(lambda: probes.decoder(64, CPU), marks=pytest.mark.slow),
     ],
     ids=["hearing", "seeing", "decoder"],
 )
@@ -315,8 +315,7 @@ def test_fit_says_where_its_reserve_comes_from(catalog: Catalog) -> None:
 
 
 def test_models_are_not_mirrored_where_mirrors_failed() -> None:
-    device = CardOnCpu(1 << 30)
-    device._has_mirrors = False
+    device = CardOnCpu(1 << 30, has_mirrors=False)
 
     class Model:
         def modules(self) -> list[nn.Module]:

@@ -409,5 +409,5 @@ class Memory(RuleBasedStateMachine):
         assert sorted(self.source.loaded) == sorted(self.source.closed)
 
 
-TestMemory: Any = Memory.TestCase
+TestMemory: Any = pytest.mark.slow(Memory.TestCase)
 TestMemory.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)

@@ -141,6 +141,7 @@ def test_all_the_pictures_are_meant_only_when_said(words: str, many: bool) -> No
     assert means_many_pictures(words) is many
 
 
+@pytest.mark.slow
 def test_no_words_keep_a_pattern_busy() -> None:
     """Every pattern and every question about words, over words that were made to be hard; measured
     in processor time, which is the same on a busy machine."""

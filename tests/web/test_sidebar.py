@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -11,7 +12,9 @@ from browser import BOX, Person, visit
 from conftest import wait_until
 from fake_page import FakePage, running_page
 from playwright.sync_api import Browser, Locator, expect
+from sqlalchemy import select
 
+from multimodal.chats.database import ConversationRow, Database
 from multimodal.messages import Message, TextPart
 from multimodal.web.chat_list import PAGE
 from multimodal.web.deletions import UNDO_S
@@ -66,12 +69,8 @@ def begin(person: Person, *questions: str) -> None:
 
 def owner_of(person: Person, page: FakePage) -> str:
     """Whose the newest chat of the store is."""
-    database = page.program.store._database
-    from sqlalchemy import select
-
-    from multimodal.chats.database import ConversationRow
-
-    with database.session() as session:
+    database = Database(page.program.settings.database_url)
+    with closing(database), database.session() as session:
         row = ConversationRow
         return str(session.scalar(select(row.owner).order_by(row.updated_at.desc()).limit(1)))
 

@@ -88,6 +88,14 @@ class ChatModel(Loaded[Any], ABC):
         model.generation_config.prompt_lookup_num_tokens = None
         self._turn = threading.Lock()
 
+    @property
+    def tokenizer(self) -> Any:
+        return self._tokenizer
+
+    def prompt(self, request: TextRequest) -> Prompt:
+        """The whole of that conversation as this model reads it."""
+        return self._prompt(request, request.system_prompt or self._card.system_prompt)
+
     def run(
         self, request: TextRequest, stop: threading.Event
     ) -> Generator[EngineEvent, None, None]:
@@ -152,9 +160,8 @@ class ChatModel(Loaded[Any], ABC):
         stopped: Stopped,
     ) -> Prompt | None:
         """The prompt, without the oldest turns if it is too long; None once it is stopped."""
-        system = request.system_prompt or self._card.system_prompt
         total = attempt = 0
-        while (count := len((prompt := self._prompt(request, system)).tokens)) > room:
+        while (count := len((prompt := self.prompt(request)).tokens)) > room:
             if stopped():
                 return None
             if len(request.messages) <= 2:

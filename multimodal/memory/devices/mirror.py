@@ -70,6 +70,11 @@ class Mirror:
         """Whether it is filled and all of it is read at the speed of the bus."""
         return self._host is not None and self._host.is_locked
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """In the order in which they are copied; first "" for what lies outside all of them."""
+        return tuple(self._layers)
+
     def missing_bytes(self) -> int:
         """What filling it will take of host memory; 0 once it is filled."""
         return sum(self._laid_out()) if self._host is None else 0

@@ -28,7 +28,7 @@ from multimodal.memory.estimate.factors import ESTIMATE, Kernels, PeakFactors
 PACKED = (torch.uint8, torch.int8)
 
 
-class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the storages that operators make, as long as they live."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class _Fused(TorchFunctionMode):
 
 def measured(forward: Callable[[], object]) -> int:
     """The most bytes that `forward`, on the meta device, holds at once."""
-    live = _Live()
+    live = LiveStorages()
     with torch.no_grad(), live, _Fused():
         forward()
     return live.peak

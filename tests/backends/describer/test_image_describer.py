@@ -27,7 +27,6 @@ from multimodal.backends.describer.findings import (
 )
 from multimodal.backends.describer.labels import LIKELY, Vocabulary
 from multimodal.catalog.cards import Catalog
-from multimodal.errors import BackendError
 from multimodal.events import ImageDescribed
 from multimodal.media.ingestion import MediaFolder
 from multimodal.messages import Focus, ImagePart
@@ -149,22 +148,6 @@ def test_no_text_is_said_to_be_none(eyes: Backend) -> None:
 def test_odd_shapes_are_described_too(eyes: Backend, size: tuple[int, int]) -> None:
     noise = np.random.default_rng(1).integers(0, 255, (size[1], size[0], 3), np.uint8)
     assert look(eyes, Image.fromarray(noise)).answer
-
-
-def test_a_describer_that_was_closed_says_so(
-    catalog: Catalog, weights_of: Callable[[str], Path]
-) -> None:
-    backend = load(catalog.card(NAME), weights_of(NAME), "cpu")
-    backend.close()
-    with pytest.raises(BackendError, match="unloaded"):
-        look(backend, Image.new("RGB", (64, 64)))
-
-
-def test_nothing_is_said_after_a_stop(eyes: Backend) -> None:
-    stop = threading.Event()
-    stop.set()
-    request = ImageDescriptionRequest(PART, Image.new("RGB", (64, 64)), "general")
-    assert list(eyes.run(request, stop)) == []
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_a_seed_gives_the_same_answer_whatever_else_draws_meanwhile(folders: Any
 
 def forgetful(model: CausalLM) -> Any:
     """Its next token hangs on the last one alone, so it soon goes round in a circle."""
-    inside: Any = model._model
+    inside: Any = model.modules()[0]
     for layer in inside.model.layers:
         torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
     return inside
@@ -194,18 +194,18 @@ def test_what_the_library_does_not_do_is_refused_when_the_model_is_loaded(
 
 def test_states_that_cannot_be_cut_take_no_option(folders: Any) -> None:
     whole = model_of(folders["llama"])
-    inside: Any = whole._model
+    inside: Any = whole.modules()[0]
     inside.config.layer_types = ["linear_attention", "full_attention"]
     card = hub_card("causal_lm", "AutoModelForCausalLM", folders["llama"][1])
     for engine in OPTIONS.values():
         with pytest.raises(CardError, match="makes its cache itself"):
-            CausalLM(card.model_copy(update={"engine": engine}), inside, whole._tokenizer)
-    CausalLM(card, inside, whole._tokenizer)
+            CausalLM(card.model_copy(update={"engine": engine}), inside, whole.tokenizer)
+    CausalLM(card, inside, whole.tokenizer)
 
 
 @torch.no_grad()
 def test_a_cache_goes_to_a_fixed_size_and_back_unchanged(folders: Any) -> None:
-    inside: Any = model_of(folders["llama"])._model
+    inside: Any = model_of(folders["llama"]).modules()[0]
     known = DynamicCache(config=inside.config)
     inside(input_ids=torch.arange(20)[None], use_cache=True, **{CACHE_ARGUMENT: known})
     there = static_cache(inside, 64, known)
@@ -222,7 +222,7 @@ def test_a_closed_model_is_gone_whatever_its_card_asks_for(folders: Any) -> None
     for engine in ({}, *OPTIONS.values()):
         model = model_of(folders["llama"], **engine)
         ask(model, QUESTION)
-        held = weakref.ref(model._model)
+        held = weakref.ref(model.modules()[0])
         model.close()
         assert held() is None
 

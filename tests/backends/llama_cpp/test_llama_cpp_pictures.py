@@ -19,7 +19,15 @@ from local_server import running_server
 from PIL import Image
 from reference_answers import reference
 from text_requests import text_request
-from tiny_gguf import LANGUAGE_FILE, PROJECTOR_FILE, SAVED, TALK, save_gguf
+from tiny_gguf import (
+    LANGUAGE_FILE,
+    PICTURE_TOKENS,
+    PROJECTOR_FILE,
+    SAVED,
+    TALK,
+    card,
+    save_gguf,
+)
 from tiny_models import hub_card
 from tiny_seeing import save_llava
 
@@ -27,16 +35,15 @@ from multimodal.backends.base import Backend, load
 from multimodal.backends.llama_cpp.engine import parameters
 from multimodal.backends.llama_cpp.gguf_files import gguf_files
 from multimodal.catalog.architectures import Gguf
-from multimodal.catalog.cards import Catalog, ModelCard
+from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, CardError, PromptError
 from multimodal.events import EngineEvent, ImageDescribed, Notice, TextDelta
 from multimodal.memory.estimate.footprint import footprint
-from multimodal.messages import Role, Sampling, Usage
+from multimodal.messages import Role, Usage
 from multimodal.requests import ImageDescriptionRequest
 
 RED, BLUE = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
 QUESTION: tuple[Role, str] = ("user", "What colour is the car?")
-PICTURE_TOKENS = {"llava": 16, "smolvlm": 5 * 4}
 
 Turns = tuple[tuple[Role, str], ...]
 Pictures = tuple[tuple[int, Image.Image], ...]
@@ -50,23 +57,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save(made / name / "checkpoint")
         save_gguf(made / name / "checkpoint", made / name / "gguf")
     return made
-
-
-def card(name: str, **more: Any) -> ModelCard:
-    facts = {
-        "name": f"tiny-{name}",
-        "title": "Tiny",
-        "task": "image-to-text",
-        "family": "llama_cpp",
-        "license": "MIT",
-        "converses": True,
-        "source": {"kind": "hub", "repo": "tiny/tiny"},
-        "architecture": {"kind": "measured", "weights_bytes": 1_000_000},
-        "context_tokens": 512,
-        "sampling": {"temperature": 0, "repeat_penalty": 1, "max_tokens": 24},
-        "engine": {"threads": 1, "after_picture": "\n", "picture_tokens": PICTURE_TOKENS[name]},
-    }
-    return ModelCard.model_validate({**facts, **more})
 
 
 @pytest.fixture(scope="module", params=SAVED)
@@ -124,7 +114,7 @@ def test_it_answers_what_transformers_answers(folder: Path, pictures: Pictures) 
     expected = reference(theirs, QUESTION, pictures=pictures)
     # Bytes that are no character stand in one of them and are left out in the other.
     assert said.replace("\ufffd", "") == expected.replace("\ufffd", "") != ""
-    prompt = theirs._prompt(text_request((QUESTION,), pictures=pictures), "")
+    prompt = theirs.prompt(text_request((QUESTION,), pictures=pictures))
     assert usage.prompt_tokens == len(prompt.tokens)
 
 
@@ -177,26 +167,6 @@ def test_a_picture_is_described_for_another_model(model: Backend) -> None:
     assert described.description == described.answer
     assert described.answer == answer(model, QUESTION, pictures=((0, RED),))[0].strip()
     assert not any(isinstance(event, TextDelta) for event in events)
-
-
-def test_a_stop_ends_the_answer_and_frees_the_engine(model: Backend) -> None:
-    stop = threading.Event()
-    request = text_request((QUESTION,), sampling=Sampling(max_tokens=200), pictures=((0, BLUE),))
-    events = model.run(request, stop)
-    while not isinstance(next(events), TextDelta):
-        pass
-    stop.set()
-    last = list(events)[-1]
-    assert isinstance(last, Usage)
-    assert last.finish == "stopped"
-    assert last.completion_tokens < 100
-    assert answer(model, QUESTION, pictures=((0, RED),))[0]
-
-
-def test_a_closed_model_answers_no_more(model: Backend) -> None:
-    model.close()
-    with pytest.raises(BackendError, match="Tiny was unloaded before it could answer"):
-        answer(model, QUESTION, pictures=((0, RED),))
 
 
 def test_a_model_may_be_closed_as_soon_as_it_is_loaded(llava: Path) -> None:

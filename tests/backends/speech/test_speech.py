@@ -142,16 +142,6 @@ def test_words_of_every_piece_are_joined(ears: Backend, media: MediaFolder, exam
     assert events[-1].spoken.language == "en"
 
 
-def test_hearing_stops_when_told_to(ears: Backend, media: MediaFolder, examples: Path) -> None:
-    part = media.add_audio(examples / "speech-en.wav", "long")
-    waveform = np.tile(media.waveform(part), 6)
-    stop = threading.Event()
-    stream = ears.run(TranscriptionRequest(waveform), stop)
-    assert isinstance(next(stream), Progress)
-    stop.set()
-    assert not [event for event in stream if isinstance(event, SpeechTranscribed)]
-
-
 def test_a_file_that_is_no_checkpoint_is_refused(openai_card: ModelCard, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"no \.pt file"):
         load(openai_card, tmp_path, "cpu")

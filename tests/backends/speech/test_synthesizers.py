@@ -15,38 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny_speech import VOCABULARY, levels, save_kokoro, save_piper
+from tiny_speech import ENGLISH, JAPANESE, VOCABULARY, card, levels, save_kokoro, save_piper
 
 from multimodal.backends.base import load
 from multimodal.backends.registry import has_family
 from multimodal.backends.speech.phonemes import EspeakPhonemizer, can_pronounce, phonemizer
 from multimodal.backends.speech.synthesizer import PAUSE_S
-from multimodal.catalog.architectures import Measured
-from multimodal.catalog.cards import Catalog, ModelCard
-from multimodal.catalog.sources import FolderSource
+from multimodal.catalog.cards import Catalog
 from multimodal.catalog.voices import Voice, best_voice
 from multimodal.errors import BackendError, PromptError, RequestError
 from multimodal.events import Progress, SentenceSpoken, SpeechGenerated, SpeechTranscribed
 from multimodal.limits import Limits
 from multimodal.media.audio import at_speed, decode
-from multimodal.messages import Task
 from multimodal.requests import TranscriptionRequest, TTSRequest
-
-ENGLISH = Voice(name="one", title="One", language="en-US", file="voices.npz")
-JAPANESE = Voice(name="two", title="Two", language="ja-JP", also=("en",), file="two.bin")
-
-
-def card(family: str, folder: Path, *voices: Voice) -> ModelCard:
-    return ModelCard(
-        name=f"tiny-{family}",
-        title=f"Tiny {family}",
-        task=Task.TTS,
-        family=family,
-        license="MIT",
-        voices=voices,
-        source=FolderSource(kind="folder", path=folder),
-        architecture=Measured(kind="measured", weights_bytes=1000),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -146,19 +127,6 @@ def test_a_sentence_of_any_length_is_said_to_its_end(kokoro: Any) -> None:
     assert said.count(0) >= 2 * len(long) / 250, "in several pieces, each padded"
 
 
-def test_stop_ends_within_a_sentence(tmp_path: Path) -> None:
-    folder = tmp_path / "slow"
-    save_piper(folder)
-    model: Any = load(card("piper", folder, ENGLISH), folder, "cpu")
-    stop = threading.Event()
-    stream = model.run(TTSRequest("One. " * 50), stop)
-    assert isinstance(next(stream), SentenceSpoken)
-    stop.set()
-    rest = list(stream)
-    assert len(rest) < 90
-    assert not any(isinstance(event, SpeechGenerated) for event in rest)
-
-
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
@@ -198,15 +166,6 @@ def test_files_that_are_no_voice_are_told(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(BackendError, match=r"no \.onnx file"):
         load(card("kokoro", tmp_path / "empty", ENGLISH), tmp_path / "empty", "cpu")
-
-
-def test_a_model_that_was_closed_says_so(tmp_path: Path) -> None:
-    save_piper(tmp_path / "piper")
-    model: Any = load(card("piper", tmp_path / "piper", ENGLISH), tmp_path / "piper", "cpu")
-    assert events_of(model, "One.")
-    model.close()
-    with pytest.raises(BackendError, match="was unloaded before it could speak"):
-        events_of(model, "One.")
 
 
 # ------------------------------------------------------------ pronunciation and sound

@@ -20,16 +20,12 @@ from multimodal.backends.speech import recognizer
 from multimodal.backends.speech.voice_activity import windows
 from multimodal.backends.speech.wav2vec2 import Wav2Vec2
 from multimodal.errors import BackendError, RequestError
-from multimodal.events import Notice, Progress, SpeechTranscribed
+from multimodal.events import Notice, SpeechTranscribed
 from multimodal.limits import Limits
 from multimodal.media import audio
-from multimodal.memory.devices.mirror import Mirror
-from multimodal.memory.devices.storages import true_bytes
-from multimodal.memory.estimate.footprint import footprint
 from multimodal.messages import AudioPart
 from multimodal.requests import TranscriptionRequest
 
-CPU = torch.device("cpu")
 PART = AudioPart("0" * 64, "audio/flac", 1.0)
 Checkpoint = tuple[Path, dict[str, Any]]
 
@@ -137,31 +133,6 @@ def test_it_knows_one_language_and_translates_nothing(checkpoint: Checkpoint, sp
         model.run(TranscriptionRequest(PART, speech, "de"), threading.Event())
 
 
-def test_a_stop_ends_the_hearing(checkpoint: Checkpoint, speech: Any) -> None:
-    stop = threading.Event()
-    stream = loaded(checkpoint).run(TranscriptionRequest(PART, np.tile(speech, 6)), stop)
-    assert isinstance(next(stream), Progress)
-    stop.set()
-    assert not [event for event in stream if isinstance(event, SpeechTranscribed)]
-
-
-@pytest.mark.parametrize("kind", ["nf4-double", "int8", "bf16", "fp32"])
-def test_it_takes_what_the_card_says(checkpoint: Checkpoint, kind: str) -> None:
-    model = loaded(checkpoint, quantization=[kind])
-    size = sum(true_bytes(module) for module in model.modules())
-    assert size == pytest.approx(footprint(model._card).weights, rel=0.02)
-
-
-def test_eviction_changes_no_word(checkpoint: Checkpoint, speech: Any) -> None:
-    model = loaded(checkpoint)
-    before = heard(model, speech)
-    mirrors = [Mirror(module, CPU) for module in model.modules()]
-    for mirror in mirrors:
-        mirror.evict()
-        mirror.restore()
-    assert heard(model, speech) == before
-
-
 def test_a_checkpoint_with_the_names_of_its_time_is_read(
     checkpoint: Checkpoint, speech: Any, tmp_path: Path
 ) -> None:
@@ -184,10 +155,3 @@ def test_a_checkpoint_with_the_names_of_its_time_is_read(
     save_file(old, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(BackendError, match=r"lacks 1 of the model's weights, such as lm_head"):
         loaded((tmp_path, checkpoint[1]))
-
-
-def test_a_model_that_was_closed_says_so(checkpoint: Checkpoint, speech: Any) -> None:
-    model = loaded(checkpoint)
-    model.close()
-    with pytest.raises(BackendError, match="was unloaded before it could listen"):
-        heard(model, speech)

@@ -22,6 +22,7 @@ from multimodal.backends.base import load
 from multimodal.backends.registry import FAMILIES, Family
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, DeviceFullError, SettingsError
+from multimodal.memory.devices import cuda
 from multimodal.memory.devices.cuda import PLANS, Cuda, Movable, limit_convolution_plans
 from multimodal.memory.devices.kernels import use_kernels
 from multimodal.memory.devices.mirror import Mirror
@@ -56,22 +57,37 @@ def test_out_of_memory_while_loading_is_no_broken_model(
         load(wanted, tmp_path, "cuda")
 
 
-class _Stubborn(Mirror):
-    """A mirror whose model the card has no room for."""
+class TwoLayers:
+    def __init__(self) -> None:
+        self.layers = [nn.Linear(8, 8), nn.Linear(8, 8)]
 
-    def restore(self, at_most_bytes: int | None = None) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+    def modules(self) -> list[nn.Linear]:
+        return self.layers
 
 
 @pytest.mark.parametrize("partly", [False, True])
-def test_a_model_of_several_modules_comes_back_whole_or_not_at_all(partly: bool) -> None:
-    device = CardOnCpu(0)
-    first = Mirror(nn.Linear(8, 8), CPU)
-    second = _Stubborn(nn.Linear(8, 8), CPU)
-    first.evict()
+def test_a_model_of_several_modules_comes_back_whole_or_not_at_all(
+    partly: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, model = CardOnCpu(1 << 20), TwoLayers()
+    device.free_bytes = lambda: 100_000  # type: ignore[method-assign]
+    device.loaded("a", model)
+    device.park("a", model)
+    parked = [layer.weight.data_ptr() for layer in model.layers]
+    restore, restored = Mirror.restore, list[Mirror]()
+
+    def restore_first(mirror: Mirror, at_most_bytes: int | None = None) -> None:
+        if restored:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        restore(mirror, at_most_bytes)
+        restored.append(mirror)
+        assert model.layers[0].weight.data_ptr() != parked[0]
+
+    monkeypatch.setattr(Mirror, "restore", restore_first)
     with pytest.raises(DeviceFullError, match="RTX"):
-        device._bring_back([first, second], 10_000 if partly else None)
-    assert first._on_device == [], "what came back has left again"
+        (device.restore_partly if partly else device.restore)("a", model)
+    assert restored
+    assert [layer.weight.data_ptr() for layer in model.layers] == parked, "it has left again"
 
 
 @pytest.mark.parametrize(("given", "kept"), [(None, "1000"), ("50", "50")])
@@ -313,13 +329,22 @@ def test_peaks_that_cannot_be_kept_stop_nobody(tmp_path: Path) -> None:
     use(manager(), A)
 
 
-def test_kernels_are_loaded_once_before_the_first_model_comes(caplog: Any) -> None:
+def test_kernels_are_loaded_once_before_the_first_model_comes(
+    caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Tried on the CPU, which has them all; a card that is short of room would end the process."""
-    device = CardOnCpu(0)
+    device, tried = CardOnCpu(0), list[torch.device]()
     device.free_bytes = lambda: 100  # type: ignore[method-assign]
+
+    def note(on: torch.device) -> None:
+        tried.append(on)
+        use_kernels(on)
+
+    monkeypatch.setattr(cuda, "use_kernels", note)
     with caplog.at_level(logging.WARNING):
         device.hold("a", 50)
-        assert device._has_kernels
+        device.hold("b", 50)
+    assert tried == [CPU]
     assert "could not be tried" not in caplog.text
 
 

@@ -8,6 +8,7 @@ import sys
 from itertools import combinations
 from typing import Any
 
+import gradio as gr
 import pytest
 from conftest import ROOT
 from fakes import FakeSource, program
@@ -153,8 +154,8 @@ def test_the_page_plans_with_a_persons_own_profile(tmp_path: Any) -> None:
         'name = "mine"\ntitle = "Mine"\ndevice = "cpu"\nbudget = "2GB"\n'
         '[models]\ntext-generation = ["smollm2-135m-instruct"]\n'
     )
-    panel = FittingPanel.__new__(FittingPanel)
-    panel._program = program(tmp_path, FakeSource())
+    with gr.Blocks():
+        panel = FittingPanel(program(tmp_path, FakeSource()))
     assert "Fits together, 1.05 GB spare." in panel.work_out("mine", None, "")
     assert "Fits together, 0.05 GB spare." in panel.work_out("mine", [], " 1GB ")
     assert "“lots” is no size. Write one such as 12GB." in panel.work_out("mine", [], "lots")

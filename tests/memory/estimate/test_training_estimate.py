@@ -14,7 +14,7 @@ from tiny_models import hub_card, save_causal
 
 from multimodal.catalog.cards import Catalog
 from multimodal.memory.devices.storages import true_bytes
-from multimodal.memory.estimate.activation import _Live
+from multimodal.memory.estimate.activation import LiveStorages
 from multimodal.memory.estimate.training import LENGTHS, trainable
 
 GB = 10**9
@@ -92,7 +92,7 @@ def test_a_step_takes_what_is_said_beside_the_weights(
     found = peft.get_peft_model(model, peft.LoraConfig(r=16, target_modules="all-linear"))
     found.train()
     ids = torch.arange(TOKENS)[None] % VOCABULARY
-    live = _Live()
+    live = LiveStorages()
     with live:
         found(input_ids=ids, labels=ids).loss.backward()
     assert live.peak == pytest.approx(estimate(config).activations, rel=0.15)
