@@ -43,7 +43,7 @@ from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.transfers import Report
 from multimodal.messages import Usage
-from multimodal.requests import Request, TextRequest
+from multimodal.requests import ChatMessage, Request, TextRequest
 from multimodal.runner import Runner
 
 CPU = torch.device("cpu")
@@ -286,8 +286,8 @@ def test_its_second_turn_reads_only_what_is_new_and_answers_alike(engine: Engine
     if not isinstance(engine.request, TextRequest):
         pytest.skip(engine.case.exempt["prefix"])
     said = "".join(event.text for event in engine.events if isinstance(event, TextDelta))
-    turns = (*engine.request.turns, ("assistant", said), ("user", "Is it red?"))
-    follow = replace(engine.request, turns=turns)
+    later = ChatMessage("assistant", said), ChatMessage("user", "Is it red?")
+    follow = replace(engine.request, messages=(*engine.request.messages, *later))
     first = engine.events[-1]
     assert engine.answers_as_before()
     other = engine.load()

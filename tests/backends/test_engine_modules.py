@@ -10,7 +10,7 @@ from tiny_engines import ENGINES, WHISPER, modules_of
 from whisper.model import Whisper
 
 from multimodal.backends.base import load
-from multimodal.memory.estimate.modules import whisper_in_half
+from multimodal.backends.speech.openai_whisper import whisper_in_half
 
 
 def test_a_card_counts_what_it_is_handed_before_it_mirrors_it(tmp_path: Path) -> None:

@@ -350,7 +350,7 @@ def test_published_weights_that_fail_are_told_as_ever_and_blame_nothing(tmp_path
 CHILD = """
 import sys, threading
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {folders!r}
 from quantized_store import Start, published
 from multimodal.catalog.cards import ModelCard
 card = ModelCard.model_validate_json(Path({card!r}).read_text())
@@ -365,7 +365,7 @@ def child(tmp_path: Path, card: ModelCard, before: str = "") -> subprocess.Popen
     """A program of its own that loads the model and answers."""
     (tmp_path / "card.json").write_text(card.model_dump_json(), "utf-8")
     code = CHILD.format(
-        tests=str(ROOT / "tests/fixtures"),
+        folders=[str(ROOT / "tests"), str(ROOT / "tests/fixtures")],
         card=str(tmp_path / "card.json"),
         files=str(tmp_path / "published"),
         store=str(tmp_path / "store"),

@@ -29,12 +29,11 @@ from multimodal.backends.describer.labels import LIKELY, Vocabulary
 from multimodal.catalog.cards import Catalog
 from multimodal.events import ImageDescribed
 from multimodal.media.ingestion import MediaFolder
-from multimodal.messages import Focus, ImagePart
+from multimodal.messages import Focus
 from multimodal.requests import ImageDescriptionRequest
 
 NAME = "picture-describer"
 data: Any = pictures  # scikit-image does not say its types
-PART = ImagePart("0" * 64, "image/png", 1, 1)
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +49,14 @@ def vocabulary() -> Vocabulary:
 
 
 def look(eyes: Backend, image: Image.Image, focus: Focus = "general") -> ImageDescribed:
-    request = ImageDescriptionRequest(PART, image.convert("RGB"), focus)
+    request = ImageDescriptionRequest(image.convert("RGB"), focus)
     (event,) = eyes.run(request, threading.Event())
     assert isinstance(event, ImageDescribed)
     return event
 
 
 def ask(eyes: Backend, image: Image.Image, question: str) -> str:
-    request = ImageDescriptionRequest(PART, image.convert("RGB"), "objects", question)
+    request = ImageDescriptionRequest(image.convert("RGB"), "objects", question)
     (event,) = eyes.run(request, threading.Event())
     assert isinstance(event, ImageDescribed)
     return event.answer
@@ -317,11 +316,12 @@ def test_text_of_a_picture_that_was_made_smaller_says_so(eyes: Backend, media: M
     part = media.add_image(png(image), "photo.png")
     focuses: tuple[Focus, ...] = ("text", "general")
     for focus in focuses:
-        (event,) = eyes.run(ImageDescriptionRequest(media.image(part), focus), threading.Event())
+        request = ImageDescriptionRequest(media.image(part), focus, "", part.reduced_from)
+        (event,) = eyes.run(request, threading.Event())
         assert isinstance(event, ImageDescribed)
         told = "made smaller, from 4000x3000 to 2048x1536 pixels"
         assert told in event.answer
-        assert told in (event.description)
+        assert told in event.description
 
 
 def test_reading_a_long_page_ends_when_it_is_stopped() -> None:

@@ -32,12 +32,10 @@ from multimodal.events import Notice, Progress, SentenceSpoken, SpeechGenerated,
 from multimodal.limits import Limits
 from multimodal.media import audio
 from multimodal.memory.devices.mirror import Mirror
-from multimodal.messages import AudioPart
 from multimodal.requests import TranscriptionRequest, TTSRequest
 from multimodal.settings import read_settings
 
 TASK = "automatic-speech-recognition"
-PART = AudioPart("0" * 64, "audio/flac", 1.0)
 TEXT = "The river runs to the sea."
 Checkpoint = tuple[Path, dict[str, Any]]
 
@@ -138,9 +136,7 @@ def test_a_language_that_its_card_does_not_name_is_not_translated_to(
     checkpoint: Checkpoint, speech: Any
 ) -> None:
     model = loaded(checkpoint)
-    events = list(
-        model.run(TranscriptionRequest(PART, speech, translate_to="fr"), threading.Event())
-    )
+    events = list(model.run(TranscriptionRequest(speech, translate_to="fr"), threading.Event()))
     (notice,) = (event for event in events if isinstance(event, Notice))
     assert "does not translate into French" in notice.text
     assert isinstance(events[-1], SpeechTranscribed)
@@ -150,7 +146,7 @@ def test_a_language_that_its_card_does_not_name_is_not_translated_to(
 @pytest.mark.parametrize("language", ["de", "gsw", "xx", "lb"])
 def test_a_language_it_does_not_know_is_told(model: Seamless, speech: Any, language: str) -> None:
     with pytest.raises(RequestError, match=f"{language}'. Take one of en, fr, zh, or choose"):
-        model.run(TranscriptionRequest(PART, speech, language), threading.Event())
+        model.run(TranscriptionRequest(speech, language), threading.Event())
 
 
 def test_a_card_with_a_language_of_which_it_knows_nothing_is_refused(
@@ -197,7 +193,7 @@ def test_a_stop_ends_the_hearing_within_a_token(model: Seamless, speech: Any) ->
     manner = recognizer.TranscribeOptions("transcribe", "en", None, stop.is_set)
     cut = model.words(speech, manner, lambda samples: False)
     assert len(cut.text) < len(heard(model, speech).spoken.text) / 4
-    stream = model.run(TranscriptionRequest(PART, speech), stop)
+    stream = model.run(TranscriptionRequest(speech), stop)
     assert not [event for event in stream if isinstance(event, SpeechTranscribed)]
 
 

@@ -23,10 +23,8 @@ from multimodal.errors import BackendError, RequestError
 from multimodal.events import Notice, SpeechTranscribed
 from multimodal.limits import Limits
 from multimodal.media import audio
-from multimodal.messages import AudioPart
 from multimodal.requests import TranscriptionRequest
 
-PART = AudioPart("0" * 64, "audio/flac", 1.0)
 Checkpoint = tuple[Path, dict[str, Any]]
 
 
@@ -123,14 +121,14 @@ def test_silence_has_no_words(checkpoint: Checkpoint) -> None:
 
 def test_it_knows_one_language_and_translates_nothing(checkpoint: Checkpoint, speech: Any) -> None:
     model = loaded(checkpoint, languages=["fr"])
-    stream = model.run(TranscriptionRequest(PART, speech, None, ("en",)), threading.Event())
+    stream = model.run(TranscriptionRequest(speech, None, ("en",)), threading.Event())
     *_, notice, told = stream
     assert isinstance(notice, Notice)
     assert "does not translate" in notice.text
     assert isinstance(told, SpeechTranscribed)
     assert (told.spoken.language, told.english) == ("fr", None)
     with pytest.raises(RequestError, match="does not know the language 'de'"):
-        model.run(TranscriptionRequest(PART, speech, "de"), threading.Event())
+        model.run(TranscriptionRequest(speech, "de"), threading.Event())
 
 
 def test_a_checkpoint_with_the_names_of_its_time_is_read(
