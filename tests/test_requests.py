@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL.Image import Image, frombytes, new
-from text_requests import text_request
 
 from multimodal import requests
 from multimodal.events import (
@@ -35,6 +34,7 @@ from multimodal.requests import (
     ChatMessage,
     ImageDescriptionRequest,
     ImageGenerationRequest,
+    TextRequest,
     TranscriptionRequest,
     TTSRequest,
 )
@@ -43,7 +43,7 @@ NAMES = {"np": np, "NDArray": NDArray, "Image": Image}
 RED = new("RGB", (3, 2), "red")
 SEGMENT = Segment(0.5, 1.5, "Hello", "en", DecodingStatistics(-0.2, 0.1, 1.1, 0.0, (5, 7), 0))
 VALUES: list[Any] = [
-    text_request(
+    TextRequest(
         (ChatMessage("user", "What is it?", (RED, RED)), ChatMessage("assistant", "Red.")),
         "Be brief.",
         Sampling(0.5, seed=7, stop=("\n",)),
