@@ -17,6 +17,8 @@ import pytest
 import tomlkit
 import torch
 import transformers
+from click.testing import Result
+from command_line import run
 from conftest import ROOT
 from quantized_store import LLAMA, ROOM, Start, keep, published, record_of, store_of
 from tiny_engines import ENGINES, modules_of
@@ -537,13 +539,8 @@ def test_one_beyond_the_bound_is_told_and_removes_no_other(
     assert "--quantized-checkpoints allows" in caplog.text
 
 
-def command(*arguments: str, data: Path) -> subprocess.CompletedProcess[str]:
-    code = "from multimodal.cli.commands import main; main()"
-    line = [sys.executable, "-c", code, "quantized", *arguments, "--data", str(data)]
-    kept = {name: v for name, v in os.environ.items() if name != "MULTIMODAL_WEIGHTS"}
-    return subprocess.run(
-        line, cwd=ROOT, capture_output=True, text=True, env=kept, timeout=60, check=False
-    )
+def command(*arguments: str, data: Path) -> Result:
+    return run("quantized", *arguments, "--data", str(data))
 
 
 def test_the_command_lists_and_removes_them(tmp_path: Path) -> None:
@@ -551,14 +548,14 @@ def test_the_command_lists_and_removes_them(tmp_path: Path) -> None:
     keep(store, "mistral", 4_100_000)
     keep(store, "phi", 100)
     shown = command("list", data=tmp_path)
-    assert shown.returncode == 0, shown.stderr
+    assert shown.exit_code == 0, shown.stderr
     (line,) = [line for line in shown.stdout.splitlines() if line.startswith("mistral")]
     for told in ("nf4", "0.00 GB", "10.4 s when it was quantized", "bitsandbytes 1"):
         assert told in line
     rows = json.loads(command("list", "--json", data=tmp_path).stdout)
     assert {row["model"]: row["size_bytes"] for row in rows} == {"mistral": 4_100_000, "phi": 100}
     removed = command("remove", "mistral", data=tmp_path)
-    assert removed.returncode == 0, removed.stderr
+    assert removed.exit_code == 0, removed.stderr
     assert removed.stdout.startswith("mistral: ")
     assert names(store) == ["phi"]
     assert left(tmp_path / "weights") == ["phi.quantized"]
@@ -570,7 +567,7 @@ def test_the_command_removes_nothing_else(name: str, tmp_path: Path) -> None:
     keep(store, "phi", 100)
     (tmp_path / "phi.quantized").mkdir()
     told = command("remove", name, data=tmp_path)
-    assert told.returncode == 1
+    assert told.exit_code == 1
     assert told.stderr == (
         f"multimodal: No quantized checkpoint of {name!r} is saved here; phi is.\n"
     )

@@ -10,30 +10,21 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import run
 from conftest import ROOT
 
 from multimodal.catalog.cards import Catalog
 
 
-def run(*arguments: str, weights: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = dict(os.environ)
-    if weights:
-        environment["MULTIMODAL_WEIGHTS"] = str(weights)
-    code = "from multimodal.cli.commands import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment,
-    )
+def at(data: Path, weights: Path) -> tuple[str, ...]:
+    """Options that name these folders."""
+    return ("--data", str(data), "--weights", str(weights))
 
 
 @pytest.mark.parametrize("command", ["", "serve", "chat", "models", "doctor"])
 def test_every_command_explains_itself(command: str) -> None:
     told = run(*([command] if command else []), "--help")
-    assert told.returncode == 0
+    assert told.exit_code == 0
     assert "Usage" in told.stdout
 
 
@@ -44,6 +35,7 @@ def test_help_does_not_wait_for_the_engines() -> None:
 
 
 def test_ctrl_c_stops_the_reply_and_not_the_program(all_weights: Path, tmp_path: Path) -> None:
+    """In a process of its own, which a signal reaches."""
     code = "from multimodal.cli.commands import main; main()"
     with subprocess.Popen(
         [sys.executable, "-u", "-c", code, "chat", "--data", str(tmp_path)],
@@ -69,10 +61,10 @@ def test_ctrl_c_stops_the_reply_and_not_the_program(all_weights: Path, tmp_path:
 def test_models_are_listed_as_a_table_and_as_json(
     all_weights: Path, tmp_path: Path, catalog: Catalog
 ) -> None:
-    table = run("models", "--data", str(tmp_path), weights=all_weights)
-    assert table.returncode == 0
+    table = run("models", *at(tmp_path, all_weights))
+    assert table.exit_code == 0
     assert "smollm2-135m-instruct" in table.stdout
-    rows = json.loads(run("models", "--json", "--data", str(tmp_path), weights=all_weights).stdout)
+    rows = json.loads(run("models", "--json", *at(tmp_path, all_weights)).stdout)
     ready = {row["name"]: row["ready"] for row in rows}
     profile = catalog.profile("embedded")
     assert tuple(ready) == profile.names
@@ -80,65 +72,46 @@ def test_models_are_listed_as_a_table_and_as_json(
 
 
 def test_the_doctor_finds_this_machine_well(all_weights: Path, tmp_path: Path) -> None:
-    told = run("doctor", "--json", "--data", str(tmp_path), weights=all_weights)
+    told = run("doctor", "--json", *at(tmp_path, all_weights))
     checks = {check["name"]: check for check in json.loads(told.stdout)}
-    assert told.returncode == 0
+    assert told.exit_code == 0
     assert checks["SmolLM2 135M"]["found"] == "weights are here and verified"
     assert "verdict" in checks["GPU"]
 
 
 def test_the_doctor_tells_an_index_that_does_not_answer(tmp_path: Path) -> None:
-    code = "from multimodal.cli.commands import main; main()"
-    told = subprocess.run(
-        [sys.executable, "-c", code, "doctor", "--data", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={
-            **os.environ,
-            "MULTIMODAL_WEIGHTS": str(tmp_path / "none"),
-            "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
-        },
-    )
-    assert told.returncode == 1
+    closed = "http://127.0.0.1:9/simple"
+    told = run("doctor", *at(tmp_path, tmp_path / "none"), PIP_INDEX_URL=closed)
+    assert told.exit_code == 1
     assert "from the package index: it cannot be reached" in told.stdout
     assert "PIP_INDEX_URL" in told.stdout
 
 
 def test_the_doctor_fails_where_something_is_missing(tmp_path: Path) -> None:
-    told = run("doctor", "--offline", "--data", str(tmp_path), weights=tmp_path / "none")
-    assert told.returncode == 1
+    told = run("doctor", "--offline", *at(tmp_path, tmp_path / "none"))
+    assert told.exit_code == 1
     assert "fail" in told.stdout
 
 
 def test_a_question_is_answered_and_the_route_told_beside_it(
     all_weights: Path, tmp_path: Path
 ) -> None:
-    told = run("chat", "What is photosynthesis?", "--data", str(tmp_path), weights=all_weights)
-    assert told.returncode == 0
+    told = run("chat", "What is photosynthesis?", *at(tmp_path, all_weights))
+    assert told.exit_code == 0
     assert "plants" in told.stdout.lower()
     assert "→ The message is text" in told.stderr
 
 
 def test_a_picture_is_described(all_weights: Path, examples: Path, tmp_path: Path) -> None:
     picture = str(examples / "chelsea.jpg")
-    told = run("chat", "--image", picture, "--data", str(tmp_path), weights=all_weights)
+    told = run("chat", "--image", picture, *at(tmp_path, all_weights))
     assert "cat" in told.stdout
 
 
 def test_a_talk_in_the_terminal_remembers(all_weights: Path, tmp_path: Path) -> None:
-    code = "from multimodal.cli.commands import main; main()"
-    told = subprocess.run(
-        [sys.executable, "-c", code, "chat", "--data", str(tmp_path)],
-        cwd=ROOT,
-        input="Say hello.\n\nSay goodbye.\n",
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "MULTIMODAL_WEIGHTS": str(all_weights)},
-    )
-    assert told.returncode == 0
+    said = "Say hello.\n\nSay goodbye.\n"
+    told = run("chat", *at(tmp_path, all_weights), typed=said)
+    assert told.exit_code == 0
     assert told.stdout.count("you>") >= 3
 
 
@@ -154,13 +127,13 @@ def test_a_talk_in_the_terminal_remembers(all_weights: Path, tmp_path: Path) -> 
 def test_errors_are_one_line(
     arguments: list[str], status: int, sentence: str, all_weights: Path, tmp_path: Path
 ) -> None:
-    told = run(*arguments, "--data", str(tmp_path), weights=all_weights)
-    assert told.returncode == status
+    told = run(*arguments, *at(tmp_path, all_weights))
+    assert told.exit_code == status
     assert sentence in told.stderr
     assert told.stderr.startswith("multimodal: ")
     assert len(told.stderr.strip().splitlines()) == 1
 
 
 def test_unknown_options_exit_with_two() -> None:
-    assert run("chat", "--modl", "x").returncode == 2
-    assert run("dance").returncode == 2
+    assert run("chat", "--modl", "x").exit_code == 2
+    assert run("dance").exit_code == 2

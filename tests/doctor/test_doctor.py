@@ -6,8 +6,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import subprocess
-import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,6 +13,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from command_line import run
 from conftest import ROOT
 from local_server import running_server
 from packaging.requirements import Requirement
@@ -31,7 +30,6 @@ from multimodal.memory.devices.torch_build import TorchBuild, look, read
 from multimodal.settings import byte_size, read_settings
 
 GB = 1_000_000_000
-MAIN = "from multimodal.cli.commands import main; main()"
 CARD = Gpu("NVIDIA GeForce RTX 4070 Ti", 12282 << 20, 11_000 << 20, (8, 9))
 KERNELS = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
 FOUND = TorchBuild(
@@ -561,15 +559,9 @@ def test_a_card_that_nvidia_smi_shows_is_told_from_the_command_line(tmp_path: Pa
     program.write_text(f'#!/bin/sh\n[ -n "$1" ] && echo "{ROW.strip()}" || echo "{TABLE}"\n')
     program.chmod(0o755)
     data = ("--data", str(tmp_path / "data"))
-    told = subprocess.run(
-        [sys.executable, "-c", MAIN, "doctor", "--offline", "--device", "cuda", *data],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
-    )
-    assert told.returncode == 1, told.stderr
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    told = run("doctor", "--offline", "--device", "cuda", *data, PATH=path)
+    assert told.exit_code == 1, told.stderr
     lines_told = told.stdout.splitlines()
     assert any(row.startswith("ok    NVIDIA driver") and "581.15" in row for row in lines_told)
     assert any(row.startswith("fail  torch") for row in lines_told)

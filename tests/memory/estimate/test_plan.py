@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from itertools import combinations
 from typing import Any
 
 import gradio as gr
 import pytest
+from command_line import run
 from conftest import ROOT
 from fakes import FakeSource, program
 from hypothesis import given, settings
@@ -169,21 +168,15 @@ def test_what_is_no_text_model_has_no_training(catalog: Catalog) -> None:
 # ------------------------------------------------------------ the command
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    code = "from multimodal.cli.commands import main; main()"
-    command = [sys.executable, "-c", code, "fit", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
 def test_the_command_prints_the_ledger() -> None:
-    told = run("--profile", "gpu-12gb", "--budget", "12GB")
-    assert (told.returncode, told.stderr) == (0, "")
+    told = run("fit", "--profile", "gpu-12gb", "--budget", "12GB")
+    assert (told.exit_code, told.stderr) == (0, "")
     for words in ("Mistral 7B", "nf4-double", "swaps, 0.02 s", "Cheapest change", "QLoRA"):
         assert words in told.stdout
 
 
 def test_the_command_prints_json() -> None:
-    told = run("--profile", "gpu-12gb", "--budget", "24GB", "--context", "2048", "--json")
+    told = run("fit", "--profile", "gpu-12gb", "--budget", "24GB", "--context", "2048", "--json")
     found = json.loads(told.stdout)
     assert found["verdict"] == "together"
     assert found["spare_bytes"] == found["budget_bytes"] - found["peak_bytes"] > 0
@@ -221,8 +214,8 @@ def test_a_card_that_is_not_here_can_be_planned_for(device: str, profile: str) -
     ],
 )
 def test_bad_use_of_the_command_is_told(arguments: tuple[str, ...], sentence: str) -> None:
-    told = run(*arguments)
-    assert told.returncode == 2
+    told = run("fit", *arguments)
+    assert told.exit_code == 2
     assert sentence in told.stderr
 
 
