@@ -84,7 +84,7 @@ class PictureInput(Facts):
     """How a model that sees is shown a picture."""
 
     aspect_ratio: Literal["pad"] | None = None
-    """"pad": the whole picture on a square of the mean colour, as LLaVA's authors say with
+    """With "pad" the whole picture on a square of the mean colour, as LLaVA's authors say with
     `image_aspect_ratio`; as the checkpoint's own files say unless given."""
 
 

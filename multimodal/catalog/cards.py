@@ -166,8 +166,8 @@ class ModelCard(Facts):
     limits: Limits = Limits()
     engine: Mapping[str, str | int | float | bool] = Field(default_factory=dict)
     device: Literal["any", "cpu"] = "any"
-    """"cpu" keeps it off a graphics card that its engine could use; engines that have no other are
-    known (`backends/compute_device.py`)."""
+    """With "cpu" it is kept off a graphics card that its engine could use; engines that have no other
+    are known (`backends/compute_device.py`)."""
     priority: int = 0
 
     @property

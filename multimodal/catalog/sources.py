@@ -66,7 +66,7 @@ class WheelsPlace(Facts):
     members: tuple[Annotated[str, StringConstraints(pattern=r"^[\w.-]+:.+$")], ...] = Field(
         min_length=1
     )
-    """"project:path inside the wheel"; joined in this order."""
+    """Each "project:path inside the wheel"; joined in this order."""
 
 
 class FolderPlace(Facts):
