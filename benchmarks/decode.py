@@ -42,7 +42,7 @@ from benchmarks.figures import tell
 from benchmarks.memory.models import random_module
 from multimodal.backends.hf.causal_lm import CausalLM
 from multimodal.build import build, read_catalog
-from multimodal.catalog.architectures import Modules, Part
+from multimodal.catalog.architectures import ModelPart, ModulesArchitecture
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError
 from multimodal.memory.devices.storages import true_bytes
@@ -179,7 +179,7 @@ def talker(kind: str, rounds: int) -> dict[str, Any]:
 
 def large(card: ModelCard, rounds: int, device: str = "cuda") -> dict[str, Any]:
     """A model of the card's size with random weights, on `device`."""
-    assert isinstance(card.architecture, Modules)
+    assert isinstance(card.architecture, ModulesArchitecture)
     (part,) = card.architecture.parts.values()
     model: Any = random_module(unlimited(part), card.quantization[0], device)
     text = model.config.get_text_config(decoder=True)
@@ -198,7 +198,7 @@ def large(card: ModelCard, rounds: int, device: str = "cuda") -> dict[str, Any]:
     return {**ratios(found), "ceiling_tokens_per_s": round(ceiling, 1), "of_ceiling": share}
 
 
-def unlimited(part: Part) -> Part:
+def unlimited(part: ModelPart) -> ModelPart:
     """A part whose attention has no window where the card states one as long as its context: the
     published file has none, and a window would be another kind of cache."""
     config = dict(part.config)

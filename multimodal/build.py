@@ -35,7 +35,7 @@ from multimodal.memory.host import HostMemory, host_bytes
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
 from multimodal.memory.reserve import is_on_card, model_bytes, planned_reserve_bytes
-from multimodal.memory.transfers import Report
+from multimodal.memory.transfers import ReportProgress
 from multimodal.settings import Settings
 from multimodal.speeds import SpeedBook
 from multimodal.turn.assistant import Assistant
@@ -49,7 +49,7 @@ SEAL_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class UnusedCard:
+class UnusedGpu:
     """A graphics card that PyTorch cannot use: `sentence` says why, and `fix` is the command that
     mends it, or a sentence where there is none."""
 
@@ -71,7 +71,7 @@ class Program:
     assistant: Assistant
     fetching: Fetching
     upgrades: Upgrades
-    unused_card: UnusedCard | None = None
+    unused_gpu: UnusedGpu | None = None
 
     @property
     def defaults(self) -> DefaultModels:
@@ -123,10 +123,10 @@ class _Models:
 
     weights: Weights
     engine: str
-    reports: dict[str, Report] = field(default_factory=dict)
+    reports: dict[str, ReportProgress] = field(default_factory=dict)
     """Who is told of a card that was fetched, and is loaded next."""
 
-    def fetch(self, card: ModelCard, report: Report) -> Path:
+    def fetch(self, card: ModelCard, report: ReportProgress) -> Path:
         self.reports[card.name] = report
 
         def tell(progress: FetchProgress) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from multimodal.build import choose_profile, read_catalog
 from multimodal.errors import SettingsError
 from multimodal.memory.calibration.process import Show, Start, lines_of, measured
-from multimodal.memory.calibration.record import Calibration, Probe, Subject, write
+from multimodal.memory.calibration.record import Calibration, DeviceFingerprint, Probe, write
 from multimodal.memory.devices.base import nvidia_driver_is_here
 from multimodal.memory.reserve import is_on_card
 from multimodal.settings import Settings
@@ -39,7 +39,9 @@ def calibrate(settings: Settings, show: Show) -> Calibration:
     return measure(subject_of(), settings.data, show)
 
 
-def measure(subject: Subject, folder: Path, show: Show, start: Start | None = None) -> Calibration:
+def measure(
+    subject: DeviceFingerprint, folder: Path, show: Show, start: Start | None = None
+) -> Calibration:
     """Run all probes, and keep what they found of `subject` in `folder`. Raises SettingsError
     where none of them could run, and where the result cannot be kept."""
     from multimodal.backends.probes import MODULE, PROBES
@@ -65,13 +67,16 @@ def calibrate_first(settings: Settings, tell: Callable[[str], None]) -> None:
 
 
 def measure_first(
-    subject: Subject, folder: Path, tell: Callable[[str], None], start: Start | None = None
+    subject: DeviceFingerprint,
+    folder: Path,
+    tell: Callable[[str], None],
+    start: Start | None = None,
 ) -> None:
     """Measure a card before it is used for the first time; estimates are used where that fails."""
 
     def show(name: str, probe: Probe | None) -> None:
         if probe is not None:
-            tell(line(name, probe))
+            tell(probe_line(name, probe))
 
     tell(FIRST.format(card=subject.card))
     try:
@@ -80,7 +85,7 @@ def measure_first(
         tell(str(error))
 
 
-def _unmeasured(settings: Settings) -> Subject | None:
+def _unmeasured(settings: Settings) -> DeviceFingerprint | None:
     """The card that the program will use, where nothing is known of it."""
     kind = settings.device_kind
     if kind not in {"auto", "cuda"} or not nvidia_driver_is_here():
@@ -94,7 +99,7 @@ def _unmeasured(settings: Settings) -> Subject | None:
     return subject_of()
 
 
-def line(name: str, probe: Probe) -> str:
+def probe_line(name: str, probe: Probe) -> str:
     """One probe for a person."""
     if probe.error:
         return f"fail  {name:<12}  {probe.error}"

@@ -15,10 +15,10 @@ from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.memory.calibration.record import Calibration
 from multimodal.memory.devices.base import nvidia_driver_is_here
 from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
-from multimodal.memory.estimate.fit_report import BUS_BYTES_PER_S, Line
+from multimodal.memory.estimate.fit_report import BUS_BYTES_PER_S, FitLine
 from multimodal.memory.estimate.footprint import Footprint
 from multimodal.memory.estimate.training import Training, trainable
-from multimodal.memory.plan import Plan, plan, request_for
+from multimodal.memory.plan import Plan, make_plan, request_for
 from multimodal.memory.reserve import reserve_words
 from multimodal.messages import Task
 from multimodal.settings import Settings
@@ -29,7 +29,7 @@ CARD_BYTES = 12_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class FitAnswer:
     """A profile's plan, and what could be fine-tuned on the same card, by model. `title` says whose
     models they are."""
 
@@ -72,7 +72,7 @@ def answer(
     context_tokens: int | None = None,
     bus_bytes_per_s: float = BUS_BYTES_PER_S,
     models: Sequence[str] = (),
-) -> Answer:
+) -> FitAnswer:
     """The answer for the settings' profile and budget, and for `models` in place of the profile's
     defaults. Raises CardError, UnknownModelError and SettingsError.
 
@@ -126,7 +126,7 @@ def answer_for(
     device_kind: str = "auto",
     context_bytes: int | None = None,
     factors: PeakFactors = ESTIMATE,
-) -> Answer:
+) -> FitAnswer:
     """The answer for a profile of `catalog`, under its own budget unless one is given; for one
     model a task, the profile's default, unless `models` are named. `context_bytes` and `factors`
     are those of the card."""
@@ -147,7 +147,7 @@ def answer_for(
     title = "Models of your choice" if models else profile.title
     ways = {card.title: ways for card, ways in training}
     unnamed = models and budget_bytes is None
-    return Answer(profile, title, plan(asked), ways, profile.title if unnamed else "")
+    return FitAnswer(profile, title, make_plan(asked), ways, profile.title if unnamed else "")
 
 
 def _training(
@@ -158,7 +158,7 @@ def _training(
     return [(card, ways) for card, ways in found if ways]
 
 
-def _ledger(line: Line) -> dict[str, object]:
+def _ledger(line: FitLine) -> dict[str, object]:
     member = line.member
     size = member.footprint
     return {
@@ -197,12 +197,12 @@ class Table(NamedTuple):
     advice: str = ""
 
 
-def tables(found: Answer) -> list[Table]:
+def tables(found: FitAnswer) -> list[Table]:
     """The ledger, then what could be fine-tuned, a table for each model."""
     return [_ledger_table(found), *(_training_table(*item) for item in found.training.items())]
 
 
-def _ledger_table(found: Answer) -> Table:
+def _ledger_table(found: FitAnswer) -> Table:
     fit_report, change = found.plan.fit_report, found.plan.change
     rows = [_row(line) for line in fit_report.lines]
     if fit_report.reserve_bytes:
@@ -232,7 +232,7 @@ def _ledger_table(found: Answer) -> Table:
     return Table(f"{found.title}, {budget}", heads, rows, foot, fit_report.sentence, advice)
 
 
-def _row(line: Line) -> Row:
+def _row(line: FitLine) -> Row:
     member, size, time = line.member, line.member.footprint, f"{line.swap_s:.2f} s"
     context = f"{member.context_tokens:,}" if member.context_tokens else ""
     place = f"swaps, {time}" if line.swaps else "stays"

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from multimodal.backends.base import Backend
-from multimodal.catalog.architectures import Modules
+from multimodal.catalog.architectures import ModulesArchitecture
 from multimodal.catalog.cards import ModelCard
 from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
@@ -84,7 +84,9 @@ def _smaller_drawing(
     request: ImageGenerationRequest, card: ModelCard
 ) -> ImageGenerationRequest | None:
     shape = card.architecture
-    usual = (shape.picture_side if isinstance(shape, Modules) else None) or USUAL_DRAWING
+    usual = (
+        shape.picture_side if isinstance(shape, ModulesArchitecture) else None
+    ) or USUAL_DRAWING
     sides = (
         request.width or card.drawing.width or usual,
         request.height or card.drawing.height or usual,

@@ -69,7 +69,7 @@ FLOORS: dict[str, float] = {
     "cli": 9,
     "doctor": 9,
     "fit": 9,
-    "ladder": 9,
+    "model_tiers": 9,
     "web": 9,
 }
 # The command line starts the page and prints the doctor's findings; the page serves the HTTP
@@ -83,7 +83,7 @@ ALLOWED_SIDEWAYS = {
     ("web", "api"),
     ("web", "fit"),
     ("web", "doctor"),
-    ("web", "ladder"),
+    ("web", "model_tiers"),
     ("web", "calibrate"),
 }
 HEAVY = {

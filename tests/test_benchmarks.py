@@ -14,9 +14,9 @@ from benchmarks.memory.__main__ import FOUR
 from benchmarks.memory.models import RandomModel
 from benchmarks.memory.simulated import measure
 from benchmarks.memory.turns import all_of_them, by_cost, least_recently_used, mixed, replay
-from multimodal.catalog.architectures import Modules, Part
+from multimodal.catalog.architectures import ModelPart, ModulesArchitecture
 from multimodal.catalog.cards import Catalog
-from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.mirror import HostMirror
 from multimodal.memory.devices.storages import true_bytes
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.estimate.modules import built
@@ -35,7 +35,7 @@ def test_a_random_model_runs_moves_and_says_the_same() -> None:
     model = RandomModel(card(one(SMALL["llava"]), "bf16"), "cpu")
     model.run_once(40)
     before = model.output()
-    mirrors = [Mirror(module, torch.device("cpu")) for module in model.modules()]
+    mirrors = [HostMirror(module, torch.device("cpu")) for module in model.modules()]
     for mirror in mirrors:
         mirror.evict()
         mirror.restore()
@@ -47,8 +47,10 @@ def test_a_random_model_runs_moves_and_says_the_same() -> None:
 def test_what_a_random_whisper_is_given_are_numbers() -> None:
     """Half a minute of sound has more frames than fp16 can count."""
     config = vars(WHISPER)
-    part = Part(library="whisper", model="Whisper", config=config)
-    model = RandomModel(card(Modules(kind="modules", parts={"model": part}), "fp16"), "cpu")
+    part = ModelPart(library="whisper", model="Whisper", config=config)
+    model = RandomModel(
+        card(ModulesArchitecture(kind="modules", parts={"model": part}), "fp16"), "cpu"
+    )
     assert model.output().isfinite().all()
 
 
@@ -80,7 +82,7 @@ def test_the_models_that_are_measured_attend_to_everything(catalog: Catalog, nam
     """A window as long as the context would be measured with another kind of cache than the
     published model has."""
     shape = catalog.card(name).architecture
-    assert isinstance(shape, Modules)
+    assert isinstance(shape, ModulesArchitecture)
     (part,) = shape.parts.values()
     text = built(unlimited(part)).config.get_text_config(decoder=True)
     assert {type(layer) for layer in DynamicCache(config=text).layers} == {DynamicLayer}

@@ -30,7 +30,7 @@ from multimodal.chats.service import Chats
 from multimodal.memory.devices.base import CUDA_CONTEXT_BYTES
 from multimodal.memory.devices.cuda import Cuda, calibration_of
 from multimodal.memory.devices.host_slabs import CudaPageLocks
-from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.mirror import HostMirror
 from multimodal.memory.devices.storages import true_bytes
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.manager import MemoryManager
@@ -83,7 +83,7 @@ def test_an_engine_answers_the_same_with_layers_that_only_visit(
     backend = load(engine.make(tmp_path, kind), tmp_path, "cuda")
     before = settled_answer(backend, engine.asks, speech)
     mirrors = [
-        Mirror(module, torch.device("cuda", 0), CudaPageLocks(torch.device("cuda", 0)))
+        HostMirror(module, torch.device("cuda", 0), CudaPageLocks(torch.device("cuda", 0)))
         for module in modules_of(backend)
     ]
     for mirror in mirrors:

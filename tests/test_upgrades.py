@@ -21,7 +21,7 @@ from multimodal.fetching import Fetching
 from multimodal.media.ingestion import MediaFolder
 from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.transfers import Source
+from multimodal.memory.transfers import ModelSource
 from multimodal.messages import Conversation, Message, Outcome, Route, Task, TextPart
 from multimodal.speeds import Speed, SpeedBook, measure
 from multimodal.turn.assistant import Assistant
@@ -41,7 +41,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.profile = self.catalog.profile("mine")
-        engines = cast("Source[Backend]", FakeSource())
+        engines = cast("ModelSource[Backend]", FakeSource())
         self.memory = MemoryManager(Simulated(10**9), int(self.profile.budget), engines)
         self.begin()
 
@@ -359,7 +359,7 @@ def test_the_speed_of_the_real_small_model_is_measured(
         def load(self, card: ModelCard, files: Path, engine: str) -> Backend:  # type: ignore[override]
             return load(card, files, engine)
 
-    memory = MemoryManager(Simulated(10**10), 2 * 10**9, cast("Source[Backend]", Real()))
+    memory = MemoryManager(Simulated(10**10), 2 * 10**9, cast("ModelSource[Backend]", Real()))
     card = catalog.card("smollm2-135m-instruct")
     try:
         speed = measure(memory, card, threading.Event())
@@ -371,6 +371,6 @@ def test_the_speed_of_the_real_small_model_is_measured(
 
 def test_a_model_that_writes_nothing_has_no_speed() -> None:
     mute = FakeSource(script=lambda request: [])
-    memory = MemoryManager(Simulated(10**9), 10**6, cast("Source[Backend]", mute))
+    memory = MemoryManager(Simulated(10**9), 10**6, cast("ModelSource[Backend]", mute))
     with pytest.raises(BackendError, match="wrote nothing"):
         measure(memory, fake_card("text"), threading.Event())

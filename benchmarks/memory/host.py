@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from benchmarks.memory.models import RandomModel
-from multimodal.catalog.architectures import Modules
+from multimodal.catalog.architectures import ModulesArchitecture
 from multimodal.catalog.cards import Catalog, ModelCard
-from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.mirror import HostMirror
 from multimodal.memory.devices.storages import slots, true_bytes
 
 NAME, LAYERS, ROUNDS = "mistral-7b-instruct", 4, 11
@@ -28,7 +28,7 @@ def measure(catalog: Catalog) -> dict[str, Any]:
     (module,) = model.modules()
     size = true_bytes(module)
     before = [slot.tensor.clone() for slot in slots(module)]
-    mirror = Mirror(module, CPU)
+    mirror = HostMirror(module, CPU)
     evict_s, restore_s = [], []
     for _ in range(ROUNDS):
         evict_s.append(_timed(mirror.evict))
@@ -51,7 +51,7 @@ def measure(catalog: Catalog) -> dict[str, Any]:
 
 def _shallow(card: ModelCard) -> ModelCard:
     shape = card.architecture
-    if not isinstance(shape, Modules):
+    if not isinstance(shape, ModulesArchitecture):
         raise TypeError(f"{card.name} is not made of PyTorch modules")
     part = shape.parts["text"]
     fewer = part.model_copy(update={"config": {**part.config, "num_hidden_layers": LAYERS}})

@@ -14,11 +14,11 @@ from whisper.model import Whisper
 
 from multimodal.backends.registry import FAMILIES, resolve
 from multimodal.backends.speech.openai_whisper import whisper_in_half
-from multimodal.catalog.architectures import Modules, Part
+from multimodal.catalog.architectures import ModelPart, ModulesArchitecture
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.memory.estimate.modules import quantizable, unbuilt
-from multimodal.memory.transfers import Report
+from multimodal.memory.transfers import ReportProgress
 
 SPREAD = 0.02
 
@@ -28,7 +28,7 @@ class RandomModel:
 
     def __init__(self, card: ModelCard, device: str) -> None:
         shape = card.architecture
-        if not isinstance(shape, Modules):
+        if not isinstance(shape, ModulesArchitecture):
             raise BackendError(f"{card.name}: not made of PyTorch modules")
         kind = card.quantization[0]
         self._passes: Any = resolve(FAMILIES[card.family].forward_passes)
@@ -70,14 +70,14 @@ class RandomModel:
 class RandomSource:
     """The memory manager's source of random models; their "files" are nowhere."""
 
-    def fetch(self, card: ModelCard, report: Report) -> Path:
+    def fetch(self, card: ModelCard, report: ReportProgress) -> Path:
         return Path()
 
     def load(self, card: ModelCard, files: Path, engine: str) -> RandomModel:
         return RandomModel(card, engine)
 
 
-def random_module(part: Part, kind: str, device: str) -> nn.Module:
+def random_module(part: ModelPart, kind: str, device: str) -> nn.Module:
     """`part` on `device`, its linear layers quantized as bitsandbytes would."""
     dtype = torch.float32 if kind == "fp32" else torch.bfloat16
     with no_init_weights():

@@ -13,7 +13,7 @@ from multimodal.memory.devices.simulated import DISK_BYTES_PER_S, Simulated
 from multimodal.memory.estimate.fit_report import BUS_BYTES_PER_S
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.reserve import model_bytes, planned_reserve_bytes
-from multimodal.memory.transfers import Report
+from multimodal.memory.transfers import ReportProgress
 
 HOST_BYTES = 32_000_000_000
 
@@ -26,7 +26,7 @@ class _Nothing:
 
 
 class _Nowhere:
-    def fetch(self, card: ModelCard, report: Report) -> Path:
+    def fetch(self, card: ModelCard, report: ReportProgress) -> Path:
         return Path()
 
     def load(self, card: ModelCard, files: Path, engine: str) -> _Nothing:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from multimodal.api import chat, images, speaking, speech
+from multimodal.api import chat, images, speech_synthesis, transcriptions
 from multimodal.api.guard import INVALID, failure, guarded
 from multimodal.api.metrics import metrics
 from multimodal.build import Program
@@ -27,7 +27,7 @@ def routes(program: Program) -> list[BaseRoute]:
     """All routes, for Gradio's `launch(app_kwargs={"routes": ...})`. They ask nobody who they are:
     whatever serves them stands behind `web.border`."""
     limits = program.media.limits
-    with_files = {chat.completions, speech.transcriptions, speech.translations}
+    with_files = {chat.completions, transcriptions.transcriptions, transcriptions.translations}
 
     def route(path: str, endpoint: Endpoint, *methods: str) -> Route:
         most = limits.body_bytes if endpoint in with_files else limits.words_body_bytes
@@ -41,10 +41,10 @@ def routes(program: Program) -> list[BaseRoute]:
         route("/v1/models/{name:path}", model, "GET"),
         route("/v1/chat/completions", chat.completions, "POST"),
         route("/v1/images/generations", images.generations, "POST"),
-        route("/v1/audio/transcriptions", speech.transcriptions, "POST"),
-        route("/v1/audio/translations", speech.translations, "POST"),
-        route("/v1/audio/speech", speaking.create_speech, "POST"),
-        route("/v1/audio/voices", speaking.voices, "GET"),
+        route("/v1/audio/transcriptions", transcriptions.transcriptions, "POST"),
+        route("/v1/audio/translations", transcriptions.translations, "POST"),
+        route("/v1/audio/transcriptions", speech_synthesis.create_speech, "POST"),
+        route("/v1/audio/voices", speech_synthesis.voices, "GET"),
         route("/v1", unknown, *METHODS),
         route("/v1/{path:path}", unknown, *METHODS),
     ]
@@ -109,7 +109,7 @@ def _models(program: Program) -> list[dict[str, Any]]:
 async def unknown(request: Request, program: Program) -> Response:
     known = (
         "/v1/models, /v1/chat/completions, /v1/images/generations, /v1/audio/transcriptions, "
-        "/v1/audio/translations, /v1/audio/speech, /v1/audio/voices"
+        "/v1/audio/translations, /v1/audio/transcriptions, /v1/audio/voices"
     )
     asked = f"{request.method} {request.url.path}"[:SHOWN_CHARACTERS]
     sentence = f"There is no {asked} here. Known: {known}."

@@ -19,7 +19,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData
 from starlette.requests import ClientDisconnect, Request
 
-from multimodal.api.drive import POLL_S, in_thread
+from multimodal.api.event_streams import POLL_S, in_thread
 from multimodal.errors import RequestError, StoreError
 from multimodal.limits import Limits
 

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from multimodal.api.bodies import parsed
 from multimodal.api.chat_schema import ChatRequest
-from multimodal.api.drive import events, format_sse, while_connected
+from multimodal.api.event_streams import events, format_sse, while_connected
 from multimodal.api.fingerprint import fingerprint
 from multimodal.api.guard import error_response
 from multimodal.api.images import encoded

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from multimodal.api.bodies import parsed
-from multimodal.api.drive import events, in_thread
+from multimodal.api.event_streams import events, in_thread
 from multimodal.api.schemas import ImagesRequest
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO

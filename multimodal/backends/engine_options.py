@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, ValidationError
 
 from multimodal.backends.registry import FAMILIES, find_family, resolve
-from multimodal.catalog.architectures import Facts
+from multimodal.catalog.architectures import StrictModel
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import CardError
 
 
-class EngineOptions(Facts):
+class EngineOptions(StrictModel):
     """The base of all, and what a family without options has. Nothing is converted: "3" and true
     are no numbers."""
 

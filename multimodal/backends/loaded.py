@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Model = TypeVar("Model")
 
 
-class Loaded(Generic[Model]):
+class LoadedModel(Generic[Model]):
     """What a backend holds. Nothing else may keep the model beyond one answer."""
 
     _does = "answer"

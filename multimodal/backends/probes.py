@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from multimodal.backends.registry import FAMILIES, resolve
-from multimodal.catalog.architectures import Part
+from multimodal.catalog.architectures import ModelPart
 from multimodal.memory.calibration.probes import PROBES as CARD_PROBES
-from multimodal.memory.calibration.probes import TOKENS, Facts, run
+from multimodal.memory.calibration.probes import TOKENS, Measurements, run
 from multimodal.memory.devices.kernels import packed
 from multimodal.memory.estimate.activation import counted_bytes
 from multimodal.memory.estimate.modules import built, unbuilt
@@ -68,25 +68,25 @@ NEW_TOKENS = 32
 GUESSES = 10
 
 
-def decoder(side: int, device: torch.device) -> Facts:
+def measure_decoder(side: int, device: torch.device) -> Measurements:
     """The last step towards a picture of that many pixels a side."""
-    part = Part(library="diffusers", model="AutoencoderKL", config=DECODER)
+    part = ModelPart(library="diffusers", model="AutoencoderKL", config=DECODER)
     return _peak(part, "diffusion", device, side)
 
 
-def hearing(device: torch.device, dims: Mapping[str, int] = HEARING) -> Facts:
+def measure_hearing(device: torch.device, dims: Mapping[str, int] = HEARING) -> Measurements:
     """Half a minute of sound by Whisper, of a size that the card profiles begin with."""
-    part = Part(library="whisper", model="Whisper", config=dims)
+    part = ModelPart(library="whisper", model="Whisper", config=dims)
     return _peak(part, "openai_whisper", device)
 
 
-def seeing(device: torch.device, sizes: Mapping[str, int] = SEEING) -> Facts:
+def measure_vision(device: torch.device, sizes: Mapping[str, int] = SEEING) -> Measurements:
     """One picture, by what LLaVA sees with."""
-    part = Part(library="transformers", model="CLIPVisionModel", config=sizes)
+    part = ModelPart(library="transformers", model="CLIPVisionModel", config=sizes)
     return _peak(part, "image_text", device)
 
 
-def decoding(device: torch.device, sizes: Mapping[str, int] = WRITING) -> Facts:
+def measure_decoding(device: torch.device, sizes: Mapping[str, int] = WRITING) -> Measurements:
     """Tokens a second of a small model in nf4 with each of the library's caches, and how long
     checking several guessed tokens takes beside one: what looking guesses up in the prompt costs
     when they are wrong."""
@@ -100,20 +100,22 @@ def decoding(device: torch.device, sizes: Mapping[str, int] = WRITING) -> Facts:
     return found
 
 
-PROBES: dict[str, Callable[[torch.device], Facts]] = {
+PROBES: dict[str, Callable[[torch.device], Measurements]] = {
     **CARD_PROBES,
-    "decoder 512": lambda device: decoder(512, device),
-    "decoder 1024": lambda device: decoder(1024, device),
-    "hearing": hearing,
-    "seeing": seeing,
-    "decoding": decoding,
+    "decoder 512": lambda device: measure_decoder(512, device),
+    "decoder 1024": lambda device: measure_decoder(1024, device),
+    "hearing": measure_hearing,
+    "seeing": measure_vision,
+    "decoding": measure_decoding,
 }
 
 
 # ------------------------------------------------------------ what they need
 
 
-def _peak(part: Part, family: str, device: torch.device, side: int | None = None) -> Facts:
+def _peak(
+    part: ModelPart, family: str, device: torch.device, side: int | None = None
+) -> Measurements:
     """What one turn of a model of that family, with random weights in fp16, takes on `device`
     beside them, what is counted for it on the meta device, and how long it takes."""
     passes: Any = resolve(FAMILIES[family].forward_passes)
@@ -156,7 +158,9 @@ def _writer(device: torch.device, sizes: Mapping[str, int]) -> Any:
 
     config = {"model_type": "llama", **sizes}
     with device:
-        model: Any = unbuilt(Part(library="transformers", model="LlamaForCausalLM", config=config))
+        model: Any = unbuilt(
+            ModelPart(library="transformers", model="LlamaForCausalLM", config=config)
+        )
     model.half().eval().requires_grad_(False)
     decoder = model.get_decoder()
     for path, layer in list(decoder.named_modules()):

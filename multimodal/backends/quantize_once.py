@@ -29,10 +29,10 @@ from multimodal.memory.devices.device_errors import device_error
 from multimodal.memory.devices.storages import true_bytes
 from multimodal.sizes import download_size
 from multimodal.weights.quantized import (
+    CheckpointRecord,
     QuantizationSettings,
     QuantizedCheckpoint,
     QuantizedCheckpoints,
-    Record,
 )
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def quantize_once(
         store.refuse(damaged)
     if context.saves:
         context.report(f"Saving {card.title} in {bits}, so that later starts are quicker")
-        record = Record(
+        record = CheckpointRecord(
             title=card.title,
             settings=settings,
             published_bytes=published_bytes,

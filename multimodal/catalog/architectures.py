@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 
-class Facts(BaseModel):
+class StrictModel(BaseModel):
     """The base of everything read from TOML: nothing unknown is let in, nothing changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Measured(Facts):
+class MeasuredArchitecture(StrictModel):
     """Sizes in bytes; `kv_*` describe the attention cache, which the engine takes at its start."""
 
     kind: Literal["measured"]
@@ -31,7 +31,7 @@ class Measured(Facts):
     """Buffers the engine holds beside weights and KV, measured once on the named engine."""
 
 
-class Part(Facts):
+class ModelPart(StrictModel):
     """One module: a class of a library, and the configuration it is built from.
 
     `model` is the class' name, such as AutoModelForCausalLM, UNet2DConditionModel or Whisper;
@@ -48,17 +48,17 @@ class Part(Facts):
     the rest is in fp16: what its class lists as `_keep_in_fp32_modules`."""
 
 
-class Modules(Facts):
+class ModulesArchitecture(StrictModel):
     """Modules that run on PyTorch, by name; a pipeline has several. The attention cache is that
     of the part that generates text."""
 
     kind: Literal["modules"]
-    parts: Mapping[str, Part] = Field(min_length=1)
+    parts: Mapping[str, ModelPart] = Field(min_length=1)
     picture_side: PositiveInt | None = None
     """Pixels on a side: what an image model reads, or what a diffusion model makes."""
 
 
-class Gguf(Facts):
+class GgufArchitecture(StrictModel):
     """A model in a GGUF file: `config` as transformers knows it, bytes as llama.cpp packs.
 
     `projector`: for a model that sees, how the second file (mmproj) is packed, which holds its
@@ -71,16 +71,18 @@ class Gguf(Facts):
     runtime_bytes: NonNegativeInt = 0
 
     @property
-    def parts(self) -> Mapping[str, Part]:
+    def parts(self) -> Mapping[str, ModelPart]:
         """The model as transformers would build it."""
         model = "AutoModelForImageTextToText" if self.projector else "AutoModelForCausalLM"
-        return {"text": Part(library="transformers", model=model, config=self.config)}
+        return {"text": ModelPart(library="transformers", model=model, config=self.config)}
 
 
-Architecture = Annotated[Measured | Modules | Gguf, Field(discriminator="kind")]
+Architecture = Annotated[
+    MeasuredArchitecture | ModulesArchitecture | GgufArchitecture, Field(discriminator="kind")
+]
 
 
-class PictureInput(Facts):
+class PictureInput(StrictModel):
     """How a model that sees is shown a picture."""
 
     aspect_ratio: Literal["pad"] | None = None
@@ -88,7 +90,7 @@ class PictureInput(Facts):
     `image_aspect_ratio`; as the checkpoint's own files say unless given."""
 
 
-class Limits(Facts):
+class Limits(StrictModel):
     """What one request may bring."""
 
     audio_s: PositiveInt | None = None

@@ -22,7 +22,7 @@ from pydantic import (
     ValidationError,
 )
 
-from multimodal.catalog.architectures import Architecture, Facts, Limits, PictureInput
+from multimodal.catalog.architectures import Architecture, Limits, PictureInput, StrictModel
 from multimodal.catalog.card_faults import first_fault
 from multimodal.catalog.sources import FileSource, Source, comes_from
 from multimodal.catalog.voices import Voice
@@ -97,7 +97,7 @@ class ModelName:
         return f"{self.base}{kind}{f'@{self.context}' if self.context else ''}"
 
 
-class SamplingDefaults(Facts):
+class SamplingDefaults(StrictModel):
     """How a model that writes is sampled unless the person says otherwise. What is left out is the
     model's own: what its authors published with it, or else plain sampling."""
 
@@ -116,7 +116,7 @@ Scheduler = Literal[
 """How a diffusion model steps from noise to a picture, by the names people know."""
 
 
-class DrawingDefaults(Facts):
+class DrawingDefaults(StrictModel):
     """How a model for pictures draws unless the person says otherwise."""
 
     steps: PositiveInt = 25
@@ -133,7 +133,7 @@ class DrawingDefaults(Facts):
     """The checkpoint's own unless given."""
 
 
-class ModelCard(Facts):
+class ModelCard(StrictModel):
     """One model: what it does, where its weights are, what it costs, how it is run."""
 
     name: Name
@@ -166,8 +166,8 @@ class ModelCard(Facts):
     limits: Limits = Limits()
     engine: Mapping[str, str | int | float | bool] = Field(default_factory=dict)
     device: Literal["any", "cpu"] = "any"
-    """With "cpu" it is kept off a graphics card that its engine could use; engines that have no other
-    are known (`backends/compute_device.py`)."""
+    """With "cpu" it is kept off a graphics card that its engine could use; engines that have no
+    other are known (`backends/compute_device.py`)."""
     priority: int = 0
 
     @property
@@ -199,7 +199,7 @@ class ModelCard(Facts):
         return self.model_copy(update=changed)
 
 
-class Profile(Facts):
+class Profile(StrictModel):
     """Which card answers each task, inside which budget, on which kind of device."""
 
     name: Name
@@ -320,7 +320,7 @@ class Catalog:
                     )
 
 
-_M = TypeVar("_M", bound=Facts)
+_M = TypeVar("_M", bound=StrictModel)
 
 
 def read_card(path: Path) -> ModelCard:

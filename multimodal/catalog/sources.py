@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from multimodal.catalog.architectures import Facts
+from multimodal.catalog.architectures import StrictModel
 from multimodal.paths import expand_home
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -34,7 +34,7 @@ SINGLE_FILES = (".gguf", ".pt")
 """Formats in which one file may be a whole model: llama.cpp's, and OpenAI's of Whisper."""
 
 
-class Wheel(Facts):
+class Wheel(StrictModel):
     """One package of the person's package index that carries weights."""
 
     project: str
@@ -50,7 +50,7 @@ LocalPath = Annotated[Path, AfterValidator(expand_home)]
 """Of a file or folder on this machine; "~" is the person's home."""
 
 
-class HubPlace(Facts):
+class HubPlace(StrictModel):
     """One file in a repository of the Hugging Face hub."""
 
     kind: Literal["hub"]
@@ -59,7 +59,7 @@ class HubPlace(Facts):
     revision: Annotated[str, StringConstraints(min_length=1)] = "main"
 
 
-class WheelsPlace(Facts):
+class WheelsPlace(StrictModel):
     """A file in packages of the person's package index, in one piece or in several."""
 
     kind: Literal["wheels"]
@@ -69,7 +69,7 @@ class WheelsPlace(Facts):
     """Each "project:path inside the wheel"; joined in this order."""
 
 
-class FolderPlace(Facts):
+class FolderPlace(StrictModel):
     """A file on this machine: `path` is the file, or the folder with the file of that name."""
 
     kind: Literal["folder"]
@@ -79,7 +79,7 @@ class FolderPlace(Facts):
 FilePlace = Annotated[HubPlace | WheelsPlace | FolderPlace, Field(discriminator="kind")]
 
 
-class WeightFile(Facts):
+class WeightFile(StrictModel):
     """A file as the backend reads it, and where it can be had; the first place that answers is
     used."""
 
@@ -96,7 +96,7 @@ class WeightFile(Facts):
         return path
 
 
-class FilesSource(Facts):
+class FilesSource(StrictModel):
     """Files that are known by their SHA-256, each of which may lie in several places."""
 
     kind: Literal["files"]
@@ -122,7 +122,7 @@ class FilesSource(Facts):
         return self
 
 
-class FolderSource(Facts):
+class FolderSource(StrictModel):
     """Weights that are already on this machine; nothing is ever fetched. `path` is their folder, or
     the one file that a model consists of (`SINGLE_FILES`)."""
 
@@ -130,14 +130,14 @@ class FolderSource(Facts):
     path: LocalPath
 
 
-class PackageSource(Facts):
+class PackageSource(StrictModel):
     """Weights that came with an installed Python package; the backend finds them itself."""
 
     kind: Literal["package"]
     project: str
 
 
-class HubSource(Facts):
+class HubSource(StrictModel):
     """A repository of the Hugging Face hub. Patterns are those of a shell; `*` also crosses "/"."""
 
     kind: Literal["hub"]
@@ -163,7 +163,7 @@ class HubSource(Facts):
         return patterns
 
 
-class FileSource(Facts):
+class FileSource(StrictModel):
     """One file at a fixed address, known by its SHA-256. Only a shipped card may name one."""
 
     kind: Literal["file"]
@@ -176,7 +176,7 @@ class FileSource(Facts):
         return self.url.rpartition("/")[2]
 
 
-class PlacedSource(Facts):
+class ManualSource(StrictModel):
     """What a person puts into the part's folder, because it can be fetched from nowhere."""
 
     kind: Literal["folder"]
@@ -189,10 +189,10 @@ class PlacedSource(Facts):
 
 
 PartName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
-PartSource = Annotated[HubSource | FileSource | PlacedSource, Field(discriminator="kind")]
+PartSource = Annotated[HubSource | FileSource | ManualSource, Field(discriminator="kind")]
 
 
-class PartsSource(Facts):
+class PartsSource(StrictModel):
     """A model that is published in several places; each part lies in a folder of its name."""
 
     kind: Literal["parts"]
@@ -205,7 +205,7 @@ Source = Annotated[
 ]
 
 
-def comes_from(source: Source, kind: type[Facts]) -> bool:
+def comes_from(source: Source, kind: type[StrictModel]) -> bool:
     """Whether the source, or a part of it, is of that kind."""
     places = source.parts.values() if isinstance(source, PartsSource) else (source,)
     return any(isinstance(place, kind) for place in places)

@@ -7,10 +7,10 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
-from multimodal.catalog.architectures import Facts
+from multimodal.catalog.architectures import StrictModel
 
 
-class Voice(Facts):
+class Voice(StrictModel):
     """A voice of a model for speech. `language`: the one it was recorded in, as BCP 47 (en-US);
     `also`: others that it speaks intelligibly, with an accent."""
 

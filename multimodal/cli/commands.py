@@ -144,13 +144,13 @@ def doctor(settings: Settings, as_json: AsJson = False) -> None:
 def calibrate(settings: Settings, as_json: AsJson = False) -> None:
     """Measure what this machine's NVIDIA card really does, and plan with that from then on."""
     from multimodal.calibrate import calibrate as measure
-    from multimodal.calibrate import line
+    from multimodal.calibrate import probe_line
 
     def show(name: str, probe: Probe | None) -> None:
         if probe is None:
             print(f"...   {name}", end="\r", file=sys.stderr, flush=True)
         elif not as_json:
-            print(line(name, probe), flush=True)
+            print(probe_line(name, probe), flush=True)
 
     found = measure(settings, show)
     if as_json:
@@ -172,10 +172,10 @@ def chat(
     """Chat in the terminal; nothing is stored."""
     from multimodal.build import build
     from multimodal.cli.terminal import ask, converse
-    from multimodal.doctor.unused_card import unused_card
+    from multimodal.doctor.unused_gpu import unused_gpu
     from multimodal.messages import Controls, Conversation
 
-    if (unused := unused_card(settings)) is not None:
+    if (unused := unused_gpu(settings)) is not None:
         print(f"{unused.sentence}\n\n    {unused.fix}\n", file=sys.stderr, flush=True)
     program = build(settings)
     try:

@@ -38,7 +38,7 @@ def _models(settings: Settings, machine: Machine) -> tuple[bool, list[Finding]]:
     """Whether a card was asked for, and what is found of profiles and weights. The parts of the
     program are imported here, so that one that is missing is a finding as well."""
     from multimodal.build import choose_profile, read_catalog
-    from multimodal.doctor.capacity import Room, lines
+    from multimodal.doctor.capacity import Room, capacity_findings
     from multimodal.doctor.supplies import supplies
     from multimodal.memory.estimate.factors import ESTIMATE
 
@@ -67,20 +67,22 @@ def _models(settings: Settings, machine: Machine) -> tuple[bool, list[Finding]]:
         factors=measured.factors if measured else ESTIMATE,
     )
     cards = [catalog.card(name) for name in chosen.defaults]
-    found = [*rules.calibration(machine, measured), *lines(catalog, chosen, room)]
+    found = [*rules.calibration(machine, measured), *capacity_findings(catalog, chosen, room)]
     found += supplies(settings, cards)
     return asked or (kind == "auto" and chosen.device == "cuda"), found
 
 
 def _calibration(settings: Settings, machine: Machine) -> Calibration | None:
     """What was measured of the card that PyTorch finds here, with what is installed now."""
-    from multimodal.memory.calibration.record import Subject, read
+    from multimodal.memory.calibration.record import DeviceFingerprint, read
 
     build = machine.build
     if not build.card or settings.device_kind == "sim":
         return None
     version = machine.driver.version if machine.driver is not None else ""
-    return read(settings.data, Subject.of(build.card, build.card_bytes, build.cuda, version))
+    return read(
+        settings.data, DeviceFingerprint.of(build.card, build.card_bytes, build.cuda, version)
+    )
 
 
 def _card_bytes(settings: Settings, machine: Machine) -> int:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from multimodal.backends.compute_device import runs_on_cpu
 from multimodal.build import missing_families
-from multimodal.catalog.architectures import Measured
+from multimodal.catalog.architectures import MeasuredArchitecture
 from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.doctor.finding import Finding
 from multimodal.errors import MultimodalError
 from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
 from multimodal.memory.estimate.fit_report import FitReport
-from multimodal.memory.plan import plan, request_for
+from multimodal.memory.plan import make_plan, request_for
 from multimodal.sizes import gigabytes
 
 OTHER = "choose another: --profile embedded"
@@ -37,15 +37,15 @@ class Room:
     factors: PeakFactors = ESTIMATE
 
 
-def lines(catalog: Catalog, chosen: Profile, room: Room) -> Iterator[Finding]:
+def capacity_findings(catalog: Catalog, chosen: Profile, room: Room) -> Iterator[Finding]:
     """A finding for each profile and the models it starts with, one a task; only the profile that
     is chosen can fail."""
     known = {profile.name: profile for profile in (*catalog.profiles, chosen)}
     for profile in known.values():
-        yield line(catalog, profile, room, profile.name == chosen.name)
+        yield capacity_finding(catalog, profile, room, profile.name == chosen.name)
 
 
-def line(catalog: Catalog, profile: Profile, room: Room, chosen: bool) -> Finding:
+def capacity_finding(catalog: Catalog, profile: Profile, room: Room, chosen: bool) -> Finding:
     name = f"profile {profile.name}"
     cards = [catalog.card(card) for card in profile.defaults]
     budget = room.budget or profile.budget_for(room.memory)
@@ -58,7 +58,7 @@ def line(catalog: Catalog, profile: Profile, room: Room, chosen: bool) -> Findin
         return _judged(name, "cannot be worked out until torch can be loaded", chosen, bad=True)
     kind = "cuda" if on_card else "cpu"
     try:
-        found = plan(
+        found = make_plan(
             request_for(
                 profile,
                 cards,
@@ -103,4 +103,4 @@ def _words(found: FitReport) -> str:
 
 
 def _needs_no_torch(card: ModelCard) -> bool:
-    return isinstance(card.architecture, Measured)
+    return isinstance(card.architecture, MeasuredArchitecture)

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from multimodal.memory.devices.nvidia import Driver, driver
-from multimodal.memory.devices.torch_build import NOTHING, TorchBuild, look
+from multimodal.memory.devices.torch_build import NOTHING, TorchBuild, probe_build
 
 PROJECT = "multimodal-chat"
 VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
@@ -53,7 +53,7 @@ class Machine:
         return self.driver is not None and bool(self.driver.gpus)
 
 
-def examined(ask_torch: Callable[[], TorchBuild] = look) -> Machine:
+def examined(ask_torch: Callable[[], TorchBuild] = probe_build) -> Machine:
     """This machine. `ask_torch`: how it is learned what PyTorch can do."""
     memory = psutil.virtual_memory()
     torch = installed("torch")

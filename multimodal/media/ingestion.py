@@ -41,7 +41,7 @@ ORIENTATION = 0x0112
 MAX_NAME = 60
 
 
-Source = Path | bytes | Callable[[], bytes]
+ByteSource = Path | bytes | Callable[[], bytes]
 """A file, its bytes, or what reads them; read only when it is the file's turn to be decoded."""
 
 
@@ -69,7 +69,9 @@ class MediaFolder:
         """For the files of one request; setting `stop` ends the work on them."""
         return Intake(DecodeQuota(self.limits), stop or threading.Event())
 
-    def add(self, source: Source, name: str, intake: Intake | None = None) -> ImagePart | AudioPart:
+    def add(
+        self, source: ByteSource, name: str, intake: Intake | None = None
+    ) -> ImagePart | AudioPart:
         """Normalise and keep a picture or a recording, whichever it is.
 
         Raises MediaError for what cannot be used, CapacityError where too many wait, and
@@ -79,13 +81,13 @@ class MediaFolder:
             return self.add_image(source, name, intake)
         return self.add_audio(source, name, intake)
 
-    def add_image(self, source: Source, name: str, intake: Intake | None = None) -> ImagePart:
+    def add_image(self, source: ByteSource, name: str, intake: Intake | None = None) -> ImagePart:
         intake = intake or self.intake()
         return self._pictures.run(
             lambda: self._image(self._read(source, name), safe_name(name), intake), intake.stop
         )
 
-    def add_audio(self, source: Source, name: str, intake: Intake | None = None) -> AudioPart:
+    def add_audio(self, source: ByteSource, name: str, intake: Intake | None = None) -> AudioPart:
         intake = intake or self.intake()
         return self._recordings.run(
             lambda: self._audio(self._read(source, name), safe_name(name), intake), intake.stop
@@ -141,7 +143,7 @@ class MediaFolder:
         with self._saving_errors():
             return self._files.sweep(older_than_s)
 
-    def _beginning(self, source: Source, name: str) -> bytes:
+    def _beginning(self, source: ByteSource, name: str) -> bytes:
         if isinstance(source, bytes):
             return source[:SIGN_BYTES]
         if not isinstance(source, Path):
@@ -149,7 +151,7 @@ class MediaFolder:
         with _reading(safe_name(name)), source.open("rb") as file:
             return file.read(SIGN_BYTES)
 
-    def _read(self, source: Source, name: str) -> bytes:
+    def _read(self, source: ByteSource, name: str) -> bytes:
         """The bytes of `source`, if it is not empty and not too large."""
         name, limit, size = safe_name(name), self.limits.file_bytes, 0
         if isinstance(source, Path):

@@ -17,7 +17,7 @@ from multimodal.memory.lease import B
 from multimodal.memory.ledger import Ledger
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
-from multimodal.memory.transfers import Source
+from multimodal.memory.transfers import ModelSource
 
 LEAST_HOST_BYTES = 1_000_000_000
 """So that there is room for a voice on the smallest machine."""
@@ -72,7 +72,7 @@ class HostMemory(MemoryManager[B]):
     def __init__(
         self,
         budget_bytes: int,
-        source: Source[B],
+        source: ModelSource[B],
         peaks: Peaks | None = None,
         runs_on_cpu: Callable[[ModelCard], bool] = is_cpu_only,
         device: HostDevice | None = None,

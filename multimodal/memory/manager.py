@@ -35,7 +35,7 @@ from multimodal.memory.ledger import Ledger
 from multimodal.memory.peaks import Peaks
 from multimodal.memory.records import Decision, Snapshot
 from multimodal.memory.reservation import Reservation
-from multimodal.memory.transfers import Source, Transfers
+from multimodal.memory.transfers import ModelSource, Transfers
 from multimodal.messages import Task
 from multimodal.sizes import gigabytes
 
@@ -51,7 +51,7 @@ class MemoryManager(Generic[B]):
         self,
         device: Device,
         budget_bytes: int,
-        source: Source[B],
+        source: ModelSource[B],
         peaks: Peaks | None = None,
         host: MemoryManager[B] | None = None,
     ) -> None:

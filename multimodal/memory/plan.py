@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, combinations
 from typing import Any
 
-from multimodal.catalog.architectures import Measured
+from multimodal.catalog.architectures import MeasuredArchitecture
 from multimodal.catalog.cards import ModelCard, Profile
 from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
 from multimodal.memory.estimate.fit_report import (
@@ -26,7 +26,7 @@ MOST_STEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class PlanRequest:
     """What is asked: the cards, the budget in bytes, the context in tokens (None: each card's).
     `factors`: those of the device."""
 
@@ -48,7 +48,7 @@ def request_for(
     context_bytes: int | None = None,
     runs_on_cpu: Callable[[ModelCard], bool] = is_cpu_only,
     **more: Any,
-) -> Request:
+) -> PlanRequest:
     """What to ask for a profile on a device of that kind (`--device`): on a card, room is kept for
     the CUDA context, `context_bytes` where they were measured, and models of which `runs_on_cpu`
     says so are beside it."""
@@ -56,7 +56,7 @@ def request_for(
     on_card = is_on_card(profile, device_kind)
     beside = tuple(card for card in cards if on_card and runs_on_cpu(card))
     there = tuple(card for card in cards if card not in beside)
-    return Request(there, budget_bytes, reserve, beside=beside, **more)
+    return PlanRequest(there, budget_bytes, reserve, beside=beside, **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Plan:
     beside: tuple[PlannedModel, ...] = ()
 
 
-def plan(request: Request) -> Plan:
+def make_plan(request: PlanRequest) -> Plan:
     """Certify the request, and look for a change if its models do not fit together."""
     members = [_member(card, request) for card in request.cards]
     fit_report = make_fit_report(
@@ -98,7 +98,7 @@ class _Step:
     member: PlannedModel | None
 
 
-def cheapest_change(request: Request, members: Sequence[PlannedModel]) -> Change | None:
+def cheapest_change(request: PlanRequest, members: Sequence[PlannedModel]) -> Change | None:
     """The change after which all fit together: as few steps as possible, and of those the one
     that gives up the fewest bytes."""
     room = request.budget_bytes - request.reserve_bytes
@@ -121,7 +121,7 @@ def _changed(members: Sequence[PlannedModel], steps: Sequence[_Step]) -> list[Pl
     return [member for member in chosen if member is not None]
 
 
-def _steps(request: Request, members: Sequence[PlannedModel]) -> Iterator[_Step]:
+def _steps(request: PlanRequest, members: Sequence[PlannedModel]) -> Iterator[_Step]:
     for index, (card, member) in enumerate(zip(request.cards, members, strict=True)):
         yield from chain(
             _smaller(request, card, member, index), _shorter(request, card, member, index)
@@ -131,7 +131,7 @@ def _steps(request: Request, members: Sequence[PlannedModel]) -> Iterator[_Step]
 
 
 def _smaller(
-    request: Request, card: ModelCard, member: PlannedModel, index: int
+    request: PlanRequest, card: ModelCard, member: PlannedModel, index: int
 ) -> Iterator[_Step]:
     for kind in card.quantization:
         size = footprint(card, kind, member.context_tokens, request.factors)
@@ -141,10 +141,10 @@ def _smaller(
 
 
 def _shorter(
-    request: Request, card: ModelCard, member: PlannedModel, index: int
+    request: PlanRequest, card: ModelCard, member: PlannedModel, index: int
 ) -> Iterator[_Step]:
     tokens = (member.context_tokens or 0) // 2
-    while tokens >= SHORTEST_CONTEXT and not isinstance(card.architecture, Measured):
+    while tokens >= SHORTEST_CONTEXT and not isinstance(card.architecture, MeasuredArchitecture):
         size = footprint(card, member.quantization, tokens, request.factors)
         if size.total < member.footprint.total:
             shorter = replace(member, context_tokens=tokens, footprint=size)
@@ -152,7 +152,7 @@ def _shorter(
         tokens //= 2
 
 
-def _member(card: ModelCard, request: Request) -> PlannedModel:
+def _member(card: ModelCard, request: PlanRequest) -> PlannedModel:
     kind = usual_quantization(card)
     tokens = None
     if card.context_tokens:  # all of it, as a turn will ask for

@@ -25,14 +25,14 @@ from multimodal.memory.records import How, Mirrored
 log = logging.getLogger(__name__)
 
 B_co = TypeVar("B_co", bound=Closable, covariant=True)
-Report = Callable[[Progress], None]
+ReportProgress = Callable[[Progress], None]
 PARTLY = "Only part of it fits now; the rest is copied in as it runs, which is slow."
 
 
-class Source(Protocol[B_co]):
+class ModelSource(Protocol[B_co]):
     """Gets weights and turns them into a loaded model; both may take long and may fail."""
 
-    def fetch(self, card: ModelCard, report: Report) -> Path: ...
+    def fetch(self, card: ModelCard, report: ReportProgress) -> Path: ...
 
     def load(self, card: ModelCard, files: Path, engine: str) -> B_co: ...
 
@@ -54,7 +54,7 @@ class Transfers(Generic[B]):
     """Every method is thread-safe, but the caller sees to it that one model is not brought and
     sent away at once."""
 
-    def __init__(self, device: Device, source: Source[B]) -> None:
+    def __init__(self, device: Device, source: ModelSource[B]) -> None:
         self._device = device
         self._source = source
         self._lock = threading.Lock()
@@ -70,7 +70,7 @@ class Transfers(Generic[B]):
         self,
         card: ModelCard,
         size_bytes: int,
-        report: Report,
+        report: ReportProgress,
         evict_idle: Callable[[int | None], int],
         admitted: Callable[[], None],
     ) -> LoadResult[B]:
@@ -91,7 +91,7 @@ class Transfers(Generic[B]):
         card: ModelCard,
         parked: tuple[B, int] | None,
         size_bytes: int,
-        report: Report,
+        report: ReportProgress,
         evict_idle: Callable[[int | None], int],
         admitted: Callable[[], None],
     ) -> LoadResult[B]:

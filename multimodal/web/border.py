@@ -27,7 +27,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from multimodal.access import Hosts, Logins, network_of
-from multimodal.api.drive import in_thread
+from multimodal.api.event_streams import in_thread
 from multimodal.api.guard import INVALID
 from multimodal.errors import RequestError
 from multimodal.limits import Limits

@@ -9,7 +9,7 @@ import gradio as gr
 from multimodal.build import Program
 from multimodal.catalog.cards import clipped
 from multimodal.errors import MultimodalError, RequestError, SettingsError
-from multimodal.fit import Answer, Table, answer_for, tables
+from multimodal.fit import FitAnswer, Table, answer_for, tables
 from multimodal.settings import byte_size
 
 
@@ -65,7 +65,7 @@ def _size(budget: str) -> int | None:
         raise RequestError(f"“{clipped(budget)}” is no size. Write one such as 12GB.") from error
 
 
-def render_fit(found: Answer) -> str:
+def render_fit(found: FitAnswer) -> str:
     """The answer for a narrow column."""
     ledger, *training = tables(found)
     verdict = found.plan.fit_report.verdict

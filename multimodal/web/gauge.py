@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from html import escape
 
-from multimodal.build import UnusedCard
+from multimodal.build import UnusedGpu
 from multimodal.memory.records import Decision, Held, Snapshot
 from multimodal.sizes import gigabytes
 from multimodal.weights import FetchProgress
@@ -106,7 +106,7 @@ def _lost(snapshot: Snapshot) -> str:
     return f"<p class='lost' role='alert'>{escape(snapshot.failure)}</p>"
 
 
-def unused_card(card: UnusedCard) -> str:
+def unused_gpu(card: UnusedGpu) -> str:
     """Why a card is not used, and the command that mends it, to be copied."""
     fix = escape(card.fix)
     shown = f'<pre tabindex="0"><code>{fix}</code></pre>' if _is_command(fix) else f"<p>{fix}</p>"

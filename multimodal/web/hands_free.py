@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from multimodal.api.drive import in_thread
+from multimodal.api.event_streams import in_thread
 from multimodal.backends.speech.speakers import without_a_voice
 from multimodal.backends.speech.voice_activity import speech_probabilities
 from multimodal.build import Program

@@ -23,7 +23,7 @@ from multimodal.access import Hosts, Logins
 from multimodal.build import Program, build, fetch_missing
 from multimodal.calibrate import calibrate_first
 from multimodal.data_folder import held_data_folder, prepare_data_folder
-from multimodal.doctor.unused_card import unused_card
+from multimodal.doctor.unused_gpu import unused_gpu
 from multimodal.errors import MultimodalError, SettingsError
 from multimodal.private_files import make_private_folder
 from multimodal.settings import Settings, media_secret, page_secret
@@ -62,10 +62,10 @@ def serve(settings: Settings) -> None:
 
 def _serve_at(port: int, hosts: Hosts, settings: Settings) -> None:
     calibrate_first(settings, _announce)
-    unused = unused_card(settings)
+    unused = unused_gpu(settings)
     if unused is not None:
         _announce(f"{unused.sentence}\n\n    {unused.fix}\n")
-    program = replace(build(settings), unused_card=unused)
+    program = replace(build(settings), unused_gpu=unused)
     try:
         with _stopped_by_signals(program) as stopped, open_page(program, port, hosts):
             with console_progress() as show:

@@ -8,7 +8,7 @@ import time
 import gradio as gr
 
 from multimodal.build import Program
-from multimodal.catalog.architectures import Measured
+from multimodal.catalog.architectures import MeasuredArchitecture
 from multimodal.catalog.cards import AUTO, ModelCard
 from multimodal.errors import CardError
 from multimodal.memory.estimate.footprint import footprint
@@ -34,7 +34,7 @@ class ModelMenu:
         self._sizes = {
             card.name: footprint(card).resident
             for card in program.cards
-            if isinstance(card.architecture, Measured)
+            if isinstance(card.architecture, MeasuredArchitecture)
         }
         self._ready: frozenset[str] = frozenset()
         self._looked_s = float("-inf")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import gradio as gr
 
 from multimodal.build import Program
-from multimodal.catalog.architectures import Measured
+from multimodal.catalog.architectures import MeasuredArchitecture
 from multimodal.catalog.cards import AUTO, ModelCard, ModelName
 from multimodal.errors import CardError
 from multimodal.memory.estimate.footprint import footprint
@@ -79,7 +79,7 @@ class QuantizationPanel:
     def _size(self, card: ModelCard, kind: str) -> str:
         """What stays on the device between two turns, by the estimate that admits the model; ""
         where only one quantization was ever measured."""
-        if isinstance(card.architecture, Measured):
+        if isinstance(card.architecture, MeasuredArchitecture):
             return ""
         try:
             size = footprint(card, kind)

@@ -19,8 +19,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from multimodal.api.drive import events
-from multimodal.api.speaking import encoded, next_sentence
+from multimodal.api.event_streams import events
+from multimodal.api.speech_synthesis import encoded, next_sentence
 from multimodal.backends.speech.speakers import language_of_script, without_a_voice
 from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.build import Program

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from multimodal.api.drive import in_thread
+from multimodal.api.event_streams import in_thread
 from multimodal.api.guard import status_of
 from multimodal.errors import MediaError, MultimodalError, RequestError, TooLargeError
 from multimodal.limits import Limits

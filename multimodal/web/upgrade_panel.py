@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 
 from multimodal.build import Program
-from multimodal.ladder import Standing, standing
 from multimodal.messages import Task
+from multimodal.model_tiers import ModelTier, current_tier
 from multimodal.upgrades import Upgrade, offer
 from multimodal.web import gauge
 from multimodal.web.tab_session import TabSession
@@ -52,7 +52,7 @@ class UpgradePanel:
         coming = self._coming()
         choices = map(self._choice, self._tasks)
         stay = "" if coming is None else f"Stay with {self._first(coming.task)}"
-        told = (self._banner(coming), stay, _rung(standing(self._program)), *choices)
+        told = (self._banner(coming), stay, _rung(current_tier(self._program)), *choices)
         if session.upgrades == told:
             return [gr.skip() for _ in self.outputs]
         session.upgrades = told
@@ -91,8 +91,8 @@ class UpgradePanel:
         titles = {name: f"{card(name).title} ({card(name).license})" for name in progress}
         is_upgrade = coming is not None and set(progress) <= {coming.card}
         shown = gauge.fetching(progress, dict(state.errors), titles, is_upgrade)
-        if (unused := self._program.unused_card) is not None:
-            shown = gauge.unused_card(unused) + shown
+        if (unused := self._program.unused_gpu) is not None:
+            shown = gauge.unused_gpu(unused) + shown
         return shown
 
     def _choice(self, task: Task) -> str:
@@ -107,7 +107,7 @@ class UpgradePanel:
         return self._program.catalog.title(self._program.defaults.first(task) or "")
 
 
-def _rung(stands: Standing) -> str:
+def _rung(stands: ModelTier) -> str:
     """Where the program stands on the ladder, as HTML."""
     place = f"Step {stands.rung} of {stands.rungs}: " if stands.rung else ""
     lines = [

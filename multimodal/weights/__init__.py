@@ -24,9 +24,9 @@ from multimodal.catalog.sources import (
     FilesSource,
     FolderSource,
     HubSource,
+    ManualSource,
     PackageSource,
     PartsSource,
-    PlacedSource,
 )
 from multimodal.errors import WeightsError
 from multimodal.weights.copies import recorded_files, take_copy
@@ -37,11 +37,11 @@ from multimodal.weights.job import FORBIDDEN, Fetcher, File, Job
 from multimodal.weights.manual_files import ManualFiles
 from multimodal.weights.package_index import IndexSettings, pip_settings
 from multimodal.weights.parts import Parts
-from multimodal.weights.progress import FetchProgress, Report, console_progress, silent
+from multimodal.weights.progress import FetchProgress, ReportFetch, console_progress, silent
 from multimodal.weights.quantized import QuantizedCheckpoints
 from multimodal.weights.url_file import UrlFile
 
-__all__ = ["FetchProgress", "Report", "Weights", "console_progress"]
+__all__ = ["FetchProgress", "ReportFetch", "Weights", "console_progress"]
 
 LOOK_EVERY_S = 0.5
 
@@ -79,7 +79,10 @@ class Weights:
         return self._supplier(card) is None or self._job(card).verified()
 
     def ensure(
-        self, card: ModelCard, on_progress: Report = silent, stop: threading.Event | None = None
+        self,
+        card: ModelCard,
+        on_progress: ReportFetch = silent,
+        stop: threading.Event | None = None,
     ) -> Path:
         """The folder with the card's files, fetched and verified if they are not there.
 
@@ -125,7 +128,7 @@ class Weights:
             case source:
                 return self._of(source)
 
-    def _of(self, source: FilesSource | HubSource | FileSource | PlacedSource) -> Fetcher:
+    def _of(self, source: FilesSource | HubSource | FileSource | ManualSource) -> Fetcher:
         wait_s = self._retry_wait_s
         match source:
             case FilesSource():
@@ -134,11 +137,14 @@ class Weights:
                 return Hub(source, self._hub, wait_s, self._hub_cache)
             case FileSource():
                 return UrlFile(source, wait_s)
-            case PlacedSource():
+            case ManualSource():
                 return ManualFiles(source)
 
     def _job(
-        self, card: ModelCard, on_progress: Report = silent, stop: threading.Event | None = None
+        self,
+        card: ModelCard,
+        on_progress: ReportFetch = silent,
+        stop: threading.Event | None = None,
     ) -> Job:
         folder = self._folder / card.base
         return Job(card, folder, on_progress, stop, self._offline, self._free_bytes)

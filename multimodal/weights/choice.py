@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from multimodal.catalog.architectures import Facts
+from multimodal.catalog.architectures import StrictModel
 from multimodal.catalog.sources import CODE, HubSource
 from multimodal.errors import WeightsError
 from multimodal.weights.job import PART, PINNED, RECORD, File
@@ -17,7 +17,7 @@ WITHOUT_WEIGHTS = {".json", ".txt", ".model", ".jinja", ".tiktoken", ".md", ""}
 WEIGHTS = ".safetensors"
 
 
-class Listed(Facts):
+class Listed(StrictModel):
     """A file as the hub lists it; a path is not yet trusted."""
 
     path: str

@@ -28,7 +28,7 @@ from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 from pydantic import ValidationError
 
-from multimodal.catalog.architectures import Facts
+from multimodal.catalog.architectures import StrictModel
 from multimodal.catalog.sources import HubSource
 from multimodal.errors import WeightsError
 from multimodal.weights.choice import Listed, chosen
@@ -42,7 +42,7 @@ ASK_TIMEOUT_S = 20.0
 REFUSED = {401, 403}
 
 
-class Pin(Facts):
+class Pin(StrictModel):
     """A repository as it was listed: the commit, and every file of it."""
 
     repo: str

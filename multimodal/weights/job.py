@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from multimodal.catalog.architectures import Facts
+from multimodal.catalog.architectures import StrictModel
 from multimodal.catalog.cards import ModelCard
 from multimodal.catalog.sources import FilesSource
 from multimodal.errors import WeightsError
 from multimodal.weights.downloads import raise_if
-from multimodal.weights.progress import FetchProgress, Phase, Report, silent
+from multimodal.weights.progress import FetchProgress, Phase, ReportFetch, silent
 
 RECORD = "verified.json"
 PINNED = "pinned.json"
@@ -27,7 +27,7 @@ CHUNK_BYTES = 1 << 22
 FORBIDDEN = "they are not complete here and --offline forbids fetching them"
 
 
-class File(Facts):
+class File(StrictModel):
     """A file as it must lie in the card's folder. `checksum` is "sha256:..." or "git:...", which
     is the SHA-1 that git names a file's content by; None where only the person knows it."""
 
@@ -90,7 +90,7 @@ class Job:
 
     card: ModelCard
     folder: Path
-    on_progress: Report = silent
+    on_progress: ReportFetch = silent
     stop: threading.Event | None = None
     offline: bool = False
     free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from multimodal.catalog.sources import PlacedSource
+from multimodal.catalog.sources import ManualSource
 from multimodal.errors import WeightsError
 from multimodal.weights.job import DownloadSize, File, Job
 
@@ -15,7 +15,7 @@ from multimodal.weights.job import DownloadSize, File, Job
 class ManualFiles:
     """The supplier that fetches nothing, and says what is to be put where."""
 
-    source: PlacedSource
+    source: ManualSource
 
     def known_bytes(self) -> int:
         return 0

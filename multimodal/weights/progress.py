@@ -26,7 +26,7 @@ class FetchProgress:
     """What happened on the way: which place failed, and which one is tried next."""
 
 
-Report = Callable[[FetchProgress], None]
+ReportFetch = Callable[[FetchProgress], None]
 
 
 def silent(_progress: FetchProgress) -> None:
@@ -34,7 +34,7 @@ def silent(_progress: FetchProgress) -> None:
 
 
 @contextmanager
-def console_progress() -> Iterator[Report]:
+def console_progress() -> Iterator[ReportFetch]:
     """Show downloads in the terminal: bars, or a line every ten per cent in a log."""
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -62,7 +62,7 @@ def console_progress() -> Iterator[Report]:
         yield show
 
 
-def _lines(console: Console) -> Report:
+def _lines(console: Console) -> ReportFetch:
     told: dict[str, int] = {}
     notes = _Notes(console)
 

@@ -35,7 +35,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from multimodal.catalog.architectures import Facts
+from multimodal.catalog.architectures import StrictModel
 from multimodal.errors import WeightsError
 from multimodal.sizes import download_size
 from multimodal.weights.job import PART
@@ -53,7 +53,7 @@ SAMPLES, SAMPLE_BYTES = 16, 4096
 log = logging.getLogger(__name__)
 
 
-class QuantizationSettings(Facts):
+class QuantizationSettings(StrictModel):
     """All that decides what quantizing makes. `source` is a digest of the published files, and
     `libraries` are those that quantize, with their versions."""
 
@@ -71,7 +71,7 @@ class QuantizationSettings(Facts):
         return "_".join((self.kind, self.compute, *libraries, digest))
 
 
-class SavedFile(Facts):
+class SavedFile(StrictModel):
     """A file of the checkpoint as it was when it was last known to be right."""
 
     size_bytes: int
@@ -79,7 +79,7 @@ class SavedFile(Facts):
     sha256: str
 
 
-class Record(Facts):
+class CheckpointRecord(StrictModel):
     """`published_bytes` were read in `published_s`, quantizing included; the model held
     `true_bytes`. `saved_s`: in how many seconds what was saved was last read.
 
@@ -103,7 +103,7 @@ class QuantizedCheckpoint:
 
     model: str
     folder: Path
-    record: Record
+    record: CheckpointRecord
     used_s: float
 
     @cached_property
@@ -181,7 +181,7 @@ class QuantizedCheckpoints:
             os.utime(folder / RECORD)
         return _read(model, folder) or found
 
-    def save(self, model: str, record: Record, write: Callable[[Path], None]) -> None:
+    def save(self, model: str, record: CheckpointRecord, write: Callable[[Path], None]) -> None:
         """Let `write` fill a folder, and keep it under `record`, whose `files` are filled in here.
 
         Returns once it is written; its checksums are made behind that. Never raises what the disk
@@ -303,7 +303,7 @@ class QuantizedCheckpoints:
             )
         return None
 
-    def _seal(self, model: str, record: Record, part: Path, lock: FileLock) -> None:
+    def _seal(self, model: str, record: CheckpointRecord, part: Path, lock: FileLock) -> None:
         """Bring what was written to the disk, record it, and let it be found."""
         try:
             files = {path.relative_to(part).as_posix(): _kept(path) for path in _files(part)}
@@ -365,7 +365,7 @@ class QuantizedCheckpoints:
         files = checkpoint.record.files | moved
         self._write(checkpoint.folder, checkpoint.record.model_copy(update={"files": files}))
 
-    def _write(self, folder: Path, record: Record) -> None:
+    def _write(self, folder: Path, record: CheckpointRecord) -> None:
         """Replace the record in one step, if it can be written."""
         fresh = folder / f"{RECORD}-{secrets.token_hex(4)}"
         with suppress(OSError):
@@ -439,7 +439,7 @@ def library_versions() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
 
-def _not_saved(record: Record, reason: str) -> None:
+def _not_saved(record: CheckpointRecord, reason: str) -> None:
     log.warning("%s is not saved as it was quantized: %s", record.title, reason)
 
 
@@ -454,7 +454,7 @@ def _samples(path: Path, size_bytes: int) -> Iterator[bytes]:
 def _read(model: str, folder: Path) -> QuantizedCheckpoint | None:
     """Without a look at its files; None where the record is damaged or gone."""
     try:
-        record = Record.model_validate_json((folder / RECORD).read_text("utf-8"))
+        record = CheckpointRecord.model_validate_json((folder / RECORD).read_text("utf-8"))
         used_s = (folder / RECORD).stat().st_mtime
     except (OSError, ValidationError, UnicodeDecodeError):
         return None

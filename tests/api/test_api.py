@@ -23,7 +23,7 @@ from fakes import FakeSource, client_at, client_of, program
 from starlette.applications import Starlette
 from text_requests import turns_of
 
-from multimodal.api.drive import events
+from multimodal.api.event_streams import events
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, CapacityError, MultimodalError, WeightsError
 from multimodal.events import Progress, TurnEvent

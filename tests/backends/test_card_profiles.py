@@ -14,11 +14,11 @@ from tiny_engines import ENGINES, answer
 
 from multimodal.backends.base import Backend, load
 from multimodal.backends.compute_device import runs_on_cpu
-from multimodal.catalog.architectures import Modules
+from multimodal.catalog.architectures import ModulesArchitecture
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.transfers import Report
+from multimodal.memory.transfers import ReportProgress
 
 PROFILES = ("gpu-8gb", "gpu-12gb", "gpu-24gb")
 TINY = {
@@ -71,7 +71,7 @@ class TinySource:
         self.folders = folders
         self.loaded: list[str] = []
 
-    def fetch(self, card: ModelCard, report: Report) -> Path:
+    def fetch(self, card: ModelCard, report: ReportProgress) -> Path:
         return self.folders[card.name]
 
     def load(self, card: ModelCard, files: Path, engine: str) -> Backend:
@@ -82,7 +82,7 @@ class TinySource:
 
 def tiny_of(card: ModelCard) -> str:
     """The tiny engine of the same family and architecture."""
-    assert isinstance(card.architecture, Modules)
+    assert isinstance(card.architecture, ModulesArchitecture)
     parts = {part.model for part in card.architecture.parts.values()}
     if card.family == "diffusion":
         kinds = {"sdxl"} if "CLIPTextModelWithProjection" in parts else {"sd"}

@@ -36,12 +36,12 @@ from multimodal.events import (
     TextDelta,
 )
 from multimodal.memory.devices.cuda import Movable
-from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.mirror import HostMirror
 from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.devices.storages import slots, true_bytes
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.transfers import Report
+from multimodal.memory.transfers import ReportProgress
 from multimodal.messages import Usage
 from multimodal.requests import ChatMessage, Request, TextRequest
 from multimodal.runner import Runner
@@ -212,7 +212,7 @@ def test_it_holds_what_its_card_says_and_comes_back_from_its_mirror(engine: Engi
             said = footprint(kinded(engine.card, kind)).weights
             assert held == pytest.approx(said, rel=0.02), kind
         before = [slot.tensor.clone() for part in parts for slot in slots(part)]
-        mirrors = [Mirror(part, CPU) for part in parts]
+        mirrors = [HostMirror(part, CPU) for part in parts]
         for mirror in mirrors:
             mirror.evict()
         for mirror in mirrors:
@@ -244,7 +244,7 @@ def test_it_is_free_once_its_stream_is_closed(engine: Engine) -> None:
 def test_it_answers_the_same_after_it_was_evicted(engine: Engine) -> None:
     if not modules(engine.backend):
         pytest.skip(engine.case.exempt["mirror"])
-    mirrors = [Mirror(part, CPU) for part in modules(engine.backend)]
+    mirrors = [HostMirror(part, CPU) for part in modules(engine.backend)]
     for mirror in mirrors:
         mirror.evict()
     for mirror in mirrors:
@@ -258,7 +258,7 @@ class Given:
 
     backend: Backend
 
-    def fetch(self, card: ModelCard, report: Report) -> Path:
+    def fetch(self, card: ModelCard, report: ReportProgress) -> Path:
         return Path()
 
     def load(self, card: ModelCard, files: Path, engine: str) -> Backend:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from multimodal.backends.base import load
-from multimodal.backends.loaded import Loaded
+from multimodal.backends.loaded import LoadedModel
 from multimodal.backends.registry import FAMILIES, Family
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import (
@@ -83,7 +83,7 @@ def test_an_unknown_family_is_named(catalog: Catalog, tmp_path: Path) -> None:
 
 def test_an_unloaded_model_is_gone(catalog: Catalog) -> None:
     model = torch.nn.Linear(2, 2)
-    there, loaded = weakref.ref(model), Loaded(catalog.card("whisper-base"), model)
+    there, loaded = weakref.ref(model), LoadedModel(catalog.card("whisper-base"), model)
     del model
     assert loaded.modules() == [there()]
     loaded.close()
@@ -92,4 +92,4 @@ def test_an_unloaded_model_is_gone(catalog: Catalog) -> None:
 
 
 def test_a_model_of_another_engine_has_nothing_that_could_be_moved(catalog: Catalog) -> None:
-    assert Loaded(catalog.card("whisper-base"), object()).modules() == []
+    assert LoadedModel(catalog.card("whisper-base"), object()).modules() == []

@@ -17,13 +17,13 @@ import pytest
 import tomlkit
 import torch
 import transformers
-from click.testing import Result
 from command_line import run
 from conftest import ROOT
 from quantized_store import LLAMA, ROOM, Start, keep, published, record_of, store_of
 from tiny_engines import ENGINES, modules_of
 from tiny_models import CHATML, add_model, causal_config, tokenizer
 from torch import nn
+from typer.testing import Result
 
 from multimodal.backends.base import Backend, load
 from multimodal.backends.load_context import LoadContext, load_context

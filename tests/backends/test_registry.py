@@ -17,7 +17,7 @@ from multimodal.backends.base import load
 from multimodal.backends.engine_options import check_options
 from multimodal.backends.registry import FAMILIES, find_family, has_family, model_folders, resolve
 from multimodal.build import build, read_catalog
-from multimodal.catalog.architectures import Modules, Part
+from multimodal.catalog.architectures import ModelPart, ModulesArchitecture
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import CardError
 from multimodal.events import TextDelta
@@ -90,9 +90,12 @@ def test_an_engine_of_a_package_declares_its_forward_passes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(str(SITE))
-    layer = Part(library="torch", model="Linear", config={"in_features": 8, "out_features": 100})
+    layer = ModelPart(
+        library="torch", model="Linear", config={"in_features": 8, "out_features": 100}
+    )
     card = parrot(
-        architecture=Modules(kind="modules", parts={"beak": layer}), quantization=["bf16"]
+        architecture=ModulesArchitecture(kind="modules", parts={"beak": layer}),
+        quantization=["bf16"],
     )
     assert footprint(card).runtime == card.context_tokens * (8 + 100) * 2
     monkeypatch.delattr("parrot_engine.engine.forward_passes")

@@ -19,7 +19,7 @@ from tiny_gguf import LANGUAGE_FILE, PROJECTOR_FILE, save_gguf
 from tiny_models import hub_card
 from tiny_seeing import save_llava
 
-from multimodal.api import images, speech
+from multimodal.api import images, transcriptions
 from multimodal.backends.base import load
 from multimodal.backends.describer.labels import Vocabulary
 from multimodal.backends.llama_cpp.gguf_files import gguf_files
@@ -195,4 +195,4 @@ def test_a_profile_that_would_never_be_reached_is_refused(tmp_path: Path) -> Non
 
 
 def test_every_alias_of_a_request_is_reserved() -> None:
-    assert (images.ALIASES | speech.ALIASES) - {""} <= ALIASES
+    assert (images.ALIASES | transcriptions.ALIASES) - {""} <= ALIASES

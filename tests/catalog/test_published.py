@@ -16,7 +16,7 @@ from conftest import ROOT
 from PIL import Image
 from tiny_models import tokenizer
 
-from multimodal.catalog.architectures import Modules
+from multimodal.catalog.architectures import ModulesArchitecture
 from multimodal.catalog.cards import Catalog
 from multimodal.catalog.sources import FilesSource, HubPlace, HubSource, PartsSource
 from multimodal.errors import WeightsError
@@ -148,7 +148,7 @@ def test_the_most_tokens_of_a_picture_are_what_the_processor_writes(catalog: Cat
     """LLaVA-NeXT cuts a picture into tiles: the most for a square one, 576 for the whole, 48 rows
     of 48 for its four tiles, and a new line behind each row."""
     card = catalog.card("llava-next-mistral-7b")
-    assert isinstance(card.architecture, Modules)
+    assert isinstance(card.architecture, ModulesArchitecture)
     config: Any = card.architecture.parts["model"].config
     side, patch = config["vision_config"]["image_size"], config["vision_config"]["patch_size"]
     size = {"height": side, "width": side}

@@ -20,13 +20,13 @@ from packaging.requirements import Requirement
 
 from multimodal.catalog.cards import Catalog
 from multimodal.doctor import examine, report, rules
-from multimodal.doctor.capacity import Room, line, lines
+from multimodal.doctor.capacity import Room, capacity_finding, capacity_findings
 from multimodal.doctor.finding import Finding
 from multimodal.doctor.machine import Machine, vendors_on_bus
 from multimodal.doctor.supplies import disk_room, hub, package_index
 from multimodal.doctor.torch_wheels import TORCH, install_torch, runs_on
-from multimodal.memory.devices.nvidia import Driver, Gpu, asked, driver
-from multimodal.memory.devices.torch_build import TorchBuild, look, read
+from multimodal.memory.devices.nvidia import Driver, Gpu, driver, query_driver
+from multimodal.memory.devices.torch_build import TorchBuild, probe_build, read
 from multimodal.settings import byte_size, read_settings
 
 GB = 1_000_000_000
@@ -309,7 +309,7 @@ NEW_TABLE = "| NVIDIA-SMI 610.47   KMD Version: 610.47   CUDA UMD Version: 13.3 
 
 
 def smi(row: str = ROW, table: str = TABLE, status: int = 0) -> Driver:
-    return asked(lambda options: (status, row if options else table))
+    return query_driver(lambda options: (status, row if options else table))
 
 
 def test_driver_and_cards_are_read() -> None:
@@ -343,7 +343,9 @@ def test_an_old_driver_is_asked_without_the_field_it_does_not_know() -> None:
             return 2, 'Field "compute_cap" is not a valid field to query.\n'
         return 0, "470.82.01, Tesla T4, 15109, 15000\n"
 
-    assert asked(old) == Driver("470.82.01", (11, 4), (Gpu("Tesla T4", 15109 << 20, 15000 << 20),))
+    assert query_driver(old) == Driver(
+        "470.82.01", (11, 4), (Gpu("Tesla T4", 15109 << 20, 15000 << 20),)
+    )
 
 
 @pytest.mark.parametrize(
@@ -375,7 +377,7 @@ def test_makers_of_cards_are_read_from_the_bus(tmp_path: Path) -> None:
 def test_the_torch_of_this_machine_is_asked_in_a_process_of_its_own() -> None:
     import torch
 
-    found = look()
+    found = probe_build()
     assert found.error == ""
     assert found.cuda == (torch.version.cuda or "")
     assert bool(found.card) is torch.cuda.is_available()
@@ -390,7 +392,7 @@ def test_noise_before_the_facts_is_passed_over_and_a_crash_is_told() -> None:
 
 
 def test_a_torch_that_never_loads_does_not_hold_the_doctor() -> None:
-    assert "did not end" in look(timeout_s=0.001).error
+    assert "did not end" in probe_build(timeout_s=0.001).error
 
 
 # ------------------------------------------------------------ what the card can run
@@ -399,7 +401,7 @@ def test_a_torch_that_never_loads_does_not_hold_the_doctor() -> None:
 def card_line(
     catalog: Catalog, room: Room, profile: str = "gpu-12gb", chosen: bool = False
 ) -> Finding:
-    return line(catalog, catalog.profile(profile), room, chosen)
+    return capacity_finding(catalog, catalog.profile(profile), room, chosen)
 
 
 def room(card_gb: float, budget: int | None = None, usable: bool = True) -> Room:
@@ -446,7 +448,7 @@ def test_without_a_card_its_profile_says_so(catalog: Catalog) -> None:
 
 def test_without_torch_only_what_needs_it_is_left_open(catalog: Catalog) -> None:
     broken = replace(room(12.88), torch_loads=False)
-    found = {f.name: f for f in lines(catalog, catalog.profile("embedded"), broken)}
+    found = {f.name: f for f in capacity_findings(catalog, catalog.profile("embedded"), broken)}
     assert "until torch can be loaded" in found["profile gpu-12gb"].found
     assert "fits together" in found["profile embedded"].found
 
@@ -468,10 +470,12 @@ def test_offline_nobody_is_asked(ask: Callable[[bool], Finding]) -> None:
 
 
 def test_what_is_not_there_and_not_needed_is_not_called_ok(catalog: Catalog) -> None:
-    without = {f.name: f for f in lines(catalog, catalog.profile("embedded"), room(0))}
+    without = {f.name: f for f in capacity_findings(catalog, catalog.profile("embedded"), room(0))}
     assert without["profile gpu-12gb"].verdict == "info"
     assert without["profile embedded"].verdict == "ok"
-    too_small = {f.name: f for f in lines(catalog, catalog.profile("embedded"), room(4))}
+    too_small = {
+        f.name: f for f in capacity_findings(catalog, catalog.profile("embedded"), room(4))
+    }
     assert too_small["profile gpu-24gb"].verdict == "info"
     told = list(report(list(without.values())))
     assert any(row.startswith("info  profile gpu-12gb") for row in told)

@@ -17,19 +17,19 @@ from torch import nn
 from benchmarks.memory.turns import mixed
 from multimodal.backends import probes
 from multimodal.build import choose_profile
-from multimodal.calibrate import calibrate, calibrate_first, line, measure_first
+from multimodal.calibrate import calibrate, calibrate_first, measure_first, probe_line
 from multimodal.catalog.cards import Catalog
 from multimodal.doctor import rules
 from multimodal.doctor.machine import Machine
 from multimodal.errors import SettingsError
 from multimodal.fit import answer_for, tables
-from multimodal.memory.calibration.probes import MOST_AWAY, Facts, mirror
+from multimodal.memory.calibration.probes import MOST_AWAY, Measurements, measure_mirror
 from multimodal.memory.calibration.process import measured
 from multimodal.memory.calibration.record import (
     WHOLE_TURN,
     Calibration,
+    DeviceFingerprint,
     Probe,
-    Subject,
     read,
     write,
 )
@@ -74,7 +74,7 @@ def test_a_damaged_calibration_is_none(tmp_path: Path, damage: str) -> None:
 
 
 def test_it_holds_nothing_of_the_person() -> None:
-    subject = Subject.of("NVIDIA RTX", 12, "13.0", "580.1").model_dump()
+    subject = DeviceFingerprint.of("NVIDIA RTX", 12, "13.0", "580.1").model_dump()
     told = json.dumps(subject)
     assert str(Path.home()) not in told
     known = {"card", "card_bytes", "system", "driver", "torch", "cuda", "bitsandbytes"}
@@ -123,7 +123,7 @@ def test_a_process_that_never_begins_is_tried_once() -> None:
 
 @pytest.mark.parametrize("kind", ["fp16", "int8"])
 def test_a_small_model_leaves_and_comes_back_right(kind: str) -> None:
-    facts = mirror(kind, CPU)
+    facts = measure_mirror(kind, CPU)
     assert 0 < facts["away_from_exact"] < MOST_AWAY[kind]
     assert facts["first_answer_s"] > 0
 
@@ -157,14 +157,14 @@ TINY_WRITER = {
 @pytest.mark.parametrize(
     "probe",
     [
-        lambda: probes.hearing(CPU, TINY_WHISPER),
-        lambda: probes.seeing(CPU, TINY_SIGHT),
-        pytest.param(lambda: probes.decoder(64, CPU), marks=pytest.mark.slow),
+        lambda: probes.measure_hearing(CPU, TINY_WHISPER),
+        lambda: probes.measure_vision(CPU, TINY_SIGHT),
+        pytest.param(lambda: probes.measure_decoder(64, CPU), marks=pytest.mark.slow),
     ],
     ids=["hearing", "seeing", "decoder"],
 )
 def test_what_a_turn_takes_is_measured_beside_what_is_counted_for_it(
-    probe: Callable[[], Facts],
+    probe: Callable[[], Measurements],
 ) -> None:
     facts = probe()
     assert facts["counted_bytes"] > 0
@@ -172,8 +172,8 @@ def test_what_a_turn_takes_is_measured_beside_what_is_counted_for_it(
 
 
 def test_ways_to_decode_are_measured_in_tokens_a_second() -> None:
-    facts = probes.decoding(CPU, TINY_WRITER)
-    told = line("decoding", Probe(facts=facts))
+    facts = probes.measure_decoding(CPU, TINY_WRITER)
+    told = probe_line("decoding", Probe(facts=facts))
     assert min(facts.values()) > 0
     for name in ("dynamic", "static"):
         assert f"{name} {facts[f'{name}_tokens_per_s']:.3g} tokens/s" in told
@@ -240,10 +240,10 @@ def test_without_a_card_nothing_is_measured(tmp_path: Path) -> None:
 
 def test_a_person_reads_what_came_out() -> None:
     found = kept("12gb-linux").probes
-    assert line("bus", found["bus"]) == (
+    assert probe_line("bus", found["bus"]) == (
         "ok    bus           locked 25 GB/s, pageable 9 GB/s  (0.4 s)"
     )
-    failed = line("bus", kept("8gb-windows").probes["bus"])
+    failed = probe_line("bus", kept("8gb-windows").probes["bus"])
     assert failed == "fail  bus           the driver locks no host memory: copies are slower"
 
 

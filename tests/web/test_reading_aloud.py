@@ -21,7 +21,7 @@ from multimodal.backends.speech.speakers import language_of_script
 from multimodal.build import Program
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import ConversationNotFoundError, RequestError, WeightsError
-from multimodal.memory.transfers import Report
+from multimodal.memory.transfers import ReportProgress
 from multimodal.messages import Controls, Message, TextPart
 from multimodal.requests import TTSRequest
 from multimodal.web.reading_aloud import AnswerReader
@@ -90,7 +90,7 @@ def test_an_answer_in_a_language_without_a_voice_says_so_with_its_words(made: Pr
 class WithoutAHub(FakeSource):
     """Where the voices of the hub cannot be fetched."""
 
-    def fetch(self, card: ModelCard, report: Report) -> Path:
+    def fetch(self, card: ModelCard, report: ReportProgress) -> Path:
         if card.name == "kokoro-82m-more-voices":
             raise WeightsError("Kokoro has no weights yet: the hub cannot be reached. Connect.")
         return super().fetch(card, report)

@@ -26,7 +26,7 @@ from multimodal.backends.base import load
 from multimodal.backends.hf.minigpt4_pictures import VisionTower, VisionTowerWithQFormer
 from multimodal.build import build, fetch_missing
 from multimodal.catalog.cards import Catalog, ModelCard
-from multimodal.catalog.sources import FileSource, HubSource, PartsSource, PlacedSource
+from multimodal.catalog.sources import FileSource, HubSource, ManualSource, PartsSource
 from multimodal.doctor.supplies import supplies
 from multimodal.errors import TurnStoppedError, WeightsError
 from multimodal.events import TextDelta
@@ -257,7 +257,7 @@ def test_a_gated_part_is_named_before_anything_large_is_fetched(
 def test_a_part_that_is_put_there_by_hand_is_asked_for_by_name(
     tmp_path: Path, parts: FakeHub, published: Published
 ) -> None:
-    by_hand = PlacedSource(kind="folder", files=("*.pth",), published=PUBLISHED)
+    by_hand = ManualSource(kind="folder", files=("*.pth",), published=PUBLISHED)
     mine, store = card(parts, projection=by_hand), weights(tmp_path, parts)
     place = tmp_path / "tiny" / "projection"
     sentence = (

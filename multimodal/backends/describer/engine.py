@@ -41,12 +41,12 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     categories = read_categories(models / CATEGORIES)
     detector = Detector(files / GRAPH, files / GRAPH_CONFIG, categories)
     finder = ObjectFinder(detector, tuple(categories.values()), classifier, vocabulary)
-    tools = Tools(classifier, vocabulary, finder, TextReader(threads), FaceFinder())
+    tools = Detectors(classifier, vocabulary, finder, TextReader(threads), FaceFinder())
     return ImageDescriber(card, tools)
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class Detectors:
     """What looks at a picture, each at one thing."""
 
     classifier: Classifier
@@ -59,9 +59,9 @@ class Tools:
 class ImageDescriber:
     """Describes pictures by rule."""
 
-    def __init__(self, card: ModelCard, tools: Tools) -> None:
+    def __init__(self, card: ModelCard, tools: Detectors) -> None:
         self._card = card
-        self._tools: Tools | None = tools
+        self._tools: Detectors | None = tools
 
     def run(
         self, request: ImageDescriptionRequest, stop: threading.Event

@@ -13,7 +13,7 @@ MIN_SIDE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Canvas:
+class ImageSize:
     """In pixels; `notice` says where this is not what was asked for."""
 
     width: int
@@ -21,9 +21,9 @@ class Canvas:
     notice: str | None = None
 
 
-def canvas(
+def choose_image_size(
     card: ModelCard, trained_for: tuple[int, int], grain: int, request: ImageGenerationRequest
-) -> Canvas:
+) -> ImageSize:
     """The size to draw, in multiples of `grain`. Raises RequestError for one out of bounds.
 
     A side that nobody asked for is the card's, or else the checkpoint's own; a picture to draw
@@ -42,8 +42,8 @@ def canvas(
             f"and at most {most:,} in all, such as {side}x{side}."
         )
     if (width, height) == asked or asked == usual:
-        return Canvas(width, height)
-    return Canvas(
+        return ImageSize(width, height)
+    return ImageSize(
         width,
         height,
         f"Drawn at {width}x{height}, since sides are multiples of {grain} pixels.",

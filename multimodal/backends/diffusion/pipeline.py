@@ -27,14 +27,14 @@ import transformers
 
 from multimodal.backends.base import Backend
 from multimodal.backends.diffusion.denoising import DenoisingCallback, PipelineStoppedError
-from multimodal.backends.diffusion.image_size import canvas
+from multimodal.backends.diffusion.image_size import choose_image_size
 from multimodal.backends.diffusion.prompt_limits import tokens, truncation_notice
 from multimodal.backends.diffusion.tiles import free_bytes_of, set_tiling
 from multimodal.backends.quantize import quantize_linear_layers
 from multimodal.backends.sampling import MAX_SEED
 from multimodal.backends.tokenizer_files import keep_published_steps
 from multimodal.backends.worker import Emit, Stopped, Worker
-from multimodal.catalog.architectures import Modules
+from multimodal.catalog.architectures import ModulesArchitecture
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import EngineEvent, ImageGenerated, Notice
@@ -120,14 +120,14 @@ def _dtype(quantization: str, device: str) -> torch.dtype:
 
 def _is_packed(card: ModelCard, name: str) -> bool:
     shape = card.architecture
-    if isinstance(shape, Modules):
+    if isinstance(shape, ModulesArchitecture):
         return name in shape.parts and shape.parts[name].quantized
     return name in {"unet", "transformer"}
 
 
 def _keeps_fp32(card: ModelCard, name: str) -> tuple[str, ...]:
     shape = card.architecture
-    part = shape.parts.get(name) if isinstance(shape, Modules) else None
+    part = shape.parts.get(name) if isinstance(shape, ModulesArchitecture) else None
     return part.keeps_fp32 if part is not None else ()
 
 
@@ -252,7 +252,7 @@ class Diffusion:
         facts = self._card.drawing
         steps = request.steps or facts.steps
         guidance = facts.guidance if request.guidance is None else request.guidance
-        size = canvas(self._card, self._trained_for(), self._grain(), request)
+        size = choose_image_size(self._card, self._trained_for(), self._grain(), request)
         if (vae := getattr(pipeline, "vae", None)) is not None:
             set_tiling(vae, size.width, size.height, free_bytes_of(vae.device))
         asked: dict[str, Any] = {"prompt": request.prompt, "guidance_scale": guidance}

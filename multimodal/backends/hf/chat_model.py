@@ -42,7 +42,7 @@ from multimodal.backends.hf.prefix_cache import (
     static_cache,
     static_length,
 )
-from multimodal.backends.loaded import Loaded
+from multimodal.backends.loaded import LoadedModel
 from multimodal.backends.sampling import ResolvedSampling, resolve_sampling
 from multimodal.backends.tokenizer_files import check_tokens, check_vocabulary
 from multimodal.backends.worker import Emit, Stopped
@@ -67,7 +67,7 @@ class Prompt:
     seen_until: int = 0
 
 
-class ChatModel(Loaded[Any], ABC):
+class ChatModel(LoadedModel[Any], ABC):
     """One loaded model; it answers one conversation at a time."""
 
     def __init__(self, card: ModelCard, model: Any, tokenizer: Any, template: ChatTemplate) -> None:

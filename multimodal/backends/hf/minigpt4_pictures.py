@@ -17,7 +17,7 @@ from transformers import Blip2PreTrainedModel, Blip2QFormerModel, Blip2VisionMod
 
 from multimodal.backends.checkpoints import element_type, from_folder
 from multimodal.backends.hf.minigpt4_projection import Projection, read_projection
-from multimodal.catalog.architectures import Modules
+from multimodal.catalog.architectures import ModulesArchitecture
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError
 from multimodal.memory.estimate.footprint import usual_quantization
@@ -120,7 +120,7 @@ def load_pictures(card: ModelCard, files: Path, device: str) -> Pictures:
     Raises CardError where the card does not say what the model consists of, BackendError where
     the checkpoints do not fit together.
     """
-    if not isinstance(card.architecture, Modules):
+    if not isinstance(card.architecture, ModulesArchitecture):
         raise CardError(
             f"{card.name}: its [architecture] must be of the kind 'modules', with a part "
             f"'{QFORMER}' if the model has a Q-Former"

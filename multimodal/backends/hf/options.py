@@ -20,8 +20,8 @@ class ChatOptions(EngineOptions):
     so nothing is kept between turns, and a prompt is read at once: a stop takes effect behind it,
     and it takes memory as a whole."""
     cache_implementation: Literal["dynamic", "static"] = "dynamic"
-    """A cache that is "dynamic" grows with the conversation; "static" is of a fixed size, for which the library
-    compiles the model's step where it can: on a card, without quantization."""
+    """A cache that is "dynamic" grows with the conversation; a "static" one is of a fixed size, for
+    which the library compiles the model's step where it can: on a card, without quantization."""
     prompt_cache_mib: int = Field(2048, ge=0)
     """Of host memory, for what was computed of this model's conversations."""
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal.backends.loaded import Loaded
+from multimodal.backends.loaded import LoadedModel
 from multimodal.backends.worker import Emit, Stopped
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import RequestError
@@ -61,7 +61,7 @@ class TranscribeOptions:
     temperature: float = 0.0
 
 
-class SpeechRecognizer(Loaded[Model], ABC):
+class SpeechRecognizer(LoadedModel[Model], ABC):
     """One loaded speech model."""
 
     _does = "listen"

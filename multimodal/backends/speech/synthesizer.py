@@ -19,7 +19,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from multimodal.backends.base import cores
-from multimodal.backends.loaded import Loaded
+from multimodal.backends.loaded import LoadedModel
 from multimodal.backends.speech.phonemes import Phonemizer, can_pronounce, missing, phonemizer
 from multimodal.backends.speech.sentences import clauses, sentences
 from multimodal.backends.worker import Emit, Stopped
@@ -91,7 +91,7 @@ def _ended_by(stopped: Stopped) -> Iterator[onnxruntime.RunOptions]:
         watcher.join()
 
 
-class Synthesizer(Loaded[onnxruntime.InferenceSession], ABC):
+class Synthesizer(LoadedModel[onnxruntime.InferenceSession], ABC):
     """One loaded model, and how the languages it was asked for are pronounced."""
 
     _does = "speak"

@@ -16,7 +16,7 @@ import torch
 from multimodal.memory.calibration.record import SPILLS
 from multimodal.memory.devices.kernels import SIDE, layers, use_kernels
 
-Facts = Mapping[str, float]
+Measurements = Mapping[str, float]
 MODULE = "multimodal.memory.calibration.probes"
 """This one, which another process runs to see what a context takes."""
 LOCKED_BYTES = 1 << 33
@@ -27,7 +27,7 @@ MOST_AWAY = {"fp16": 0.01, "nf4": 0.01, "int8": 0.05}
 pack what they are given as well."""
 
 
-def context(device: torch.device) -> Facts:
+def measure_context(device: torch.device) -> Measurements:
     """What another process takes with its context, then with every library in use."""
     command = [sys.executable, "-P", "-m", MODULE]
     before = _free(device)
@@ -49,7 +49,7 @@ def context(device: torch.device) -> Facts:
     }
 
 
-def bus(device: torch.device) -> Facts:
+def measure_bus(device: torch.device) -> Measurements:
     """Copies of a quarter of a gigabyte, from host memory that is locked and that is not."""
     from multimodal.memory.devices.host_slabs import PROBE_BYTES, HostSlabs, copied_bytes_per_s
 
@@ -66,7 +66,7 @@ def bus(device: torch.device) -> Facts:
         locked.close()
 
 
-def locking(device: torch.device) -> Facts:
+def measure_page_locking(device: torch.device) -> Measurements:
     """How much host memory can be locked, up to a third of what is free, and how fast."""
     import psutil
 
@@ -82,7 +82,7 @@ def locking(device: torch.device) -> Facts:
     return {"asked_bytes": count * PROBE_BYTES, "locked_bytes": locked, "lock_s": seconds}
 
 
-def refusal(device: torch.device) -> Facts:
+def measure_refusal(device: torch.device) -> Measurements:
     """Whether more than is free is refused, and the card goes on afterwards."""
     free, total = torch.cuda.mem_get_info(device)
     try:
@@ -95,9 +95,9 @@ def refusal(device: torch.device) -> Facts:
     raise RuntimeError(f"{SPILLS}: the driver goes on in host memory")
 
 
-def mirror(kind: str, device: torch.device) -> Facts:
+def measure_mirror(kind: str, device: torch.device) -> Measurements:
     """A small model leaves for host memory and comes back: computing the same, and right."""
-    from multimodal.memory.devices.mirror import Mirror
+    from multimodal.memory.devices.mirror import HostMirror
 
     torch.manual_seed(0)
     module, exact = layers(kind, device)
@@ -106,7 +106,7 @@ def mirror(kind: str, device: torch.device) -> Facts:
     error = float((before.float() - exact(given.float())).abs().max() / before.float().abs().max())
     if not error < MOST_AWAY[kind]:
         raise RuntimeError(f"it computes something else: {error:.1%} away from the exact result")
-    held = Mirror(module, device, _locks(device))
+    held = HostMirror(module, device, _locks(device))
     seconds = []
     for _ in range(10):
         held.evict()
@@ -123,14 +123,14 @@ def mirror(kind: str, device: torch.device) -> Facts:
     return {"away_from_exact": error, "first_answer_s": min(seconds[1:])}
 
 
-PROBES: dict[str, Callable[[torch.device], Facts]] = {
-    "context": context,
-    "bus": bus,
-    "locking": locking,
-    "refusal": refusal,
-    "mirror fp16": lambda device: mirror("fp16", device),
-    "mirror nf4": lambda device: mirror("nf4", device),
-    "mirror int8": lambda device: mirror("int8", device),
+PROBES: dict[str, Callable[[torch.device], Measurements]] = {
+    "context": measure_context,
+    "bus": measure_bus,
+    "locking": measure_page_locking,
+    "refusal": measure_refusal,
+    "mirror fp16": lambda device: measure_mirror("fp16", device),
+    "mirror nf4": lambda device: measure_mirror("nf4", device),
+    "mirror int8": lambda device: measure_mirror("int8", device),
 }
 
 
@@ -162,7 +162,7 @@ def _use_libraries() -> None:
     sys.stdin.readline()
 
 
-def run(probes: Mapping[str, Callable[[torch.device], Facts]], names: Sequence[str]) -> None:
+def run(probes: Mapping[str, Callable[[torch.device], Measurements]], names: Sequence[str]) -> None:
     """Write one line of JSON when one of `names` begins, and one when it is over."""
     device = torch.device("cuda", 0)
     torch.zeros(1, device=device)

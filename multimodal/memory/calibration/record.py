@@ -29,7 +29,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Subject(_Frozen):
+class DeviceFingerprint(_Frozen):
     """What was measured. Another card or another release of these is measured anew."""
 
     card: str
@@ -41,7 +41,7 @@ class Subject(_Frozen):
     bitsandbytes: str
 
     @classmethod
-    def of(cls, card: str, card_bytes: int, cuda: str, driver: str) -> Subject:
+    def of(cls, card: str, card_bytes: int, cuda: str, driver: str) -> DeviceFingerprint:
         """A card of this machine, with what is installed here; `driver` is its version."""
         return cls(
             card=card,
@@ -66,7 +66,7 @@ class Probe(_Frozen):
 class Calibration(_Frozen):
     """Every probe by its name."""
 
-    subject: Subject
+    subject: DeviceFingerprint
     probes: Mapping[str, Probe]
 
     @property
@@ -116,7 +116,7 @@ class Calibration(_Frozen):
         return found.facts.get(name, 0.0) if found is not None else 0.0
 
 
-def read(folder: Path, subject: Subject | None = None) -> Calibration | None:
+def read(folder: Path, subject: DeviceFingerprint | None = None) -> Calibration | None:
     """The calibration that is kept in `folder`; None without one, and where it is damaged or was
     made for another `subject`."""
     try:

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from multimodal.errors import DeviceFullError, SettingsError
-from multimodal.memory.calibration.record import Calibration, Subject
+from multimodal.memory.calibration.record import Calibration, DeviceFingerprint
 from multimodal.memory.calibration.record import read as read_calibration
 from multimodal.memory.devices.base import (
     CUDA_CONTEXT_BYTES,
@@ -39,7 +39,7 @@ from multimodal.memory.devices.host_slabs import (
     copied_bytes_per_s,
 )
 from multimodal.memory.devices.kernels import use_kernels
-from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.mirror import HostMirror
 from multimodal.memory.devices.nvidia import driver
 from multimodal.memory.devices.storages import true_bytes
 from multimodal.memory.reserve import driver_margin_bytes
@@ -83,13 +83,15 @@ def calibration_of(folder: Path) -> Calibration | None:
 
 
 @cache
-def subject_of() -> Subject:
+def subject_of() -> DeviceFingerprint:
     """What a calibration of the card that PyTorch finds is made for. Asked once: the driver takes
     a moment to tell its version."""
     card = torch.cuda.get_device_properties(0)
     found = driver()
     version = found.version if found is not None else ""
-    return Subject.of(card.name, int(card.total_memory), str(torch.version.cuda or ""), version)
+    return DeviceFingerprint.of(
+        card.name, int(card.total_memory), str(torch.version.cuda or ""), version
+    )
 
 
 def free_bytes_within(device: torch.device, most_bytes: float) -> int:
@@ -121,7 +123,7 @@ class Cuda(Device):
         torch.zeros(1, device=self._device)  # makes the context, so that its memory is seen
         self.name = torch.cuda.get_device_name(self._device)
         self._locks = CudaPageLocks(self._device)
-        self._mirrors: dict[str, list[Mirror]] = {}
+        self._mirrors: dict[str, list[HostMirror]] = {}
         """By card, the longest unused first."""
         self._parked: set[str] = set()
         self._host_lock = threading.Lock()
@@ -180,7 +182,7 @@ class Cuda(Device):
     def loaded(self, card: str, model: object) -> int:
         modules = list(model.modules()) if isinstance(model, Movable) else []
         if modules and self._has_mirrors:
-            mirrors = [Mirror(module, self._device, self._locks) for module in modules]
+            mirrors = [HostMirror(module, self._device, self._locks) for module in modules]
             with self._host_lock:
                 self._mirrors[card] = mirrors
         return sum(true_bytes(module) for module in modules)
@@ -236,9 +238,9 @@ class Cuda(Device):
         found = list(self._mirrors.values())
         return sum(mirror.size_bytes for mirrors in found for mirror in mirrors)
 
-    def _bring_back(self, mirrors: Sequence[Mirror], room: int | None) -> None:
+    def _bring_back(self, mirrors: Sequence[HostMirror], room: int | None) -> None:
         """All of `mirrors`, or none of them: where the card is full, what came back leaves."""
-        done: list[Mirror] = []
+        done: list[HostMirror] = []
         try:
             for mirror in mirrors:
                 with device_errors_told(self.name):

@@ -37,7 +37,7 @@ class _Block:
     size: int
 
 
-class Mirror:
+class HostMirror:
     """The mirror of one module that is on `device`. Not thread-safe: its lease is.
 
     Without `locks` host memory is pageable and copies are slower. On a CPU "device", as in tests,
@@ -121,7 +121,7 @@ class Mirror:
             if slab is host:
                 self._visit(self._module.get_submodule(layer), host)
 
-    def arrival_s(self, since: Mirror) -> float:
+    def arrival_s(self, since: HostMirror) -> float:
         """Wait until the last restore has arrived: the seconds from the first copy of `since`; 0
         where restoring had waited already."""
         if self._copied is None or since._copied is None:

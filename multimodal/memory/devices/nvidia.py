@@ -49,7 +49,7 @@ class Driver:
     error: str = ""
 
 
-Answer = tuple[int, str]
+CommandResult = tuple[int, str]
 """The exit status and what was written."""
 
 
@@ -59,10 +59,10 @@ def driver() -> Driver | None:
     program = shutil.which("nvidia-smi") or next(beside, None)
     if program is None:
         return None
-    return asked(lambda options: _run([program, *options]))
+    return query_driver(lambda options: _run([program, *options]))
 
 
-def asked(ask: Callable[[list[str]], Answer]) -> Driver:
+def query_driver(ask: Callable[[list[str]], CommandResult]) -> Driver:
     """What `ask`, which runs nvidia-smi with options, tells of the driver and its cards."""
     for fields in (FIELDS, OLD_FIELDS):
         query = f"--query-gpu={','.join(fields)}"
@@ -98,7 +98,7 @@ def _mib(text: str) -> int:
     return int(text) * MIB if text.strip().isdigit() else 0
 
 
-def _run(command: list[str]) -> Answer:
+def _run(command: list[str]) -> CommandResult:
     try:
         told = subprocess.run(  # noqa: S603
             command, capture_output=True, text=True, errors="replace", timeout=ANSWER_S, check=False

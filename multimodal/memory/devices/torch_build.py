@@ -38,7 +38,7 @@ class TorchBuild:
 NOTHING = TorchBuild()
 
 
-def look(timeout_s: float = LOAD_S) -> TorchBuild:
+def probe_build(timeout_s: float = LOAD_S) -> TorchBuild:
     """Load PyTorch in a process of its own and ask it; never raises."""
     command = [sys.executable, "-P", __file__]  # -P: the modules beside it are not for import
     try:
@@ -66,7 +66,7 @@ def read(stdout: str, stderr: str, status: int) -> TorchBuild:
         return TorchBuild(error=f"loading it ended the process with status {status}: {last}")
 
 
-def found() -> TorchBuild:
+def installed_build() -> TorchBuild:
     """The facts of this process."""
     try:
         import torch
@@ -105,4 +105,4 @@ def _first_line(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(found())))
+    print(json.dumps(asdict(installed_build())))

@@ -32,7 +32,7 @@ class PlannedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class FitLine:
     """A member in the ledger. `swaps`: it leaves the device for others; bringing it back takes
     `swap_s` on the bus, sending it away nothing, since its weights stay mirrored in host memory."""
 
@@ -49,7 +49,7 @@ class FitReport:
     budget_bytes: int
     reserve_bytes: int
     peak_bytes: int
-    lines: tuple[Line, ...]
+    lines: tuple[FitLine, ...]
 
     @property
     def spare_bytes(self) -> int:
@@ -93,7 +93,7 @@ def make_fit_report(
 
     def issued(verdict: Verdict, kept: Sequence[PlannedModel], needed: int) -> FitReport:
         lines = tuple(
-            Line(m, m not in kept, 0.0 if m in kept else m.footprint.resident / bus_bytes_per_s)
+            FitLine(m, m not in kept, 0.0 if m in kept else m.footprint.resident / bus_bytes_per_s)
             for m in members
         )
         return FitReport(verdict, budget_bytes, reserve_bytes, reserve_bytes + needed, lines)

@@ -8,7 +8,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from multimodal.backends.registry import find_family, resolve
-from multimodal.catalog.architectures import Gguf, Measured, Modules
+from multimodal.catalog.architectures import (
+    GgufArchitecture,
+    MeasuredArchitecture,
+    ModulesArchitecture,
+)
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError
 from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
@@ -76,17 +80,17 @@ def footprint(
     tokens = context_tokens or card.context_tokens or DEFAULT_TOKENS
     if card.context_tokens:
         tokens = min(tokens, card.context_tokens)
-    if isinstance(shape, Measured):
+    if isinstance(shape, MeasuredArchitecture):
         return _measured(shape, (tokens if card.context_tokens else 0) * card.concurrency)
     kind = quantization or usual_quantization(card)
-    known = GGUF if isinstance(shape, Gguf) else TORCH
-    second = shape.projector if isinstance(shape, Gguf) else None
+    known = GGUF if isinstance(shape, GgufArchitecture) else TORCH
+    second = shape.projector if isinstance(shape, GgufArchitecture) else None
     for wanted in filter(None, (kind, second)):
         if wanted not in known:
             raise CardError(
                 f"{card.name}: there is no quantization '{wanted}'. Known: {', '.join(known)}."
             )
-    if isinstance(shape, Gguf):
+    if isinstance(shape, GgufArchitecture):
         return _gguf(shape.model_dump_json(), kind, tokens)
     size = _torch(shape.model_dump_json(), _forward_passes(card), kind, tokens, factors)
     if not size.runtime:
@@ -102,14 +106,14 @@ def cpu_footprint(card: ModelCard) -> Footprint:
     openai-whisper and diffusers keep there in 32 bits what is in fp16 on a card, transformers in as
     many bits."""
     shape = card.architecture
-    is_wide = isinstance(shape, Modules) and any(
+    is_wide = isinstance(shape, ModulesArchitecture) and any(
         part.library in {"whisper", "diffusers"} for part in shape.parts.values()
     )
     kind = usual_quantization(card)
     return footprint(card, "fp32" if is_wide and kind == "fp16" else kind)
 
 
-def _measured(shape: Measured, tokens: int) -> Footprint:
+def _measured(shape: MeasuredArchitecture, tokens: int) -> Footprint:
     """KV bytes = 2 (keys, values) x layers x KV heads x head dimension x bytes x tokens."""
     per_token = 2 * shape.kv_layers * shape.kv_heads * shape.kv_head_dim * shape.kv_element_bytes
     return Footprint(shape.weights_bytes, per_token * tokens, shape.runtime_bytes)
@@ -120,7 +124,7 @@ def _gguf(shape_json: str, kind: str, tokens: int) -> Footprint:
     """llama.cpp keeps the weights as the files pack them, and a cache of all its tokens."""
     from multimodal.memory.estimate.modules import tensors, text_config
 
-    shape = Gguf.model_validate_json(shape_json)
+    shape = GgufArchitecture.model_validate_json(shape_json)
     found = [tensor for tensor in tensors(shape) if tensor.parameter]
     config: Any = text_config(shape.parts["text"])
     layers = int(config.num_hidden_layers)
@@ -142,7 +146,7 @@ def _torch(
     from multimodal.memory.estimate.activation import peak_bytes
     from multimodal.memory.estimate.modules import built, tensors, text_config
 
-    shape = Modules.model_validate_json(shape_json)
+    shape = ModulesArchitecture.model_validate_json(shape_json)
     found = tensors(shape)
     weights = sum(
         torch_bytes(t.shape, "fp32" if t.wide and kind == "fp16" else kind, t.linear) for t in found

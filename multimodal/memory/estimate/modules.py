@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from multimodal.catalog.architectures import Gguf, Modules, Part
+from multimodal.catalog.architectures import GgufArchitecture, ModelPart, ModulesArchitecture
 from multimodal.errors import CardError
 
 SHALLOW_LAYERS = 2
@@ -36,7 +36,7 @@ class Tensor:
     wide: bool = False
 
 
-def tensors(architecture: Modules | Gguf) -> tuple[Tensor, ...]:
+def tensors(architecture: ModulesArchitecture | GgufArchitecture) -> tuple[Tensor, ...]:
     """Every tensor that is stored once, a tied one under its first name."""
     return tuple(
         replace(tensor, name=f"{name}.{tensor.name}")
@@ -45,14 +45,14 @@ def tensors(architecture: Modules | Gguf) -> tuple[Tensor, ...]:
     )
 
 
-def text_config(part: Part) -> Any | None:
+def text_config(part: ModelPart) -> Any | None:
     """The transformers configuration of the part's text model; None where it writes no text."""
     module: Any = built(part)
     writes = hasattr(module, "can_generate") and module.can_generate()
     return module.config.get_text_config(decoder=True) if writes else None
 
 
-def built(part: Part, shallow: bool = False) -> nn.Module:
+def built(part: ModelPart, shallow: bool = False) -> nn.Module:
     """The module of `part` on the meta device, in bfloat16, for inference. `shallow`: with two
     layers of text, since all are alike. Raises CardError."""
     with _building:
@@ -67,12 +67,12 @@ while they make one; two threads that do so fail, or make another model than was
 @lru_cache(maxsize=64)
 def _built(part_json: str, shallow: bool) -> nn.Module:
     with torch.device("meta"), _Dense():
-        module = unbuilt(Part.model_validate_json(part_json), shallow)
+        module = unbuilt(ModelPart.model_validate_json(part_json), shallow)
     # Not the libraries' own `to`, which warns of layers that a real load would keep in fp32.
     return nn.Module.to(module, torch.bfloat16).eval().requires_grad_(False)
 
 
-def unbuilt(part: Part, shallow: bool = False) -> nn.Module:
+def unbuilt(part: ModelPart, shallow: bool = False) -> nn.Module:
     """The module of `part` as its library makes it, on PyTorch's default device. Raises
     CardError."""
     try:
@@ -84,7 +84,7 @@ def unbuilt(part: Part, shallow: bool = False) -> nn.Module:
         ) from error
 
 
-def _transformers(part: Part, shallow: bool) -> nn.Module:
+def _transformers(part: ModelPart, shallow: bool) -> nn.Module:
     import transformers
 
     cls: Any = getattr(transformers, part.model)
@@ -106,7 +106,7 @@ def _make_shallow(config: Any) -> None:
         config.layer_types = kinds[:SHALLOW_LAYERS]
 
 
-def _diffusers(part: Part, _shallow: bool) -> nn.Module:
+def _diffusers(part: ModelPart, _shallow: bool) -> nn.Module:
     import diffusers
 
     cls = getattr(diffusers, part.model)
@@ -115,7 +115,7 @@ def _diffusers(part: Part, _shallow: bool) -> nn.Module:
     return module
 
 
-def _whisper(part: Part, _shallow: bool) -> nn.Module:
+def _whisper(part: ModelPart, _shallow: bool) -> nn.Module:
     import whisper.model
 
     cls = getattr(whisper.model, part.model)
@@ -131,14 +131,14 @@ class _Dense(TorchFunctionMode):
         return args[0] if func is torch.Tensor.to_sparse else func(*args, **(kwargs or {}))
 
 
-def _torch(part: Part, _shallow: bool) -> nn.Module:
+def _torch(part: ModelPart, _shallow: bool) -> nn.Module:
     cls = getattr(nn, part.model)
     _require(cls, nn.Module, part)
     module: nn.Module = cls(**part.config)
     return module
 
 
-def _require(cls: Any, base: type, part: Part) -> None:
+def _require(cls: Any, base: type, part: ModelPart) -> None:
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise AttributeError(f"{part.model} is no model of {part.library}")
 
@@ -153,10 +153,10 @@ _BUILDERS = {
 
 @lru_cache(maxsize=64)
 def _tensors(part_json: str) -> tuple[Tensor, ...]:
-    return tuple(_listed(Part.model_validate_json(part_json)))
+    return tuple(_listed(ModelPart.model_validate_json(part_json)))
 
 
-def _listed(part: Part) -> Iterator[Tensor]:
+def _listed(part: ModelPart) -> Iterator[Tensor]:
     module = built(part)
     layers = quantizable(module, part.keeps_fp32) if part.quantized else ()
     packed = {f"{name}.weight" for name in layers}

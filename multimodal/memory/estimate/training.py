@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from multimodal.catalog.architectures import Modules, Part
+from multimodal.catalog.architectures import ModelPart, ModulesArchitecture
 from multimodal.catalog.cards import ModelCard
 from multimodal.memory.estimate.quantization import ELEMENT_BYTES, torch_bytes
 
@@ -70,14 +70,14 @@ def trainable(card: ModelCard, budget_bytes: int) -> Iterator[Training]:
     of PyTorch's."""
     from multimodal.memory.estimate.modules import text_config
 
-    if not isinstance(card.architecture, Modules):
+    if not isinstance(card.architecture, ModulesArchitecture):
         return
     for part in card.architecture.parts.values():
         if (config := text_config(part)) is not None:
             yield from (_tried(method, part, config, budget_bytes) for method in METHODS)
 
 
-def _tried(method: _Method, part: Part, config: Any, budget_bytes: int) -> Training:
+def _tried(method: _Method, part: ModelPart, config: Any, budget_bytes: int) -> Training:
     weights, states = _held(method, part)
     positions = int(getattr(config, "max_position_embeddings", None) or LENGTHS[0])
     lengths = [tokens for tokens in LENGTHS if tokens <= positions] or [positions]
@@ -89,12 +89,12 @@ def _tried(method: _Method, part: Part, config: Any, budget_bytes: int) -> Train
     return Training(method.name, weights, states, needed, tokens, fits)
 
 
-def _held(method: _Method, part: Part) -> tuple[int, int]:
+def _held(method: _Method, part: ModelPart) -> tuple[int, int]:
     """Bytes of the weights, and of gradients and optimizer state. LoRA trains rank x (in + out)
     parameters beside every linear layer."""
     from multimodal.memory.estimate.modules import tensors
 
-    found = tensors(Modules(kind="modules", parts={"model": part}))
+    found = tensors(ModulesArchitecture(kind="modules", parts={"model": part}))
     weights = sum(torch_bytes(t.shape, _format(method, t), t.linear) for t in found)
     if method.lora:
         trained = sum(LORA_RANK * sum(t.shape) for t in found if t.linear)

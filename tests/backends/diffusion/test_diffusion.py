@@ -25,7 +25,7 @@ from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import EngineEvent, ImageGenerated, Notice, Preview, Progress
 from multimodal.memory.devices.base import Cpu
-from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.mirror import HostMirror
 from multimodal.memory.devices.storages import slots, true_bytes
 from multimodal.memory.manager import MemoryManager
 from multimodal.messages import Usage
@@ -292,12 +292,12 @@ class Card(Cpu):
     host_bytes = 10**9
 
     def __init__(self) -> None:
-        self.mirrors: dict[str, list[Mirror]] = {}
+        self.mirrors: dict[str, list[HostMirror]] = {}
         self.parked = 0
 
     def loaded(self, card: str, model: Any) -> int:
         here = torch.device("cpu")
-        self.mirrors[card] = [Mirror(part, here) for part in model.modules()]
+        self.mirrors[card] = [HostMirror(part, here) for part in model.modules()]
         return sum(true_bytes(part) for part in model.modules())
 
     def park(self, card: str, model: object) -> int:
@@ -345,7 +345,7 @@ def test_a_model_that_left_and_came_back_draws_the_same(kind: tiny.Kind, tmp_pat
 def test_layers_without_room_visit_while_they_draw(folder: Path) -> None:
     loaded: Any = load(tiny.card(folder), folder, "cpu")
     before = pixels(drawn(loaded, CAT))
-    mirrors = [Mirror(part, torch.device("cpu")) for part in loaded.modules()]
+    mirrors = [HostMirror(part, torch.device("cpu")) for part in loaded.modules()]
     for mirror in mirrors:
         mirror.evict()
         mirror.restore(at_most_bytes=0)

@@ -31,7 +31,7 @@ from multimodal.backends.sampling import ResolvedSampling
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError, PromptError
 from multimodal.events import EngineEvent, Notice, Progress, TextDelta
-from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.mirror import HostMirror
 from multimodal.messages import Role, Sampling, Usage
 from multimodal.requests import TextRequest
 
@@ -385,7 +385,7 @@ def test_eviction_between_two_turns_changes_no_word(folders: Any, kind: str) -> 
     card = card_of(config, quantization=[kind])
     model, still = (load(card, folder, "cpu") for _ in range(2))
     assert isinstance(model, CausalLM)
-    mirrors = [Mirror(module, CPU) for module in model.modules()]
+    mirrors = [HostMirror(module, CPU) for module in model.modules()]
     answer = ask(model, QUESTION)[0]
     turns = (QUESTION, ("assistant", answer), ("user", "The river runs to the sea."))
     for _ in range(3):

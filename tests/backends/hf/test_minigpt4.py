@@ -28,7 +28,7 @@ from multimodal.backends.base import load
 from multimodal.backends.hf.forward_passes import forward_passes
 from multimodal.backends.hf.minigpt4 import PLACE, MiniGPT4
 from multimodal.backends.hf.minigpt4_pictures import VisionTowerWithQFormer
-from multimodal.catalog.architectures import Part
+from multimodal.catalog.architectures import ModelPart
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, CardError, MultimodalError
 from multimodal.events import ImageDescribed, TextDelta
@@ -328,10 +328,10 @@ def test_a_vision_tower_that_is_a_part_by_itself_takes_room_to_look() -> None:
     """As much as the same tower inside of BLIP-2."""
     blip = {"model_type": "blip-2", "vision_config": tiny_minigpt4.VISION}
     small = {"qformer_config": tiny_minigpt4.QFORMER, "text_config": causal_config("llama")}
-    whole = Part(
+    whole = ModelPart(
         library="transformers", model="AutoModelForImageTextToText", config={**blip, **small}
     )
-    alone = Part(
+    alone = ModelPart(
         library="transformers", model="Blip2VisionModel", config=dict(tiny_minigpt4.VISION)
     )
     found = [peak_bytes(forward_passes, built(part), 1, None) for part in (alone, whole)]

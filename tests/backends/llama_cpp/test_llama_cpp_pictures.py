@@ -34,7 +34,7 @@ from tiny_seeing import save_llava
 from multimodal.backends.base import Backend, load
 from multimodal.backends.llama_cpp.engine import parameters
 from multimodal.backends.llama_cpp.gguf_files import gguf_files
-from multimodal.catalog.architectures import Gguf
+from multimodal.catalog.architectures import GgufArchitecture
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, CardError, PromptError
 from multimodal.events import EngineEvent, ImageDescribed, Notice, TextDelta
@@ -363,7 +363,7 @@ def test_the_bytes_of_both_files_are_computed_from_the_configuration(
     config = transformers.AutoConfig.from_pretrained(folder / name / "checkpoint").to_dict()
     for part in ("text_config", "vision_config"):
         config[part] = {key: config[part][key] for key in config[part] if key != "dtype"}
-    shape = Gguf(kind="gguf", config=config, projector="f32")
+    shape = GgufArchitecture(kind="gguf", config=config, projector="f32")
     known = footprint(card(name, architecture=shape, quantization=["f32"])).weights
     held = sum(
         int(tensor.n_bytes)
@@ -388,7 +388,7 @@ def test_the_shipped_cards_know_the_size_of_their_files(
 
 
 def test_a_projector_of_no_known_kind_is_a_fault_of_the_card() -> None:
-    shape = Gguf(kind="gguf", config={"model_type": "llava"}, projector="q9")
+    shape = GgufArchitecture(kind="gguf", config={"model_type": "llava"}, projector="q9")
     with pytest.raises(CardError, match="there is no quantization 'q9'"):
         footprint(card("llava", architecture=shape, quantization=["q8_0"]))
 

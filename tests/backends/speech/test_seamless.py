@@ -31,7 +31,7 @@ from multimodal.errors import BackendError, CardError, PromptError, RequestError
 from multimodal.events import Notice, Progress, SentenceSpoken, SpeechGenerated, SpeechTranscribed
 from multimodal.limits import Limits
 from multimodal.media import audio
-from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.mirror import HostMirror
 from multimodal.requests import TranscriptionRequest, TTSRequest
 from multimodal.settings import read_settings
 
@@ -413,7 +413,7 @@ def test_a_stop_ends_the_speaking_between_sentences(model: Seamless) -> None:
 def test_eviction_changes_neither_word_nor_voice(checkpoint: Checkpoint, speech: Any) -> None:
     model = loaded(checkpoint)
     words, voice = heard(model, speech), spoken(model, TEXT)
-    mirrors = [Mirror(module, torch.device("cpu")) for module in model.modules()]
+    mirrors = [HostMirror(module, torch.device("cpu")) for module in model.modules()]
     for mirror in mirrors:
         mirror.evict()
         mirror.restore()

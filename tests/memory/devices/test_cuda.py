@@ -25,7 +25,7 @@ from multimodal.errors import BackendError, DeviceFullError, SettingsError
 from multimodal.memory.devices import cuda
 from multimodal.memory.devices.cuda import PLANS, Cuda, Movable, limit_convolution_plans
 from multimodal.memory.devices.kernels import use_kernels
-from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.mirror import HostMirror
 from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.devices.storages import true_bytes
 from multimodal.memory.manager import MemoryManager
@@ -74,16 +74,16 @@ def test_a_model_of_several_modules_comes_back_whole_or_not_at_all(
     device.loaded("a", model)
     device.park("a", model)
     parked = [layer.weight.data_ptr() for layer in model.layers]
-    restore, restored = Mirror.restore, list[Mirror]()
+    restore, restored = HostMirror.restore, list[HostMirror]()
 
-    def restore_first(mirror: Mirror, at_most_bytes: int | None = None) -> None:
+    def restore_first(mirror: HostMirror, at_most_bytes: int | None = None) -> None:
         if restored:
             raise torch.OutOfMemoryError("CUDA out of memory")
         restore(mirror, at_most_bytes)
         restored.append(mirror)
         assert model.layers[0].weight.data_ptr() != parked[0]
 
-    monkeypatch.setattr(Mirror, "restore", restore_first)
+    monkeypatch.setattr(HostMirror, "restore", restore_first)
     with pytest.raises(DeviceFullError, match="RTX"):
         (device.restore_partly if partly else device.restore)("a", model)
     assert restored
@@ -127,12 +127,12 @@ class Mirroring(Simulated):
 
     def __init__(self) -> None:
         super().__init__(1000, host_bytes=10_000)
-        self.mirrors: dict[str, Mirror] = {}
+        self.mirrors: dict[str, HostMirror] = {}
 
     def loaded(self, card: str, model: object) -> int:
         assert isinstance(model, Movable)
         (module,) = model.modules()
-        self.mirrors[card] = Mirror(module, CPU)
+        self.mirrors[card] = HostMirror(module, CPU)
         return true_bytes(module)
 
     def park(self, card: str, model: object) -> int:

@@ -14,7 +14,7 @@ import transformers
 from torch import nn
 
 from multimodal.memory.devices.host_slabs import PAGE, HostSlabs
-from multimodal.memory.devices.mirror import Mirror
+from multimodal.memory.devices.mirror import HostMirror
 from multimodal.memory.devices.storages import slots, true_bytes
 
 CPU = torch.device("cpu")
@@ -62,7 +62,7 @@ def test_output_after_fifty_evictions_is_bit_identical() -> None:
     model, ids = llama(), torch.arange(20)[None]
     with torch.no_grad():
         before = model(ids).logits
-    mirror = Mirror(model, CPU)
+    mirror = HostMirror(model, CPU)
     for _ in range(50):
         mirror.evict()
         mirror.restore()
@@ -77,7 +77,7 @@ def test_the_quantization_state_moves_along(kind: str) -> None:
     if kind == "int8":
         module(torch.randn(2, 128, dtype=torch.float16))  # scales move to the layer's state
     before, size = contents(module), true_bytes(module)
-    mirror = Mirror(module, CPU)
+    mirror = HostMirror(module, CPU)
     original = set(storages(module))
     mirror.evict()
     assert size <= mirror.size_bytes <= size + 512 * len(before)
@@ -90,7 +90,7 @@ def test_the_quantization_state_moves_along(kind: str) -> None:
 def test_scales_that_move_between_attributes_are_found_again() -> None:
     """An 8-bit layer hands its weight over to its state in its first forward."""
     module, sound = quantized("int8"), torch.randn(2, 128, dtype=torch.float16)
-    mirror = Mirror(module, CPU)
+    mirror = HostMirror(module, CPU)
     mirror.evict()
     mirror.restore()
     before = module(sound)
@@ -106,7 +106,7 @@ def test_scales_that_move_between_attributes_are_found_again() -> None:
 )
 def test_evicting_copies_nothing_and_frees_the_device(make: Any) -> None:
     model = make()
-    mirror = Mirror(model, CPU)
+    mirror = HostMirror(model, CPU)
     mirror.evict()
     host = storages(model)
     for _ in range(3):
@@ -124,7 +124,7 @@ def test_evicting_copies_nothing_and_frees_the_device(make: Any) -> None:
 
 def test_each_layer_has_a_slab_of_its_own_in_the_order_of_running() -> None:
     model = llama()
-    mirror = Mirror(model, CPU)
+    mirror = HostMirror(model, CPU)
     mirror.evict()
     assert mirror.layers == ("", "model.layers.0", "model.layers.1", "model.layers.2")
     assert len(storages(model)) == len(mirror.layers)
@@ -137,7 +137,7 @@ def test_views_and_odd_strides_come_back_as_they_were() -> None:
     module.register_buffer("turned", base.view(4, 6).t())
     module.register_buffer("tail", base[20:])
     module.register_buffer("empty", torch.empty(0))
-    mirror = Mirror(module, CPU)
+    mirror = HostMirror(module, CPU)
     before = contents(module)
     mirror.evict()
     mirror.restore()
@@ -154,7 +154,7 @@ def test_layers_without_room_visit_while_they_run(layers: int) -> None:
     model, ids = llama(), torch.arange(20)[None]
     with torch.no_grad():
         before = model(ids).logits
-    mirror = Mirror(model, CPU)
+    mirror = HostMirror(model, CPU)
     mirror.evict()
     host = storages(model)
     room = sum([slab.nbytes() for slab in host.values()][: layers + 1])
@@ -175,7 +175,7 @@ def test_layers_without_room_visit_while_they_run(layers: int) -> None:
 
 def test_a_visitor_leaves_even_where_its_forward_fails() -> None:
     model = llama()
-    mirror = Mirror(model, CPU)
+    mirror = HostMirror(model, CPU)
     mirror.evict()
     layer = model.get_submodule("model.layers.1")
     host = storages(layer)
@@ -187,7 +187,7 @@ def test_a_visitor_leaves_even_where_its_forward_fails() -> None:
 
 def test_host_memory_is_taken_when_a_model_leaves_for_the_first_time() -> None:
     module = quantized("nf4-double")
-    mirror = Mirror(module, CPU)
+    mirror = HostMirror(module, CPU)
     missing = mirror.missing_bytes()
     assert missing > 0
     assert mirror.size_bytes == 0
@@ -205,7 +205,7 @@ def test_host_memory_is_taken_when_a_model_leaves_for_the_first_time() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, contents(module), strict=True))
 
 
-class _Filling(Mirror):
+class _Filling(HostMirror):
     """A mirror whose device has room for two slabs at a time."""
 
     made: list[weakref.ref[Any]]
@@ -277,7 +277,7 @@ def test_what_the_driver_does_not_lock_is_copied_all_the_same() -> None:
     model, ids = llama(), torch.arange(20)[None]
     before = model(ids).logits
     refusing = Driver(16 * PAGE)
-    mirror = Mirror(model, CPU, refusing)
+    mirror = HostMirror(model, CPU, refusing)
     for _ in range(2):
         mirror.evict()
         assert refusing.locked
@@ -285,7 +285,7 @@ def test_what_the_driver_does_not_lock_is_copied_all_the_same() -> None:
         mirror.restore()
         assert torch.equal(model(ids).logits, before)
     generous = Driver(1 << 30)
-    other = Mirror(model, CPU, generous)
+    other = HostMirror(model, CPU, generous)
     other.evict()
     assert other.is_locked
     other.restore()

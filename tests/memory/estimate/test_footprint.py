@@ -15,7 +15,7 @@ from torch import nn
 
 from multimodal.backends.hf.forward_passes import forward_passes as chat
 from multimodal.backends.speech.forward_passes import seamless_passes, wav2vec2_passes
-from multimodal.catalog.architectures import Gguf, Modules, Part
+from multimodal.catalog.architectures import GgufArchitecture, ModelPart, ModulesArchitecture
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import CardError
 from multimodal.memory.devices.storages import true_bytes
@@ -77,7 +77,7 @@ PUBLISHED = {
     "GPT-2": (hf(CAUSAL, model_type="gpt2"), 124_439_808),
     "Wav2Vec2 base": (hf("AutoModelForCTC", model_type="wav2vec2"), 94_396_320),
     "Stable Diffusion 1.5 UNet": (
-        Part(
+        ModelPart(
             library="diffusers",
             model="UNet2DConditionModel",
             config={"cross_attention_dim": 768, "attention_head_dim": 8},
@@ -110,7 +110,7 @@ PUBLISHED_CARDS = {
 @pytest.mark.parametrize("name", PUBLISHED_CARDS)
 def test_every_card_has_the_parameters_its_authors_publish(catalog: Catalog, name: str) -> None:
     shape = catalog.card(name).architecture
-    assert isinstance(shape, Modules)
+    assert isinstance(shape, ModulesArchitecture)
     found = sum(math.prod(t.shape) for t in tensors(shape) if t.parameter)
     assert found == PUBLISHED_CARDS[name]
 
@@ -180,9 +180,9 @@ GGUF_FILES = [
 
 @pytest.mark.parametrize(("part", "kind", "published"), GGUF_FILES)
 def test_gguf_files_have_the_size_that_is_published(
-    part: Part, kind: str, published: float
+    part: ModelPart, kind: str, published: float
 ) -> None:
-    shape = Gguf(kind="gguf", config=part.config)
+    shape = GgufArchitecture(kind="gguf", config=part.config)
     assert footprint(card(shape, kind)).weights / 1e9 == pytest.approx(published, rel=0.01)
 
 
@@ -198,7 +198,7 @@ def test_a_real_gguf_file_has_exactly_the_bytes_computed(catalog: Any, weights_o
         "num_key_value_heads": 3,
         "tie_word_embeddings": True,
     }
-    shape = Gguf(kind="gguf", config=config)
+    shape = GgufArchitecture(kind="gguf", config=config)
     assert footprint(card(shape, "q4_1")).weights == sum(int(t.n_bytes) for t in reader.tensors)
 
 
@@ -349,7 +349,7 @@ def test_cards_say_what_transformers_keeps_in_32_bits(catalog: Catalog) -> None:
     stated = 0
     for found in catalog.cards:
         shape = found.architecture
-        for part in shape.parts.values() if isinstance(shape, Modules) else ():
+        for part in shape.parts.values() if isinstance(shape, ModulesArchitecture) else ():
             if not part.quantized:
                 continue
             module = built(part)
@@ -373,12 +373,16 @@ def test_a_measured_card_needs_no_torch_and_owns_its_buffers(catalog: Any) -> No
         (hf(CAUSAL, model_type="llamma"), ("nf4",), "Compare its"),
         (hf("os", model_type="llama"), ("nf4",), "cannot build a os"),
         (hf("Trainer"), ("nf4",), "no model of transformers"),
-        (Part(library="torch", model="Module.cuda"), ("nf4",), "cannot build"),
-        (Part(library="whisper", model="Whisper", config={"n_mels": 3}), ("fp16",), "cannot build"),
+        (ModelPart(library="torch", model="Module.cuda"), ("nf4",), "cannot build"),
+        (
+            ModelPart(library="whisper", model="Whisper", config={"n_mels": 3}),
+            ("fp16",),
+            "cannot build",
+        ),
     ],
 )
 def test_a_card_that_cannot_be_built_is_told(
-    part: Part, kinds: tuple[str, ...], sentence: str
+    part: ModelPart, kinds: tuple[str, ...], sentence: str
 ) -> None:
     with pytest.raises(CardError, match=sentence):
         footprint(card(one(part), *kinds))

@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.memory.__main__ import FOUR
-from multimodal.catalog.architectures import Measured
+from multimodal.catalog.architectures import MeasuredArchitecture
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import SettingsError, UnknownModelError
 from multimodal.fit import answer, answer_for, tables
 from multimodal.memory.estimate.fit_report import PlannedModel, co_resident_bytes, make_fit_report
 from multimodal.memory.estimate.footprint import Footprint, footprint
 from multimodal.memory.estimate.training import trainable
-from multimodal.memory.plan import Request, plan
+from multimodal.memory.plan import PlanRequest, make_plan
 from multimodal.memory.reserve import CUDA_CONTEXT_BYTES
 from multimodal.settings import read_settings
 from multimodal.web.fitting import FittingPanel
@@ -101,23 +101,23 @@ def test_no_other_choice_moves_fewer_bytes(pairs: list[tuple[int, int]], budget:
 # ------------------------------------------------------------ the shipped profile
 
 
-def gpu(catalog: Catalog, budget: int, **more: Any) -> Request:
+def gpu(catalog: Catalog, budget: int, **more: Any) -> PlanRequest:
     cards = tuple(catalog.card(name) for name in catalog.profile(str(FOUR)).defaults)
-    return Request(cards, budget, CUDA_CONTEXT_BYTES, **more)
+    return PlanRequest(cards, budget, CUDA_CONTEXT_BYTES, **more)
 
 
 def test_the_profile_for_12_gb_fits_its_card(catalog: Catalog) -> None:
-    found = plan(gpu(catalog, 12 * GB))
+    found = make_plan(gpu(catalog, 12 * GB))
     assert found.fit_report.verdict == "swapping"
     assert found.fit_report.peak_bytes <= 12 * GB
-    assert plan(gpu(catalog, 24 * GB)).fit_report.verdict == "together"
-    assert plan(gpu(catalog, 24 * GB)).change is None
-    assert plan(gpu(catalog, 3 * GB)).fit_report.verdict == "impossible"
+    assert make_plan(gpu(catalog, 24 * GB)).fit_report.verdict == "together"
+    assert make_plan(gpu(catalog, 24 * GB)).change is None
+    assert make_plan(gpu(catalog, 3 * GB)).fit_report.verdict == "impossible"
 
 
 def test_the_change_that_is_offered_makes_it_fit(catalog: Catalog) -> None:
     request = gpu(catalog, 13 * GB)
-    change = plan(request).change
+    change = make_plan(request).change
     assert change is not None
     assert change.sentence == (
         "Mistral 7B with 4,096 tokens of context; LLaVA 1.5 7B with 2,048 tokens of context"
@@ -130,9 +130,9 @@ def test_the_change_that_is_offered_makes_it_fit(catalog: Catalog) -> None:
 
 def test_one_of_two_models_for_a_task_may_be_left_out(catalog: Catalog) -> None:
     small = catalog.card("smollm2-135m-instruct")
-    shape = Measured(kind="measured", weights_bytes=3 * GB)
+    shape = MeasuredArchitecture(kind="measured", weights_bytes=3 * GB)
     large = small.model_copy(update={"name": "large", "title": "Large", "architecture": shape})
-    change = plan(Request((small, large), 2 * GB)).change
+    change = make_plan(PlanRequest((small, large), 2 * GB)).change
     assert change is not None
     assert change.sentence == "leave out Large"
 

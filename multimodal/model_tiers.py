@@ -13,7 +13,7 @@ from multimodal.upgrades import Upgrade, offer
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ModelTier:
     """`rung` counts from 1; it is None for a profile that the ladder does not have. `notes`: what
     became of upgrades beside the ladder, such as a model that sees."""
 
@@ -25,7 +25,7 @@ class Standing:
     notes: tuple[str, ...] = ()
 
 
-def standing(program: Program) -> Standing:
+def current_tier(program: Program) -> ModelTier:
     """Where the program stands now."""
     upgrades = program.upgrades.all
     text = [upgrade for upgrade in reversed(upgrades) if upgrade.task is Task.TEXT]
@@ -40,7 +40,7 @@ def standing(program: Program) -> Standing:
     names = [profile.name for profile in cards]
     if program.profile.name not in names:
         why = "It was chosen when the program was started."
-        return Standing(None, rungs, program.profile.title, why, "", notes)
+        return ModelTier(None, rungs, program.profile.title, why, "", notes)
     place = names.index(program.profile.name)
     asked = program.settings.profile != AUTO
     why = (
@@ -49,7 +49,7 @@ def standing(program: Program) -> Standing:
         else f"It is the largest set that {program.memory.device.name} holds."
     )
     following = _needs(program.catalog, place + 1)
-    return Standing(2 + len(known) + place, rungs, program.profile.title, why, following, notes)
+    return ModelTier(2 + len(known) + place, rungs, program.profile.title, why, following, notes)
 
 
 def card_profiles(catalog: Catalog) -> list[Profile]:
@@ -60,7 +60,7 @@ def card_profiles(catalog: Catalog) -> list[Profile]:
 
 def _on_small(
     program: Program, text: list[Upgrade], rungs: int, notes: tuple[str, ...]
-) -> Standing:
+) -> ModelTier:
     """On one of the rungs of the embedded profile, which differ in their text model."""
     now = program.defaults.name(Task.TEXT) or ""
     title = program.catalog.title(now)
@@ -74,7 +74,7 @@ def _on_small(
         following = "Better models are left out, as was chosen when the program was started."
     else:
         following = _needs(program.catalog, 0)
-    return Standing(2 + place, rungs, title, why, following, notes)
+    return ModelTier(2 + place, rungs, title, why, following, notes)
 
 
 def _note(program: Program, upgrade: Upgrade) -> str:

@@ -6,18 +6,18 @@ would begin with the small models without a word.
 
 from __future__ import annotations
 
-from multimodal.build import UnusedCard, choose_profile, read_catalog
+from multimodal.build import UnusedGpu, choose_profile, read_catalog
 from multimodal.catalog.cards import AUTO, Catalog
 from multimodal.doctor import rules
 from multimodal.doctor.machine import Machine, examined
 from multimodal.errors import MultimodalError
 from multimodal.memory.devices.base import nvidia_driver_is_here
 from multimodal.memory.devices.nvidia import driver
-from multimodal.memory.devices.torch_build import found
+from multimodal.memory.devices.torch_build import installed_build
 from multimodal.settings import Settings
 
 
-def unused_card(settings: Settings) -> UnusedCard | None:
+def unused_gpu(settings: Settings) -> UnusedGpu | None:
     """The card of this machine if what was chosen would use it and PyTorch cannot.
 
     PyTorch, which takes a second to load, is asked only where a driver shows a card.
@@ -33,12 +33,12 @@ def unused_card(settings: Settings) -> UnusedCard | None:
     if shown is None or not shown.gpus:
         return None
     try:
-        return find_unused_card(settings, read_catalog(settings), examined(found))
+        return find_unused_gpu(settings, read_catalog(settings), examined(installed_build))
     except MultimodalError:  # the start says it
         return None
 
 
-def find_unused_card(settings: Settings, catalog: Catalog, machine: Machine) -> UnusedCard | None:
+def find_unused_gpu(settings: Settings, catalog: Catalog, machine: Machine) -> UnusedGpu | None:
     """The same of any machine. Raises CardError for an unknown profile."""
     if machine.driver is None or not machine.driver.gpus:
         return None
@@ -53,7 +53,7 @@ def find_unused_card(settings: Settings, catalog: Catalog, machine: Machine) -> 
         instead = (
             " Small models answer on the CPU meanwhile; --device cpu says that this is wanted."
         )
-    return UnusedCard(
+    return UnusedGpu(
         f"{card.name} is not used: PyTorch {finding.found}. End the program, do this, then start "
         f"it again.{instead}",
         finding.fix,

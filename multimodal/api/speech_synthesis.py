@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from multimodal.api.bodies import parsed
-from multimodal.api.drive import events, format_sse
+from multimodal.api.event_streams import events, format_sse
 from multimodal.api.guard import error_response
 from multimodal.api.schemas import SpokenText
 from multimodal.backends.speech.speakers import (

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from multimodal.api.bodies import parsed_form
-from multimodal.api.drive import events, format_sse, while_connected
+from multimodal.api.event_streams import events, format_sse, while_connected
 from multimodal.api.fields import TRANSCRIPTIONS, TRANSLATIONS
 from multimodal.api.guard import error_response
 from multimodal.api.subtitles import srt, vtt

@@ -21,13 +21,13 @@ from playwright.sync_api import Browser, expect
 from test_doctor import CARD, FOUND, GB, LINUX, NO_CARD, WINDOWS, command, drives
 
 from multimodal.access import Hosts
-from multimodal.build import UnusedCard, read_catalog
+from multimodal.build import UnusedGpu, read_catalog
 from multimodal.doctor.machine import Machine
-from multimodal.doctor.unused_card import find_unused_card
+from multimodal.doctor.unused_gpu import find_unused_gpu
 from multimodal.memory.devices.nvidia import driver
 from multimodal.memory.devices.torch_build import TorchBuild
 from multimodal.settings import read_settings
-from multimodal.web.gauge import unused_card
+from multimodal.web.gauge import unused_gpu
 from multimodal.web.launch import open_page
 
 ON_LINUX = replace(LINUX, torch="2.13.0+cpu", build=TorchBuild())
@@ -39,9 +39,9 @@ esac
 """
 
 
-def said(machine: Machine, **given: str) -> UnusedCard | None:
+def said(machine: Machine, **given: str) -> UnusedGpu | None:
     settings = read_settings(**given)
-    return find_unused_card(settings, read_catalog(settings), machine)
+    return find_unused_gpu(settings, read_catalog(settings), machine)
 
 
 @pytest.mark.parametrize("machine", [WINDOWS, ON_LINUX], ids=["windows", "linux"])
@@ -64,8 +64,8 @@ def test_a_driver_that_is_too_old_is_told_instead_of_a_command() -> None:
     found = said(replace(WINDOWS, driver=drives("551.61", (12, 4))))
     assert found is not None
     assert found.fix.startswith("update the NVIDIA driver to 580 or newer")
-    assert "<pre" not in unused_card(found)
-    assert "update the NVIDIA driver" in unused_card(found)
+    assert "<pre" not in unused_gpu(found)
+    assert "update the NVIDIA driver" in unused_gpu(found)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_without_a_driver_no_start_waits_for_pytorch(tmp_path: Path) -> None:
         "from multimodal.web import launch\n"
         "settings = read_settings(data=Path(sys.argv[1]), profile='embedded')\n"
         "launch.calibrate_first(settings, print)\n"
-        "assert launch.unused_card(settings) is None\n"
+        "assert launch.unused_gpu(settings) is None\n"
         "launch.build(settings).close()\n"
         "heavy = {'torch', 'transformers', 'xllamacpp', 'faster_whisper', 'onnxruntime'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
@@ -154,7 +154,7 @@ def test_the_command_comes_before_anything_is_asked_of_the_package_index(tmp_pat
 def test_the_page_shows_the_command_too(browser: Browser, tmp_path: Path) -> None:
     found, port = said(WINDOWS), free_port()
     assert found is not None
-    made = replace(program(tmp_path, FakeSource()), unused_card=found)
+    made = replace(program(tmp_path, FakeSource()), unused_gpu=found)
     try:
         with (
             open_page(made, port, Hosts("127.0.0.1", ())),
