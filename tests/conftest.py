@@ -45,6 +45,13 @@ WEIGHTS = Path(
 )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Where tests run several at a time (`-n 2`), each computes in one thread: teams of threads
+    that share the cores wait for one another."""
+    if config.getoption("numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture(scope="session")
 def catalog() -> Catalog:
     return Catalog([ROOT / "models"])

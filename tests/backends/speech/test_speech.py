@@ -56,7 +56,7 @@ def openai_card(
     convert(weights_of("whisper-base") / "model.bin", folder / "base.pt")
     source = FolderSource(kind="folder", path=folder)
     more = {"name": "whisper-base-pt", "family": "openai_whisper", "source": source}
-    return catalog.card("whisper-base").model_copy(update=more)
+    return catalog.card("whisper-base").model_copy(update={**more, "engine": {"beam_size": 5}})
 
 
 @pytest.fixture(scope="module", params=["faster_whisper", "openai_whisper"])

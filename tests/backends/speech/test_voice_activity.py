@@ -212,7 +212,7 @@ def quickly(
 def test_one_utterance_is_heard_in_the_quick_way(catalog: Catalog, sentence: Any) -> None:
     heard = quickly(catalog, sentence, hypothesis("The sun rises.", speech_s=2.0))
     assert (heard.text, heard.language) == ("The sun rises.", "fr")
-    assert [segment.language for segment in heard.spoken.segments] == ["fr"]
+    assert [segment.language for segment in heard.segments] == ["fr"]
 
 
 @pytest.mark.parametrize(

@@ -99,8 +99,10 @@ def test_words_are_told_when_they_were_said(checkpoint: Checkpoint, speech: Any)
     assert " ".join(s.text for s in told.spoken.segments).lower() == (told.spoken.text).lower()
     assert all(0 <= s.start_s <= s.end_s <= len(speech) / 16_000 for s in told.spoken.segments)
     later = heard(model, np.concatenate([np.zeros(16_000 * 20, np.float32), speech]))
-    assert later.segments[0].start_s == pytest.approx(told.spoken.segments[0].start_s + 20, abs=0.5)
-    assert later.segments[0].start_s > 19
+    assert later.spoken.segments[0].start_s == pytest.approx(
+        told.spoken.segments[0].start_s + 20, abs=0.5
+    )
+    assert later.spoken.segments[0].start_s > 19
 
 
 def test_a_long_recording_is_heard_piece_by_piece(checkpoint: Checkpoint, speech: Any) -> None:
