@@ -45,7 +45,7 @@ from multimodal.build import build, read_catalog
 from multimodal.catalog.architectures import ModelPart, ModulesArchitecture
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError
-from multimodal.memory.devices.storages import true_bytes
+from multimodal.memory.devices.storages import storage_bytes
 from multimodal.messages import Sampling, Usage
 from multimodal.requests import ChatMessage, TextRequest
 from multimodal.settings import read_settings
@@ -191,8 +191,8 @@ def large(card: ModelCard, rounds: int, device: str = "cuda") -> dict[str, Any]:
     found = bench.measure(asked, rounds)
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     a_token = 2 * text.num_hidden_layers * text.num_key_value_heads * head * model.dtype.itemsize
-    read = true_bytes(model.get_decoder()) + true_bytes(model.get_output_embeddings())
-    read -= true_bytes(model.get_input_embeddings())
+    read = storage_bytes(model.get_decoder()) + storage_bytes(model.get_output_embeddings())
+    read -= storage_bytes(model.get_input_embeddings())
     ceiling = bandwidth(device) / (read + (PROMPT + TOKENS // 2) * a_token)
     share = {name: round(rate / ceiling, 3) for name, rate in found.items()}
     return {**ratios(found), "ceiling_tokens_per_s": round(ceiling, 1), "of_ceiling": share}

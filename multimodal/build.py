@@ -13,7 +13,7 @@ from multimodal.backends.compute_device import runs_on_cpu
 from multimodal.backends.engine_options import check_catalog
 from multimodal.backends.load_context import LoadContext, load_context
 from multimodal.backends.registry import has_family, model_folders
-from multimodal.catalog.cards import AUTO, Catalog, ModelCard, ModelName, Profile, clipped
+from multimodal.catalog.cards import AUTO, Catalog, ModelCard, ModelName, Profile, truncate
 from multimodal.catalog.defaults import DefaultModels
 from multimodal.chats.store import Store
 from multimodal.data_folder import prepare_data_folder
@@ -39,7 +39,7 @@ from multimodal.memory.transfers import ReportProgress
 from multimodal.settings import Settings
 from multimodal.speeds import SpeedBook
 from multimodal.turn.assistant import Assistant
-from multimodal.upgrades import UpgradeParts, Upgrades
+from multimodal.upgrades import UpgradeDependencies, Upgrades
 from multimodal.weights import FetchProgress, Weights
 
 EMBEDDED = "embedded"
@@ -96,7 +96,7 @@ class Program:
             context = ModelName.parse(offered[asked.base]).context
             return self.catalog.card(str(replace(asked, context=context)))
         raise UnknownModelError(
-            f"The profile {self.profile.name} offers no model {clipped(name)!r}. It offers: "
+            f"The profile {self.profile.name} offers no model {truncate(name)!r}. It offers: "
             f"{', '.join(offered.values())}."
         )
 
@@ -149,7 +149,7 @@ def build(settings: Settings) -> Program:
     """
     prepare_data_folder(settings)
     catalog = read_catalog(settings)
-    profile, device = choose(settings, catalog)
+    profile, device = choose_profile_and_device(settings, catalog)
     _check_families(catalog, profile)
     weights = Weights(
         settings.weights_folder, settings.offline, quantized_bytes=settings.quantized_checkpoints
@@ -179,7 +179,7 @@ def assemble(
     """The program of these parts."""
     assistant, fetching = Assistant(catalog, profile, memory, media), Fetching()
     upgrades = Upgrades(
-        UpgradeParts(
+        UpgradeDependencies(
             catalog,
             profile if settings.upgrade else profile.model_copy(update={"upgrades": {}}),
             weights,
@@ -272,7 +272,7 @@ def fetch_missing(
     program.fetching.fetch_all(program.weights, cards, show, announce)
 
 
-def choose(settings: Settings, catalog: Catalog) -> tuple[Profile, Device]:
+def choose_profile_and_device(settings: Settings, catalog: Catalog) -> tuple[Profile, Device]:
     """The profile and the device that were asked for; with `auto`, the largest profile that the
     card runs, on the card, and without a card the embedded one on the CPU. A simulated card has
     the profile that a real one of its size would have.
@@ -298,9 +298,9 @@ def choose(settings: Settings, catalog: Catalog) -> tuple[Profile, Device]:
             "--profile embedded is made for that."
         )
     if kind == "cuda" or (kind == "auto" and profile.device == "cuda"):
-        from multimodal.memory.devices.cuda import Cuda, calibration_of
+        from multimodal.memory.devices.cuda import Cuda, load_calibration
 
-        return profile, Cuda(calibration=calibration_of(settings.data))
+        return profile, Cuda(calibration=load_calibration(settings.data))
     return profile, Cpu()
 
 
@@ -308,6 +308,6 @@ def _card_bytes() -> int:
     """PyTorch takes seconds to load, so it is only asked where there is a driver to use."""
     if not nvidia_driver_is_here():
         return 0
-    from multimodal.memory.devices.cuda import card_bytes
+    from multimodal.memory.devices.cuda import total_gpu_bytes
 
-    return card_bytes()
+    return total_gpu_bytes()

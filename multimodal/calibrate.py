@@ -8,7 +8,7 @@ from pathlib import Path
 
 from multimodal.build import choose_profile, read_catalog
 from multimodal.errors import SettingsError
-from multimodal.memory.calibration.process import Show, Start, lines_of, measured
+from multimodal.memory.calibration.process import Show, Start, lines_of, run_probes
 from multimodal.memory.calibration.record import Calibration, DeviceFingerprint, Probe, write
 from multimodal.memory.devices.base import nvidia_driver_is_here
 from multimodal.memory.reserve import is_on_card
@@ -32,11 +32,11 @@ def calibrate(settings: Settings, show: Show) -> Calibration:
     memory manager, `fit` and `doctor` find it. Raises SettingsError without a card."""
     if not nvidia_driver_is_here():
         raise SettingsError("There is no NVIDIA card to measure; `multimodal doctor` says why.")
-    from multimodal.memory.devices.cuda import card_bytes, subject_of
+    from multimodal.memory.devices.cuda import device_fingerprint, total_gpu_bytes
 
-    if not card_bytes():
+    if not total_gpu_bytes():
         raise SettingsError("PyTorch finds no card to measure; `multimodal doctor` says why.")
-    return measure(subject_of(), settings.data, show)
+    return measure(device_fingerprint(), settings.data, show)
 
 
 def measure(
@@ -46,7 +46,7 @@ def measure(
     where none of them could run, and where the result cannot be kept."""
     from multimodal.backends.probes import MODULE, PROBES
 
-    probes = measured(tuple(PROBES), show, start or partial(lines_of, MODULE))
+    probes = run_probes(tuple(PROBES), show, start or partial(lines_of, MODULE))
     found = Calibration(subject=subject, probes=probes)
     if not any(probe.facts for probe in found.probes.values()):
         why = next(iter(found.probes.values())).error
@@ -90,13 +90,13 @@ def _unmeasured(settings: Settings) -> DeviceFingerprint | None:
     kind = settings.device_kind
     if kind not in {"auto", "cuda"} or not nvidia_driver_is_here():
         return None
-    from multimodal.memory.devices.cuda import calibration_of, card_bytes, subject_of
+    from multimodal.memory.devices.cuda import device_fingerprint, load_calibration, total_gpu_bytes
 
-    here = card_bytes()
+    here = total_gpu_bytes()
     profile = choose_profile(read_catalog(settings), settings.profile, here)
-    if not here or not is_on_card(profile, kind) or calibration_of(settings.data) is not None:
+    if not here or not is_on_card(profile, kind) or load_calibration(settings.data) is not None:
         return None
-    return subject_of()
+    return device_fingerprint()
 
 
 def probe_line(name: str, probe: Probe) -> str:

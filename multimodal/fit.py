@@ -19,7 +19,7 @@ from multimodal.memory.estimate.fit_report import BUS_BYTES_PER_S, FitLine
 from multimodal.memory.estimate.footprint import Footprint
 from multimodal.memory.estimate.training import Training, trainable
 from multimodal.memory.plan import Plan, make_plan, request_for
-from multimodal.memory.reserve import reserve_words
+from multimodal.memory.reserve import describe_reserve
 from multimodal.messages import Task
 from multimodal.settings import Settings
 from multimodal.sizes import gigabytes
@@ -106,9 +106,9 @@ def _calibration(settings: Settings) -> Calibration | None:
     """What was measured of the card of this machine."""
     if settings.device_kind in {"sim", "cpu"} or not nvidia_driver_is_here():
         return None
-    from multimodal.memory.devices.cuda import calibration_of
+    from multimodal.memory.devices.cuda import load_calibration
 
-    return calibration_of(settings.data)
+    return load_calibration(settings.data)
 
 
 def _plannable(_family: str) -> bool:
@@ -206,7 +206,10 @@ def _ledger_table(found: FitAnswer) -> Table:
     fit_report, change = found.plan.fit_report, found.plan.change
     rows = [_row(line) for line in fit_report.lines]
     if fit_report.reserve_bytes:
-        held, source = gigabytes(fit_report.reserve_bytes), reserve_words(fit_report.reserve_bytes)
+        held, source = (
+            gigabytes(fit_report.reserve_bytes),
+            describe_reserve(fit_report.reserve_bytes),
+        )
         cells = ["CUDA context and libraries", "", "", "", "", held, f"stays ({source})"]
         rows.append(Row(cells, "CUDA context", held, source))
     for member in found.plan.beside:

@@ -62,7 +62,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class UpgradeParts:
+class UpgradeDependencies:
     """What `Upgrades` works with."""
 
     catalog: Catalog
@@ -85,7 +85,7 @@ class _NoUpgradeError(Exception):
 class Upgrades:
     """The upgrades of one profile. Every method is thread-safe."""
 
-    def __init__(self, parts: UpgradeParts) -> None:
+    def __init__(self, parts: UpgradeDependencies) -> None:
         self._parts = parts
         self._lock = threading.Lock()
         self._working = threading.Lock()

@@ -17,16 +17,16 @@ from benchmarks.memory.turns import all_of_them, by_cost, least_recently_used, m
 from multimodal.catalog.architectures import ModelPart, ModulesArchitecture
 from multimodal.catalog.cards import Catalog
 from multimodal.memory.devices.mirror import HostMirror
-from multimodal.memory.devices.storages import true_bytes
+from multimodal.memory.devices.storages import storage_bytes
 from multimodal.memory.estimate.footprint import footprint
-from multimodal.memory.estimate.modules import built
+from multimodal.memory.estimate.modules import build_meta_module
 
 
 @pytest.mark.parametrize("kind", ["nf4-double", "nf4", "bf16"])
 @pytest.mark.parametrize("name", ["llama", "gemma2", "llava"])
 def test_a_random_model_holds_what_its_card_says(name: str, kind: str) -> None:
     model = RandomModel(card(one(SMALL[name]), kind), "cpu")
-    held = sum(true_bytes(module) for module in model.modules())
+    held = sum(storage_bytes(module) for module in model.modules())
     expected = footprint(card(one(SMALL[name]), kind)).weights
     assert held == pytest.approx(expected, rel=0.02)
 
@@ -82,5 +82,5 @@ def test_the_models_that_are_measured_attend_to_everything(catalog: Catalog, nam
     shape = catalog.card(name).architecture
     assert isinstance(shape, ModulesArchitecture)
     (part,) = shape.parts.values()
-    text = built(unlimited(part)).config.get_text_config(decoder=True)
+    text = build_meta_module(unlimited(part)).config.get_text_config(decoder=True)
     assert {type(layer) for layer in DynamicCache(config=text).layers} == {DynamicLayer}

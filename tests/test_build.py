@@ -10,7 +10,7 @@ import torch
 from conftest import ROOT
 
 from multimodal.backends.registry import has_family
-from multimodal.build import choose, choose_profile, missing_families
+from multimodal.build import choose_profile, choose_profile_and_device, missing_families
 from multimodal.catalog.cards import AUTO, Catalog
 from multimodal.errors import SettingsError
 from multimodal.fit import answer
@@ -97,7 +97,7 @@ no_card = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has
 
 @no_card
 def test_without_a_card_auto_is_the_embedded_profile_on_the_cpu(catalog: Catalog) -> None:
-    profile, device = choose(read_settings(), catalog)
+    profile, device = choose_profile_and_device(read_settings(), catalog)
     assert profile.name == "embedded"
     assert isinstance(device, Cpu)
 
@@ -107,8 +107,10 @@ def test_a_profile_for_a_card_is_not_run_without_one_unless_that_is_asked(
     catalog: Catalog,
 ) -> None:
     with pytest.raises(SettingsError, match=r"gpu-12gb is for an NVIDIA card.*--device cpu"):
-        choose(read_settings(profile="gpu-12gb"), catalog)
-    profile, device = choose(read_settings(profile="gpu-12gb", device="cpu"), catalog)
+        choose_profile_and_device(read_settings(profile="gpu-12gb"), catalog)
+    profile, device = choose_profile_and_device(
+        read_settings(profile="gpu-12gb", device="cpu"), catalog
+    )
     assert profile.name == "gpu-12gb"
     assert isinstance(device, Cpu)
 
@@ -127,7 +129,7 @@ def test_a_simulated_card_plays_the_profile_of_a_real_one(
 ) -> None:
     """The one that `multimodal fit` plans for it."""
     settings = read_settings(device=device, data=tmp_path)
-    profile, card = choose(settings, catalog)
+    profile, card = choose_profile_and_device(settings, catalog)
     assert profile.name == name == answer(settings).profile.name
     assert isinstance(card, Simulated)
     assert card.engine == "cpu"
@@ -135,6 +137,8 @@ def test_a_simulated_card_plays_the_profile_of_a_real_one(
 
 def test_a_simulated_card_is_taken_with_any_profile(catalog: Catalog) -> None:
     for name in ("gpu-12gb", "embedded"):
-        profile, device = choose(read_settings(profile=name, device="sim:12GB"), catalog)
+        profile, device = choose_profile_and_device(
+            read_settings(profile=name, device="sim:12GB"), catalog
+        )
         assert profile.name == name
         assert isinstance(device, Simulated)

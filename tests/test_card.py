@@ -28,10 +28,10 @@ from multimodal.calibrate import calibrate
 from multimodal.catalog.cards import ModelCard
 from multimodal.chats.service import Chats
 from multimodal.memory.devices.base import CUDA_CONTEXT_BYTES
-from multimodal.memory.devices.cuda import Cuda, calibration_of
+from multimodal.memory.devices.cuda import Cuda, load_calibration
 from multimodal.memory.devices.host_slabs import CudaPageLocks
 from multimodal.memory.devices.mirror import HostMirror
-from multimodal.memory.devices.storages import true_bytes
+from multimodal.memory.devices.storages import storage_bytes
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.reserve import model_bytes
@@ -66,7 +66,7 @@ def test_an_engine_answers_the_same_after_it_left_the_card(
     backend = load(engine.make(tmp_path, kind), tmp_path, "cuda")
     before = settled_answer(backend, engine.asks, speech)
     held = device.loaded("tiny", backend)
-    assert held == sum(true_bytes(module) for module in modules_of(backend)) > 0
+    assert held == sum(storage_bytes(module) for module in modules_of(backend)) > 0
     for _ in range(3):
         assert device.park("tiny", backend) >= held
         device.restore("tiny", backend)
@@ -232,7 +232,7 @@ def test_the_card_is_measured_and_planned_with(tmp_path: Path) -> None:
     assert found.context_bytes is not None
     assert 100_000_000 < found.context_bytes < 2_000_000_000
     assert found.bus_bytes_per_s is not None
-    known = calibration_of(tmp_path)
+    known = load_calibration(tmp_path)
     assert known == found
     device = Cuda(calibration=known)
     assert device.context_bytes == found.context_bytes

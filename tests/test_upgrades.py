@@ -25,7 +25,7 @@ from multimodal.memory.transfers import ModelSource
 from multimodal.messages import Conversation, Message, Outcome, Route, Task, TextPart
 from multimodal.speeds import Speed, SpeedBook, measure
 from multimodal.turn.assistant import Assistant
-from multimodal.upgrades import UpgradeParts, Upgrades
+from multimodal.upgrades import UpgradeDependencies, Upgrades
 
 QUICK, SLOW = Speed(4.0, 30.0), Speed(40.0, 5.0)
 
@@ -50,7 +50,7 @@ class World:
         self.assistant = Assistant(
             self.catalog, self.profile, self.memory, MediaFolder(self.folder / "media")
         )
-        parts = UpgradeParts(
+        parts = UpgradeDependencies(
             self.catalog,
             self.profile,
             self.shelf,

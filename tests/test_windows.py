@@ -17,7 +17,7 @@ from multimodal.catalog.cards import Catalog, read_card
 from multimodal.doctor.torch_wheels import INDEX, TORCH, WHEELS
 from multimodal.errors import CardError
 from multimodal.standard_streams import accept_any_text
-from multimodal.web.launch import WAIT_S, set_within
+from multimodal.web.launch import WAIT_S, wait_for_event
 from multimodal.weights.quantized import FOLDER, QuantizationSettings
 
 WORDS = "→ “Grüße”, 光合成は… ✓"
@@ -44,16 +44,16 @@ class WatchedEvent(threading.Event):
 
 def test_the_main_thread_waits_in_pieces_so_that_ctrl_c_is_heard_on_windows() -> None:
     stopped = WatchedEvent(set_after=50)
-    assert set_within(stopped, 3600.0)
+    assert wait_for_event(stopped, 3600.0)
     assert len(stopped.waited_s) == 50
     assert max(stopped.waited_s) <= WAIT_S <= 1
 
 
 def test_a_wait_that_nothing_ends_takes_the_time_it_was_given() -> None:
     stopped = threading.Event()
-    assert not set_within(stopped, 0.01)
+    assert not wait_for_event(stopped, 0.01)
     stopped.set()
-    assert set_within(stopped, 0.0)
+    assert wait_for_event(stopped, 0.0)
 
 
 # ------------------------------------------------------------ text

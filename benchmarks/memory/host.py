@@ -15,7 +15,7 @@ from benchmarks.memory.models import RandomModel
 from multimodal.catalog.architectures import ModulesArchitecture
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.memory.devices.mirror import HostMirror
-from multimodal.memory.devices.storages import slots, true_bytes
+from multimodal.memory.devices.storages import slots, storage_bytes
 
 NAME, LAYERS, ROUNDS = "mistral-7b-instruct", 4, 11
 CPU = torch.device("cpu")
@@ -26,7 +26,7 @@ def measure(catalog: Catalog) -> dict[str, Any]:
     repack 4-bit weights in place."""
     model = RandomModel(_shallow(catalog.card(NAME)), "cpu")
     (module,) = model.modules()
-    size = true_bytes(module)
+    size = storage_bytes(module)
     before = [slot.tensor.clone() for slot in slots(module)]
     mirror = HostMirror(module, CPU)
     evict_s, restore_s = [], []

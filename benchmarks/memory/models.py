@@ -17,7 +17,7 @@ from multimodal.backends.speech.openai_whisper import whisper_in_half
 from multimodal.catalog.architectures import ModelPart, ModulesArchitecture
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
-from multimodal.memory.estimate.modules import quantizable, unbuilt
+from multimodal.memory.estimate.modules import construct_module, quantizable
 from multimodal.memory.transfers import ReportProgress
 
 SPREAD = 0.02
@@ -81,7 +81,7 @@ def random_module(part: ModelPart, kind: str, device: str) -> nn.Module:
     """`part` on `device`, its linear layers quantized as bitsandbytes would."""
     dtype = torch.float32 if kind == "fp32" else torch.bfloat16
     with no_init_weights():
-        module = _typed(unbuilt(part), dtype).eval().requires_grad_(False)
+        module = _typed(construct_module(part), dtype).eval().requires_grad_(False)
     if hasattr(module, "tie_weights"):
         module.tie_weights()  # which the missing initialisation would have done
     packed = set(quantizable(module, part.keeps_fp32)) if part.quantized and "4" in kind else set()

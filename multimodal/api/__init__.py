@@ -14,7 +14,7 @@ from multimodal.api import chat, images, speech_synthesis, transcriptions
 from multimodal.api.guard import INVALID, failure, guarded
 from multimodal.api.metrics import metrics
 from multimodal.build import Program
-from multimodal.catalog.cards import AUTO, clipped
+from multimodal.catalog.cards import AUTO, truncate
 from multimodal.errors import UnknownModelError
 
 Endpoint = Callable[[Request, Program], Awaitable[Response]]
@@ -84,7 +84,7 @@ async def model(request: Request, program: Program) -> Response:
         if found["id"] == name:
             return JSONResponse(found)
     raise UnknownModelError(
-        f"There is no model {clipped(name)!r} here. /v1/models lists those there are."
+        f"There is no model {truncate(name)!r} here. /v1/models lists those there are."
     )
 
 

@@ -16,7 +16,7 @@ from pydantic import AliasChoices, BeforeValidator, FailFast, Field
 
 from multimodal.api.base64_media import audio_payload, decode_base64, image_payload
 from multimodal.api.fields import CHAT, MESSAGE, PICTURE, SOUND, RequestFields
-from multimodal.api.schemas import RequestModel, Seed, as_seed
+from multimodal.api.schemas import RequestModel, Seed, normalize_seed
 from multimodal.catalog.cards import AUTO
 from multimodal.errors import PromptError, RequestError
 from multimodal.limits import Limits
@@ -203,7 +203,7 @@ class ChatRequest(RequestModel):
             raise PromptError("The last message must be the user's.")
         words = tuple(filter(None, self.stop))
         limit = self.max_completion_tokens or self.max_tokens
-        seed = None if self.seed is None else as_seed(self.seed)
+        seed = None if self.seed is None else normalize_seed(self.seed)
         greedy = self.top_p == 0  # of the likeliest tokens, only the first
         temperature, top_p = (0.0, None) if greedy else (self.temperature, self.top_p)
         sampling = Sampling(temperature, top_p, self.repeat_penalty, limit, seed, words)

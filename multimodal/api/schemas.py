@@ -19,7 +19,7 @@ from pydantic import (
 
 from multimodal.api.fields import IMAGES, SPEECH, RequestFields
 from multimodal.backends.sampling import MAX_SEED
-from multimodal.catalog.cards import AUTO, clipped
+from multimodal.catalog.cards import AUTO, truncate
 from multimodal.errors import PromptError, RequestError
 from multimodal.media.audio_encoder import FORMATS
 from multimodal.requests import ImageGenerationRequest
@@ -43,7 +43,7 @@ class RequestModel(BaseModel):
 MAX_INTEGER, RANDOM_SEED = 2**63, -1
 
 
-def as_seed(seed: int) -> int | None:
+def normalize_seed(seed: int) -> int | None:
     """A seed of 64 bits as one of the 31 that engines take; -1 asks for any."""
     return None if seed == RANDOM_SEED else seed % MAX_SEED
 
@@ -60,7 +60,7 @@ def _as_sides(size: Any) -> Any:
         return None if size == AUTO else size
     sides = size.lower().split("x")
     if len(sides) != 2 or not all(side.isdecimal() for side in sides):
-        raise RequestError(f"size {clipped(size)!r} is not one such as 512x512, width first.")
+        raise RequestError(f"size {truncate(size)!r} is not one such as 512x512, width first.")
     return sides
 
 
@@ -101,7 +101,7 @@ class ImagesRequest(RequestModel):
             height=height,
             steps=self.steps,
             guidance=self.guidance_scale,
-            seed=None if self.seed is None else as_seed(self.seed),
+            seed=None if self.seed is None else normalize_seed(self.seed),
             count=self.n,
             preview_every_s=None,
         )
@@ -157,7 +157,7 @@ class SpokenText(RequestModel):
     def _is_made_here(cls, name: str) -> str:
         if name not in FORMATS:
             raise RequestError(
-                f"response_format {clipped(name)!r} is not made here; {', '.join(FORMATS)} are."
+                f"response_format {truncate(name)!r} is not made here; {', '.join(FORMATS)} are."
             )
         return name
 
@@ -165,5 +165,5 @@ class SpokenText(RequestModel):
     @classmethod
     def _is_a_way_to_stream(cls, name: str) -> str:
         if name not in {"audio", "sse"}:
-            raise RequestError(f"stream_format {clipped(name)!r} is neither audio nor sse.")
+            raise RequestError(f"stream_format {truncate(name)!r} is neither audio nor sse.")
         return name

@@ -14,14 +14,14 @@ from multimodal.api.event_streams import events, format_sse
 from multimodal.api.guard import error_response
 from multimodal.api.schemas import SpokenText
 from multimodal.backends.speech.speakers import (
-    offered,
+    offered_voices,
     speaker_for,
     speaks,
     without_a_voice,
 )
 from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.build import Program
-from multimodal.catalog.cards import ModelCard, clipped
+from multimodal.catalog.cards import ModelCard, truncate
 from multimodal.errors import BackendError, PromptError, RequestError
 from multimodal.events import EngineEvent, SentenceSpoken
 from multimodal.media.audio_encoder import FORMATS, AudioEncoder
@@ -65,7 +65,7 @@ async def voices(request: Request, program: Program) -> Response:
     found = [
         {"id": name, "name": title, "language": languages[0], "languages": languages}
         | {"model": card.name, "license": card.license}
-        for card, name, title, languages in offered(program.cards)
+        for card, name, title, languages in offered_voices(program.cards)
     ]
     return JSONResponse({"object": "list", "voices": found})
 
@@ -113,9 +113,11 @@ def _card(program: Program, text: SpokenText) -> ModelCard:
             raise RequestError(f"{card.title} does not speak. Models that do: {able}.")
         return card
     voice = None if text.voice in VOICES else text.voice
-    names = [name for _, name, _, _ in offered(program.cards)]
+    names = [name for _, name, _, _ in offered_voices(program.cards)]
     if voice is not None and names and voice not in names and not voice.isdecimal():
-        raise RequestError(f"There is no voice {clipped(voice)!r} here. There are: {_list(names)}.")
+        raise RequestError(
+            f"There is no voice {truncate(voice)!r} here. There are: {_list(names)}."
+        )
     found = speaker_for(program.cards, text.language, voice, text.text_language)
     if found is not None:
         return found

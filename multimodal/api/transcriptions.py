@@ -20,7 +20,7 @@ from multimodal.api.fields import TRANSCRIPTIONS, TRANSLATIONS
 from multimodal.api.guard import error_response
 from multimodal.api.subtitles import srt, vtt
 from multimodal.build import Program
-from multimodal.catalog.cards import AUTO, ModelCard, clipped
+from multimodal.catalog.cards import AUTO, ModelCard, truncate
 from multimodal.errors import RequestError, UnsupportedFieldError
 from multimodal.events import EngineEvent, Segment, SpeechTranscribed, Transcription
 from multimodal.messages import Task
@@ -126,7 +126,9 @@ def _asked(form: FormData, program: Program, english: bool) -> _Asked:
     )
     kind = str(given.get("response_format", ["json"])[-1])
     if kind not in FORMATS:
-        raise RequestError(f"response_format {clipped(kind)!r} is not one of {', '.join(FORMATS)}.")
+        raise RequestError(
+            f"response_format {truncate(kind)!r} is not one of {', '.join(FORMATS)}."
+        )
     is_streamed = _boolean("stream", given.get("stream", ["false"])[-1])
     if is_streamed and kind != "json":
         raise RequestError(
@@ -136,7 +138,7 @@ def _asked(form: FormData, program: Program, english: bool) -> _Asked:
     for wanted in given.get("timestamp_granularities", []):
         if wanted != "segment":
             raise UnsupportedFieldError(
-                f"timestamp_granularities[] {clipped(str(wanted))!r} is not offered; segment is.",
+                f"timestamp_granularities[] {truncate(str(wanted))!r} is not offered; segment is.",
                 "timestamp_granularities",
             )
     card = _card(program, str(form.get("model", "")))
@@ -173,14 +175,14 @@ def _language(card: ModelCard, given: list[str]) -> str | None:
     )
     if len(codes) > 1:
         raise UnsupportedFieldError(
-            f"languages: {clipped(', '.join(codes))} are more than one. Leave it out, and each "
+            f"languages: {truncate(', '.join(codes))} are more than one. Leave it out, and each "
             "passage is written in the language it is spoken in.",
             "languages",
         )
     if not codes:
         return None
     if not (found := LANGUAGE.fullmatch(codes[0])):
-        raise RequestError(f"language {clipped(codes[0])!r} is not a code such as en or fr.")
+        raise RequestError(f"language {truncate(codes[0])!r} is not a code such as en or fr.")
     language = found[1].lower()
     if not card.languages or language in card.languages:
         return language
@@ -193,13 +195,13 @@ def _temperature(given: Any) -> float | None:
     except (TypeError, ValueError):
         temperature = math.nan
     if temperature is not None and not 0 <= temperature <= MAX_TEMPERATURE:
-        raise RequestError(f"temperature {clipped(str(given))!r} is not a number from 0 to 1.")
+        raise RequestError(f"temperature {truncate(str(given))!r} is not a number from 0 to 1.")
     return temperature
 
 
 def _boolean(field: str, given: Any) -> bool:
     if str(given).lower() not in {"true", "false", "1", "0"}:
-        raise RequestError(f"{field} {clipped(str(given))!r} is neither true nor false.")
+        raise RequestError(f"{field} {truncate(str(given))!r} is neither true nor false.")
     return str(given).lower() in {"true", "1"}
 
 

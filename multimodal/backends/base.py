@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import psutil
 
-from multimodal.backends.damaged_files import damage
+from multimodal.backends.damaged_files import find_damage
 from multimodal.backends.engine_options import check_options
 from multimodal.backends.registry import find_family
 from multimodal.backends.worker import release_frames
@@ -74,7 +74,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
             raise
         if (told := device_error(error, card.title)) is not None:
             raise told from error
-        if (reason := damage(files)) is not None:
+        if (reason := find_damage(files)) is not None:
             raise BackendError(f"{card.title} could not be loaded: {reason}") from error
         if isinstance(error, BackendError):
             raise

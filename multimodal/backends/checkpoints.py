@@ -27,7 +27,7 @@ from multimodal.backends.load_context import current_load_context
 from multimodal.backends.quantize_once import quantize_once
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError
-from multimodal.memory.devices.device_errors import device_errors_told
+from multimodal.memory.devices.device_errors import translate_device_errors
 from multimodal.memory.estimate.footprint import usual_quantization
 from multimodal.memory.estimate.quantization import BLOCK, EIGHT_BIT, FOUR_BIT, TORCH
 from multimodal.weights.quantized import QuantizationSettings, library_versions, source_digest
@@ -98,7 +98,7 @@ def _read(
     """The model of a folder, quantized as `packed` says, or as the checkpoint itself does."""
     # An explicit None would undo what a checkpoint says of its own quantization.
     more = {"quantization_config": packed} if packed else {}
-    with device_errors_told(card.title), _foreign_pickles_told(card, files):
+    with translate_device_errors(card.title), _foreign_pickles_told(card, files):
         model, found = cls.from_pretrained(
             files,
             dtype=element_type(usual_quantization(card), device),

@@ -43,7 +43,7 @@ def has_gpu(devices: Iterable[Mapping[str, Any]]) -> bool:
     )
 
 
-def can_open(names: Sequence[str], folders: Iterable[Path] = ()) -> bool:
+def can_load_libraries(names: Sequence[str], folders: Iterable[Path] = ()) -> bool:
     """Whether the system finds these libraries, or they lie together in one of `folders`; they stay
     open, so that whoever asks for one by its name gets it."""
     places = [Path(), *folders]
@@ -85,7 +85,7 @@ def _ctranslate2_computes() -> bool:
         import ctranslate2
     except ImportError:
         return False
-    return ctranslate2.get_cuda_device_count() > 0 and can_open(CUBLAS, _cublas_folders())
+    return ctranslate2.get_cuda_device_count() > 0 and can_load_libraries(CUBLAS, _cublas_folders())
 
 
 def _cublas_folders() -> list[Path]:

@@ -13,7 +13,7 @@ POINTER_BYTES = 1024
 WAY_OUT = "Delete it, so that it is fetched again, or put the whole file in its place."
 
 
-def damage(files: Path) -> str | None:
+def find_damage(files: Path) -> str | None:
     """A sentence about the first file under `files`, a folder or one file, that is no whole file;
     None where all are.
 

@@ -18,9 +18,9 @@ from multimodal.backends.registry import FAMILIES, resolve
 from multimodal.catalog.architectures import ModelPart
 from multimodal.memory.calibration.probes import PROBES as CARD_PROBES
 from multimodal.memory.calibration.probes import TOKENS, Measurements, run
-from multimodal.memory.devices.kernels import packed
+from multimodal.memory.devices.kernels import pack_layer
 from multimodal.memory.estimate.activation import counted_bytes
-from multimodal.memory.estimate.modules import built, unbuilt
+from multimodal.memory.estimate.modules import build_meta_module, construct_module
 
 MODULE = "multimodal.backends.probes"
 """This one, also where it is the main one of its process."""
@@ -68,7 +68,7 @@ NEW_TOKENS = 32
 GUESSES = 10
 
 
-def measure_decoder(side: int, device: torch.device) -> Measurements:
+def measure_image_decoder(side: int, device: torch.device) -> Measurements:
     """The last step towards a picture of that many pixels a side."""
     part = ModelPart(library="diffusers", model="AutoencoderKL", config=DECODER)
     return _peak(part, "diffusion", device, side)
@@ -86,7 +86,9 @@ def measure_vision(device: torch.device, sizes: Mapping[str, int] = SEEING) -> M
     return _peak(part, "image_text", device)
 
 
-def measure_decoding(device: torch.device, sizes: Mapping[str, int] = WRITING) -> Measurements:
+def measure_token_decoding(
+    device: torch.device, sizes: Mapping[str, int] = WRITING
+) -> Measurements:
     """Tokens a second of a small model in nf4 with each of the library's caches, and how long
     checking several guessed tokens takes beside one: what looking guesses up in the prompt costs
     when they are wrong."""
@@ -102,11 +104,11 @@ def measure_decoding(device: torch.device, sizes: Mapping[str, int] = WRITING) -
 
 PROBES: dict[str, Callable[[torch.device], Measurements]] = {
     **CARD_PROBES,
-    "decoder 512": lambda device: measure_decoder(512, device),
-    "decoder 1024": lambda device: measure_decoder(1024, device),
+    "decoder 512": lambda device: measure_image_decoder(512, device),
+    "decoder 1024": lambda device: measure_image_decoder(1024, device),
     "hearing": measure_hearing,
     "seeing": measure_vision,
-    "decoding": measure_decoding,
+    "decoding": measure_token_decoding,
 }
 
 
@@ -119,9 +121,9 @@ def _peak(
     """What one turn of a model of that family, with random weights in fp16, takes on `device`
     beside them, what is counted for it on the meta device, and how long it takes."""
     passes: Any = resolve(FAMILIES[family].forward_passes)
-    counted = max(counted_bytes(passes, built(part), TOKENS, side).values())
+    counted = max(counted_bytes(passes, build_meta_module(part), TOKENS, side).values())
     with device:
-        module = unbuilt(part).eval().requires_grad_(False)
+        module = construct_module(part).eval().requires_grad_(False)
     if family == "openai_whisper":
         from multimodal.backends.speech.openai_whisper import whisper_in_half
 
@@ -158,7 +160,7 @@ def _writer(device: torch.device, sizes: Mapping[str, int]) -> Any:
 
     config = {"model_type": "llama", **sizes}
     with device:
-        model: Any = unbuilt(
+        model: Any = construct_module(
             ModelPart(library="transformers", model="LlamaForCausalLM", config=config)
         )
     model.half().eval().requires_grad_(False)
@@ -166,7 +168,7 @@ def _writer(device: torch.device, sizes: Mapping[str, int]) -> Any:
     for path, layer in list(decoder.named_modules()):
         if isinstance(layer, nn.Linear):
             parent, _, name = path.rpartition(".")
-            small, _weight = packed(bnb, "nf4", layer.weight.detach(), device)
+            small, _weight = pack_layer(bnb, "nf4", layer.weight.detach(), device)
             setattr(decoder.get_submodule(parent), name, small)
     model.generation_config.eos_token_id = None
     return model

@@ -26,7 +26,7 @@ from multimodal.backends.worker import release_frames
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import DeviceFullError, DeviceLostError
 from multimodal.memory.devices.device_errors import device_error
-from multimodal.memory.devices.storages import true_bytes
+from multimodal.memory.devices.storages import storage_bytes
 from multimodal.sizes import download_size
 from multimodal.weights.quantized import (
     CheckpointRecord,
@@ -76,7 +76,7 @@ def quantize_once(
             settings=settings,
             published_bytes=published_bytes,
             published_s=seconds,
-            true_bytes=true_bytes(model),
+            true_bytes=storage_bytes(model),
             files={},
         )
         store.save(card.base, record, partial(_write, model, context.file_bytes))
@@ -95,7 +95,7 @@ def _saved(
     started_s = time.perf_counter()
     try:
         model = read(found.folder)
-        if (size := true_bytes(model)) != record.true_bytes:
+        if (size := storage_bytes(model)) != record.true_bytes:
             raise ValueError(f"it holds {size:,} bytes and not {record.true_bytes:,}")
     except (DeviceFullError, DeviceLostError, MemoryError):
         raise

@@ -28,11 +28,11 @@ SAMPLES = ("a", " a", "  a  b ", "\na", "A b? 12,3 (c)\n\n d.", "é 漢字 🙂"
 def load_tokenizer(files: Path) -> Any:
     """The tokenizer of the folder `files`. Raises what transformers raises."""
     tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True, trust_remote_code=False)
-    keep_published_steps(tokenizer, files)
+    restore_published_pipeline(tokenizer, files)
     return tokenizer
 
 
-def keep_published_steps(tokenizer: Any, files: Path) -> None:
+def restore_published_pipeline(tokenizer: Any, files: Path) -> None:
     """Make `tokenizer`, which was loaded from `files`, normalize, split and decode as the
     tokenizer.json there says; where there is none, as its SentencePiece model does. Whatever is no
     tokenizer of the `tokenizers` library is left alone."""
@@ -91,7 +91,7 @@ def check_tokens(card: ModelCard, tokenizer: Any, model: Any, tokens: list[int])
         raise _too_large(card, tokenizer.convert_ids_to_tokens(highest), highest + 1, rows)
 
 
-def check_letters(card: ModelCard, tokenizer: Any, heads: int) -> None:
+def check_alphabet(card: ModelCard, tokenizer: Any, heads: int) -> None:
     """Raise BackendError unless `tokenizer` knows a letter for each of the `heads` that a CTC model
     chooses from, and no other letters than those."""
     vocabulary: dict[str, int] = tokenizer.get_vocab()

@@ -183,7 +183,7 @@ class ModelCard(StrictModel):
         """The same model in another of the card's quantizations. Raises UnknownModelError."""
         if kind not in self.quantization:
             raise UnknownModelError(
-                f"{self.title} is not offered in '{clipped(kind)}'. Known: "
+                f"{self.title} is not offered in '{truncate(kind)}'. Known: "
                 f"{', '.join(self.quantization)}."
             )
         changed = {"name": f"{self.base}:{kind}", "title": f"{self.title} ({kind})"}
@@ -194,7 +194,7 @@ class ModelCard(StrictModel):
         longest = self.context_tokens or 0
         if not context.isdecimal() or not 0 < int(context) <= longest:
             reads = f"at most {longest:,} tokens" if longest else "no tokens"
-            raise UnknownModelError(f"{self.title} reads {reads}, not '{clipped(context)}'.")
+            raise UnknownModelError(f"{self.title} reads {reads}, not '{truncate(context)}'.")
         changed = {"name": f"{self.name}@{context}", "context_tokens": int(context)}
         return self.model_copy(update=changed)
 
@@ -347,13 +347,13 @@ def _read(path: Path, model: type[_M]) -> _M:
         raise CardError(f"{path.name}: {first_fault(error, model)}") from error
 
 
-def clipped(name: str) -> str:
+def truncate(name: str) -> str:
     """A name that somebody else chose, short enough to be said back."""
     return name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}…"
 
 
 def _no_such(kind: str, name: str, known: Iterable[str]) -> str:
-    name = clipped(name)
+    name = truncate(name)
     near = difflib.get_close_matches(name, list(known), n=1)
     hint = f"; did you mean '{near[0]}'?" if near else "."
     return f"there is no {kind} '{name}'{hint} Known: {', '.join(sorted(known)) or 'none'}."

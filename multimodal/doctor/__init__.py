@@ -1,7 +1,7 @@
 """What this machine has, what is missing, and the command that mends it; changes nothing.
 
 `machine` and `nvidia` collect facts, `rules` and `torch_wheels` judge them, `capacity` says what
-the card can run, `supplies` what models are fetched with.
+the card can run, `check_supplies` what models are fetched with.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _models(settings: Settings, machine: Machine) -> tuple[bool, list[Finding]]:
     program are imported here, so that one that is missing is a finding as well."""
     from multimodal.build import choose_profile, read_catalog
     from multimodal.doctor.capacity import Room, capacity_findings
-    from multimodal.doctor.supplies import supplies
+    from multimodal.doctor.supplies import check_supplies
     from multimodal.memory.estimate.factors import ESTIMATE
 
     kind = settings.device_kind
@@ -68,7 +68,7 @@ def _models(settings: Settings, machine: Machine) -> tuple[bool, list[Finding]]:
     )
     cards = [catalog.card(name) for name in chosen.defaults]
     found = [*rules.calibration(machine, measured), *capacity_findings(catalog, chosen, room)]
-    found += supplies(settings, cards)
+    found += check_supplies(settings, cards)
     return asked or (kind == "auto" and chosen.device == "cuda"), found
 
 

@@ -33,7 +33,7 @@ SPARE_BYTES = 1_000_000_000
 """For conversations, media and what is unpacked."""
 
 
-def supplies(settings: Settings, cards: list[ModelCard]) -> Iterator[Finding]:
+def check_supplies(settings: Settings, cards: list[ModelCard]) -> Iterator[Finding]:
     """The findings for the models of the chosen profile."""
     weights = Weights(settings.weights_folder, settings.offline)
     missing = [card for card in cards if not weights.ready(card)]

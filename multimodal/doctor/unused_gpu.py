@@ -25,9 +25,9 @@ def unused_gpu(settings: Settings) -> UnusedGpu | None:
     if settings.device_kind not in {"auto", "cuda"}:
         return None
     if nvidia_driver_is_here():
-        from multimodal.memory.devices.cuda import card_bytes
+        from multimodal.memory.devices.cuda import total_gpu_bytes
 
-        if card_bytes():
+        if total_gpu_bytes():
             return None
     shown = driver()
     if shown is None or not shown.gpus:

@@ -52,7 +52,7 @@ UNFINISHED = frozenset(" ".join((_ENGLISH, _FRENCH, _GERMAN, _SPANISH)).split())
 (English, French, German, Spanish)."""
 
 
-class Kind(StrEnum):
+class HeardKind(StrEnum):
     SPEECH = "speech"
     """Somebody, or something, began to make a sound like speech."""
     CAPTION = "caption"
@@ -68,8 +68,8 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    kind: Kind
+class HeardEvent:
+    kind: HeardKind
     words: str = ""
     language: str | None = None
     """In which it was said (ISO 639-1), where that is known."""
@@ -104,7 +104,7 @@ class Listener:
         self._is_told = False
         self._has_interrupted = False
 
-    def feed(self, samples: Samples, spoken: str | None = None) -> list[Heard]:
+    def feed(self, samples: Samples, spoken: str | None = None) -> list[HeardEvent]:
         """Take in the next sound and say what it came to. `spoken`: what an answer says that is
         being spoken, around this moment; None while none is."""
         self._detector.feed(samples)
@@ -119,12 +119,12 @@ class Listener:
         if self._asked is not None:
             self._asked.future.cancel()
 
-    def _begun(self) -> Iterator[Heard]:
+    def _begun(self) -> Iterator[HeardEvent]:
         if self._detector.is_begun and not self._is_told:
             self._is_told = True
-            yield Heard(Kind.SPEECH)
+            yield HeardEvent(HeardKind.SPEECH)
 
-    def _recognized(self, spoken: str | None) -> Iterator[Heard]:
+    def _recognized(self, spoken: str | None) -> Iterator[HeardEvent]:
         """Take what the recognizer is done with, and ask it again where there is more."""
         if self._asked is not None and self._asked.future.done():
             asked, self._asked = self._asked, None
@@ -132,15 +132,15 @@ class Listener:
                 found = asked.future.result()
             except MultimodalError as error:
                 self._reset()
-                yield Heard(Kind.FAULT, str(error))
+                yield HeardEvent(HeardKind.FAULT, str(error))
                 return
             self._known, self._known_voiced = found, asked.voiced
             self._known_samples = asked.samples
             if not _is_nothing(found.words, spoken):
-                yield Heard(Kind.CAPTION, found.words, found.language)
+                yield HeardEvent(HeardKind.CAPTION, found.words, found.language)
                 if spoken is not None and not self._has_interrupted:
                     self._has_interrupted = True
-                    yield Heard(Kind.INTERRUPTION, found.words, found.language)
+                    yield HeardEvent(HeardKind.INTERRUPTION, found.words, found.language)
         if self._asked is None and self._is_due():
             utterance = self._detector.utterance
             self._asked = _Asked(self._recognize(utterance), len(utterance), self._detector.voiced)
@@ -156,7 +156,7 @@ class Listener:
         wanted_s = CAPTION_EVERY_S if self._known_voiced else FIRST_CAPTION_S
         return new_s >= max(wanted_s, CAPTION_SHARE * detector.voiced_s)
 
-    def _ended(self, spoken: str | None) -> Iterator[Heard]:
+    def _ended(self, spoken: str | None) -> Iterator[HeardEvent]:
         detector, known = self._detector, self._known
         if not detector.is_begun:
             return
@@ -166,15 +166,15 @@ class Listener:
             self._asked = None  # what is being recognized has the words once more
             detector.drop(self._known_samples, self._known_voiced)
             self._forget()
-            yield Heard(Kind.TURN, known.words, known.language)
+            yield HeardEvent(HeardKind.TURN, known.words, known.language)
         if detector.quiet_s < COMPLETE_S:
             return
         if is_short or (is_known and _is_nothing(known.words, spoken)):
             self._reset()
-            yield Heard(Kind.NOISE)
+            yield HeardEvent(HeardKind.NOISE)
         elif is_known and (is_complete(known.words) or detector.quiet_s >= INCOMPLETE_S):
             self._reset()
-            yield Heard(Kind.TURN, known.words, known.language)
+            yield HeardEvent(HeardKind.TURN, known.words, known.language)
 
     def _forget(self) -> None:
         self._known, self._known_samples, self._known_voiced = Recognition(""), 0, 0

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from multimodal.errors import MediaError, MultimodalError
 from multimodal.limits import DecodeQuota, Limits
-from multimodal.media.decode_queue import stopped
+from multimodal.media.decode_queue import stopped_error
 
 SAMPLE_RATE = 16_000
 # Containers that hold sound themselves: a playlist could name other files, or addresses to fetch.
@@ -106,7 +106,7 @@ class _Decoding:
         sides = np.empty((2, most), np.float32)
         for frame in chain(_frames(container), (None,)):
             if self.stop.is_set():
-                raise stopped()
+                raise stopped_error()
             if frame is not None:
                 count, rate = frame.layout.nb_channels, frame.sample_rate
                 if resampler is None:

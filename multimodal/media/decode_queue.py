@@ -53,7 +53,7 @@ class DecodeQueue:
             with self._lock:
                 self._stops.remove(stop)
         self._give_up(future)
-        raise stopped()
+        raise stopped_error()
 
     def close(self) -> None:
         """Stop everything that is decoded or waits for it; for the end of the program, which would
@@ -67,7 +67,7 @@ class DecodeQueue:
     def _begin(self, work: Callable[[], T], stop: threading.Event) -> Future[T]:
         with self._lock:
             if self._is_closed:
-                raise stopped()
+                raise stopped_error()
             self._stops.append(stop)
             return self._pool.submit(self._counted, work)
 
@@ -82,5 +82,5 @@ class DecodeQueue:
             self._places.release()
 
 
-def stopped() -> TurnStoppedError:
+def stopped_error() -> TurnStoppedError:
     return TurnStoppedError("The message was stopped before it was sent.")

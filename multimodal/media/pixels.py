@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from multimodal.media.decode_queue import stopped
+from multimodal.media.decode_queue import stopped_error
 
 STRIP_PIXELS = 2_000_000
 DEPTHS = (1.0, *(2.0**bits - 1 for bits in (8, 10, 12, 14, 16, 24, 31, 32)))
@@ -136,7 +136,7 @@ def _strips(
     rows = max(1, STRIP_PIXELS // image.width // factor) * factor
     for top in range(0, image.height, rows):
         if stop is not None and stop.is_set():
-            raise stopped()
+            raise stopped_error()
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 

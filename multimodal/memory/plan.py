@@ -60,7 +60,7 @@ def request_for(
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PlanChange:
     """One thing to do differently; `spare_bytes` is left once it is done."""
 
     sentence: str
@@ -74,7 +74,7 @@ class Plan:
     the CPU, in host memory."""
 
     fit_report: FitReport
-    change: Change | None
+    change: PlanChange | None
     beside: tuple[PlannedModel, ...] = ()
 
 
@@ -98,14 +98,14 @@ class _Step:
     member: PlannedModel | None
 
 
-def cheapest_change(request: PlanRequest, members: Sequence[PlannedModel]) -> Change | None:
+def cheapest_change(request: PlanRequest, members: Sequence[PlannedModel]) -> PlanChange | None:
     """The change after which all fit together: as few steps as possible, and of those the one
     that gives up the fewest bytes."""
     room = request.budget_bytes - request.reserve_bytes
     steps = list(_steps(request, members))
     for count in range(1, MOST_STEPS + 1):
         found = [
-            Change("; ".join(step.sentence for step in chosen), room - needed, count)
+            PlanChange("; ".join(step.sentence for step in chosen), room - needed, count)
             for chosen in combinations(steps, count)
             if len({step.index for step in chosen}) == count
             and (needed := co_resident_bytes(_changed(members, chosen))) <= room

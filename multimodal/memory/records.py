@@ -36,7 +36,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldModel:
     """A model as the ledger has it."""
 
     card: str
@@ -48,7 +48,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Mirrored:
+class MirroredModel:
     """An evicted model whose weights stay in host memory."""
 
     card: str
@@ -65,8 +65,8 @@ class Snapshot:
     budget_bytes: int
     used_bytes: int
     workspace_bytes: int
-    held: tuple[Held, ...]
-    mirrored: tuple[Mirrored, ...]
+    held: tuple[HeldModel, ...]
+    mirrored: tuple[MirroredModel, ...]
     waiting: int
     decisions: tuple[Decision, ...]
     decided: int

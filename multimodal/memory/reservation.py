@@ -20,7 +20,7 @@ from multimodal.events import Progress
 MAX_WAIT_S = 900.0
 
 
-class Grants(Protocol):
+class ReservationManager(Protocol):
     """What a reservation asks of its manager."""
 
     def advance(self, reservation: Reservation) -> Progress | None: ...
@@ -37,7 +37,7 @@ class Reservation:
     """For people: what needs the bytes."""
     size_bytes: int
     stop: threading.Event
-    manager: Grants
+    manager: ReservationManager
     least_bytes: int | None = None
     """What its holder can go on with when it is asked to shrink, 0 if it would rather end; None
     for one that is never asked."""

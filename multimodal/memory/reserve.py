@@ -43,7 +43,7 @@ def planned_reserve_bytes(
     return (context_bytes or CUDA_CONTEXT_BYTES) if is_on_card(profile, device_kind) else 0
 
 
-def reserve_words(reserve_bytes: int) -> str:
+def describe_reserve(reserve_bytes: int) -> str:
     """Where such a reserve comes from, for a person."""
     return "a reserve" if reserve_bytes == CUDA_CONTEXT_BYTES else "measured"
 

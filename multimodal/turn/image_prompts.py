@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from multimodal.turn.intents import DRAW, sentences
-from multimodal.turn.vocabulary import any_of, each_of, manners
+from multimodal.turn.vocabulary import compile_any, compile_each, compile_manners
 
 # Matched at the beginning of a sentence that asks for a drawing.
-ASKED = any_of("drawing_request")
-MANNERS = manners()
-REDRAW = each_of("redraw")
+ASKED = compile_any("drawing_request")
+MANNERS = compile_manners()
+REDRAW = compile_each("redraw")
 
 
 def prompt_of(words: str) -> str:

@@ -13,22 +13,22 @@ from __future__ import annotations
 import re
 
 from multimodal.messages import Focus
-from multimodal.turn.vocabulary import any_of
+from multimodal.turn.vocabulary import compile_any
 
-LEAD = any_of("lead")
-DRAW = any_of("draw")
-WRITE_DOWN = any_of("write_down")
-IN_PICTURE = any_of("in_picture")
-PUT_INTO_WORDS = any_of("put_into_words")
-COMPOSE = any_of("compose")
-THEN_COMPOSE = any_of("then_compose")
+LEAD = compile_any("lead")
+DRAW = compile_any("draw")
+WRITE_DOWN = compile_any("write_down")
+IN_PICTURE = compile_any("in_picture")
+PUT_INTO_WORDS = compile_any("put_into_words")
+COMPOSE = compile_any("compose")
+THEN_COMPOSE = compile_any("then_compose")
 FOCUSES: tuple[Focus, ...] = ("faces", "objects", "colours", "text", "general")
-FINDINGS = tuple((focus, any_of(focus)) for focus in FOCUSES)
-PICTURE_NAMED = any_of("picture_named")
-POINTING = any_of("pointing")
-NOT_POINTING = any_of("not_pointing")
-ASKING = any_of("asking")
-NAME_BEFORE = any_of("name_before")
+FINDINGS = tuple((focus, compile_any(focus)) for focus in FOCUSES)
+PICTURE_NAMED = compile_any("picture_named")
+POINTING = compile_any("pointing")
+NOT_POINTING = compile_any("not_pointing")
+ASKING = compile_any("asking")
+NAME_BEFORE = compile_any("name_before")
 QUESTION = re.compile(r".*\?\W*$")
 POINTING_WORDS = 14
 """In a longer sentence “it” most likely stands for something the sentence itself names."""

@@ -7,13 +7,15 @@ such an elliptic question asks of its picture what was asked of the one before.
 from __future__ import annotations
 
 from multimodal.turn.intents import excerpt, sentences
-from multimodal.turn.vocabulary import any_of, orders
+from multimodal.turn.vocabulary import compile_any, compile_orders
 
-MANY = any_of("many_pictures")
-ORDERS = orders("ordinal_picture", "ordinals") + orders("numbered_picture", "numbers")
-BARE_ORDERS = orders("bare_ordinal", "ordinals")
-ELLIPTIC = any_of("elliptic")
-COMPARING = any_of("comparing")
+MANY = compile_any("many_pictures")
+ORDERS = compile_orders("ordinal_picture", "ordinals") + compile_orders(
+    "numbered_picture", "numbers"
+)
+BARE_ORDERS = compile_orders("bare_ordinal", "ordinals")
+ELLIPTIC = compile_any("elliptic")
+COMPARING = compile_any("comparing")
 ELLIPTIC_CHARACTERS = 200
 """A longer message says what it asks."""
 

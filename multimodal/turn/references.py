@@ -46,17 +46,17 @@ def is_about_pictures(messages: Sequence[Message]) -> bool:
         words = spoken_and_typed(message)
         if message.images or names_a_picture(words):
             return True
-        if not points_on(words):
+        if not refers_to_shown(words):
             return False
     return False
 
 
-def points_on(words: str) -> bool:
+def refers_to_shown(words: str) -> bool:
     """Whether words go on about what was shown, where the talk is about that."""
     return points_at_something(words) or is_elliptic(words) or ordinal_of(words) is not None
 
 
-def focus_asked(conversation: Conversation) -> Focus | None:
+def resolve_focus(conversation: Conversation) -> Focus | None:
     """What the findings about a picture must answer, None if they alone cannot. A question that
     leaves out what it asks asks what was asked before; where that needed thought, what it shows."""
     words = spoken_and_typed(conversation.messages[-1])

@@ -36,13 +36,13 @@ from multimodal.turn.intents import (
 )
 from multimodal.turn.references import (
     all_pictures,
-    focus_asked,
     is_about_pictures,
     named_by_file,
     pictures_counted,
     pictures_meant,
     pictures_shown,
-    points_on,
+    refers_to_shown,
+    resolve_focus,
     spoken_and_typed,
     wants_only_translation,
 )
@@ -189,7 +189,7 @@ class Router:
             return True
         if not is_about_pictures(scene.conversation.messages[:-1]):
             return False
-        return points_on(scene.words)
+        return refers_to_shown(scene.words)
 
     def _at(self, scene: _Scene, pictures: tuple[ImagePart, ...], rule: str, because: str) -> Route:
         card = self._for(Task.IMAGE, scene)
@@ -201,7 +201,7 @@ class Router:
             step = Step(Task.IMAGE, card.name, "look and answer", pictures=seen)
             reason = f"{because}, so {card.title} looks at it and answers."
             return Route((step,), rule, reason + self._took_over(card, scene))
-        focus = focus_asked(scene.conversation)
+        focus = resolve_focus(scene.conversation)
         steps = tuple(
             Step(Task.IMAGE, card.name, "look at the picture", part.sha256, focus or "general")
             for part in pictures

@@ -102,17 +102,17 @@ OBJECT = rf"(?:{'|'.join(OBJECTS.values())})\b"
 Orders = tuple[tuple[int, re.Pattern[str]], ...]
 
 
-def any_of(name: str) -> re.Pattern[str]:
+def compile_any(name: str) -> re.Pattern[str]:
     """The pattern of that name, in any language."""
     return _compile(p for each in LANGUAGES.values() for p in each.alternatives(name))
 
 
-def each_of(name: str) -> tuple[re.Pattern[str], ...]:
+def compile_each(name: str) -> tuple[re.Pattern[str], ...]:
     """The alternatives of that pattern, one by one, as their groups are read."""
     return tuple(_compile([p]) for each in LANGUAGES.values() for p in each.alternatives(name))
 
 
-def manners() -> tuple[tuple[re.Pattern[str], str], ...]:
+def compile_manners() -> tuple[tuple[re.Pattern[str], str], ...]:
     """Patterns of ways to draw, and the words for each in a prompt."""
     return tuple(
         (_compile([each.expand(pattern)]), prompt)
@@ -121,7 +121,7 @@ def manners() -> tuple[tuple[re.Pattern[str], str], ...]:
     )
 
 
-def orders(name: str, table: Literal["ordinals", "numbers"]) -> Orders:
+def compile_orders(name: str, table: Literal["ordinals", "numbers"]) -> Orders:
     """The pattern of that name for each index of a picture in `table`, in any language."""
     found: dict[int, list[str]] = {index: [] for index in LANGUAGES[REFERENCE].ordinals}
     for each in LANGUAGES.values():

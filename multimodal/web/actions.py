@@ -33,7 +33,7 @@ class Upload(_Value):
     name: str = Field("file", max_length=1000)
 
 
-class Kept(_Value):
+class KeptAttachment(_Value):
     """A picture or recording of an earlier message; `key` proves that it was handed out."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -70,7 +70,7 @@ class Send(_OfChat):
     do: Literal["send"]
     text: str = Field("", max_length=MAX_TEXT)
     spoken: SpokenTurn | None = None
-    files: tuple[Upload | Kept, ...] = Field((), max_length=10 * MAX_FILES, strict=False)
+    files: tuple[Upload | KeptAttachment, ...] = Field((), max_length=10 * MAX_FILES, strict=False)
 
 
 class SendExample(_OfChat):

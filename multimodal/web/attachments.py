@@ -8,7 +8,7 @@ from pathlib import Path
 from multimodal.errors import MediaError
 from multimodal.media.ingestion import MediaFolder
 from multimodal.messages import AudioPart, ImagePart
-from multimodal.web.actions import Kept, Upload
+from multimodal.web.actions import KeptAttachment, Upload
 from multimodal.web.media_addresses import MediaAddresses
 
 
@@ -21,7 +21,7 @@ class Attachments:
         self._addresses = addresses
         self._uploads = uploads.resolve()
 
-    def find(self, file: Upload | Kept) -> tuple[Path, str]:
+    def find(self, file: Upload | KeptAttachment) -> tuple[Path, str]:
         """Path and name. Raises MediaError for a file that is gone or was never handed out."""
         if isinstance(file, Upload):
             path = self._upload(file.path)

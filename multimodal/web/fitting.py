@@ -7,7 +7,7 @@ from html import escape
 import gradio as gr
 
 from multimodal.build import Program
-from multimodal.catalog.cards import clipped
+from multimodal.catalog.cards import truncate
 from multimodal.errors import MultimodalError, RequestError, SettingsError
 from multimodal.fit import FitAnswer, Table, answer_for, tables
 from multimodal.settings import byte_size
@@ -62,7 +62,7 @@ def _size(budget: str) -> int | None:
     try:
         return byte_size("budget", budget)
     except SettingsError as error:
-        raise RequestError(f"“{clipped(budget)}” is no size. Write one such as 12GB.") from error
+        raise RequestError(f"“{truncate(budget)}” is no size. Write one such as 12GB.") from error
 
 
 def render_fit(found: FitAnswer) -> str:

@@ -30,11 +30,11 @@ from multimodal.build import Program
 from multimodal.catalog.cards import AUTO, ModelCard
 from multimodal.errors import CapacityError, MultimodalError, RequestError
 from multimodal.events import Progress
-from multimodal.hands_free.ear import UtteranceRecognizer
 from multimodal.hands_free.listener import Listener, Recognize
 from multimodal.hands_free.microphone import MicrophoneStream
 from multimodal.hands_free.readiness import check_room, load_together, warm_up
 from multimodal.hands_free.turn_detection import TurnDetector
+from multimodal.hands_free.utterance_recognizer import UtteranceRecognizer
 from multimodal.messages import Controls, Task
 from multimodal.web.incoming import WHOLE_S, TimedReceive, whole_body
 from multimodal.web.spoken_reply import SpokenReply, Timeline, speaking_card, usual_language

@@ -74,13 +74,13 @@ def _serve_at(port: int, hosts: Hosts, settings: Settings) -> None:
                 print(f"multimodal: {sentence}", file=sys.stderr)
             threading.Thread(target=_upgrade, args=[program], name="upgrades", daemon=True).start()
             _sweep(program)
-            while not set_within(stopped, SWEEP_EVERY_S):
+            while not wait_for_event(stopped, SWEEP_EVERY_S):
                 _sweep(program)
     finally:
         program.close()
 
 
-def set_within(event: threading.Event, timeout_s: float) -> bool:
+def wait_for_event(event: threading.Event, timeout_s: float) -> bool:
     """`event.wait(timeout_s)` for the main thread: signals are handled meanwhile."""
     end_s = time.monotonic() + timeout_s
     while (left_s := end_s - time.monotonic()) > 0:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import gradio as gr
 
-from multimodal.backends.speech.speakers import languages_of, offered, speakers
+from multimodal.backends.speech.speakers import languages_of, offered_voices, speakers
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO, ModelCard
 from multimodal.languages import language_name
@@ -80,7 +80,7 @@ class VoicePanel:
         """“Joe (English)”: those that the cards of the profile name, with what each speaks."""
         named = [
             (f"{title} ({', '.join(map(language_name, languages))})", name)
-            for card, name, title, languages in offered(self._program.cards)
+            for card, name, title, languages in offered_voices(self._program.cards)
             if card.voices
         ]
         return [("Usual of the language", ""), *named]

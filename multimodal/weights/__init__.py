@@ -30,7 +30,7 @@ from multimodal.catalog.sources import (
 )
 from multimodal.errors import WeightsError
 from multimodal.weights.copies import recorded_files, take_copy
-from multimodal.weights.downloads import raise_if, until_stopped
+from multimodal.weights.downloads import raise_if_stopped, until_stopped
 from multimodal.weights.files import FilesFetcher
 from multimodal.weights.hub import Hub
 from multimodal.weights.job import FORBIDDEN, Fetcher, File, Job
@@ -188,7 +188,7 @@ class Weights:
         need not wait for a large one that is fetched behind it."""
         lock = FileLock(self._folder / f".{job.card.base}.lock")
         while not lock.is_locked:
-            raise_if(job.stop)
+            raise_if_stopped(job.stop)
             try:
                 lock.acquire(timeout=LOOK_EVERY_S)
             except Timeout:

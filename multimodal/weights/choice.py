@@ -17,7 +17,7 @@ WITHOUT_WEIGHTS = {".json", ".txt", ".model", ".jinja", ".tiktoken", ".md", ""}
 WEIGHTS = ".safetensors"
 
 
-class Listed(StrictModel):
+class ListedFile(StrictModel):
     """A file as the hub lists it; a path is not yet trusted."""
 
     path: str
@@ -25,7 +25,7 @@ class Listed(StrictModel):
     checksum: str | None
 
 
-def chosen(files: Iterable[Listed], source: HubSource) -> tuple[File, ...]:
+def chosen(files: Iterable[ListedFile], source: HubSource) -> tuple[File, ...]:
     """The files to be fetched. Raises WeightsError where they cannot be had safely."""
     kept = [file for file in files if _asked_for(file.path, source)]
     if source.variant:
@@ -50,7 +50,7 @@ def _matches(path: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(path, pattern) for pattern in patterns)
 
 
-def _of_variant(files: list[Listed], variant: str) -> list[Listed]:
+def _of_variant(files: list[ListedFile], variant: str) -> list[ListedFile]:
     """Without the other weights of every folder that has weights of the variant."""
     folders = {
         PurePosixPath(file.path).parent
@@ -77,7 +77,7 @@ def _is_variant(path: str, variant: str) -> bool:
     return f".{variant}." in name or f".{variant}-" in name
 
 
-def _trusted(file: Listed, source: HubSource) -> File:
+def _trusted(file: ListedFile, source: HubSource) -> File:
     parts = file.path.split("/")
     if {"", ".", ".."} & set(parts) or "\\" in file.path or ":" in file.path:
         raise WeightsError(

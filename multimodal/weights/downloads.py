@@ -143,13 +143,13 @@ def until_stopped(
     threading.Thread(target=run, name="weights", daemon=True).start()
     end_s = None if timeout_s is None else time.monotonic() + timeout_s
     while not wait([done], LOOK_EVERY_S).done:
-        raise_if(stop)
+        raise_if_stopped(stop)
         if end_s is not None and time.monotonic() > end_s:
             raise StalledError(f"it does not answer within {timeout_s:g} s")
     done.result()
 
 
-def raise_if(stop: threading.Event | None) -> None:
+def raise_if_stopped(stop: threading.Event | None) -> None:
     """Raise TurnStoppedError when `stop` was set."""
     if stop is not None and stop.is_set():
         raise TurnStoppedError("the download was stopped")
@@ -165,7 +165,7 @@ def _fetch_rest(
     headers: Mapping[str, str],
     timeout: httpx.Timeout,
 ) -> None:
-    raise_if(stop)
+    raise_if_stopped(stop)
     have = part.stat().st_size if part.exists() else 0
     asked = {**headers, "Accept-Encoding": "identity"}
     if have:
@@ -183,7 +183,7 @@ def _fetch_rest(
         whole = size_bytes if length is None else have + int(length)
         with part.open("ab" if goes_on else "wb") as file:
             for chunk in r.iter_raw():
-                raise_if(stop)
+                raise_if_stopped(stop)
                 have += file.write(chunk)
                 if have > size_bytes:
                     raise ValueError("more came than the file has")

@@ -31,12 +31,12 @@ from pydantic import ValidationError
 from multimodal.catalog.architectures import StrictModel
 from multimodal.catalog.sources import HubSource
 from multimodal.errors import WeightsError
-from multimodal.weights.choice import Listed, chosen
+from multimodal.weights.choice import ListedFile, chosen
 from multimodal.weights.copies import cached_by_hub
 from multimodal.weights.downloads import RefusedError, fetch, retry_when_busy
 from multimodal.weights.job import FORBIDDEN, PART, PINNED, DownloadSize, File, Job
 from multimodal.weights.progress import silent
-from multimodal.weights.shards import Shards, index_among, needed, shards_in, smaller_index
+from multimodal.weights.shards import Shards, filter_shard_index, index_among, needed, shards_in
 
 ASK_TIMEOUT_S = 20.0
 REFUSED = {401, 403}
@@ -48,7 +48,7 @@ class Pin(StrictModel):
     repo: str
     revision: str | None
     commit: str
-    files: tuple[Listed, ...]
+    files: tuple[ListedFile, ...]
     shards: Shards | None = None
     """Of the index, where the card asks for some of the tensors; empty where there is none."""
 
@@ -76,7 +76,7 @@ class Hub:
         if self.source.weights and pin.shards and (index := index_among(wanted, self.source)):
             path = job.folder / index.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(smaller_index(pin.shards, self.source))
+            path.write_bytes(filter_shard_index(pin.shards, self.source))
         return wanted
 
     def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> DownloadSize:
@@ -194,7 +194,7 @@ class Hub:
         try:
             yield
         except RefusedError as error:
-            raise WeightsError(self._refusal(named_refusal(error), job, commit)) from error
+            raise WeightsError(self._refusal(translate_hub_error(error), job, commit)) from error
         except OfflineModeIsEnabled as error:
             raise WeightsError("HF_HUB_OFFLINE is set and forbids fetching them") from error
         except HfHubHTTPError as error:
@@ -242,16 +242,16 @@ class Hub:
         return f"the hub answered with HTTP status {status}; start again later"
 
 
-def _listed(sibling: RepoSibling) -> Listed:
+def _listed(sibling: RepoSibling) -> ListedFile:
     checksum = None
     if sibling.lfs is not None:
         checksum = f"sha256:{sibling.lfs.sha256}"
     elif sibling.blob_id is not None:
         checksum = f"git:{sibling.blob_id}"
-    return Listed(path=sibling.rfilename, size_bytes=sibling.size, checksum=checksum)
+    return ListedFile(path=sibling.rfilename, size_bytes=sibling.size, checksum=checksum)
 
 
-def named_refusal(error: RefusedError) -> HfHubHTTPError | RefusedError:
+def translate_hub_error(error: RefusedError) -> HfHubHTTPError | RefusedError:
     """What the hub meant by its refusal."""
     try:
         hf_raise_for_status(error.response)

@@ -16,7 +16,7 @@ from multimodal.catalog.architectures import StrictModel
 from multimodal.catalog.cards import ModelCard
 from multimodal.catalog.sources import FilesSource
 from multimodal.errors import WeightsError
-from multimodal.weights.downloads import raise_if
+from multimodal.weights.downloads import raise_if_stopped
 from multimodal.weights.progress import FetchProgress, Phase, ReportFetch, silent
 
 RECORD = "verified.json"
@@ -101,7 +101,7 @@ class Job:
         return replace(self, folder=self.folder / name)
 
     def report(self, phase: Phase, more: int = 0) -> None:
-        raise_if(self.stop)
+        raise_if_stopped(self.stop)
         done = self.tally.done_bytes + more
         total, note = self.tally.total_bytes, self.tally.note
         self.on_progress(FetchProgress(self.card.name, done, total, phase, note))
@@ -174,7 +174,7 @@ class Job:
             digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
         with path.open("rb") as content:
             while chunk := content.read(CHUNK_BYTES):
-                raise_if(self.stop)
+                raise_if_stopped(self.stop)
                 digest.update(chunk)
         return digest.hexdigest() == expected
 

@@ -38,7 +38,7 @@ from multimodal.weights.downloads import (
     retry_when_busy,
     until_stopped,
 )
-from multimodal.weights.hub import ASK_TIMEOUT_S, named_refusal
+from multimodal.weights.hub import ASK_TIMEOUT_S, translate_hub_error
 from multimodal.weights.job import PART, File, Job
 
 ANOTHER = "it has another file of that name"
@@ -147,7 +147,7 @@ class HubFile:
         try:
             yield
         except RefusedError as error:
-            raise WeightsError(self._refusal(named_refusal(error))) from error
+            raise WeightsError(self._refusal(translate_hub_error(error))) from error
         except OfflineModeIsEnabled as error:
             raise StalledError("HF_HUB_OFFLINE is set and forbids asking it") from error
         except HfHubHTTPError as error:

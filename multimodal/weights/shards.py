@@ -69,13 +69,13 @@ def needed(
             f"{source.repo} does not have {lacking[0]}, which its index names, among the files "
             "that its card asks for; correct `files` in the card"
         )
-    content = smaller_index(shards, source)
+    content = filter_shard_index(shards, source)
     checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
     ours = File(path=index.path, size_bytes=len(content), checksum=checksum)
     return tuple(ours if file.path == index.path else file for file in kept)
 
 
-def smaller_index(shards: Shards, source: HubSource) -> bytes:
+def filter_shard_index(shards: Shards, source: HubSource) -> bytes:
     """The content of an index of the tensors that the card asks for."""
     asked = _asked_for(shards, source)
     return json.dumps({"metadata": {}, "weight_map": asked}, indent=2, sort_keys=True).encode()

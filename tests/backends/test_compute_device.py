@@ -16,7 +16,7 @@ from conftest import WEIGHTS
 from fakes import FakeSource, card
 from small_memory import A, C, Manager, held, leased, use
 
-from multimodal.backends.compute_device import can_open, has_gpu, runs_on_cpu
+from multimodal.backends.compute_device import can_load_libraries, has_gpu, runs_on_cpu
 from multimodal.build import build
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import CapacityError
@@ -91,10 +91,10 @@ def test_a_graphics_card_is_told_from_what_else_llama_cpp_computes_on() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="names of Linux")
 def test_a_library_that_cannot_be_opened_is_none(tmp_path: Path) -> None:
     """CTranslate2 opens cuBLAS of CUDA 12 at the first sound, and fails without it."""
-    assert can_open(["libm.so.6"])
-    assert not can_open(["libcublas.so.0"])
+    assert can_load_libraries(["libm.so.6"])
+    assert not can_load_libraries(["libcublas.so.0"])
     (tmp_path / "libcublas.so.0").write_bytes(b"no library")
-    assert not can_open(["libm.so.6", "libcublas.so.0"], [tmp_path])
+    assert not can_load_libraries(["libm.so.6", "libcublas.so.0"], [tmp_path])
 
 
 def test_without_a_card_of_its_own_ctranslate2_computes_on_the_cpu(catalog: Catalog) -> None:

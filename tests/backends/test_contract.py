@@ -35,10 +35,10 @@ from multimodal.events import (
     SpeechTranscribed,
     TextDelta,
 )
-from multimodal.memory.devices.cuda import Movable
+from multimodal.memory.devices.cuda import MovableModel
 from multimodal.memory.devices.mirror import HostMirror
 from multimodal.memory.devices.simulated import Simulated
-from multimodal.memory.devices.storages import slots, true_bytes
+from multimodal.memory.devices.storages import slots, storage_bytes
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.transfers import ReportProgress
@@ -185,7 +185,7 @@ def engine(
 
 
 def modules(backend: Backend) -> list[torch.nn.Module]:
-    return list(backend.modules()) if isinstance(backend, Movable) else []
+    return list(backend.modules()) if isinstance(backend, MovableModel) else []
 
 
 def steps(events: list[EngineEvent]) -> int:
@@ -207,7 +207,7 @@ def test_it_holds_what_its_card_says_and_comes_back_from_its_mirror(engine: Engi
     for kind in engine.case.kinds:
         backend = engine.load(kind)
         parts = modules(backend)
-        held = sum(true_bytes(part) for part in parts)
+        held = sum(storage_bytes(part) for part in parts)
         if kind not in engine.case.exempt:
             said = footprint(kinded(engine.card, kind)).weights
             assert held == pytest.approx(said, rel=0.02), kind

@@ -13,7 +13,7 @@ from tiny_models import hub_card, save_causal
 from tiny_seeing import SEEING, TEMPLATES
 
 from multimodal.backends.base import load
-from multimodal.backends.damaged_files import damage
+from multimodal.backends.damaged_files import find_damage
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
 
@@ -133,7 +133,7 @@ def test_a_missing_part_is_named(tmp_path: Path) -> None:
 
 def test_whole_files_are_not_blamed_for_another_fault(tmp_path: Path) -> None:
     card = text_model(tmp_path)
-    assert damage(tmp_path) is None
+    assert find_damage(tmp_path) is None
     (tmp_path / "config.json").write_text('{"model_type": "nothing-known"}')
     told = refusal(card, tmp_path)
     assert "nothing-known" in told

@@ -26,7 +26,7 @@ from multimodal.doctor.machine import Machine, vendors_on_bus
 from multimodal.doctor.supplies import disk_room, hub, package_index
 from multimodal.doctor.torch_wheels import TORCH, install_torch, runs_on
 from multimodal.memory.devices.nvidia import Driver, Gpu, driver, query_driver
-from multimodal.memory.devices.torch_build import TorchBuild, probe_build, read
+from multimodal.memory.devices.torch_build import TorchBuild, parse_probe_output, probe_build
 from multimodal.settings import byte_size, read_settings
 
 GB = 1_000_000_000
@@ -385,10 +385,13 @@ def test_the_torch_of_this_machine_is_asked_in_a_process_of_its_own() -> None:
 
 def test_noise_before_the_facts_is_passed_over_and_a_crash_is_told() -> None:
     line = '{"cuda": "13.0", "compute": [8, 9], "kernels": ["sm_86"]}'
-    found = read(f"WARNING: bitsandbytes\n{line}\n", "", 0)
+    found = parse_probe_output(f"WARNING: bitsandbytes\n{line}\n", "", 0)
     assert (found.cuda, found.compute, found.kernels) == ("13.0", (8, 9), ("sm_86",))
-    assert "status -11: Segmentation fault" in read("", "Segmentation fault\n", -11).error
-    assert read("not facts", "", 0).error
+    assert (
+        "status -11: Segmentation fault"
+        in parse_probe_output("", "Segmentation fault\n", -11).error
+    )
+    assert parse_probe_output("not facts", "", 0).error
 
 
 def test_a_torch_that_never_loads_does_not_hold_the_doctor() -> None:

@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from multimodal.backends.base import load
 from multimodal.backends.speech.voice_activity import speech_probabilities
 from multimodal.catalog.cards import Catalog
-from multimodal.hands_free.listener import Heard, Kind, Listener, Recognition
+from multimodal.hands_free.listener import HeardEvent, HeardKind, Listener, Recognition
 from multimodal.hands_free.turn_detection import TurnDetector
 from multimodal.media.audio import SAMPLE_RATE
 from multimodal.requests import TranscriptionRequest
@@ -169,7 +169,7 @@ def test_its_own_voice_in_the_recording_is_no_turn_and_a_person_over_it_is_heard
     ear.close()
 
 
-def heard(ear: Any, samples: Samples, spoken: str) -> list[Heard]:
+def heard(ear: Any, samples: Samples, spoken: str) -> list[HeardEvent]:
     """The turns of a recording that is heard while `spoken` is said."""
 
     def recognize(utterance: Samples) -> Future[Recognition]:
@@ -180,9 +180,9 @@ def heard(ear: Any, samples: Samples, spoken: str) -> list[Heard]:
         return future
 
     listener = Listener(TurnDetector(speech_probabilities), recognize)
-    found: list[Heard] = []
+    found: list[HeardEvent] = []
     for at in range(0, len(samples), 1600):
         found += listener.feed(samples[at : at + 1600], spoken)
     for _ in range(30):
         found += listener.feed(rest(0.1), spoken)
-    return [event for event in found if event.kind is Kind.TURN]
+    return [event for event in found if event.kind is HeardKind.TURN]

@@ -11,7 +11,7 @@ from test_turn_detection import loud, silence, sound
 
 from multimodal.errors import BackendError
 from multimodal.hands_free.echoes import is_echo
-from multimodal.hands_free.listener import Heard, Kind, Listener, Recognition, is_complete
+from multimodal.hands_free.listener import HeardEvent, HeardKind, Listener, Recognition, is_complete
 from multimodal.hands_free.turn_detection import Samples, TurnDetector
 from multimodal.media.audio import SAMPLE_RATE
 
@@ -52,9 +52,9 @@ class Room:
         self.recognizer = recognizer
         self.listener = Listener(TurnDetector(loud), recognizer)
 
-    def hears(self, samples: Samples, spoken: str | None = None) -> list[Heard]:
+    def hears(self, samples: Samples, spoken: str | None = None) -> list[HeardEvent]:
         step = int(STEP_S * SAMPLE_RATE)
-        found: list[Heard] = []
+        found: list[HeardEvent] = []
         for at in range(0, len(samples), step):
             found += self.listener.feed(samples[at : at + step], spoken)
         return found
@@ -65,27 +65,27 @@ def room() -> Room:
     return Room(Recognizer())
 
 
-def kinds(heard: Iterable[Heard]) -> list[str]:
-    return [event.kind for event in heard if event.kind is not Kind.CAPTION]
+def kinds(heard: Iterable[HeardEvent]) -> list[str]:
+    return [event.kind for event in heard if event.kind is not HeardKind.CAPTION]
 
 
 def test_a_whole_sentence_and_a_short_silence_are_a_turn(room: Room) -> None:
     room.recognizer.words = "What is the capital of France?"
-    assert kinds(room.hears(sound(2))) == [Kind.SPEECH]
+    assert kinds(room.hears(sound(2))) == [HeardKind.SPEECH]
     heard = room.hears(silence(0.7))
-    assert kinds(heard) == [Kind.TURN]
-    assert heard[-1] == Heard(Kind.TURN, "What is the capital of France?", "en")
+    assert kinds(heard) == [HeardKind.TURN]
+    assert heard[-1] == HeardEvent(HeardKind.TURN, "What is the capital of France?", "en")
     assert room.hears(silence(5)) == []
 
 
 def test_a_sentence_that_goes_on_is_waited_for(room: Room) -> None:
     room.recognizer.words = "I would like to go to the"
     room.hears(sound(1))
-    assert Kind.TURN not in kinds(room.hears(silence(1)))
+    assert HeardKind.TURN not in kinds(room.hears(silence(1)))
     room.recognizer.words = "I would like to go to the seaside."
     room.hears(sound(1))
     heard = room.hears(silence(0.7))
-    assert [event.words for event in heard if event.kind is Kind.TURN] == [
+    assert [event.words for event in heard if event.kind is HeardKind.TURN] == [
         "I would like to go to the seaside."
     ]
 
@@ -94,7 +94,7 @@ def test_a_sentence_that_stays_unfinished_ends_in_the_end(room: Room) -> None:
     room.recognizer.words = "I would like to go to the."
     room.hears(sound(1))
     assert kinds(room.hears(silence(1.2))) == []
-    assert kinds(room.hears(silence(0.5))) == [Kind.TURN]
+    assert kinds(room.hears(silence(0.5))) == [HeardKind.TURN]
 
 
 def test_what_is_said_is_shown_while_it_is_said(room: Room) -> None:
@@ -102,7 +102,7 @@ def test_what_is_said_is_shown_while_it_is_said(room: Room) -> None:
     first = room.hears(sound(1))
     room.recognizer.words = "Once upon a time"
     heard = [*first, *room.hears(sound(2))]
-    captions = [event.words for event in heard if event.kind is Kind.CAPTION]
+    captions = [event.words for event in heard if event.kind is HeardKind.CAPTION]
     assert captions[0] == "Once upon"
     assert captions[-1] == "Once upon a time"
 
@@ -115,61 +115,61 @@ def test_one_recognition_runs_at_a_time(room: Room) -> None:
     room.recognizer.words = "Hello there."
     room.recognizer.answer()
     room.recognizer.is_slow = False
-    assert kinds(room.hears(silence(0.3))) == [Kind.TURN]
+    assert kinds(room.hears(silence(0.3))) == [HeardKind.TURN]
     assert len(room.recognizer.asked[-1]) > len(room.recognizer.asked[0])
 
 
 def test_sound_without_words_is_noise(room: Room) -> None:
-    assert kinds(room.hears(sound(1))) == [Kind.SPEECH]
-    assert kinds(room.hears(silence(0.7))) == [Kind.NOISE]
+    assert kinds(room.hears(sound(1))) == [HeardKind.SPEECH]
+    assert kinds(room.hears(silence(0.7))) == [HeardKind.NOISE]
 
 
 def test_a_short_noise_is_not_recognized_at_all(room: Room) -> None:
     room.recognizer.words = "Thank you."  # as recognizers make of a cough
     heard = room.hears(sound(0.2)) + room.hears(silence(1))
-    assert kinds(heard) == [Kind.SPEECH, Kind.NOISE]
+    assert kinds(heard) == [HeardKind.SPEECH, HeardKind.NOISE]
     assert room.recognizer.asked == []
 
 
 def test_words_interrupt_an_answer_and_a_noise_does_not(room: Room) -> None:
     spoken = "The capital of France is Paris, a city on the Seine."
     heard = room.hears(sound(0.3), spoken) + room.hears(silence(1), spoken)
-    assert kinds(heard) == [Kind.SPEECH, Kind.NOISE]
+    assert kinds(heard) == [HeardKind.SPEECH, HeardKind.NOISE]
     room.recognizer.words = "Stop, tell me about Spain."
     heard = room.hears(sound(1.5), spoken)
-    assert kinds(heard) == [Kind.SPEECH, Kind.INTERRUPTION]
-    assert kinds(room.hears(silence(1))) == [Kind.TURN]
+    assert kinds(heard) == [HeardKind.SPEECH, HeardKind.INTERRUPTION]
+    assert kinds(room.hears(silence(1))) == [HeardKind.TURN]
 
 
 def test_words_interrupt_an_answer_that_has_said_nothing_yet(room: Room) -> None:
     room.recognizer.words = "No, wait."
-    assert kinds(room.hears(sound(1.5), "")) == [Kind.SPEECH, Kind.INTERRUPTION]
+    assert kinds(room.hears(sound(1.5), "")) == [HeardKind.SPEECH, HeardKind.INTERRUPTION]
 
 
 def test_its_own_voice_is_no_turn(room: Room) -> None:
     spoken = "The capital of France is Paris, a city on the Seine."
     room.recognizer.words = "the capital of frans is Paris"
     heard = room.hears(sound(2), spoken) + room.hears(silence(1), spoken)
-    assert kinds(heard) == [Kind.SPEECH, Kind.NOISE]
+    assert kinds(heard) == [HeardKind.SPEECH, HeardKind.NOISE]
     assert [event.words for event in heard if event.words] == []
 
 
 def test_a_fault_is_told_and_the_next_turn_is_heard(room: Room) -> None:
     room.recognizer.fault = BackendError("It broke.")
     heard = room.hears(sound(1))
-    assert Heard(Kind.FAULT, "It broke.") in heard
+    assert HeardEvent(HeardKind.FAULT, "It broke.") in heard
     room.recognizer.fault = None
     room.hears(silence(1))
     room.recognizer.words = "Again."
-    assert kinds(room.hears(sound(1)) + room.hears(silence(1)))[-1] == Kind.TURN
+    assert kinds(room.hears(sound(1)) + room.hears(silence(1)))[-1] == HeardKind.TURN
 
 
 def test_who_never_pauses_is_answered_after_a_minute(room: Room) -> None:
     room.recognizer.words = "and so on and"
     heard = room.hears(sound(70))
-    assert kinds(heard)[:2] == [Kind.SPEECH, Kind.TURN]
+    assert kinds(heard)[:2] == [HeardKind.SPEECH, HeardKind.TURN]
     rest = room.hears(sound(3)) + room.hears(silence(2))
-    assert kinds(rest)[-1] == Kind.TURN
+    assert kinds(rest)[-1] == HeardKind.TURN
     assert len(room.recognizer.asked[-1]) < 30 * SAMPLE_RATE
 
 

@@ -24,7 +24,7 @@ from multimodal.doctor.machine import Machine
 from multimodal.errors import SettingsError
 from multimodal.fit import answer_for, tables
 from multimodal.memory.calibration.probes import MOST_AWAY, Measurements, measure_mirror
-from multimodal.memory.calibration.process import measured
+from multimodal.memory.calibration.process import run_probes
 from multimodal.memory.calibration.record import (
     WHOLE_TURN,
     Calibration,
@@ -98,7 +98,7 @@ def test_a_probe_that_ends_its_process_is_told_and_the_others_go_on() -> None:
             yield json.dumps({"name": name, "facts": {"x_s": 1.0}, "seconds": 2.0})
 
     told: list[tuple[str, bool]] = []
-    found = measured("abcd", lambda name, probe: told.append((name, probe is None)), start)
+    found = run_probes("abcd", lambda name, probe: told.append((name, probe is None)), start)
     assert asked == [tuple("abcd"), tuple("cd")]
     assert {name: probe.error for name, probe in found.items()} == {
         "a": "",
@@ -116,7 +116,7 @@ def test_a_process_that_never_begins_is_tried_once() -> None:
         starts.append(len(names))
         yield from ()
 
-    found = measured(("a", "b"), lambda name, probe: None, start)
+    found = run_probes(("a", "b"), lambda name, probe: None, start)
     assert starts == [2]
     assert {probe.error for probe in found.values()} == {"its process did not begin"}
 
@@ -159,7 +159,7 @@ TINY_WRITER = {
     [
         lambda: probes.measure_hearing(CPU, TINY_WHISPER),
         lambda: probes.measure_vision(CPU, TINY_SIGHT),
-        pytest.param(lambda: probes.measure_decoder(64, CPU), marks=pytest.mark.slow),
+        pytest.param(lambda: probes.measure_image_decoder(64, CPU), marks=pytest.mark.slow),
     ],
     ids=["hearing", "seeing", "decoder"],
 )
@@ -172,7 +172,7 @@ def test_what_a_turn_takes_is_measured_beside_what_is_counted_for_it(
 
 
 def test_ways_to_decode_are_measured_in_tokens_a_second() -> None:
-    facts = probes.measure_decoding(CPU, TINY_WRITER)
+    facts = probes.measure_token_decoding(CPU, TINY_WRITER)
     told = probe_line("decoding", Probe(facts=facts))
     assert min(facts.values()) > 0
     for name in ("dynamic", "static"):

@@ -27,7 +27,7 @@ from multimodal.backends.hf.minigpt4_pictures import VisionTower, VisionTowerWit
 from multimodal.build import build, fetch_missing
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.catalog.sources import FileSource, HubSource, ManualSource, PartsSource
-from multimodal.doctor.supplies import supplies
+from multimodal.doctor.supplies import check_supplies
 from multimodal.errors import TurnStoppedError, WeightsError
 from multimodal.events import TextDelta
 from multimodal.settings import read_settings
@@ -311,7 +311,7 @@ def test_the_doctor_says_what_a_shipped_model_in_parts_needs(
     tmp_path: Path, catalog: Catalog
 ) -> None:
     mine = catalog.card("minigpt-4-vicuna-7b")
-    found = {f.name: f for f in supplies(read_settings(data=tmp_path, offline=True), [mine])}
+    found = {f.name: f for f in check_supplies(read_settings(data=tmp_path, offline=True), [mine])}
     assert not found["model hub"].ok
     assert found[mine.title].found == "weights are missing: not asked (--offline)"
 

@@ -8,10 +8,15 @@ from dataclasses import dataclass, field
 from multimodal.backends.describer.detector import PERSON
 from multimodal.backends.describer.findings import Text
 from multimodal.backends.describer.labels import LIKELY, SURE, Labels
-from multimodal.backends.describer.object_sentences import doubts, overview, sure_groups
+from multimodal.backends.describer.object_sentences import describe_doubts, overview, sure_groups
 from multimodal.backends.describer.objects import FoundObject, LabelRelation
 from multimodal.backends.describer.questions import answer_about_objects, object_named
-from multimodal.backends.describer.wording import MOST_COUNTED, listed, number, with_article
+from multimodal.backends.describer.wording import (
+    MOST_COUNTED,
+    join_list,
+    spell_number,
+    with_article,
+)
 from multimodal.messages import Focus
 from multimodal.turn.intents import excerpt, sentences
 
@@ -54,7 +59,7 @@ def answer(found: Findings, focus: Focus, question: str = "") -> str:
         return "\n\n".join(filter(None, told))
     if focus == "colours":
         verb = "colour is" if len(found.colours) == 1 else "colours are"
-        return f"The main {verb} {listed(found.colours)}."
+        return f"The main {verb} {join_list(found.colours)}."
     if focus == "faces":
         return _faces(found) or "I can find no face seen from the front in this picture."
     return caption(found)
@@ -109,7 +114,7 @@ def _shown(found: Findings) -> str:
         details = {name: _detail(found, len(g.sure)) for name, g in zip(named, groups, strict=True)}
         told = {name: detail for name, detail in details.items() if _names(found, name) and detail}
         sentences = [f"This shows {overview(found.objects, told)}.", _besides(found)]
-    return " ".join(filter(None, (*sentences, doubts(found.objects))))
+    return " ".join(filter(None, (*sentences, describe_doubts(found.objects))))
 
 
 def _names(found: Findings, category: str) -> bool:
@@ -203,12 +208,12 @@ def _faces(found: Findings) -> str:
     """With doubt where no person is seen: patterns of leaves and fur look like faces."""
     if found.faces == 0:
         return ""
-    told = f"{number(found.faces)} face{'s' if found.faces > 1 else ''}"
+    told = f"{spell_number(found.faces)} face{'s' if found.faces > 1 else ''}"
     return f"I can see {told}." if found.people else f"There may be {told} in it."
 
 
 def _colours(names: Sequence[str]) -> str:
-    return f"Main colour{'s' if len(names) > 1 else ''}: {listed(names)}."
+    return f"Main colour{'s' if len(names) > 1 else ''}: {join_list(names)}."
 
 
 def _cut(text: str, characters: int) -> str:

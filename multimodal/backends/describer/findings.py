@@ -18,9 +18,9 @@ from rapidocr import RapidOCR
 
 from multimodal.backends.describer.text_lines import (
     Quad,
-    cut_out,
+    crop,
     in_reading_order,
-    is_cut,
+    is_truncated,
     joined,
     strips,
 )
@@ -93,7 +93,7 @@ class TextReader:
         for quad in in_reading_order(joined(boxes[: self._max_boxes], stop)):
             if stop.is_set():
                 break
-            words, score = self._words(cut_out(pixels, quad))
+            words, score = self._words(crop(pixels, quad))
             if score >= MIN_TEXT_SCORE and len(words.strip()) > 1:
                 lines.append(" ".join(words.split()))
                 covered += float(cv2.contourArea(quad))
@@ -128,7 +128,7 @@ class TextReader:
             found: Any = self._detector(np.ascontiguousarray(part))
             for box in () if found.boxes is None else found.boxes:
                 quad = np.asarray(box, np.float32)
-                if not is_cut(quad, axis, strip, OVERLAP):
+                if not is_truncated(quad, axis, strip, OVERLAP):
                     quad[:, axis] += strip.start
                     yield np.asarray(quad * back, np.float32)
 

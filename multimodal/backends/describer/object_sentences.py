@@ -17,9 +17,9 @@ from multimodal.backends.describer.objects import FoundObject
 from multimodal.backends.describer.wording import (
     MOST_COUNTED,
     capitalized,
-    listed,
-    number,
-    several,
+    join_list,
+    pluralize,
+    spell_number,
 )
 
 MOST_PLACED = 4
@@ -38,10 +38,10 @@ def overview(objects: Sequence[FoundObject], details: dict[str, str]) -> str:
     # A place says something of several things only where it tells them apart.
     with_places = len(groups) <= MOST_PLACED and len(set(places)) > 1
     told = places if with_places else [None] * len(groups)
-    return listed([_one_group(g, details, place) for g, place in zip(groups, told, strict=True)])
+    return join_list([_one_group(g, details, place) for g, place in zip(groups, told, strict=True)])
 
 
-def doubts(objects: Sequence[FoundObject]) -> str:
+def describe_doubts(objects: Sequence[FoundObject]) -> str:
     """The objects that may be there besides, as a sentence; "" if there are none."""
     groups = [g for g in grouped(objects) if g.doubtful and len(g.sure) <= MOST_COUNTED]
     if not groups:
@@ -50,11 +50,11 @@ def doubts(objects: Sequence[FoundObject]) -> str:
     for group in groups:
         count, category = len(group.doubtful), group.category
         noun = category.name if count == 1 else category.plural
-        more = f"{number(count)} more {noun}"
-        words.append(more if group.sure else several(count, category.name, category.plural))
+        more = f"{spell_number(count)} more {noun}"
+        words.append(more if group.sure else pluralize(count, category.name, category.plural))
     if any(found.is_sure for found in objects):
-        return f"There may also be {listed(words)}."
-    return f"There may be {listed(words)} in it."
+        return f"There may also be {join_list(words)}."
+    return f"There may be {join_list(words)} in it."
 
 
 def how_many(objects: Sequence[FoundObject], name: str, plural: str, least: int = 0) -> str:
@@ -63,23 +63,23 @@ def how_many(objects: Sequence[FoundObject], name: str, plural: str, least: int 
     count = max(least, len(group.sure) if group else 0)
     more = len(group.doubtful) if group else 0
     if count > MOST_COUNTED:
-        return f"I can see many {plural}, {number(count)} or more."
+        return f"I can see many {plural}, {spell_number(count)} or more."
     if count:
         place = _at(group.sure) if group and len(group.sure) == count else ""
-        told = f"I can see {number(count)} {name if count == 1 else plural}{place}"
-        return f"{told}; there may be {number(more)} more." if more else f"{told}."
+        told = f"I can see {spell_number(count)} {name if count == 1 else plural}{place}"
+        return f"{told}; there may be {spell_number(more)} more." if more else f"{told}."
     return _perhaps(group) or none_found(name)
 
 
-def whether(objects: Sequence[FoundObject], name: str, plural: str) -> str:
+def answer_presence(objects: Sequence[FoundObject], name: str, plural: str) -> str:
     """In answer to “is there?”."""
     group = _group(objects, name)
     if group and group.sure:
-        return f"Yes, I can see {several(len(group.sure), name, plural)}{_at(group.sure)}."
+        return f"Yes, I can see {pluralize(len(group.sure), name, plural)}{_at(group.sure)}."
     return _perhaps(group) or none_found(name)
 
 
-def where(objects: Sequence[FoundObject], name: str, plural: str) -> str:
+def answer_location(objects: Sequence[FoundObject], name: str, plural: str) -> str:
     """In answer to “where is?”."""
     group = _group(objects, name)
     if group is None or not group.sure:
@@ -95,15 +95,15 @@ def what_is_at(objects: Sequence[FoundObject], place: Place) -> str:
     """In answer to “what is on the left?”."""
     there = [found for found in objects if is_at(found.box, place)]
     groups = grouped(there)
-    sure = [several(len(g.sure), g.category.name, g.category.plural) for g in groups if g.sure]
+    sure = [pluralize(len(g.sure), g.category.name, g.category.plural) for g in groups if g.sure]
     perhaps = [
-        several(len(g.doubtful), g.category.name, g.category.plural) for g in groups if not g.sure
+        pluralize(len(g.doubtful), g.category.name, g.category.plural) for g in groups if not g.sure
     ]
     if sure:
-        more = f", and perhaps {listed(perhaps)}" if perhaps else ""
-        return f"{capitalized(phrase(place))} I can see {listed(sure)}{more}."
+        more = f", and perhaps {join_list(perhaps)}" if perhaps else ""
+        return f"{capitalized(phrase(place))} I can see {join_list(sure)}{more}."
     if perhaps:
-        return f"{capitalized(phrase(place))} there may be {listed(perhaps)}; I am not sure."
+        return f"{capitalized(phrase(place))} there may be {join_list(perhaps)}; I am not sure."
     return f"I can find nothing {phrase(place)} that I know by name."
 
 
@@ -115,13 +115,13 @@ def _perhaps(group: ObjectGroup | None) -> str:
     if group is None or not group.doubtful:
         return ""
     category, count = group.category, len(group.doubtful)
-    what = several(count, category.name, category.plural)
+    what = pluralize(count, category.name, category.plural)
     return f"There may be {what}{_at(group.doubtful)}, but I am not sure."
 
 
 def _one_group(group: ObjectGroup, details: dict[str, str], place: Place | None) -> str:
     category = group.category
-    words = [several(len(group.sure), category.name, category.plural)]
+    words = [pluralize(len(group.sure), category.name, category.plural)]
     if detail := details.get(category.name):
         words.append(f"({detail})")
     if place is not None:
@@ -149,10 +149,10 @@ def _places(objects: Sequence[FoundObject]) -> str:
     if len(counts) == 1 and None not in sides:
         return phrase(next(iter(counts)))
     if len(objects) > MOST_COUNTED:
-        return listed([phrase(place) for place in counts])
+        return join_list([phrase(place) for place in counts])
     if None in sides:
         return ""
-    return listed([f"{number(count)} {phrase(place)}" for place, count in counts.items()])
+    return join_list([f"{spell_number(count)} {phrase(place)}" for place, count in counts.items()])
 
 
 def _group(objects: Sequence[FoundObject], name: str) -> ObjectGroup | None:

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from multimodal.backends.describer.detector import PERSON
 from multimodal.backends.describer.groups import Place
 from multimodal.backends.describer.object_sentences import (
-    doubts,
+    answer_location,
+    answer_presence,
+    describe_doubts,
     how_many,
     overview,
     sure_groups,
     what_is_at,
-    where,
-    whether,
 )
 from multimodal.backends.describer.objects import FoundObject
 from multimodal.turn.intents import excerpt, sentences
@@ -70,13 +70,13 @@ def _one_answer(
         if COUNT.search(sentence):
             return how_many(objects, name, plural, faces if name == PERSON else 0)
         if WHERE.match(sentence):
-            return where(objects, name, plural)
-        return whether(objects, name, plural)
+            return answer_location(objects, name, plural)
+        return answer_presence(objects, name, plural)
     place = next((place for place, called in PLACES.items() if called.search(sentence)), None)
     return what_is_at(objects, place) if place is not None else ""
 
 
 def _all_objects(objects: Sequence[FoundObject], label: str) -> str:
     if not sure_groups(objects):
-        return " ".join(filter(None, (label, doubts(objects))))
-    return " ".join(filter(None, (f"I can see {overview(objects, {})}.", doubts(objects))))
+        return " ".join(filter(None, (label, describe_doubts(objects))))
+    return " ".join(filter(None, (f"I can see {overview(objects, {})}.", describe_doubts(objects))))

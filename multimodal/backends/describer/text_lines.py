@@ -46,7 +46,7 @@ def strips(length: int, longest: int, overlap: int) -> Iterator[Strip]:
         yield Strip(start, start + size, index == 0, index == count - 1)
 
 
-def is_cut(quad: Quad, axis: int, strip: Strip, overlap: int, margin: int = 2) -> bool:
+def is_truncated(quad: Quad, axis: int, strip: Strip, overlap: int, margin: int = 2) -> bool:
     """Whether `quad`, relative to its strip, ends where the strip does and not the picture, and is
     so short that the neighbouring strip has it whole."""
     low, high = float(quad[:, axis].min()), float(quad[:, axis].max())
@@ -116,7 +116,7 @@ def in_reading_order(quads: Sequence[Quad]) -> list[Quad]:
     return [quad for row in rows for quad in sorted(row, key=lambda q: float(q[:, 0].min()))]
 
 
-def cut_out(pixels: NDArray[np.uint8], quad: Quad) -> NDArray[np.uint8]:
+def crop(pixels: NDArray[np.uint8], quad: Quad) -> NDArray[np.uint8]:
     """The line as it is to be read: level, one that runs upwards turned to run to the right."""
     top, right, bottom, left = (
         float(np.linalg.norm(quad[at] - quad[(at + 1) % 4])) for at in range(4)

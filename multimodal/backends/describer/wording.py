@@ -25,18 +25,18 @@ def with_article(word: str) -> str:
     return f"{'an' if vowel or start.startswith(SOUNDS_LIKE_VOWEL) else 'a'} {word}"
 
 
-def number(count: int) -> str:
+def spell_number(count: int) -> str:
     return NUMBERS[count] if count < len(NUMBERS) else str(count)
 
 
-def several(count: int, singular: str, plural: str) -> str:
+def pluralize(count: int, singular: str, plural: str) -> str:
     """“a dog”, “two dogs”, “many dogs”."""
     if count == 1:
         return with_article(singular)
-    return f"{number(count) if count <= MOST_COUNTED else 'many'} {plural}"
+    return f"{spell_number(count) if count <= MOST_COUNTED else 'many'} {plural}"
 
 
-def listed(words: Sequence[str]) -> str:
+def join_list(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 

@@ -32,7 +32,7 @@ from multimodal.backends.diffusion.prompt_limits import tokens, truncation_notic
 from multimodal.backends.diffusion.tiles import free_bytes_of, set_tiling
 from multimodal.backends.quantize import quantize_linear_layers
 from multimodal.backends.sampling import MAX_SEED
-from multimodal.backends.tokenizer_files import keep_published_steps
+from multimodal.backends.tokenizer_files import restore_published_pipeline
 from multimodal.backends.worker import Emit, Stopped, Worker
 from multimodal.catalog.architectures import ModulesArchitecture
 from multimodal.catalog.cards import ModelCard
@@ -71,7 +71,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
         trust_remote_code=False,
     )
     for name, module in pipeline.components.items():
-        keep_published_steps(module, files / name)
+        restore_published_pipeline(module, files / name)
         if isinstance(module, torch.nn.Module):
             module.requires_grad_(False)
             if _is_packed(card, name):

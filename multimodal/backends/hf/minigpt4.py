@@ -20,7 +20,7 @@ from multimodal.backends.base import Backend
 from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.hf.chat_model import Prompt, tokens_of
 from multimodal.backends.hf.chat_template import ChatTemplate
-from multimodal.backends.hf.minigpt4_pictures import VISION, Pictures, load_pictures
+from multimodal.backends.hf.minigpt4_pictures import VISION, ImageEncoder, load_image_encoder
 from multimodal.backends.hf.vision_chat import (
     VisionChatModel,
     chat_messages,
@@ -48,7 +48,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     check_folder(card, files / LLM, pickled=True)
     if SIGN not in card.chat_template:
         raise CardError(f"{card.name}: its 'chat_template' must write {SIGN} for a picture")
-    pictures = load_pictures(card, files, device)
+    pictures = load_image_encoder(card, files, device)
     tokenizer = load_tokenizer(files / LLM)
     llm = from_folder(AutoModelForCausalLM, card, files / LLM, device, pickled=True)
     made, read = pictures.projection.out_features, llm.get_input_embeddings().embedding_dim
@@ -65,9 +65,9 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
 class MiniGPT4(VisionChatModel):
     """One loaded model."""
 
-    def __init__(self, card: ModelCard, llm: Any, tokenizer: Any, pictures: Pictures) -> None:
+    def __init__(self, card: ModelCard, llm: Any, tokenizer: Any, pictures: ImageEncoder) -> None:
         super().__init__(card, llm, tokenizer, ChatTemplate(tokenizer, card, [SIGN]))
-        self._pictures: Pictures | None = pictures
+        self._pictures: ImageEncoder | None = pictures
         self._per_picture = pictures.tokens
         self._processor = BlipImageProcessorPil(
             size={"height": pictures.side, "width": pictures.side}

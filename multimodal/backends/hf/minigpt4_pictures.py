@@ -88,7 +88,7 @@ class VisionTowerWithQFormer(VisionTower):  # type: ignore[no-untyped-call]
         return answers
 
 
-class Pictures(nn.Module):
+class ImageEncoder(nn.Module):
     """Pixels in, embeddings for the text model out."""
 
     def __init__(self, tower: VisionTower, projection: nn.Linear) -> None:
@@ -114,7 +114,7 @@ class Pictures(nn.Module):
         return embeddings
 
 
-def load_pictures(card: ModelCard, files: Path, device: str) -> Pictures:
+def load_image_encoder(card: ModelCard, files: Path, device: str) -> ImageEncoder:
     """From `files`: BLIP-2 in the folder vision/, and MiniGPT-4's own checkpoint.
 
     Raises CardError where the card does not say what the model consists of, BackendError where
@@ -133,7 +133,7 @@ def load_pictures(card: ModelCard, files: Path, device: str) -> Pictures:
         tower.put_together(trained.reads)
     _check_widths(card, trained, tower.width)
     dtype = element_type(usual_quantization(card), device)
-    return Pictures(tower, trained.layer(device, dtype)).eval().requires_grad_(False)
+    return ImageEncoder(tower, trained.layer(device, dtype)).eval().requires_grad_(False)
 
 
 def _check_widths(card: ModelCard, trained: Projection, width: int) -> None:

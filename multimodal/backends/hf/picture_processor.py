@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
-from multimodal.backends.tokenizer_files import keep_published_steps
+from multimodal.backends.tokenizer_files import restore_published_pipeline
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError
 
@@ -34,9 +34,9 @@ def load_processor(card: ModelCard, files: Path) -> Any:
     """
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     processor: Any = AutoProcessor.from_pretrained(files, **local)  # type: ignore[no-untyped-call]
-    keep_published_steps(processor.tokenizer, files)
+    restore_published_pipeline(processor.tokenizer, files)
     if (second := getattr(processor, "qformer_tokenizer", None)) is not None:
-        keep_published_steps(second, files / "qformer_tokenizer")
+        restore_published_pipeline(second, files / "qformer_tokenizer")
         second.truncation_side = "left"
     pictures: Any = AutoImageProcessor.from_pretrained(files, backend="pil", **local)  # type: ignore[no-untyped-call]
     if card.picture.aspect_ratio == PAD:

@@ -34,7 +34,7 @@ from multimodal.backends.context_window import (
 )
 from multimodal.backends.describing import describe
 from multimodal.backends.engine_options import parse_options
-from multimodal.backends.llama_cpp.gguf_files import GgufFiles, gguf_files, refusal
+from multimodal.backends.llama_cpp.gguf_files import GgufFiles, find_unsupported_reason, gguf_files
 from multimodal.backends.llama_cpp.gguf_special_tokens import GgufTokenEscaper
 from multimodal.backends.llama_cpp.messages import as_messages, length, pictures_in
 from multimodal.backends.llama_cpp.options import LlamaCppOptions
@@ -61,7 +61,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     try:
         server = xllamacpp.Server(parameters(card, card.context_tokens, found, device))
     except RuntimeError as error:
-        reason = refusal(found)
+        reason = find_unsupported_reason(found)
         if card.chat_template:
             reason += ", or cannot read the chat_template of its card"
         raise BackendError(f"{card.title} could not be loaded: {reason}.") from error

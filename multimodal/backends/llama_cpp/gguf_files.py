@@ -59,7 +59,7 @@ def _the_one(card: ModelCard, folder: Path, paths: list[Path], kind: str) -> Pat
     )
 
 
-def refusal(files: GgufFiles) -> str:
+def find_unsupported_reason(files: GgufFiles) -> str:
     """Why llama.cpp, which only says that it failed, did not take these files."""
     language = _header(files.language)
     if language is None:

@@ -210,7 +210,7 @@ def can_pronounce(language: str) -> bool:
     return _engine(language) is not None
 
 
-def missing(language: str) -> str:
+def explain_missing_phonemizer(language: str) -> str:
     """What to do so that it can be pronounced, as a sentence."""
     name = language_name(language.partition("-")[0])
     engines = ENGINES.get(language.partition("-")[0], ())
@@ -224,7 +224,7 @@ def missing(language: str) -> str:
 def phonemizer(language: str) -> Phonemizer:
     """The best one installed for a language, such as en-US. Raises RequestError."""
     if (engine := _engine(language)) is None:
-        raise RequestError(missing(language))
+        raise RequestError(explain_missing_phonemizer(language))
     return engine.make(language)
 
 

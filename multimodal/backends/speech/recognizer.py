@@ -151,7 +151,7 @@ class SpeechRecognizer(LoadedModel[Model], ABC):
         words: list[str] = []
         segments: list[Segment] = []
         stopped = manner.stopped
-        for start, piece in pieces(request.waveform, PIECE_S):
+        for start, piece in split_audio(request.waveform, PIECE_S):
 
             def heard(samples: int, start: int = start) -> bool:
                 emit(Progress(verb, min(1.0, (start + samples) / len(request.waveform))))
@@ -161,7 +161,7 @@ class SpeechRecognizer(LoadedModel[Model], ABC):
             if found.text:
                 words.append(found.text)
                 segments += _later(found.segments, start / SAMPLE_RATE)
-                manner = replace(manner, likely=most_spoken(segments) or found.language)
+                manner = replace(manner, likely=dominant_language(segments) or found.language)
             if not heard(len(piece)):
                 break
         language = manner.language or manner.likely
@@ -180,7 +180,7 @@ def _foreign(request: TranscriptionRequest, heard: Transcription) -> list[str]:
     return list(dict.fromkeys(wanted)) if heard.text else []
 
 
-def most_spoken(segments: Sequence[Segment]) -> str | None:
+def dominant_language(segments: Sequence[Segment]) -> str | None:
     """The language that takes up most of the time; None where no segment names one."""
     seconds: dict[str, float] = {}
     for segment in segments:
@@ -216,7 +216,7 @@ def _later(segments: tuple[Segment, ...], by_s: float) -> list[Segment]:
     ]
 
 
-def pieces(
+def split_audio(
     waveform: NDArray[np.float32], longest_s: int
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """(start, samples) of pieces that are at most so long, each cut at the quietest moment of its

@@ -41,7 +41,7 @@ from multimodal.backends.speech.sentences import clauses, sentences
 from multimodal.backends.speech.voice_activity import windows
 from multimodal.backends.tokenizer_files import check_vocabulary, load_tokenizer
 from multimodal.backends.worker import Emit, Stopped
-from multimodal.catalog.cards import ModelCard, clipped
+from multimodal.catalog.cards import ModelCard, truncate
 from multimodal.errors import BackendError, CardError, PromptError, RequestError
 from multimodal.events import (
     EngineEvent,
@@ -74,11 +74,11 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     model = from_folder(SeamlessM4Tv2Model, card, files, device)
     check_vocabulary(card, tokenizer, model)
     if device == "cpu" and model.dtype is not torch.float32:
-        model.vocoder.hifi_gan = Float32(model.vocoder.hifi_gan)
+        model.vocoder.hifi_gan = Float32Wrapper(model.vocoder.hifi_gan)
     return Seamless(card, model, extractor, tokenizer)
 
 
-class Float32(nn.Module):
+class Float32Wrapper(nn.Module):
     """Computes a module in fp32 and leaves its weights as they are; they are copied for each call.
 
     On a processor with AMX, oneDNN keeps what a convolution in 16 bits works in for every length
@@ -170,7 +170,7 @@ class Seamless(SpeechRecognizer[Any]):
         voice = request.voice or "0"
         if not (voice.isdecimal() and len(voice) <= VOICE_DIGITS and int(voice) < speakers):
             raise RequestError(
-                f"{self._card.title} has no voice {clipped(voice)}; take one from 0 to "
+                f"{self._card.title} has no voice {truncate(voice)}; take one from 0 to "
                 f"{speakers - 1}."
             )
         if not sentences(request.text):

@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from multimodal.backends.speech.phonemes import can_pronounce, missing
+from multimodal.backends.speech.phonemes import can_pronounce, explain_missing_phonemizer
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import RequestError
 from multimodal.languages import language_name
@@ -78,13 +78,15 @@ def without_a_voice(cards: Iterable[ModelCard], language: str) -> RequestError:
     """Why nothing speaks that language, with the way out."""
     cards = speakers(cards)
     if any(language in voice.languages for card in cards for voice in card.voices):
-        return RequestError(missing(language))
+        return RequestError(explain_missing_phonemizer(language))
     known = sorted({language_name(code) for card in cards for code in languages_of(card)})
     there_are = f"There are voices for {_listed(known)}." if known else "There is no voice here."
     return RequestError(f"No voice here speaks {language_name(language)}. {there_are}")
 
 
-def offered(cards: Iterable[ModelCard]) -> Iterator[tuple[ModelCard, str, str, tuple[str, ...]]]:
+def offered_voices(
+    cards: Iterable[ModelCard],
+) -> Iterator[tuple[ModelCard, str, str, tuple[str, ...]]]:
     """Every voice of `cards` as (card, name, title, languages that it speaks here)."""
     for card in speakers(cards):
         if not card.voices:

@@ -20,10 +20,15 @@ from numpy.typing import NDArray
 
 from multimodal.backends.base import cores
 from multimodal.backends.loaded import LoadedModel
-from multimodal.backends.speech.phonemes import Phonemizer, can_pronounce, missing, phonemizer
+from multimodal.backends.speech.phonemes import (
+    Phonemizer,
+    can_pronounce,
+    explain_missing_phonemizer,
+    phonemizer,
+)
 from multimodal.backends.speech.sentences import clauses, sentences
 from multimodal.backends.worker import Emit, Stopped
-from multimodal.catalog.cards import ModelCard, clipped
+from multimodal.catalog.cards import ModelCard, truncate
 from multimodal.catalog.voices import Voice, best_voice
 from multimodal.errors import BackendError, PromptError, RequestError
 from multimodal.events import EngineEvent, Progress, SentenceSpoken, SpeechGenerated
@@ -151,7 +156,7 @@ class Synthesizer(LoadedModel[onnxruntime.InferenceSession], ABC):
             if not voices:
                 names = ", ".join(voice.name for voice in self._card.voices)
                 raise RequestError(
-                    f"{self._card.title} has no voice {clipped(request.voice)!r}. It has: {names}."
+                    f"{self._card.title} has no voice {truncate(request.voice)!r}. It has: {names}."
                 )
         wanted = (request.language or voices[0].language).partition("-")[0]
         if (able := best_voice(voices, wanted)) is None:
@@ -162,7 +167,7 @@ class Synthesizer(LoadedModel[onnxruntime.InferenceSession], ABC):
             )
         language = able.language if able.languages[0] == wanted else USUAL.get(wanted, wanted)
         if not can_pronounce(language):
-            raise RequestError(missing(language))
+            raise RequestError(explain_missing_phonemizer(language))
         return able, language
 
     def _phonemizer(self, language: str) -> Phonemizer:

@@ -32,7 +32,7 @@ ten a second; who reaches the bound is caught in a loop."""
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class DecodedUtterance:
     """The words of an utterance, with the mean log-probability of its tokens and how probable it is
     that nobody speaks. `is_cut`: whether it had more tokens than anybody says."""
 
@@ -61,7 +61,7 @@ class EncodedUtterance:
         (found,) = self._model.model.detect_language(self._encoded)
         return {token.strip("<|>"): float(probability) for token, probability in found}
 
-    def decode(self, task: str, language: str, beams: int) -> Written:
+    def decode(self, task: str, language: str, beams: int) -> DecodedUtterance:
         """The words, in the likeliest of `beams` guesses; `task` is transcribe or translate."""
         model = self._model
         tokenizer = Tokenizer(model.hf_tokenizer, model.model.is_multilingual, task, language)
@@ -78,4 +78,4 @@ class EncodedUtterance:
         tokens = tuple(result.sequences_ids[0])
         mean = result.scores[0] * len(tokens) / (len(tokens) + 1)  # the end counts as one
         text = tokenizer.decode(list(tokens)).strip()
-        return Written(text, tokens, mean, result.no_speech_prob, len(tokens) >= most)
+        return DecodedUtterance(text, tokens, mean, result.no_speech_prob, len(tokens) >= most)

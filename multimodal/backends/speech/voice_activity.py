@@ -15,7 +15,7 @@ import numpy as np
 from faster_whisper.vad import get_speech_timestamps, get_vad_model
 from numpy.typing import NDArray
 
-from multimodal.backends.speech.recognizer import pieces
+from multimodal.backends.speech.recognizer import split_audio
 from multimodal.events import Segment
 from multimodal.media.audio import SAMPLE_RATE
 
@@ -153,6 +153,6 @@ def windows_of(recording: NDArray[np.float32], spans: Sequence[Span]) -> Iterato
         start = max(reached, group[0][0] - margin)
         reached = min(span[1] + margin, len(recording) if following is None else following)
         whole = Window(recording, start, reached, tuple(group))
-        for offset, samples in pieces(recording[start:reached], WINDOW_S):
+        for offset, samples in split_audio(recording[start:reached], WINDOW_S):
             yield whole.part(start + offset, start + offset + len(samples))
         group = []

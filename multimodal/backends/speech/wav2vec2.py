@@ -21,7 +21,7 @@ from multimodal.backends.base import Backend
 from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.speech.recognizer import ENGLISH, SpeechRecognizer, TranscribeOptions
 from multimodal.backends.speech.voice_activity import Window, windows
-from multimodal.backends.tokenizer_files import check_letters, load_tokenizer
+from multimodal.backends.tokenizer_files import check_alphabet, load_tokenizer
 from multimodal.catalog.cards import ModelCard
 from multimodal.events import Segment, Transcription
 from multimodal.media.audio import SAMPLE_RATE
@@ -42,7 +42,7 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
     tokenizer = load_tokenizer(files)
     # It hides parts of the sound in training; published checkpoints often lack it.
     model = from_folder(AutoModelForCTC, card, files, device, unneeded=("masked_spec_embed",))
-    check_letters(card, tokenizer, int(model.config.vocab_size))
+    check_alphabet(card, tokenizer, int(model.config.vocab_size))
     return Wav2Vec2(card, model, extractor, tokenizer)
 
 

@@ -34,7 +34,7 @@ from multimodal.backends.speech.recognizer import (
     Model,
     SpeechRecognizer,
     TranscribeOptions,
-    most_spoken,
+    dominant_language,
 )
 from multimodal.backends.speech.voice_activity import Window, windows
 from multimodal.backends.worker import Stopped
@@ -111,7 +111,7 @@ class Hypothesis:
         """Whether a segment has too few letters for its time."""
         return any(
             min(s.end_s - s.start_s, self.speech_s) > SPARSE_S
-            and letters(s.text) < MIN_LETTERS_PER_S * min(s.end_s - s.start_s, self.speech_s)
+            and count_letters(s.text) < MIN_LETTERS_PER_S * min(s.end_s - s.start_s, self.speech_s)
             for s in self.segments
         )
 
@@ -122,7 +122,7 @@ class Hypothesis:
     @property
     def is_sayable(self) -> bool:
         """Whether somebody could say that much in the time that was spoken."""
-        return letters(self.text) <= MAX_LETTERS_PER_S * max(1.0, self.speech_s)
+        return count_letters(self.text) <= MAX_LETTERS_PER_S * max(1.0, self.speech_s)
 
     @property
     def avg_logprob(self) -> float:
@@ -170,7 +170,7 @@ class WhisperRecognizer(SpeechRecognizer[Model]):
         for window in windows(piece):
             for part, language in self._by_language(window, manner, likely):
                 segments += self._transcribe(part, manner, language)
-            likely = most_spoken(segments) or likely
+            likely = dominant_language(segments) or likely
             if not heard(window.reached):
                 break
         return Transcription.of(segments, manner.language or likely)
@@ -212,7 +212,7 @@ class WhisperRecognizer(SpeechRecognizer[Model]):
         self, window: Window, manner: TranscribeOptions, likely: str | None
     ) -> list[tuple[Window, str]]:
         """The window's passages, each with the language it is heard in."""
-        found = passages(window, max(2, int(window.seconds // PROBES_EVERY_S) + 1))
+        found = split_passages(window, max(2, int(window.seconds // PROBES_EVERY_S) + 1))
         told = [{} if manner.stopped() else self.language_probabilities(p.samples) for p in found]
         surest = max(told, key=lambda probabilities: max(probabilities.values(), default=0.0))
         if not surest:
@@ -274,7 +274,7 @@ class WhisperRecognizer(SpeechRecognizer[Model]):
         return Hypothesis(said, window.speech_s).without_silence(window)
 
 
-def passages(window: Window, most: int | None = None) -> list[Window]:
+def split_passages(window: Window, most: int | None = None) -> list[Window]:
     """The window in passages that a language can be told from, cut in the middle of its pauses; the
     longest pauses where there may be `most` passages."""
     groups = [[span] for span in window.utterances]
@@ -308,18 +308,18 @@ def spoken_language(probabilities: Mapping[str, float], around: str | None, spee
 
 def smaller_parts(window: Window) -> list[Window]:
     """Its passages, else its halves; [] where it is too short to be cut."""
-    if len(found := passages(window)) > 1:
+    if len(found := split_passages(window)) > 1:
         return found
     return list(window.halves(SHORTEST_HALF_S) or ())
 
 
 def have_similar_length(one: Sequence[Segment], other: Sequence[Segment]) -> bool:
     """Whether two hearings of the same window are about as long."""
-    first, second = (sum(letters(s.text) for s in segments) for segments in (one, other))
+    first, second = (sum(count_letters(s.text) for s in segments) for segments in (one, other))
     return abs(first - second) <= SAME_LENGTH * max(first, second)
 
 
-def letters(text: str) -> int:
+def count_letters(text: str) -> int:
     """How many letters and digits there are."""
     return sum(map(str.isalnum, text))
 

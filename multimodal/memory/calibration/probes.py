@@ -51,9 +51,9 @@ def measure_context(device: torch.device) -> Measurements:
 
 def measure_bus(device: torch.device) -> Measurements:
     """Copies of a quarter of a gigabyte, from host memory that is locked and that is not."""
-    from multimodal.memory.devices.host_slabs import PROBE_BYTES, HostSlabs, copied_bytes_per_s
+    from multimodal.memory.devices.host_slabs import PROBE_BYTES, HostMemoryPool, copied_bytes_per_s
 
-    locked = HostSlabs([PROBE_BYTES], _locks(device))
+    locked = HostMemoryPool([PROBE_BYTES], _locks(device))
     try:
         if not locked.is_locked:
             raise RuntimeError("the driver locks no host memory: copies are slower")
@@ -70,19 +70,19 @@ def measure_page_locking(device: torch.device) -> Measurements:
     """How much host memory can be locked, up to a third of what is free, and how fast."""
     import psutil
 
-    from multimodal.memory.devices.host_slabs import PROBE_BYTES, HostSlabs
+    from multimodal.memory.devices.host_slabs import PROBE_BYTES, HostMemoryPool
 
     asked = min(LOCKED_BYTES, int(psutil.virtual_memory().available) // 3)
     count = max(1, asked // PROBE_BYTES)
     started_s = time.perf_counter()
-    slabs = HostSlabs([PROBE_BYTES] * count, _locks(device))
+    slabs = HostMemoryPool([PROBE_BYTES] * count, _locks(device))
     seconds = time.perf_counter() - started_s
     locked = slabs.locked_bytes
     slabs.close()
     return {"asked_bytes": count * PROBE_BYTES, "locked_bytes": locked, "lock_s": seconds}
 
 
-def measure_refusal(device: torch.device) -> Measurements:
+def measure_allocation_failure(device: torch.device) -> Measurements:
     """Whether more than is free is refused, and the card goes on afterwards."""
     free, total = torch.cuda.mem_get_info(device)
     try:
@@ -127,7 +127,7 @@ PROBES: dict[str, Callable[[torch.device], Measurements]] = {
     "context": measure_context,
     "bus": measure_bus,
     "locking": measure_page_locking,
-    "refusal": measure_refusal,
+    "refusal": measure_allocation_failure,
     "mirror fp16": lambda device: measure_mirror("fp16", device),
     "mirror nf4": lambda device: measure_mirror("nf4", device),
     "mirror int8": lambda device: measure_mirror("int8", device),

@@ -18,7 +18,7 @@ Show = Callable[[str, Probe | None], None]
 Start = Callable[[Sequence[str]], Iterator[str]]
 
 
-def measured(names: Sequence[str], show: Show, start: Start) -> dict[str, Probe]:
+def run_probes(names: Sequence[str], show: Show, start: Start) -> dict[str, Probe]:
     """The result of every probe, by name; never raises for what a card does. `start` runs those of
     that name in a process and yields the lines it writes."""
     found: dict[str, Probe] = {}

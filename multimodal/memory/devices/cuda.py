@@ -31,17 +31,17 @@ from multimodal.memory.devices.base import (
     Device,
     spare_host_bytes,
 )
-from multimodal.memory.devices.device_errors import device_errors_told
+from multimodal.memory.devices.device_errors import translate_device_errors
 from multimodal.memory.devices.host_slabs import (
     PROBE_BYTES,
     CudaPageLocks,
-    HostSlabs,
+    HostMemoryPool,
     copied_bytes_per_s,
 )
 from multimodal.memory.devices.kernels import use_kernels
 from multimodal.memory.devices.mirror import HostMirror
 from multimodal.memory.devices.nvidia import driver
-from multimodal.memory.devices.storages import true_bytes
+from multimodal.memory.devices.storages import storage_bytes
 from multimodal.memory.reserve import driver_margin_bytes
 from multimodal.sizes import gigabytes
 
@@ -61,29 +61,29 @@ def limit_convolution_plans(environment: MutableMapping[str, str]) -> None:
 
 
 @runtime_checkable
-class Movable(Protocol):
+class MovableModel(Protocol):
     """A model whose weights lie in PyTorch modules that may be moved while nobody uses it."""
 
     def modules(self) -> Sequence[nn.Module]: ...
 
 
-def card_bytes() -> int:
+def total_gpu_bytes() -> int:
     """The memory of the card that PyTorch finds, 0 without one; takes none of it."""
     if not torch.cuda.is_available():
         return 0
     return int(torch.cuda.get_device_properties(0).total_memory)
 
 
-def calibration_of(folder: Path) -> Calibration | None:
+def load_calibration(folder: Path) -> Calibration | None:
     """What was measured of the card that PyTorch finds, where it is kept in `folder`; None without
     a card, and where another card or other releases were measured."""
     if not torch.cuda.is_available():
         return None
-    return read_calibration(folder, subject_of())
+    return read_calibration(folder, device_fingerprint())
 
 
 @cache
-def subject_of() -> DeviceFingerprint:
+def device_fingerprint() -> DeviceFingerprint:
     """What a calibration of the card that PyTorch finds is made for. Asked once: the driver takes
     a moment to tell its version."""
     card = torch.cuda.get_device_properties(0)
@@ -180,12 +180,12 @@ class Cuda(Device):
                 use_kernels(self._device)
 
     def loaded(self, card: str, model: object) -> int:
-        modules = list(model.modules()) if isinstance(model, Movable) else []
+        modules = list(model.modules()) if isinstance(model, MovableModel) else []
         if modules and self._has_mirrors:
             mirrors = [HostMirror(module, self._device, self._locks) for module in modules]
             with self._host_lock:
                 self._mirrors[card] = mirrors
-        return sum(true_bytes(module) for module in modules)
+        return sum(storage_bytes(module) for module in modules)
 
     def park(self, card: str, model: object) -> int:
         with self._host_lock:
@@ -243,7 +243,7 @@ class Cuda(Device):
         done: list[HostMirror] = []
         try:
             for mirror in mirrors:
-                with device_errors_told(self.name):
+                with translate_device_errors(self.name):
                     mirror.restore(room)
                 done.append(mirror)
                 room = None if room is None else max(0, room - mirror.size_bytes)
@@ -283,7 +283,7 @@ class Cuda(Device):
         return self._bus_bytes_per_s
 
     def _measured_bus(self) -> float:
-        slabs = HostSlabs([PROBE_BYTES], self._locks)
+        slabs = HostMemoryPool([PROBE_BYTES], self._locks)
         try:
             return copied_bytes_per_s(slabs.tensors[0], self._device)
         finally:

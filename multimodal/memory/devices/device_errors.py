@@ -53,7 +53,7 @@ LOST = re.compile(
 PyTorch's advice, which names such errors too."""
 
 
-def free_by_driver() -> int | None:
+def driver_free_bytes() -> int | None:
     """Bytes that are free on the card; None where this process uses none. Raises the RuntimeError
     of a lost card."""
     torch = _torch_on_card()
@@ -61,14 +61,14 @@ def free_by_driver() -> int | None:
 
 
 def device_error(
-    error: BaseException, title: str = "", free_bytes: Callable[[], int | None] = free_by_driver
+    error: BaseException, title: str = "", free_bytes: Callable[[], int | None] = driver_free_bytes
 ) -> DeviceFullError | DeviceLostError | None:
     """`error` as ours, if the card was full or is lost; `title` names what was doing."""
     if not isinstance(error, RuntimeError):
         return None
     text = str(error)
     if (found := LOST.search(text)) is not None:
-        return lost(found[1])
+        return lost_error(found[1])
     is_full = type(error).__name__ == "OutOfMemoryError" or bool(FULL.search(text))
     if LIBRARY.search(text):  # a lost card makes them fail, too
         try:
@@ -80,14 +80,14 @@ def device_error(
     return _full(title) if is_full else None
 
 
-def lost(reason: str) -> DeviceLostError:
+def lost_error(reason: str) -> DeviceLostError:
     return DeviceLostError(
         f"The graphics card failed ({reason}) and must be reset: start the program again."
     )
 
 
 @contextmanager
-def device_errors_told(title: str) -> Iterator[None]:
+def translate_device_errors(title: str) -> Iterator[None]:
     """Raise DeviceFullError or DeviceLostError for what goes wrong on the card, also where another
     library catches the error and raises one of its own: PyTorch counts how often it was full."""
     before = _times_full()

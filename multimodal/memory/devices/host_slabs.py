@@ -64,7 +64,7 @@ class CudaPageLocks:
             log.debug("what the refusal left behind: %s", error)
 
 
-class HostSlabs:
+class HostMemoryPool:
     """One slab of each of `sizes` (bytes), locked by `locks` as far as they go, until `close`.
 
     Raises OSError where the host has no memory left.

@@ -58,7 +58,7 @@ def layers(kind: str, device: torch.device) -> tuple[nn.Module, nn.Module]:
     made: list[nn.Module] = []
     exact: list[nn.Module] = []
     for layer in plain:
-        small, weight = packed(bnb, kind, layer.weight.detach(), device)
+        small, weight = pack_layer(bnb, kind, layer.weight.detach(), device)
         twin = nn.Linear(SIDE, SIDE, bias=False, device=device)
         twin.weight.data = weight.float().to(device)
         made.append(small)
@@ -69,7 +69,7 @@ def layers(kind: str, device: torch.device) -> tuple[nn.Module, nn.Module]:
     return modules
 
 
-def packed(
+def pack_layer(
     bnb: Any, kind: str, weight: torch.Tensor, device: torch.device
 ) -> tuple[nn.Module, torch.Tensor]:
     """A layer with `weight` in that kind, and the weight that it then stands for."""

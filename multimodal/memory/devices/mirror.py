@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from multimodal.memory.devices.host_slabs import HostSlabs, PageLocks
+from multimodal.memory.devices.host_slabs import HostMemoryPool, PageLocks
 from multimodal.memory.devices.storages import slots
 
 ALIGNMENT = 512
@@ -54,7 +54,7 @@ class HostMirror:
         self._layers: list[str] = []
         self._places: list[tuple[int, _Block]] = []
         """By address, where each block now is."""
-        self._host: HostSlabs | None = None
+        self._host: HostMemoryPool | None = None
         self._on_device: list[torch.Tensor] = []
         self._visits: list[RemovableHandle] = []
         self._copied: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
@@ -150,10 +150,10 @@ class HostMirror:
         self._places = sorted(found.items())
         return sizes
 
-    def _filled(self) -> HostSlabs:
+    def _filled(self) -> HostMemoryPool:
         """The mirror, with a copy of every storage."""
         if self._host is None:
-            host = HostSlabs(self._laid_out(), self._locks)
+            host = HostMemoryPool(self._laid_out(), self._locks)
             self._fill(host.tensors)
             self._host = host
         return self._host

@@ -21,7 +21,7 @@ EIGHT_BIT_STATE = ("CB", "SCB")
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class TensorSlot:
     """One place that holds a tensor: the attribute `name` of `owner`, or its data where the owner
     is itself a parameter or buffer (`name` is ""). `layer` is the module it belongs to."""
 
@@ -42,38 +42,38 @@ class Slot:
             self.owner.data = tensor
 
 
-def slots(module: nn.Module) -> Iterator[Slot]:
+def slots(module: nn.Module) -> Iterator[TensorSlot]:
     """Every place of `module` that holds a strided tensor; those that share a tensor come
     separately."""
     return (slot for slot in _places(module) if slot.tensor.layout is torch.strided)
 
 
-def _places(module: nn.Module) -> Iterator[Slot]:
+def _places(module: nn.Module) -> Iterator[TensorSlot]:
     for layer, part in module.named_modules():
         for parameter in part.parameters(recurse=False):
-            yield Slot(parameter, "", layer)
+            yield TensorSlot(parameter, "", layer)
             yield from _attributes(parameter, EIGHT_BIT_STATE, layer)
             yield from _quant_state(parameter, layer)
         for buffer in part.buffers(recurse=False):
-            yield Slot(buffer, "", layer)
+            yield TensorSlot(buffer, "", layer)
         if (state := getattr(part, "state", None)) is not None:
             yield from _attributes(state, EIGHT_BIT_STATE, layer)
 
 
-def true_bytes(module: nn.Module) -> int:
+def storage_bytes(module: nn.Module) -> int:
     """Bytes of all storages that `module` holds, each counted once."""
     found = {slot.tensor.untyped_storage().data_ptr(): slot.tensor for slot in slots(module)}
     return sum(tensor.untyped_storage().nbytes() for tensor in found.values())
 
 
-def _quant_state(parameter: nn.Parameter, layer: str) -> Iterator[Slot]:
+def _quant_state(parameter: nn.Parameter, layer: str) -> Iterator[TensorSlot]:
     state = getattr(parameter, "quant_state", None)
     while state is not None:
         yield from _attributes(state, QUANT_STATE, layer)
         state = getattr(state, "state2", None)
 
 
-def _attributes(owner: Any, names: tuple[str, ...], layer: str) -> Iterator[Slot]:
+def _attributes(owner: Any, names: tuple[str, ...], layer: str) -> Iterator[TensorSlot]:
     for name in names:
         if isinstance(getattr(owner, name, None), torch.Tensor):
-            yield Slot(owner, name, layer)
+            yield TensorSlot(owner, name, layer)

@@ -52,10 +52,10 @@ def probe_build(timeout_s: float = LOAD_S) -> TorchBuild:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return TorchBuild(error=f"loading it did not end ({type(error).__name__})")
-    return read(told.stdout, told.stderr, told.returncode)
+    return parse_probe_output(told.stdout, told.stderr, told.returncode)
 
 
-def read(stdout: str, stderr: str, status: int) -> TorchBuild:
+def parse_probe_output(stdout: str, stderr: str, status: int) -> TorchBuild:
     """The last line of what `look`'s process wrote, after whatever noise came before."""
     try:
         facts = json.loads(stdout.strip().splitlines()[-1])

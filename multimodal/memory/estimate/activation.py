@@ -81,7 +81,7 @@ class _Fused(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def measured(forward: Callable[[], object]) -> int:
+def trace_peak_bytes(forward: Callable[[], object]) -> int:
     """The most bytes that `forward`, on the meta device, holds at once."""
     live = LiveStorages()
     with torch.no_grad(), live, _Fused():
@@ -115,7 +115,7 @@ def counted_bytes(
     compute it. Remembered, since modules are."""
     found: dict[Kernels | None, int] = {}
     for forward in passes(module, tokens, picture_side):
-        found[forward.kernels] = max(found.get(forward.kernels, 0), measured(forward.run))
+        found[forward.kernels] = max(found.get(forward.kernels, 0), trace_peak_bytes(forward.run))
     return found
 
 

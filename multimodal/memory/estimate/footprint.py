@@ -144,7 +144,7 @@ def _torch(
     """Weights, the cache of `tokens`, and the largest peak of any part; a 4-bit or 8-bit layer is
     unpacked to 16 bits while it reads a prompt, one at a time."""
     from multimodal.memory.estimate.activation import peak_bytes
-    from multimodal.memory.estimate.modules import built, tensors, text_config
+    from multimodal.memory.estimate.modules import build_meta_module, tensors, text_config
 
     shape = ModulesArchitecture.model_validate_json(shape_json)
     found = tensors(shape)
@@ -158,7 +158,7 @@ def _torch(
             cache = max(cache, _whisper_cache(part.config))
         elif (config := text_config(part)) is not None:
             cache = max(cache, kv_bytes(config, tokens))
-        module = built(part, shallow=True)
+        module = build_meta_module(part, shallow=True)
         peak = max(peak, peak_bytes(passes, module, tokens, shape.picture_side, factors))
     extra = 0 if kind in ELEMENT_BYTES else unpacked
     return Footprint(weights, cache, peak + extra, engine_owned=False)

@@ -47,12 +47,12 @@ def tensors(architecture: ModulesArchitecture | GgufArchitecture) -> tuple[Tenso
 
 def text_config(part: ModelPart) -> Any | None:
     """The transformers configuration of the part's text model; None where it writes no text."""
-    module: Any = built(part)
+    module: Any = build_meta_module(part)
     writes = hasattr(module, "can_generate") and module.can_generate()
     return module.config.get_text_config(decoder=True) if writes else None
 
 
-def built(part: ModelPart, shallow: bool = False) -> nn.Module:
+def build_meta_module(part: ModelPart, shallow: bool = False) -> nn.Module:
     """The module of `part` on the meta device, in bfloat16, for inference. `shallow`: with two
     layers of text, since all are alike. Raises CardError."""
     with _building:
@@ -67,12 +67,12 @@ while they make one; two threads that do so fail, or make another model than was
 @lru_cache(maxsize=64)
 def _built(part_json: str, shallow: bool) -> nn.Module:
     with torch.device("meta"), _Dense():
-        module = unbuilt(ModelPart.model_validate_json(part_json), shallow)
+        module = construct_module(ModelPart.model_validate_json(part_json), shallow)
     # Not the libraries' own `to`, which warns of layers that a real load would keep in fp32.
     return nn.Module.to(module, torch.bfloat16).eval().requires_grad_(False)
 
 
-def unbuilt(part: ModelPart, shallow: bool = False) -> nn.Module:
+def construct_module(part: ModelPart, shallow: bool = False) -> nn.Module:
     """The module of `part` as its library makes it, on PyTorch's default device. Raises
     CardError."""
     try:
@@ -157,7 +157,7 @@ def _tensors(part_json: str) -> tuple[Tensor, ...]:
 
 
 def _listed(part: ModelPart) -> Iterator[Tensor]:
-    module = built(part)
+    module = build_meta_module(part)
     layers = quantizable(module, part.keeps_fp32) if part.quantized else ()
     packed = {f"{name}.weight" for name in layers}
     seen: set[int] = set()

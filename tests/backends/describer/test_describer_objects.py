@@ -18,7 +18,7 @@ from multimodal.backends.describer.caption import Findings, answer, caption, des
 from multimodal.backends.describer.detector import Box, Category, Detection, read_categories
 from multimodal.backends.describer.findings import Text
 from multimodal.backends.describer.labels import Vocabulary
-from multimodal.backends.describer.object_sentences import doubts, overview
+from multimodal.backends.describer.object_sentences import describe_doubts, overview
 from multimodal.backends.describer.objects import (
     CHECKED_AT_ONCE,
     MOST_CHECKED,
@@ -281,12 +281,12 @@ def test_a_label_that_the_objects_do_not_cover_is_told_besides(world: World) -> 
 
 def test_doubtful_objects_are_told_with_doubt(world: World) -> None:
     cup = world.found("cup", RIGHT, is_sure=False)
-    assert doubts([cup]) == "There may be a cup in it."
+    assert describe_doubts([cup]) == "There may be a cup in it."
     assert "This shows a person. There may also be a cup." in caption(
         world.findings(world.found("person", LEFT), cup)
     )
     more = [world.found("car", LEFT), world.found("car", RIGHT, is_sure=False)]
-    assert doubts(more) == "There may also be one more car."
+    assert describe_doubts(more) == "There may also be one more car."
 
 
 def test_more_than_eight_are_many(world: World) -> None:

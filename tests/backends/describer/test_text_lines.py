@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from fakes import StopAfter
 
-from multimodal.backends.describer.text_lines import Quad, in_reading_order, is_cut, joined, strips
+from multimodal.backends.describer.text_lines import (
+    Quad,
+    in_reading_order,
+    is_truncated,
+    joined,
+    strips,
+)
 
 NEVER = threading.Event()
 
@@ -126,8 +132,8 @@ def test_strips_cover_the_picture_and_overlap(length: int) -> None:
 
 def test_a_line_at_the_edge_of_a_strip_is_left_to_the_strip_that_has_it_whole() -> None:
     first, second = strips(2880, 1536, 192)
-    assert is_cut(box(0, 1500, 400, 1535), 1, first, 192)
-    assert is_cut(box(0, 0, 400, 20), 1, second, 192)
-    assert not is_cut(box(0, 1400, 400, 1500), 1, first, 192)
-    assert not is_cut(box(0, 0, 400, 20), 1, first, 192), "the picture ends there"
-    assert not is_cut(box(0, 1000, 400, 1535), 1, first, 192), "no strip has it whole"
+    assert is_truncated(box(0, 1500, 400, 1535), 1, first, 192)
+    assert is_truncated(box(0, 0, 400, 20), 1, second, 192)
+    assert not is_truncated(box(0, 1400, 400, 1500), 1, first, 192)
+    assert not is_truncated(box(0, 0, 400, 20), 1, first, 192), "the picture ends there"
+    assert not is_truncated(box(0, 1000, 400, 1535), 1, first, 192), "no strip has it whole"

@@ -26,7 +26,7 @@ from multimodal.errors import BackendError, RequestError
 from multimodal.events import EngineEvent, ImageGenerated, Notice, Preview, Progress
 from multimodal.memory.devices.base import Cpu
 from multimodal.memory.devices.mirror import HostMirror
-from multimodal.memory.devices.storages import slots, true_bytes
+from multimodal.memory.devices.storages import slots, storage_bytes
 from multimodal.memory.manager import MemoryManager
 from multimodal.messages import Usage
 from multimodal.requests import ImageGenerationRequest
@@ -298,7 +298,7 @@ class Card(Cpu):
     def loaded(self, card: str, model: Any) -> int:
         here = torch.device("cpu")
         self.mirrors[card] = [HostMirror(part, here) for part in model.modules()]
-        return sum(true_bytes(part) for part in model.modules())
+        return sum(storage_bytes(part) for part in model.modules())
 
     def park(self, card: str, model: object) -> int:
         self.parked += 1
@@ -356,7 +356,7 @@ def test_layers_without_room_visit_while_they_draw(folder: Path) -> None:
 def test_only_what_the_card_names_is_packed(folder: Path, kind: str) -> None:
     whole: Any = load(tiny.card(folder), folder, "cpu")
     packed: Any = load(tiny.card(folder, (kind,)), folder, "cpu")
-    sizes = [{type(m).__name__: true_bytes(m) for m in b.modules()} for b in (whole, packed)]
+    sizes = [{type(m).__name__: storage_bytes(m) for m in b.modules()} for b in (whole, packed)]
     assert sizes[1]["UNet2DConditionModel"] < sizes[0]["UNet2DConditionModel"]
     assert sizes[1]["AutoencoderKL"] == sizes[0]["AutoencoderKL"]
     assert sizes[1]["CLIPTextModel"] == sizes[0]["CLIPTextModel"]

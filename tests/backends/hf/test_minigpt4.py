@@ -34,7 +34,7 @@ from multimodal.errors import BackendError, CardError, MultimodalError
 from multimodal.events import ImageDescribed, TextDelta
 from multimodal.memory.estimate.activation import peak_bytes
 from multimodal.memory.estimate.footprint import footprint
-from multimodal.memory.estimate.modules import built, tensors
+from multimodal.memory.estimate.modules import build_meta_module, tensors
 from multimodal.messages import Role, Sampling, Usage
 from multimodal.requests import ImageDescriptionRequest
 
@@ -334,7 +334,9 @@ def test_a_vision_tower_that_is_a_part_by_itself_takes_room_to_look() -> None:
     alone = ModelPart(
         library="transformers", model="Blip2VisionModel", config=dict(tiny_minigpt4.VISION)
     )
-    found = [peak_bytes(forward_passes, built(part), 1, None) for part in (alone, whole)]
+    found = [
+        peak_bytes(forward_passes, build_meta_module(part), 1, None) for part in (alone, whole)
+    ]
     assert found[0] == found[1] > 0
 
 

@@ -175,7 +175,9 @@ def test_a_long_recording_is_heard_piece_by_piece(
     pause = np.zeros(16_000 * (recognizer.PIECE_S - 2) - len(speech), np.float32)
     long = np.concatenate([speech, pause, np.zeros(32_000, np.float32), speech])
     told = heard(model, long)
-    expected = [written(checkpoint[0], piece, "eng") for _, piece in recognizer.pieces(long, 120)]
+    expected = [
+        written(checkpoint[0], piece, "eng") for _, piece in recognizer.split_audio(long, 120)
+    ]
     assert told.spoken.text == " ".join(expected)
     first, second = told.spoken.segments
     assert first.end_s == pytest.approx(len(speech) / 16_000, abs=1)

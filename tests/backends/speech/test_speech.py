@@ -15,7 +15,7 @@ from whisper_conversion import convert
 
 from multimodal.backends.base import Backend, load
 from multimodal.backends.speech import recognizer
-from multimodal.backends.speech.recognizer import pieces
+from multimodal.backends.speech.recognizer import split_audio
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.catalog.sources import FolderSource
 from multimodal.errors import BackendError, RequestError
@@ -123,12 +123,12 @@ def test_what_is_not_speech_gets_no_words(ears: Backend, media: MediaFolder, kin
 def test_a_long_recording_is_cut_where_it_is_quiet() -> None:
     wave = np.ones(16_000 * 300, np.float32)
     wave[16_000 * 118 : 16_000 * 119] = 0
-    found = list(pieces(wave, 120))
+    found = list(split_audio(wave, 120))
     assert 118 * 16_000 < len(found[0][1]) < 119 * 16_000, "in the second that is silent"
     assert all(115 * 16_000 <= len(piece) <= 120 * 16_000 for _, piece in found[:-1])
     assert np.array_equal(np.concatenate([piece for _, piece in found]), wave)
     assert [start for start, _ in found][1] == len(found[0][1])
-    assert list(pieces(wave[:0], 120)) == []
+    assert list(split_audio(wave[:0], 120)) == []
 
 
 def test_words_of_every_piece_are_joined(ears: Backend, media: MediaFolder, examples: Path) -> None:

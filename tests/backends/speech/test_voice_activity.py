@@ -26,7 +26,7 @@ from multimodal.backends.speech.whisper_decoding import (
     DecodingRequest,
     Hypothesis,
     WhisperRecognizer,
-    passages,
+    split_passages,
     spoken_language,
 )
 from multimodal.catalog.cards import Catalog
@@ -101,7 +101,7 @@ def test_what_is_said_later_is_not_placed_earlier(
 def test_halves_and_passages_leave_nothing_out(found: list[Span]) -> None:
     for window in windows_of(RECORDING, found):
         most = max(2, int(window.seconds // 8) + 1)
-        cut = passages(window, most)
+        cut = split_passages(window, most)
         assert (cut[0].start, cut[-1].end) == (window.start, window.end)
         assert all(a.end == b.start for a, b in itertools.pairwise(cut))
         assert len(cut) <= most

@@ -109,7 +109,7 @@ def test_a_long_recording_is_heard_piece_by_piece(checkpoint: Checkpoint, speech
     pause = np.zeros(16_000 * (recognizer.PIECE_S - 2) - len(speech), np.float32)
     long = np.concatenate([speech, pause, np.zeros(32_000, np.float32), speech])
     told = heard(loaded(checkpoint), long)
-    expected = [reference(checkpoint[0], piece) for _, piece in recognizer.pieces(long, 120)]
+    expected = [reference(checkpoint[0], piece) for _, piece in recognizer.split_audio(long, 120)]
     assert words(told.spoken.text) == words(" ".join(expected))
     second = [s for s in told.spoken.segments if s.start_s > 60]
     assert second

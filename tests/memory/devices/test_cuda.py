@@ -23,11 +23,11 @@ from multimodal.backends.registry import FAMILIES, Family
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, DeviceFullError, SettingsError
 from multimodal.memory.devices import cuda
-from multimodal.memory.devices.cuda import PLANS, Cuda, Movable, limit_convolution_plans
+from multimodal.memory.devices.cuda import PLANS, Cuda, MovableModel, limit_convolution_plans
 from multimodal.memory.devices.kernels import use_kernels
 from multimodal.memory.devices.mirror import HostMirror
 from multimodal.memory.devices.simulated import Simulated
-from multimodal.memory.devices.storages import true_bytes
+from multimodal.memory.devices.storages import storage_bytes
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
 
@@ -130,10 +130,10 @@ class Mirroring(Simulated):
         self.mirrors: dict[str, HostMirror] = {}
 
     def loaded(self, card: str, model: object) -> int:
-        assert isinstance(model, Movable)
+        assert isinstance(model, MovableModel)
         (module,) = model.modules()
         self.mirrors[card] = HostMirror(module, CPU)
-        return true_bytes(module)
+        return storage_bytes(module)
 
     def park(self, card: str, model: object) -> int:
         self.mirrors[card].evict()

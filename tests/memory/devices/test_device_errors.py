@@ -19,7 +19,11 @@ from multimodal.backends.worker import Worker
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, DeviceFullError, DeviceLostError
 from multimodal.events import EngineEvent
-from multimodal.memory.devices.device_errors import LITTLE_BYTES, device_error, device_errors_told
+from multimodal.memory.devices.device_errors import (
+    LITTLE_BYTES,
+    device_error,
+    translate_device_errors,
+)
 from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.host import HostMemory
 from multimodal.memory.manager import MemoryManager
@@ -139,11 +143,14 @@ def test_another_error_is_no_fault_of_the_card(error: Exception) -> None:
 
 
 def test_errors_of_the_card_are_told_and_others_pass() -> None:
-    with pytest.raises(DeviceFullError, match="RTX: the device is out"), device_errors_told("RTX"):
+    with (
+        pytest.raises(DeviceFullError, match="RTX: the device is out"),
+        translate_device_errors("RTX"),
+    ):
         raise torch.OutOfMemoryError("CUDA out of memory")
-    with pytest.raises(DeviceLostError, match=RESET), device_errors_told("RTX"):
+    with pytest.raises(DeviceLostError, match=RESET), translate_device_errors("RTX"):
         raise LOST[0]
-    with pytest.raises(RuntimeError, match="a shape"), device_errors_told("RTX"):
+    with pytest.raises(RuntimeError, match="a shape"), translate_device_errors("RTX"):
         raise RuntimeError("a shape is wrong")
 
 

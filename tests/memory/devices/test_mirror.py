@@ -13,9 +13,9 @@ import torch
 import transformers
 from torch import nn
 
-from multimodal.memory.devices.host_slabs import PAGE, HostSlabs
+from multimodal.memory.devices.host_slabs import PAGE, HostMemoryPool
 from multimodal.memory.devices.mirror import HostMirror
-from multimodal.memory.devices.storages import slots, true_bytes
+from multimodal.memory.devices.storages import slots, storage_bytes
 
 CPU = torch.device("cpu")
 
@@ -76,7 +76,7 @@ def test_the_quantization_state_moves_along(kind: str) -> None:
     module = quantized(kind)
     if kind == "int8":
         module(torch.randn(2, 128, dtype=torch.float16))  # scales move to the layer's state
-    before, size = contents(module), true_bytes(module)
+    before, size = contents(module), storage_bytes(module)
     mirror = HostMirror(module, CPU)
     original = set(storages(module))
     mirror.evict()
@@ -258,7 +258,7 @@ class Driver:
 
 def test_pages_are_locked_to_the_page_and_given_back() -> None:
     sizes, driver = [1000, 0, 3 * PAGE, PAGE + 1], Driver(100 * PAGE)
-    slabs = HostSlabs(sizes, driver)
+    slabs = HostMemoryPool(sizes, driver)
     assert slabs.is_locked
     assert [tensor.nbytes for tensor in slabs.tensors] == sizes
     assert sorted(driver.locked.values()) == [PAGE, 2 * PAGE, 3 * PAGE]
@@ -266,7 +266,7 @@ def test_pages_are_locked_to_the_page_and_given_back() -> None:
     assert list(driver.locked) == [t.data_ptr() for t in slabs.tensors if t.nbytes]
     slabs.close()
     assert (driver.locked, driver.left) == ({}, 100 * PAGE)
-    forgotten = HostSlabs(sizes, driver)
+    forgotten = HostMemoryPool(sizes, driver)
     del forgotten
     gc.collect()
     assert driver.locked == {}, "nobody else could lock these pages otherwise"

@@ -18,10 +18,10 @@ from multimodal.backends.speech.forward_passes import seamless_passes, wav2vec2_
 from multimodal.catalog.architectures import GgufArchitecture, ModelPart, ModulesArchitecture
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import CardError
-from multimodal.memory.devices.storages import true_bytes
-from multimodal.memory.estimate.activation import measured, peak_bytes
+from multimodal.memory.devices.storages import storage_bytes
+from multimodal.memory.estimate.activation import peak_bytes, trace_peak_bytes
 from multimodal.memory.estimate.footprint import footprint, kv_bytes
-from multimodal.memory.estimate.modules import built, tensors, text_config
+from multimodal.memory.estimate.modules import build_meta_module, tensors, text_config
 from multimodal.memory.estimate.quantization import TORCH
 
 # Parameters as their authors' model pages and config.json files on the Hugging Face hub give them.
@@ -162,7 +162,7 @@ def test_shipped_speech_cards_have_the_published_sizes(catalog: Any, name: str) 
 
 def test_a_speech_models_peak_holds_half_a_minute_of_speech(catalog: Any) -> None:
     part = catalog.card("seamless-m4t-v2-large").architecture.parts["model"]
-    module: Any = built(part, shallow=True)
+    module: Any = build_meta_module(part, shallow=True)
     distances = 1500 * 1500 * 64 * 2  # of every 20 ms to every other, for one head
     assert peak_bytes(seamless_passes, module, 256, None) > distances
 
@@ -297,10 +297,10 @@ def test_the_estimate_is_what_a_loaded_model_holds(checkpoint: tuple[str, Path],
     model = loaded(name, folder, kind)
     family = "wav2vec2" if name == "wav2vec2" else "causal_lm"
     expected = footprint(card(one(QUANTIZED[name]), kind, family=family)).weights
-    assert expected == pytest.approx(true_bytes(model), rel=0.02)
+    assert expected == pytest.approx(storage_bytes(model), rel=0.02)
     if kind not in {"fp16", "bf16", "fp32"}:
         held = sum(p.numel() * p.element_size() for p in model.parameters())
-        assert true_bytes(model) > held, "the quantization state is counted"
+        assert storage_bytes(model) > held, "the quantization state is counted"
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -318,23 +318,23 @@ def test_the_cache_is_as_large_as_computed(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_model_of_two_layers_has_the_peak_of_the_whole(name: str) -> None:
-    shallow, whole = (built(SMALL[name], shallow) for shallow in (True, False))
+    shallow, whole = (build_meta_module(SMALL[name], shallow) for shallow in (True, False))
     assert peak_bytes(chat, shallow, 300, None) == peak_bytes(chat, whole, 300, None)
 
 
 @pytest.mark.parametrize("name", sorted(QUANTIZED.keys() - {"whisper"}))
 def test_every_family_has_a_peak(name: str) -> None:
     passes = wav2vec2_passes if name == "wav2vec2" else chat
-    assert peak_bytes(passes, built(QUANTIZED[name], shallow=True), 64, None) > 10_000
+    assert peak_bytes(passes, build_meta_module(QUANTIZED[name], shallow=True), 64, None) > 10_000
 
 
 def test_the_peak_on_the_meta_device_is_the_peak_on_a_real_one() -> None:
     layer = nn.Sequential(nn.Linear(64, 1024), nn.GELU(), nn.Linear(1024, 64))
     real, meta = torch.randn(32, 64), torch.empty(32, 64, device="meta")
     expected = 32 * 1024 * 4 * 2  # the wide layer's input and output to GELU
-    assert measured(lambda: layer(real)) == expected
+    assert trace_peak_bytes(lambda: layer(real)) == expected
     layer.to("meta")
-    assert measured(lambda: layer(meta)) == expected
+    assert trace_peak_bytes(lambda: layer(meta)) == expected
 
 
 def test_a_longer_context_takes_more_cache_and_a_sliding_window_bounds_it() -> None:
@@ -352,7 +352,7 @@ def test_cards_say_what_transformers_keeps_in_32_bits(catalog: Catalog) -> None:
         for part in shape.parts.values() if isinstance(shape, ModulesArchitecture) else ():
             if not part.quantized:
                 continue
-            module = built(part)
+            module = build_meta_module(part)
             names = [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
             told = getattr(module, "_keep_in_fp32_modules", None) or ()
             kept = {one for one in told if any(one in name.split(".") for name in names)}

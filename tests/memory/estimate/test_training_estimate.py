@@ -13,7 +13,7 @@ import transformers
 from tiny_models import hub_card, save_causal
 
 from multimodal.catalog.cards import Catalog
-from multimodal.memory.devices.storages import true_bytes
+from multimodal.memory.devices.storages import storage_bytes
 from multimodal.memory.estimate.activation import LiveStorages
 from multimodal.memory.estimate.training import LENGTHS, trainable
 
@@ -82,7 +82,7 @@ def estimate(config: dict[str, Any]) -> Any:
 
 def test_the_weights_are_what_peft_keeps(prepared: tuple[Any, dict[str, Any]]) -> None:
     model, config = prepared
-    assert estimate(config).weights == pytest.approx(true_bytes(model), rel=0.02)
+    assert estimate(config).weights == pytest.approx(storage_bytes(model), rel=0.02)
 
 
 def test_a_step_takes_what_is_said_beside_the_weights(
