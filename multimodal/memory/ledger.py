@@ -15,7 +15,7 @@ from multimodal.events import Progress
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.eviction import Resident
 from multimodal.memory.lease import B, Entry, Lease
-from multimodal.memory.records import Decision, HeldModel
+from multimodal.memory.records import Decision, HeldEntry
 from multimodal.memory.reservation import Reservation
 from multimodal.sizes import gigabytes
 
@@ -59,9 +59,9 @@ class Ledger(Generic[B]):
         return sum(entry.promised_bytes for entry in self.entries.values())
 
     @property
-    def held(self) -> tuple[HeldModel, ...]:
+    def held(self) -> tuple[HeldEntry, ...]:
         return tuple(
-            HeldModel(e.card.name, e.size_bytes, e.leases, "ready" if e.backend else "loading")
+            HeldEntry(e.card.name, e.size_bytes, e.leases, "ready" if e.backend else "loading")
             for e in self.entries.values()
             if e.charged_bytes
         )

@@ -36,7 +36,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldModel:
+class HeldEntry:
     """A model as the ledger has it."""
 
     card: str
@@ -48,7 +48,7 @@ class HeldModel:
 
 
 @dataclass(frozen=True, slots=True)
-class MirroredModel:
+class MirroredEntry:
     """An evicted model whose weights stay in host memory."""
 
     card: str
@@ -65,8 +65,8 @@ class Snapshot:
     budget_bytes: int
     used_bytes: int
     workspace_bytes: int
-    held: tuple[HeldModel, ...]
-    mirrored: tuple[MirroredModel, ...]
+    held: tuple[HeldEntry, ...]
+    mirrored: tuple[MirroredEntry, ...]
     waiting: int
     decisions: tuple[Decision, ...]
     decided: int

@@ -20,7 +20,7 @@ from multimodal.errors import DeviceFullError
 from multimodal.events import Progress
 from multimodal.memory.devices.base import Device
 from multimodal.memory.lease import B, Closable
-from multimodal.memory.records import How, MirroredModel
+from multimodal.memory.records import How, MirroredEntry
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +61,10 @@ class Transfers(Generic[B]):
         self._parked: dict[str, tuple[B, int]] = {}
 
     @property
-    def mirrored(self) -> tuple[MirroredModel, ...]:
+    def mirrored(self) -> tuple[MirroredEntry, ...]:
         """Evicted models whose weights stay in host memory, the longest there first."""
         with self._lock:
-            return tuple(MirroredModel(name, size) for name, (_, size) in self._parked.items())
+            return tuple(MirroredEntry(name, size) for name, (_, size) in self._parked.items())
 
     def bring(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from html import escape
 
 from multimodal.build import UnusedGpu
-from multimodal.memory.records import Decision, HeldModel, Snapshot
+from multimodal.memory.records import Decision, HeldEntry, Snapshot
 from multimodal.sizes import gigabytes
 from multimodal.weights import FetchProgress
 
@@ -64,7 +64,7 @@ def _rows(snapshot: Snapshot, title: TitleOf) -> list[str]:
     ]
 
 
-def _state(held: HeldModel) -> str:
+def _state(held: HeldEntry) -> str:
     if held.state == "loading":
         return "loading"
     where = " of host memory" if held.place == "host" else ""
