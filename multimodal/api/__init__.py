@@ -43,7 +43,7 @@ def routes(program: Program) -> list[BaseRoute]:
         route("/v1/images/generations", images.generations, "POST"),
         route("/v1/audio/transcriptions", transcriptions.transcriptions, "POST"),
         route("/v1/audio/translations", transcriptions.translations, "POST"),
-        route("/v1/audio/transcriptions", speech_synthesis.create_speech, "POST"),
+        route("/v1/audio/speech", speech_synthesis.create_speech, "POST"),
         route("/v1/audio/voices", speech_synthesis.voices, "GET"),
         route("/v1", unknown, *METHODS),
         route("/v1/{path:path}", unknown, *METHODS),
@@ -109,7 +109,7 @@ def _models(program: Program) -> list[dict[str, Any]]:
 async def unknown(request: Request, program: Program) -> Response:
     known = (
         "/v1/models, /v1/chat/completions, /v1/images/generations, /v1/audio/transcriptions, "
-        "/v1/audio/translations, /v1/audio/transcriptions, /v1/audio/voices"
+        "/v1/audio/translations, /v1/audio/speech, /v1/audio/voices"
     )
     asked = f"{request.method} {request.url.path}"[:SHOWN_CHARACTERS]
     sentence = f"There is no {asked} here. Known: {known}."
