@@ -36,7 +36,7 @@ os.environ["MULTIMODAL_UPGRADE"] = "false"
 settings.register_profile("steady", deadline=None)
 settings.load_profile("steady")
 
-pytest_plugins = ["browser"]
+pytest_plugins = ["browser", "fakes"]
 ROOT = Path(__file__).parent.parent
 WEIGHTS = Path(
     # Taken out, so that no program of a test writes there unless it is told to.

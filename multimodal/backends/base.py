@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import psutil
 
@@ -26,9 +26,6 @@ from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError, MultimodalError
 from multimodal.events import EngineEvent
 from multimodal.memory.devices.device_errors import device_error
-
-if TYPE_CHECKING:
-    pass
 
 
 def cores() -> int:

@@ -87,7 +87,7 @@ def _read_outcome(kept: object) -> Outcome | None:
 
 
 def _with_usage(kept: Any) -> Any:
-    """What was kept by a version up to 0.9, which had the fields of a usage beside the others."""
+    """What earlier versions kept, which had the fields of a usage beside the others."""
     if not isinstance(kept, dict) or "usage" in kept or kept.get("seed") is None:
         return kept
     return kept | {"usage": {"finish": kept.get("finish"), **kept}}

@@ -49,7 +49,7 @@ from multimodal.requests import ImageGenerationRequest, Request, TranscriptionRe
 from multimodal.runner import Runner
 from multimodal.turn.draft import Draft
 from multimodal.turn.image_step import store_picture
-from multimodal.turn.request_builder import RequestBuilder, annotated, without_voice
+from multimodal.turn.request_builder import RequestBuilder, annotate, without_voice
 from multimodal.turn.router import Router
 
 DOING = {
@@ -106,11 +106,11 @@ class Assistant:
     ) -> Generator[EngineEvent, None, None]:
         """Transcribe one recording with the card of that name; the last event is a
         SpeechTranscribed. `how`: the fields of TranscriptionRequest."""
-        run = self._runner.run
-        waveform = self.media.waveform
-        yield from run(
-            self.catalog.card(card), lambda: TranscriptionRequest(waveform(part), **how), stop
-        )
+
+        def request() -> Request:
+            return TranscriptionRequest(self.media.waveform(part), **how)
+
+        yield from self._runner.run(self.catalog.card(card), request, stop)
 
     def listen(
         self, waveform: NDArray[np.float32], card: str, stop: threading.Event, **how: Any
@@ -186,7 +186,7 @@ class Assistant:
             case SpeechTranscribed() | ImageDescribed():
                 if isinstance(event, ImageDescribed):
                     turn.answers.append(event.answer)
-                return PartAnnotated(annotated(step, turn.conversation, event))
+                return PartAnnotated(annotate(step, turn.conversation, event))
             case ImageGenerated():
                 raise BackendError(f"{step.card} drew a picture that nobody asked for.")
         return event

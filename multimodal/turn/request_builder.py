@@ -115,7 +115,7 @@ class RequestBuilder:
         return within(self.media.image(picture), SEEN_SIDE)
 
 
-def annotated(
+def annotate(
     step: Step, conversation: Conversation, result: SpeechTranscribed | ImageDescribed
 ) -> AudioPart | ImagePart:
     """The part that `step` is about, with what its model made of it. Raises MediaError where it is

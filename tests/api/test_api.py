@@ -19,7 +19,7 @@ import numpy as np
 import openai
 import pytest
 from conftest import Server, running_app, wait_until
-from fakes import FakeSource, client_at, client_of, program
+from fakes import FakeSource, client_at
 from starlette.applications import Starlette
 from text_requests import turns_of
 
@@ -204,17 +204,6 @@ def test_twenty_people_at_once_all_get_their_answers(client: openai.OpenAI) -> N
     with ThreadPoolExecutor(20) as people:
         assert all(people.map(ask, range(20)))
     assert time.monotonic() - started < 120
-
-
-@pytest.fixture
-def source() -> FakeSource:
-    return FakeSource()
-
-
-@pytest.fixture
-def fake(source: FakeSource, tmp_path: Path) -> Iterator[openai.OpenAI]:
-    with client_of(program(tmp_path, source)) as client:
-        yield client
 
 
 def test_what_is_asked_reaches_the_engine(fake: openai.OpenAI, source: FakeSource) -> None:

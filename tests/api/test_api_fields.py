@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import subprocess
 import wave
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import openai
 import pytest
 from conftest import Server
-from fakes import FakeSource, client_at, client_of, program
+from fakes import FakeSource, client_at
 from openai.types import chat, image_generate_params
 from openai.types.audio import (
     speech_create_params,
@@ -93,17 +92,6 @@ def test_every_field_inside_a_message_is_judged(
 def test_no_field_is_judged_twice(fields: RequestFields) -> None:
     assert not fields.honoured & fields.harmless
     assert not (fields.honoured | fields.harmless) & set(fields.refused)
-
-
-@pytest.fixture
-def source() -> FakeSource:
-    return FakeSource()
-
-
-@pytest.fixture
-def fake(source: FakeSource, tmp_path: Path) -> Iterator[openai.OpenAI]:
-    with client_of(program(tmp_path, source)) as client:
-        yield client
 
 
 def ask(client: openai.OpenAI, **more: Any) -> Any:

@@ -65,11 +65,6 @@ class SlowStore(Store):
 
 
 @pytest.fixture
-def source() -> FakeSource:
-    return FakeSource()
-
-
-@pytest.fixture
 def made(tmp_path: Path, source: FakeSource) -> Iterator[Program]:
     (tmp_path / "data").mkdir()
     made = program(tmp_path / "data", source)

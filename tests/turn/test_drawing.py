@@ -48,11 +48,6 @@ CAT = ImagePart("b" * 64, "image/png", 64, 64, "a cat.png", "a cat")
 
 
 @pytest.fixture
-def source() -> FakeSource:
-    return FakeSource()
-
-
-@pytest.fixture
 def studio(source: FakeSource, tmp_path: Path) -> Iterator[Program]:
     """A program whose profile has a model that draws."""
     made = program(tmp_path, source, profile="gpu-12gb")

@@ -45,11 +45,6 @@ SEAMLESS = "seamless-m4t-v2-large"
 
 
 @pytest.fixture
-def source() -> FakeSource:
-    return FakeSource()
-
-
-@pytest.fixture
 def made(source: FakeSource, tmp_path: Path) -> Iterator[Program]:
     """A program whose profile has models that hear, one of which speaks too."""
     made = program(tmp_path, source, profile="gpu-12gb")

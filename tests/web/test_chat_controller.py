@@ -28,11 +28,6 @@ NONCES = (f"{number:x}" for number in itertools.count(10))
 
 
 @pytest.fixture
-def source() -> FakeSource:
-    return FakeSource()
-
-
-@pytest.fixture
 def made(tmp_path: Path, source: FakeSource) -> Iterator[Program]:
     (tmp_path / "data").mkdir()
     made = program(tmp_path / "data", source)

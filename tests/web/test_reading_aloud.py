@@ -30,11 +30,6 @@ ANN = "ann"
 
 
 @pytest.fixture
-def source() -> FakeSource:
-    return FakeSource()
-
-
-@pytest.fixture
 def made(source: FakeSource, tmp_path: Path) -> Iterator[Program]:
     made = program(tmp_path, source)
     yield made

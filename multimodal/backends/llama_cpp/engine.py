@@ -117,6 +117,7 @@ class LlamaCpp:
         signs: GgufTokenEscaper,
     ) -> None:
         self._card = card
+        self._options = parse_options(card, LlamaCppOptions)
         self._signs = signs
         self._context_tokens = context_tokens
         self._server: xllamacpp.Server | None = server
@@ -182,7 +183,7 @@ class LlamaCpp:
         escape = self._signs.escape
         opening = [{"role": "system", "content": escape(system, False)}] if system else []
         turns = (replace(m, text=escape(m.text, m.role == "user")) for m in request.messages)
-        said = as_messages(replace(request, messages=tuple(turns)), self._card)
+        said = as_messages(replace(request, messages=tuple(turns)), self._options.after_picture)
         return {
             "messages": [*opening, *said],
             "stream": True,
@@ -207,7 +208,8 @@ class LlamaCpp:
         if len(turns) <= 2:
             shown = sum(pictures_in(turn["content"]) for turn in turns)
             raise prompt_too_long_error(self._card, prompt_tokens, context_tokens, shown)
-        lengths = [length(turn["content"], self._card) for turn in turns]
+        picture_tokens = self._options.picture_tokens
+        lengths = [length(turn["content"], picture_tokens) for turn in turns]
         dropped = surplus_turns(lengths, prompt_tokens, room, context_tokens // 4, rounds)
         body["messages"] = messages[:system] + turns[dropped:]
         return dropped

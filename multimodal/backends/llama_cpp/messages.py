@@ -12,9 +12,6 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from multimodal.backends.describing import DESCRIBE
-from multimodal.backends.engine_options import parse_options
-from multimodal.backends.llama_cpp.options import LlamaCppOptions
-from multimodal.catalog.cards import ModelCard
 from multimodal.requests import ChatMessage, TextRequest
 
 if TYPE_CHECKING:
@@ -25,18 +22,17 @@ CHARACTERS_PER_TOKEN = 4
 Content = str | list[dict[str, Any]]
 
 
-def as_messages(request: TextRequest, card: ModelCard) -> list[dict[str, Any]]:
-    """The turns, each with the pictures it shows before its words. `engine.after_picture` of the
-    card stands behind each picture, where the model was trained so."""
-    after = parse_options(card, LlamaCppOptions).after_picture
+def as_messages(request: TextRequest, after: str) -> list[dict[str, Any]]:
+    """The turns, each with the pictures it shows before its words. `after` stands behind each
+    picture, where the model was trained so."""
     return [{"role": turn.role, "content": _content(turn, after)} for turn in request.messages]
 
 
-def length(content: Content, card: ModelCard) -> int:
+def length(content: Content, picture_tokens: int) -> int:
     """In characters, a picture as many as would take its tokens."""
     if isinstance(content, str):
         return len(content)
-    picture = parse_options(card, LlamaCppOptions).picture_tokens * CHARACTERS_PER_TOKEN
+    picture = picture_tokens * CHARACTERS_PER_TOKEN
     return sum(len(part["text"]) if "text" in part else picture for part in content)
 
 
