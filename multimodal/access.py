@@ -183,25 +183,21 @@ class Hosts:
     def __init__(self, host: str, origins: Iterable[str] = ()) -> None:
         self._names = set(LOOPBACK)
         self._origins: set[tuple[str, str, int]] = set()
-        self._is_local = True
+        self.is_local = True
+        """Whether the server listens for this machine alone."""
         try:
             address = ipaddress.ip_address(host.strip("[]"))
         except ValueError:
             self._names.add(host.lower())
-            self._is_local = host.lower() == "localhost"
+            self.is_local = host.lower() == "localhost"
         else:
-            self._is_local = address.is_loopback
+            self.is_local = address.is_loopback
             self._names.add(f"[{address}]" if address.version == 6 else str(address))
-        if not self._is_local:
+        if not self.is_local:
             machine = socket.gethostname().lower()
             self._names |= {machine, f"{machine}.local"}
         for origin in origins:
             self.add(origin)
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the server listens for this machine alone."""
-        return self._is_local
 
     def add(self, origin: str) -> None:
         """Answer to `origin`, such as https://chat.example, too. Raises ValueError."""
@@ -212,7 +208,7 @@ class Hosts:
     def answers_to(self, host: str) -> bool:
         """Whether the value of a Host header names this server."""
         name, _ = split_host(host)
-        return name in self._names or (not self._is_local and _is_address(name))
+        return name in self._names or (not self.is_local and _is_address(name))
 
     def is_listed(self, origin: str) -> bool:
         """Whether it is one of the origins that were added."""

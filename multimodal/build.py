@@ -23,10 +23,9 @@ from multimodal.fetching import (
     Announce,
     Fetching,
     Show,
-    announce_nothing,
     progress_fraction,
     progress_text,
-    show_nothing,
+    say_nothing,
 )
 from multimodal.media.ingestion import MediaFolder
 from multimodal.memory.devices.base import Cpu, Device, nvidia_driver_is_here
@@ -265,7 +264,7 @@ def _check_families(catalog: Catalog, profile: Profile) -> None:
 
 
 def fetch_missing(
-    program: Program, show: Show = show_nothing, announce: Announce = announce_nothing
+    program: Program, show: Show = say_nothing, announce: Announce = say_nothing
 ) -> None:
     """Fetch what the cards need that answer now and is not there yet; see `Fetching.fetch_all`."""
     cards = map(program.catalog.card, program.defaults.names)

@@ -14,11 +14,7 @@ Show = Callable[[FetchProgress], None]
 Announce = Callable[[str], None]
 
 
-def show_nothing(_progress: FetchProgress) -> None:
-    """For callers without a terminal."""
-
-
-def announce_nothing(_line: str) -> None:
+def say_nothing(_news: object) -> None:
     """For callers without a terminal."""
 
 
@@ -34,8 +30,8 @@ class Fetching:
         self,
         weights: Weights,
         cards: Iterable[ModelCard],
-        show: Show = show_nothing,
-        announce: Announce = announce_nothing,
+        show: Show = say_nothing,
+        announce: Announce = say_nothing,
     ) -> None:
         """Fetch what is not there yet, one card after another; never raises. Failures are kept in
         `errors`, and met again, as an error, by the turn that needs the model."""

@@ -20,7 +20,7 @@ from multimodal.backends.base import Backend
 from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.catalog.defaults import DefaultModels
 from multimodal.errors import MultimodalError, TurnStoppedError, WeightsError
-from multimodal.fetching import Announce, Fetching, Show, announce_nothing, show_nothing
+from multimodal.fetching import Announce, Fetching, Show, say_nothing
 from multimodal.json_file import JsonFile
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.manager import MemoryManager
@@ -129,7 +129,7 @@ class Upgrades:
                     self._take_over(task, card, speed)
                     break
 
-    def run(self, show: Show = show_nothing, announce: Announce = announce_nothing) -> None:
+    def run(self, show: Show = say_nothing, announce: Announce = say_nothing) -> None:
         """Fetch, measure and put to use what is better; never raises. One run at a time."""
         with self._working:
             for task, names in self._parts.profile.upgrades.items():

@@ -24,7 +24,7 @@ from multimodal.memory.estimate.footprint import footprint
 from multimodal.messages import Controls, Outcome, Sampling
 from multimodal.settings import read_settings
 from multimodal.turn.draft import Draft
-from multimodal.web.alternatives import alternatives
+from multimodal.web.chat_view import alternatives
 
 ANN = "ann"
 LONG = Sampling(max_tokens=200)

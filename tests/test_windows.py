@@ -14,9 +14,9 @@ from card_texts import CARD
 from conftest import ROOT
 
 from multimodal.catalog.cards import Catalog, read_card
+from multimodal.cli.commands import accept_any_text
 from multimodal.doctor.torch_wheels import INDEX, TORCH, WHEELS
 from multimodal.errors import CardError
-from multimodal.standard_streams import accept_any_text
 from multimodal.web.launch import WAIT_S, wait_for_event
 from multimodal.weights.quantized import FOLDER, QuantizationSettings
 

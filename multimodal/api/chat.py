@@ -7,10 +7,14 @@ put into `content`, which clients send back with the next question and models wo
 
 from __future__ import annotations
 
+import hashlib
+import platform
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -20,11 +24,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from multimodal.api.bodies import parsed
 from multimodal.api.chat_schema import ChatRequest
 from multimodal.api.event_streams import events, format_sse, while_connected
-from multimodal.api.fingerprint import fingerprint
-from multimodal.api.guard import error_response
+from multimodal.api.guard import tell_errors
 from multimodal.api.images import encoded
+from multimodal.backends.base import cores
 from multimodal.build import Program
-from multimodal.catalog.cards import AUTO
+from multimodal.catalog.cards import AUTO, ModelCard
 from multimodal.events import (
     ImageStored,
     PartAnnotated,
@@ -45,7 +49,7 @@ async def completions(request: Request, program: Program) -> Response:
     if is_streamed:
         first = await anext(stream, None)  # an error before the first event keeps its status
         lines = _lines(reply, first, stream, has_usage)
-        return StreamingResponse(lines, media_type="text/event-stream")
+        return StreamingResponse(tell_errors(lines), media_type="text/event-stream")
     async with aclosing(stream) as happening:
         async for event in happening:
             reply.saw(event)
@@ -164,19 +168,44 @@ async def _lines(
 ) -> AsyncGenerator[str, None]:
     reply.saw(first)
     yield reply.chunk({"role": "assistant", "content": ""})
-    try:
-        async with aclosing(stream) as happening:
-            async for event in happening:
-                if text := reply.saw(event):
-                    yield reply.chunk({"content": text})
-                elif isinstance(event, ImageStored):
-                    yield reply.chunk({"images": reply.images[-1:]})
-                elif event is None:
-                    yield ": still at it\n\n"
-    except Exception as error:  # the status is sent already, so it is told in the stream
-        yield format_sse(error_response(error)[1])
-        return
+    async with aclosing(stream) as happening:
+        async for event in happening:
+            if text := reply.saw(event):
+                yield reply.chunk({"content": text})
+            elif isinstance(event, ImageStored):
+                yield reply.chunk({"images": reply.images[-1:]})
+            elif event is None:
+                yield ": still at it\n\n"
     yield reply.chunk({}, reply.finish, x_route=reply.route())
     if include_usage:
         yield reply.usage_chunk()
     yield "data: [DONE]\n\n"
+
+
+ENGINES = ("xllamacpp", "torch", "transformers", "bitsandbytes", "diffusers", "numpy")
+"""Packages that compute an answer's tokens, or load the weights they are computed from."""
+
+
+def fingerprint(card: ModelCard) -> str:
+    """`system_fingerprint`: what an answer depends on beside its request. Of a card (weights,
+    quantization, slots and engine options are in it), the versions of the engines, the processor
+    and the number of threads: "fp_" and ten hexadecimal digits.
+
+    Two answers with one fingerprint, one request and one seed are the same text if the engine
+    computes each conversation by itself, as llama.cpp does here: every slot has its own cache
+    (docs/decisions/0003-slots.md). Where a fingerprint differs, nothing is promised.
+    """
+    known = "\n".join((card.model_dump_json(), *_versions(), platform.machine(), str(cores())))
+    return f"fp_{hashlib.sha256(known.encode()).hexdigest()[:10]}"
+
+
+@cache
+def _versions() -> tuple[str, ...]:
+    return tuple(f"{name} {_version(name)}" for name in ENGINES)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"

@@ -54,6 +54,10 @@ def _is_one_of(value: Any, neutral: Iterable[Any]) -> bool:
     )
 
 
+def _names(listed: str) -> frozenset[str]:
+    return frozenset(listed.split())
+
+
 def _not(*also: Any) -> tuple[Any, ...]:
     return (*NOTHING, *also)
 
@@ -67,21 +71,9 @@ ONE_PICTURE = "this is not set for pictures here. Leave it out, or give steps an
 NO_SPEAKERS = "speakers are not told apart here. Leave it out."
 
 CHAT = RequestFields(
-    honoured=frozenset(
-        {
-            "messages",
-            "model",
-            "stream",
-            "stream_options",
-            "temperature",
-            "top_p",
-            "max_tokens",
-            "max_completion_tokens",
-            "seed",
-            "stop",
-            "repeat_penalty",
-            "repetition_penalty",
-        }
+    honoured=_names(
+        "messages model stream stream_options temperature top_p max_tokens max_completion_tokens "
+        "seed stop repeat_penalty repetition_penalty"
     ),
     harmless=frozenset(
         {
@@ -180,11 +172,11 @@ SOUND = RequestFields(
     harmless=frozenset({"format"}),  # the sound itself says which it is
 )
 
-_TRANSLATIONS = frozenset({"file", "model", "prompt", "response_format", "temperature"})
-
 TRANSLATIONS = RequestFields(
     # The last three are this program's own.
-    honoured=_TRANSLATIONS | {"language", "timestamp_granularities", "stream"},
+    honoured=_names(
+        "file model prompt response_format temperature language timestamp_granularities stream"
+    ),
 )
 
 TRANSCRIPTIONS = RequestFields(
@@ -200,36 +192,15 @@ TRANSCRIPTIONS = RequestFields(
 )
 
 SPEECH = RequestFields(
-    honoured=frozenset(
-        {
-            "input",
-            "model",
-            "voice",
-            "response_format",
-            "speed",
-            "stream_format",
-            "language",
-            "text_language",
-        }
-    ),
+    honoured=_names("input model voice response_format speed stream_format language text_language"),
     refused={
         "instructions": Refusal("voices take no instructions here. Leave it out."),
     },
 )
 
 IMAGES = RequestFields(
-    honoured=frozenset(
-        {
-            "model",
-            "n",
-            "prompt",
-            "response_format",
-            "size",
-            "negative_prompt",
-            "steps",
-            "guidance_scale",
-            "seed",
-        }
+    honoured=_names(
+        "model n prompt response_format size negative_prompt steps guidance_scale seed"
     ),
     harmless=frozenset({"user", "safety_identifier", "moderation"}),
     refused={

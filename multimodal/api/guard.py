@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import math
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive
 
+from multimodal.api.event_streams import format_sse
 from multimodal.errors import (
     CapacityError,
     ContextLengthError,
@@ -45,7 +49,9 @@ def guarded(handler: Handler, body_bytes: int) -> Handler:
 
     async def call(request: Request) -> Response:
         try:
-            return await handler(Request(request.scope, _limited(request.receive, body_bytes)))
+            return await handler(
+                Request(request.scope, LimitedReceive(request.receive, body_bytes))
+            )
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception as error:
@@ -71,6 +77,17 @@ def error_response(error: Exception) -> tuple[int, dict[str, Any]]:
     log.error("a request failed unexpectedly", exc_info=error)
     sentence = "The program failed in a way it did not expect; its log says how."
     return 500, _body(sentence, "server_error")
+
+
+async def tell_errors(lines: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+    """The lines of a stream of server-sent events; an error is told in it, since the status is sent
+    already."""
+    try:
+        async with aclosing(lines) as ready:
+            async for line in ready:
+                yield line
+    except Exception as error:
+        yield format_sse(error_response(error)[1])
 
 
 def failure(
@@ -116,26 +133,44 @@ def _kind(error: MultimodalError) -> str:
     return INVALID if isinstance(error, RequestError) else "server_error"
 
 
-def _limited(receive: Receive, most_bytes: int) -> Receive:
-    """`receive` that raises TooLargeError once the body passes the limit, whatever its header, and
-    RequestError where it stands still."""
-    size, is_whole = 0, False
+class TimedReceive:
+    """`receive` that raises RequestError for a body of which nothing came for `idle_s` seconds, or
+    that is not whole after `whole_s`."""
 
-    async def limited() -> Message:
-        nonlocal size, is_whole
+    def __init__(self, receive: Receive, idle_s: float = IDLE_S, whole_s: float = math.inf) -> None:
+        self._receive = receive
+        self._idle_s = idle_s
+        self._until_s = time.monotonic() + whole_s
+        self.is_whole = False
+
+    async def __call__(self) -> Message:
+        if self.is_whole:
+            return await self._receive()
+        wait_s = min(self._idle_s, self._until_s - time.monotonic())
         try:
-            message = await asyncio.wait_for(receive(), None if is_whole else IDLE_S)
+            message = await asyncio.wait_for(self._receive(), wait_s)
         except TimeoutError as error:
             raise RequestError("The request stopped in the middle. Send it again.") from error
-        is_whole = not message.get("more_body", False)
-        size += len(message.get("body", b""))
-        if size > most_bytes:
-            raise TooLargeError(
-                f"The request is larger than {most_bytes / 1e6:g} MB. Send less at once."
-            )
+        self.is_whole = not message.get("more_body", False)
         return message
 
-    return limited
+
+class LimitedReceive(TimedReceive):
+    """Raises TooLargeError, too, once the body passes the limit, whatever its header says."""
+
+    def __init__(self, receive: Receive, most_bytes: int) -> None:
+        super().__init__(receive)
+        self._most_bytes = most_bytes
+        self._size = 0
+
+    async def __call__(self) -> Message:
+        message = await super().__call__()
+        self._size += len(message.get("body", b""))
+        if self._size > self._most_bytes:
+            raise TooLargeError(
+                f"The request is larger than {self._most_bytes / 1e6:g} MB. Send less at once."
+            )
+        return message
 
 
 def _fault(error: ValidationError) -> tuple[str | None, str]:

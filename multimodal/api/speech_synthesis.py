@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from multimodal.api.bodies import parsed
 from multimodal.api.event_streams import events, format_sse
-from multimodal.api.guard import error_response
+from multimodal.api.guard import tell_errors
 from multimodal.api.schemas import SpokenText
 from multimodal.backends.speech.speakers import (
     offered_voices,
@@ -56,7 +56,7 @@ async def create_speech(request: Request, program: Program) -> Response:
     encoder = AudioEncoder(asked.response_format)
     chunks = encoded(first, stream, encoder)
     if asked.stream_format == "sse":
-        return StreamingResponse(_lines(chunks), media_type="text/event-stream")
+        return StreamingResponse(tell_errors(_lines(chunks)), media_type="text/event-stream")
     return StreamingResponse(chunks, media_type=FORMATS[asked.response_format].media_type)
 
 
@@ -92,16 +92,13 @@ async def encoded(
 
 async def _lines(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[str, None]:
     """As OpenAI names the events."""
-    try:
-        async with aclosing(chunks) as ready:
-            async for chunk in ready:
-                if chunk:
-                    audio = base64.b64encode(chunk).decode()
-                    yield format_sse({"type": "speech.audio.delta", "audio": audio})
-        usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
-        yield format_sse({"type": "speech.audio.done", "usage": usage})
-    except Exception as error:  # the status is sent already, so it is told in the stream
-        yield format_sse(error_response(error)[1])
+    async with aclosing(chunks) as ready:
+        async for chunk in ready:
+            if chunk:
+                audio = base64.b64encode(chunk).decode()
+                yield format_sse({"type": "speech.audio.delta", "audio": audio})
+    usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+    yield format_sse({"type": "speech.audio.done", "usage": usage})
 
 
 def _card(program: Program, text: SpokenText) -> ModelCard:

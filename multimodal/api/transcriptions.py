@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from multimodal.api.bodies import parsed_form
 from multimodal.api.event_streams import events, format_sse, while_connected
 from multimodal.api.fields import TRANSCRIPTIONS, TRANSLATIONS
-from multimodal.api.guard import error_response
+from multimodal.api.guard import tell_errors
 from multimodal.api.subtitles import srt, vtt
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO, ModelCard, truncate
@@ -85,7 +85,7 @@ async def _heard(request: Request, program: Program, english: bool) -> Response:
     if asked.is_streamed:
         first = await anext(stream, None)  # an error before the first event keeps its status
         lines = _lines(first, stream, asked)
-        return StreamingResponse(lines, media_type="text/event-stream")
+        return StreamingResponse(tell_errors(lines), media_type="text/event-stream")
     heard = SpeechTranscribed(Transcription("", None))
     async with aclosing(stream) as happening:
         async for event in happening:
@@ -99,21 +99,18 @@ async def _lines(
 ) -> AsyncGenerator[str, None]:
     """Server-sent events as OpenAI names them. The words come together, once the recording was
     heard; until then a comment keeps the connection open."""
-    try:
-        async with aclosing(stream) as happening:
-            heard = first if isinstance(first, SpeechTranscribed) else None
-            async for event in happening:
-                if event is None:
-                    yield ": still at it\n\n"
-                elif isinstance(event, SpeechTranscribed):
-                    heard = event
-            if heard is not None:
-                wanted = _wanted(heard, asked)
-                for piece in _pieces(wanted):
-                    yield format_sse({"type": "transcript.text.delta", "delta": piece})
-                yield format_sse({"type": "transcript.text.done", "text": wanted.text})
-    except Exception as error:  # the status is sent already, so it is told in the stream
-        yield format_sse(error_response(error)[1])
+    async with aclosing(stream) as happening:
+        heard = first if isinstance(first, SpeechTranscribed) else None
+        async for event in happening:
+            if event is None:
+                yield ": still at it\n\n"
+            elif isinstance(event, SpeechTranscribed):
+                heard = event
+    if heard is not None:
+        wanted = _wanted(heard, asked)
+        for piece in _pieces(wanted):
+            yield format_sse({"type": "transcript.text.delta", "delta": piece})
+        yield format_sse({"type": "transcript.text.done", "text": wanted.text})
 
 
 def _asked(form: FormData, program: Program, english: bool) -> _Asked:

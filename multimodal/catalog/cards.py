@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     ByteSize,
     Field,
     PositiveInt,
@@ -23,11 +24,71 @@ from pydantic import (
 )
 
 from multimodal.catalog.architectures import Architecture, Limits, PictureInput, StrictModel
-from multimodal.catalog.card_faults import first_fault
 from multimodal.catalog.sources import FileSource, Source, comes_from
-from multimodal.catalog.voices import Voice
 from multimodal.errors import CardError, UnknownModelError
 from multimodal.messages import Task
+
+
+class Voice(StrictModel):
+    """A voice of a model for speech. `language`: the one it was recorded in, as BCP 47 (en-US);
+    `also`: others that it speaks intelligibly, with an accent."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    title: str
+    language: Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Z][A-Za-z]+)?$")]
+    also: tuple[str, ...] = ()
+    file: str = ""
+    """Where a voice is a table of its own: the file that holds it, below the card's folder."""
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """By ISO 639 codes, its own first."""
+        return (self.language.partition("-")[0], *self.also)
+
+
+def best_voice(voices: Iterable[Voice], language: str) -> Voice | None:
+    """The first of those recorded in that language (ISO 639), else the first that speaks it."""
+    able = [voice for voice in voices if language in voice.languages]
+    return min(able, key=lambda voice: voice.languages.index(language) > 0, default=None)
+
+
+KINDS = {
+    *("measured", "modules", "gguf"),
+    *("files", "wheels", "folder", "package", "hub", "file", "parts"),
+}
+"""Which of several tables a card has; pydantic names it beside the field, TOML does not."""
+
+
+def first_fault(error: ValidationError, model: type[BaseModel]) -> str:
+    """The fault that helps most, in one clause that names its place in the file."""
+    # A misspelt field is also a missing one: the misspelling is what helps.
+    fault: Any = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+    place = _place(fault["loc"])
+    if fault["type"] == "missing":
+        return f"the field '{place}' is missing"
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(fault["loc"][-1]), model.model_fields, n=1, cutoff=0.5)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        return f"unknown field '{place}'{hint}"
+    if fault["type"] == "value_error":  # our own sentence, which names what is wrong
+        return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
+    return f"{place}: {fault['msg']} (it says {fault['input']!r})"
+
+
+def _place(location: Iterable[str | int]) -> str:
+    """Where a fault is, as TOML would name it: without the kinds of tables. A step that follows a
+    kind is a field, even one that is called like a kind ("files" of a source of the kind "files").
+    """
+    steps: list[str] = []
+    is_field = False
+    for step in location:
+        if step in KINDS and not is_field:
+            is_field = True
+            continue
+        is_field = False
+        steps.append(str(step))
+    return ".".join(steps)
+
 
 AUTO = "auto"
 ALIASES = frozenset(

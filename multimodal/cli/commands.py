@@ -11,15 +11,16 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterable
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from multimodal.cli.options import with_settings
 from multimodal.settings import CommonSettings, Settings
 from multimodal.sizes import gigabytes
-from multimodal.standard_streams import accept_any_text
 
 if TYPE_CHECKING:
     from multimodal.memory.calibration.record import Probe
@@ -238,6 +239,24 @@ def _table(titles: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 200, markup=False).print(table)
+
+
+def accept_any_text(streams: Iterable[TextIO | None], is_windows: bool = os.name == "nt") -> None:
+    """Let everything that a model or a file name may hold be printed to those streams.
+
+    Windows gives files and pipes the encoding of its language, such as cp1252, which has neither
+    Japanese nor an arrow: a print would end the program. UTF-8 is written there, as it is to
+    Windows' consoles anyway. Elsewhere the encoding is what the person set, and a letter that it
+    lacks becomes a question mark.
+    """
+    for stream in streams:
+        if isinstance(stream, TextIOWrapper) and not _is_utf8(stream):
+            encoding = "utf-8" if is_windows else stream.encoding
+            stream.reconfigure(encoding=encoding, errors="replace")
+
+
+def _is_utf8(stream: TextIO) -> bool:
+    return stream.encoding.lower().replace("_", "-") in {"utf-8", "utf8"}
 
 
 def serve_main() -> None:

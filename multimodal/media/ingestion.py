@@ -25,9 +25,9 @@ from PIL.PngImagePlugin import PngInfo
 from multimodal.errors import MediaError, MultimodalError, StoreError
 from multimodal.limits import DecodeQuota, Limits
 from multimodal.media import audio
+from multimodal.media.audio import amplify_quiet_speech
 from multimodal.media.decode_queue import DecodeQueue
 from multimodal.media.folder import MediaFiles, MediaOwner
-from multimodal.media.loudness import amplify_quiet_speech
 from multimodal.media.pixels import eight_bit_colour, flattened
 from multimodal.messages import AudioPart, ImagePart
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multimodal.backends.base import Backend
-from multimodal.catalog.cards import Catalog, Profile
+from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.catalog.defaults import DefaultModels
 from multimodal.errors import BackendError, MultimodalError, TurnStoppedError
 from multimodal.events import (
@@ -48,7 +48,6 @@ from multimodal.messages import (
 from multimodal.requests import ImageGenerationRequest, Request, TranscriptionRequest, TTSRequest
 from multimodal.runner import Runner
 from multimodal.turn.draft import Draft
-from multimodal.turn.image_step import store_picture
 from multimodal.turn.request_builder import RequestBuilder, annotate, without_voice
 from multimodal.turn.router import Router
 
@@ -135,7 +134,7 @@ class Assistant:
         with closing(self._runner.run(found, lambda: request, stop)) as events:
             for event in events:
                 if isinstance(event, ImageGenerated):
-                    yield store_picture(event, request, found, self.media)
+                    yield _store_picture(event, request, found, self.media)
                 else:
                     yield event
 
@@ -180,7 +179,7 @@ class Assistant:
         """What the engine made, stored; what it heard or saw, attached to the person's message."""
         match event:
             case ImageGenerated() if isinstance(request, ImageGenerationRequest):
-                return store_picture(event, request, self.catalog.card(step.card), self.media)
+                return _store_picture(event, request, self.catalog.card(step.card), self.media)
             case SpeechGenerated(wav):
                 return SpeechStored(self.media.add_audio(wav, "answer.wav"))
             case SpeechTranscribed() | ImageDescribed():
@@ -229,3 +228,13 @@ class _Turn:
         outcome, seconds = self.draft.outcome, self.draft.seconds
         finish: Finish = outcome.usage.finish if outcome.usage else "stop"
         return replace(outcome, finish="stopped" if is_stopped else finish, seconds=seconds)
+
+
+def _store_picture(
+    made: ImageGenerated, request: ImageGenerationRequest, card: ModelCard, media: MediaFolder
+) -> ImageStored:
+    """Store a picture in the media folder; its file tells how it was made."""
+    facts = {"prompt": request.prompt, "seed": str(made.seed), "model": card.title}
+    if request.negative_prompt:
+        facts["negative prompt"] = request.negative_prompt
+    return ImageStored(media.add_made(made.png, request.prompt, facts))

@@ -32,12 +32,13 @@ from multimodal.messages import (
 from multimodal.requests import (
     ChatMessage,
     ImageDescriptionRequest,
+    ImageGenerationRequest,
     Request,
     TextRequest,
     TranscriptionRequest,
     TTSRequest,
 )
-from multimodal.turn.image_step import draw_request
+from multimodal.turn.image_prompts import prompt_of, redraw_wish
 from multimodal.turn.references import spoken_and_typed, wants_only_translation
 
 if TYPE_CHECKING:
@@ -56,9 +57,8 @@ class RequestBuilder:
         if step.task is Task.TEXT or step.pictures:
             return self._talk(step, conversation)
         if step.task is Task.DRAW:
-            words = spoken_and_typed(conversation.messages[-1])
-            return draw_request(step, conversation, words, self.media)
-        part = _part(conversation, step.sha256)
+            return self._draw(step, conversation)
+        _, part = _find(conversation, step.sha256)
         if isinstance(part, AudioPart):
             return self._hear(part, conversation)
         question = spoken_and_typed(conversation.messages[-1])
@@ -100,11 +100,35 @@ class RequestBuilder:
             translate_to=asked.translate_to,
         )
 
+    def _draw(self, step: Step, conversation: Conversation) -> ImageGenerationRequest:
+        """A picture that was made here keeps its own prompt where it is drawn anew, since a wish
+        such as “in blue” names no subject."""
+        words = spoken_and_typed(conversation.messages[-1])
+        source, prompt = None, prompt_of(words)
+        if step.sha256 is not None:
+            message, part = _find(conversation, step.sha256)
+            if isinstance(part, ImagePart):
+                source = self._shown(part)
+                prompt = redraw_wish(words) or prompt
+                if message.role == "assistant" and part.description:
+                    prompt = f"{part.description}, {prompt}"
+        asked = conversation.controls.drawing
+        return ImageGenerationRequest(
+            prompt=prompt,
+            negative_prompt=asked.negative_prompt,
+            width=asked.width,
+            height=asked.height,
+            steps=asked.steps,
+            guidance=asked.guidance,
+            seed=conversation.controls.sampling.seed,
+            source=source,
+        )
+
     def _talk(self, step: Step, conversation: Conversation) -> TextRequest:
         seen = step.pictures[-MOST_SEEN:]
         controls, said = conversation.controls, turns(conversation, seen)
         for sha256 in seen:
-            _part(conversation, sha256)
+            _find(conversation, sha256)
         messages = (
             ChatMessage(turn.role, turn.words, tuple(map(self._shown, turn.pictures)))
             for turn in said
@@ -120,7 +144,7 @@ def annotate(
 ) -> AudioPart | ImagePart:
     """The part that `step` is about, with what its model made of it. Raises MediaError where it is
     gone."""
-    part = _part(conversation, step.sha256)
+    _, part = _find(conversation, step.sha256)
     if isinstance(part, ImagePart) and isinstance(result, ImageDescribed):
         return replace(part, description=result.description)
     if isinstance(part, AudioPart) and isinstance(result, SpeechTranscribed):
@@ -217,9 +241,10 @@ def _as_words(message: Message, seen: Collection[str]) -> str:
     return "\n\n".join(filter(None, (*described, spoken_and_typed(message))))
 
 
-def _part(conversation: Conversation, sha256: str | None) -> AudioPart | ImagePart:
+def _find(conversation: Conversation, sha256: str | None) -> tuple[Message, AudioPart | ImagePart]:
+    """The newest part with these bytes, and its message. Raises MediaError where it is gone."""
     for message in reversed(conversation.messages):
         for part in message.parts:
             if not isinstance(part, TextPart) and part.sha256 == sha256:
-                return part
+                return message, part
     raise MediaError("The picture or recording this turn needs is no longer there. Add it again.")

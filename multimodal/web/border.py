@@ -23,19 +23,18 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from multimodal.access import Hosts, Logins, network_of
+from multimodal.access import Hosts, LoginCheck, Logins, network_of
 from multimodal.api.event_streams import in_thread
-from multimodal.api.guard import INVALID
+from multimodal.api.guard import IDLE_S, INVALID, TimedReceive, failure
 from multimodal.errors import RequestError
 from multimodal.limits import Limits
 from multimodal.web.incoming import (
-    IDLE_S,
     WHOLE_S,
+    BodyError,
     ReadingBudget,
-    TimedReceive,
     address_of,
     browser_of,
     credentials,
@@ -46,15 +45,6 @@ from multimodal.web.incoming import (
     whole_body,
 )
 from multimodal.web.outgoing import BROWSER_COOKIE, Outgoing, new_cookie
-from multimodal.web.refusals import (
-    RELOAD,
-    SHOWN_CHARACTERS,
-    RefusedError,
-    foreign_origin,
-    is_api,
-    raise_if_waiting,
-    refusal_response,
-)
 from multimodal.web.route_table import (
     ANSWERS,
     FILE,
@@ -72,6 +62,9 @@ from multimodal.web.sessions import Sessions
 LIMITS = Limits()
 MAX_FORM_BYTES = 16_384
 FOREIGN_SITES = frozenset({"cross-site", "same-site"})
+SHOWN_CHARACTERS = 100
+RELOAD = {"Page-Reload": "once"}
+"""The header of what a page is told that only opening it again mends; see `head.html`."""
 
 
 class Border:
@@ -298,3 +291,55 @@ async def _closed(scope: Scope, send: Send) -> None:
     """Refuse what is no HTTP: nothing here speaks over web sockets."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
+
+
+# ------------------------------------------------------------ refusals
+
+
+class RefusedError(Exception):
+    """Why a request goes no further. Never leaves the border."""
+
+    def __init__(
+        self, status: int, sentence: str, kind: str = "permission_error", **headers: str
+    ) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.kind = kind
+        self.headers = headers
+
+
+def refusal_response(refusal: RequestError | RefusedError, path: str) -> Response:
+    """A refusal in the words of whoever asks: OpenAI's clients, Gradio's page, or a person."""
+    sentence, status, kind, headers = str(refusal), 400, INVALID, {}
+    if isinstance(refusal, BodyError):
+        status = refusal.status
+    elif isinstance(refusal, RefusedError):
+        status, kind, headers = refusal.status, refusal.kind, refusal.headers
+    if is_api(path) or path == "/metrics":
+        return failure(status, sentence, kind, **headers)
+    if path.startswith("/gradio_api/") or path == LOGIN:
+        return JSONResponse({"detail": sentence}, status, headers)
+    return PlainTextResponse(sentence, status, headers)
+
+
+def is_api(path: str) -> bool:
+    return path == "/v1" or path.startswith("/v1/")
+
+
+def foreign_origin(origin: str) -> RefusedError:
+    return RefusedError(
+        403,
+        f"Pages of other sites ({origin[:SHOWN_CHARACTERS]}) may not use this. Call it from a "
+        "program, or start the server with --allow-origin and the address of the page, such as "
+        "--allow-origin https://chat.example.",
+    )
+
+
+def raise_if_waiting(check: LoginCheck) -> None:
+    if check.wait_s:
+        raise RefusedError(
+            429,
+            f"Too many wrong passwords. Wait {check.wait_s} seconds, then try again.",
+            "rate_limit_error",
+            **{"Retry-After": str(check.wait_s)},
+        )

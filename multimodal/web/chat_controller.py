@@ -41,10 +41,9 @@ from multimodal.web.actions import (
     read_action,
 )
 from multimodal.web.attachments import Attachments
-from multimodal.web.chat_list import ChatList
+from multimodal.web.chat_list import UNDO_S, ChatList
 from multimodal.web.chat_pane import ExampleMessage
 from multimodal.web.chat_view import ChatView, Frame
-from multimodal.web.deletions import UNDO_S
 from multimodal.web.dictation import Dictation
 from multimodal.web.hands_free import HandsFreeTalk
 from multimodal.web.media_addresses import MediaAddresses

@@ -1,19 +1,119 @@
-"""The list of chats of a person: what it shows, and deleting with undo."""
+"""The list of chats of a person: its component, what it shows, and deleting with undo.
+
+The component is one of our own, made with `gr.HTML` like the chat pane. The server gives it rows;
+it answers with three events that name a conversation: `select` opens it, `delete` deletes it and
+`undo` brings it back; a fourth, `expand`, asks for older ones. Its value goes out only, never in.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import gradio as gr
+
 from multimodal.build import Program
-from multimodal.errors import ConversationNotFoundError
-from multimodal.web.deletions import Deletions
+from multimodal.errors import ConversationNotFoundError, MultimodalError
 from multimodal.web.replies import ReplyRunner
 from multimodal.web.tab_session import TabSession
 
+HERE = Path(__file__).parent
 PAGE = 200
 """Chats that the list shows at first, and with each press more."""
+UNDO_S = 10.0
+LATE_S = 2.0
+"""An undo that was pressed in the last moment is still on its way."""
+EMPTY: dict[str, Any] = {"stamp": 0, "current": "", "rows": [], "has_older": False}
+TEMPLATE = """<nav class="list" aria-labelledby="list-name">
+  <h2 id="list-name" class="unseen">Chats</h2>
+  <div class="groups"></div>
+  <p class="unseen status" role="status"></p>
+</nav>"""
+
+log = logging.getLogger(__name__)
+
+
+def conversation_list() -> gr.HTML:
+    """The component, inside the Blocks that is open."""
+    return gr.HTML(
+        EMPTY,
+        elem_id="conversations",
+        html_template=TEMPLATE,
+        js_on_load=(HERE / "conversation_list.js").read_text("utf-8"),
+        apply_default_css=False,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    owner: str
+    timer: threading.Timer
+    ends_s: float
+    """By the monotonic clock."""
+
+
+class Deletions:
+    """Calls `delete` with an owner and a conversation once the time to undo is over, or when this
+    is closed. Until then the conversation is whole in the store, so a crash loses nothing.
+    Thread-safe."""
+
+    def __init__(self, delete: Callable[[str, str], None], undo_s: float = UNDO_S) -> None:
+        self._delete = delete
+        self._undo_s = undo_s
+        self._pending: dict[str, Deletion] = {}
+        self._lock = threading.Lock()
+
+    def begin(self, owner: str, conversation: str) -> None:
+        timer = threading.Timer(self._undo_s + LATE_S, self._finish, [conversation])
+        timer.daemon = True
+        with self._lock:
+            if conversation in self._pending:
+                return
+            ends_s = time.monotonic() + self._undo_s
+            self._pending[conversation] = Deletion(owner, timer, ends_s)
+        timer.start()
+
+    def undo(self, owner: str, conversation: str) -> bool:
+        """Whether it was not too late."""
+        with self._lock:
+            if not self._is_pending(owner, conversation):
+                return False
+            self._pending.pop(conversation).timer.cancel()
+        return True
+
+    def left_s(self, owner: str, conversation: str) -> float | None:
+        """For how long an undo is offered; None for a conversation that nobody deleted."""
+        with self._lock:
+            if not self._is_pending(owner, conversation):
+                return None
+            return max(0.0, self._pending[conversation].ends_s - time.monotonic())
+
+    def close(self) -> None:
+        """Delete at once what waits."""
+        with self._lock:
+            waiting = list(self._pending)
+        for conversation in waiting:
+            self._finish(conversation)
+
+    def _is_pending(self, owner: str, conversation: str) -> bool:
+        found = self._pending.get(conversation)
+        return found is not None and found.owner == owner
+
+    def _finish(self, conversation: str) -> None:
+        with self._lock:
+            deletion = self._pending.pop(conversation, None)
+        if deletion is None:
+            return
+        deletion.timer.cancel()
+        try:
+            self._delete(deletion.owner, conversation)
+        except MultimodalError as error:
+            log.warning("a conversation could not be deleted: %s", error)
 
 
 class ChatList:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import astuple
 from typing import Any
 
-from multimodal.messages import Controls, Drawing, Sampling
+import gradio as gr
+
+from multimodal.chats.store import Store
+from multimodal.errors import ConversationNotFoundError, RequestError
+from multimodal.messages import Controls, Drawing, Sampling, TranscriptionSettings
 from multimodal.web.control_bounds import (
     GUIDANCE,
     HEIGHT,
@@ -20,7 +24,8 @@ from multimodal.web.control_bounds import (
     WIDTH,
 )
 from multimodal.web.layout import Layout
-from multimodal.web.voice import speed_of, transcription_settings
+from multimodal.web.tab_session import TabSession
+from multimodal.web.voice import speed_of
 
 
 def from_inputs(
@@ -63,7 +68,7 @@ def from_inputs(
             WIDTH.whole(width),
             HEIGHT.whole(height),
         ),
-        transcription_settings(language, translate_to),
+        TranscriptionSettings(language or None, translate_to or None),
         speak_in or None,
         voice or None,
         speed_of(speed),
@@ -86,3 +91,77 @@ def to_inputs(ui: Layout, controls: Controls) -> list[Any]:
         *ui.voice.shown(model, controls.hearing, controls.speak_in, controls.voice, controls.speed),
         *(astuple(controls.drawing) if ui.drawing else ()),
     ]
+
+
+class ControlEvents:
+    """What is set is kept with the conversation at once: whoever looks at another one, or leaves,
+    finds it again. `Layout.set_for` says which conversation the values in the browser are of; the
+    session may be further on by then."""
+
+    def __init__(self, ui: Layout, store: Store) -> None:
+        self._ui = ui
+        self._store = store
+
+    def wire(self, quiet: dict[str, Any]) -> None:
+        ui = self._ui
+        latest = quiet | {"trigger_mode": "always_last"}  # with the values as they are by then
+        each = quiet | {"trigger_mode": "multiple"}
+        kind, voice = ui.quantization.choice, ui.voice.inputs
+        ui.model.input(self._choose, [ui.model, ui.session, *voice], [kind, *voice], **each)
+        kept = {"fn": self._keep, "inputs": [ui.set_for, ui.session, *ui.controls]} | latest
+        gr.on([_settled(control) for control in ui.controls], outputs=None, **kept)
+        reset = ui.reset.click(self._reset, None, ui.controls[2:], **quiet)
+        reset.then(outputs=None, **kept)
+
+    def size_after(self, event: Any, quiet: dict[str, Any]) -> None:
+        """After an event that may show another model: what each of its quantizations takes."""
+        ui = self._ui
+        each = quiet | {"trigger_mode": "multiple"}
+        event.then(self._size, [ui.model, ui.session], [ui.quantization.choice], **each)
+
+    def _choose(
+        self,
+        model: str,
+        session: TabSession,
+        language: str,
+        translate_to: str,
+        speak_in: str,
+        voice: str,
+        speed: float,
+    ) -> Any:
+        """One choice in the menu comes as several events, and the first may be answered last."""
+        if session.model == model:
+            return gr.skip()
+        session.model = model
+        asked = TranscriptionSettings(language or None, translate_to or None)
+        # In one piece: Gradio forgets what comes while it puts the choice on the page.
+        shown = [
+            self._ui.quantization.shown(model, has_sizes=True),
+            *self._ui.voice.shown(model, asked, speak_in, voice, speed),
+        ]
+        return shown if session.model == model else gr.skip()
+
+    def _size(self, model: str, session: TabSession) -> Any:
+        """What each quantization of the model takes, unless another was chosen meanwhile."""
+        sized = self._ui.quantization.sized(model)
+        return sized if session.model == model else gr.skip()
+
+    def _reset(self) -> list[Any]:
+        return to_inputs(self._ui, Controls())[2:]
+
+    def _keep(self, conversation: str, session: TabSession, *values: Any) -> None:
+        """A new conversation is begun with what is set by then; what cannot be used is told with
+        the message that it is for."""
+        if not conversation:
+            return
+        try:
+            self._store.set_controls(session.owner, conversation, from_inputs(self._ui, *values))
+        except (RequestError, ConversationNotFoundError):
+            return
+
+
+def _settled(control: Any) -> Any:
+    """The event of a component whose value a person has chosen, or finished to type."""
+    if isinstance(control, gr.Dropdown):
+        return control.input
+    return control.release if isinstance(control, gr.Slider) else control.blur

@@ -109,15 +109,12 @@ def _lost(snapshot: Snapshot) -> str:
 def unused_gpu(card: UnusedGpu) -> str:
     """Why a card is not used, and the command that mends it, to be copied."""
     fix = escape(card.fix)
-    shown = f'<pre tabindex="0"><code>{fix}</code></pre>' if _is_command(fix) else f"<p>{fix}</p>"
+    is_command = fix.startswith("pip ")
+    shown = f'<pre tabindex="0"><code>{fix}</code></pre>' if is_command else f"<p>{fix}</p>"
     return (
         f'<section class="fetching unused-card" role="note"><p>{escape(card.sentence)}</p>'
         f"{shown}</section>"
     )
-
-
-def _is_command(fix: str) -> bool:
-    return fix.startswith("pip ")
 
 
 def fetching(

@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from multimodal.api.event_streams import in_thread
+from multimodal.api.guard import TimedReceive
 from multimodal.backends.speech.speakers import without_a_voice
 from multimodal.backends.speech.voice_activity import speech_probabilities
 from multimodal.build import Program
@@ -36,7 +37,7 @@ from multimodal.hands_free.readiness import check_room, load_together, warm_up
 from multimodal.hands_free.turn_detection import TurnDetector
 from multimodal.hands_free.utterance_recognizer import UtteranceRecognizer
 from multimodal.messages import Controls, Task
-from multimodal.web.incoming import WHOLE_S, TimedReceive, whole_body
+from multimodal.web.incoming import WHOLE_S, whole_body
 from multimodal.web.spoken_reply import SpokenReply, Timeline, speaking_card, usual_language
 
 MOST_OPEN = 8

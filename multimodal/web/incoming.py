@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-import math
 import re
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,8 +19,6 @@ from multimodal.errors import RequestError
 from multimodal.limits import Limits
 from multimodal.web.outgoing import BROWSER_COOKIE
 
-IDLE_S = 60.0
-"""How long a client may send nothing in the middle of its body."""
 WHOLE_S = 180.0
 """How long a body of words may take in all: its limit at the speed of a slow phone."""
 SMALL_BYTES = 64_000
@@ -112,28 +107,6 @@ def session_in(body: bytes, limits: Limits) -> object:
     except (ValueError, RecursionError):
         return None
     return parsed.get("session_hash") if isinstance(parsed, dict) else None
-
-
-class TimedReceive:
-    """`receive` that raises RequestError for a body of which nothing came for `idle_s` seconds, or
-    that is not whole after `whole_s`."""
-
-    def __init__(self, receive: Receive, idle_s: float = IDLE_S, whole_s: float = math.inf) -> None:
-        self._receive = receive
-        self._idle_s = idle_s
-        self._until_s = time.monotonic() + whole_s
-        self.is_whole = False
-
-    async def __call__(self) -> Message:
-        if self.is_whole:
-            return await self._receive()
-        wait_s = min(self._idle_s, self._until_s - time.monotonic())
-        try:
-            message = await asyncio.wait_for(self._receive(), wait_s)
-        except TimeoutError as error:
-            raise RequestError("The request stopped in the middle. Send it again.") from error
-        self.is_whole = not message.get("more_body", False)
-        return message
 
 
 class ReadingBudget:

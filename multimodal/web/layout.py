@@ -10,9 +10,9 @@ import gradio as gr
 from multimodal.build import Program
 from multimodal.catalog.cards import SamplingDefaults
 from multimodal.messages import Task
+from multimodal.web.chat_list import conversation_list
 from multimodal.web.chat_pane import chat_pane, example_messages
 from multimodal.web.control_bounds import INSTRUCTIONS, NEGATIVE_PROMPT, TOKENS
-from multimodal.web.conversation_list import conversation_list
 from multimodal.web.fitting import FittingPanel
 from multimodal.web.model_menu import ModelMenu
 from multimodal.web.presence import TICK_S

@@ -73,21 +73,12 @@ _CLASSES = {
 }
 
 
-@lru_cache(maxsize=2048)
-def render(text: str) -> tuple[str, ...]:
-    """The HTML of `text`, one string for each block (paragraph, list, table) on its top level."""
-    return tuple(_blocks(text))
-
-
 def render_growing(text: str) -> tuple[str, ...]:
-    """The same for a text that is still being written, which is not worth remembering."""
-    return tuple(_blocks(text))
-
-
-def _blocks(text: str) -> list[str]:
+    """The HTML of `text`, one string for each block (paragraph, list, table) on its top level."""
     environment: dict[str, Any] = {}
     tokens = _markdown.parse(text, environment)
-    blocks, depth, first = [], 0, 0
+    blocks: list[str] = []
+    depth = first = 0
     for index, token in enumerate(tokens):
         depth += token.nesting
         if depth == 0:
@@ -96,7 +87,11 @@ def _blocks(text: str) -> list[str]:
             )
             blocks.append(_clean(html))
             first = index + 1
-    return blocks
+    return tuple(blocks)
+
+
+render = lru_cache(maxsize=2048)(render_growing)
+"""The same, remembered: for a text that is whole."""
 
 
 @lru_cache(maxsize=4096)

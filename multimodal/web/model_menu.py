@@ -76,7 +76,7 @@ class ModelMenu:
             dict.fromkeys(self._ready_names(), "ready")
             | dict.fromkeys(self._program.fetching.progress, "downloading")
             | {mirror.card: "in host memory" for mirror in snapshot.mirrored}
-            | {held.card: _held(held.state) for held in snapshot.held}
+            | {h.card: "loading" if h.state == "loading" else "loaded" for h in snapshot.held}
         )
 
     def _absent(self, card: ModelCard) -> str:
@@ -100,7 +100,3 @@ class ModelMenu:
                     self._sizes[card.name] = footprint(card).resident
                 except CardError:
                     continue
-
-
-def _held(state: str) -> str:
-    return "loading" if state == "loading" else "loaded"

@@ -21,8 +21,7 @@ from multimodal.web import gauge
 from multimodal.web.actions import field_of, read_conversation, read_moment, unknown_action
 from multimodal.web.chat_controller import ChatController
 from multimodal.web.chat_view import Frame
-from multimodal.web.control_events import ControlEvents
-from multimodal.web.controls import from_inputs, to_inputs
+from multimodal.web.controls import ControlEvents, from_inputs, to_inputs
 from multimodal.web.incoming import browser_of
 from multimodal.web.layout import TITLE, Layout
 from multimodal.web.tab_session import TabSession

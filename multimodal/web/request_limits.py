@@ -19,10 +19,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from multimodal.api.event_streams import in_thread
-from multimodal.api.guard import status_of
+from multimodal.api.guard import IDLE_S, TimedReceive, status_of
 from multimodal.errors import MediaError, MultimodalError, RequestError, TooLargeError
 from multimodal.limits import Limits
-from multimodal.web.incoming import IDLE_S, TimedReceive
+from multimodal.web.incoming import replayed
 from multimodal.web.uploads import UploadForm, UploadLedger, full_disk
 
 WITH_BODY = {"POST", "PUT", "PATCH", "DELETE"}
@@ -79,16 +79,7 @@ class RequestLimits:
         body = b"".join(pieces)
         if body.lstrip()[:1] in (b"{", b"["):
             await in_thread(lambda: check_event(body, self._limits))
-        is_read = False
-
-        async def again() -> Message:
-            nonlocal is_read
-            if is_read:
-                return await request.receive()
-            is_read = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        await self._app(request.scope, again, send)
+        await self._app(request.scope, replayed(body, request.receive), send)
 
     # ------------------------------------------------------------ uploads
 

@@ -92,80 +92,42 @@ ALLOWED: tuple[AllowedRoute, ...] = (
     AllowedRoute("/v1/{path:path}", ANY, "the HTTP interface", Access.PROGRAM),
 )
 
-_API = "the page sends its events through the queue, and programs use /v1"
-_DEVELOPERS = "a tool for who writes Gradio apps"
-_ELSEWHERE = "tells nothing that the page does not have already"
-CLOSED: dict[str, str] = {
-    "/openapi.json": "describes routes that are closed",
-    "/login/": "the same as /login",
-    "/config": _ELSEWHERE,
-    "/config/": _ELSEWHERE,
-    "/svelte/{path:path}": "scripts of components that this page does not have",
-    "/pwa_icon": "this page is not installed as an app",
-    "/pwa_icon/{size}": "this page is not installed as an app",
-    "/monitoring": "statistics of every visitor",
-    "/monitoring/summary": "statistics of every visitor",
-    "/monitoring/{key}": "statistics of every visitor",
-    f"{GRADIO}/deep_link": "copies a session, known by its name alone, to an address",
-    f"{GRADIO}/user": _ELSEWHERE,
-    f"{GRADIO}/user/": _ELSEWHERE,
-    f"{GRADIO}/login_check": _ELSEWHERE,
-    f"{GRADIO}/login_check/": _ELSEWHERE,
-    f"{GRADIO}/token": "reads the login cookie out to scripts",
-    f"{GRADIO}/token/": "reads the login cookie out to scripts",
-    f"{GRADIO}/app_id/": "the same as without the stroke",
-    f"{GRADIO}/dev/reload": _DEVELOPERS,
-    f"{GRADIO}/runs": "a history that is off",
-    f"{GRADIO}/runs/": "a history that is off",
-    f"{GRADIO}/run-history/connect": "a history that is off",
-    f"{GRADIO}/run-history/buckets": "a history that is off",
-    f"{GRADIO}/run-history/records": "a history that is off",
-    f"{GRADIO}/run-history/records/{{endpoint}}/{{record_id}}/assets/{{asset_id}}": (
-        "a history that is off"
-    ),
-    f"{GRADIO}/info": _API,
-    f"{GRADIO}/info/": _API,
-    f"{GRADIO}/openapi.json": _API,
-    f"{GRADIO}/api/{{api_name}}": _API,
-    f"{GRADIO}/api/{{api_name}}/": _API,
-    f"{GRADIO}/run/{{api_name}}": _API,
-    f"{GRADIO}/run/{{api_name}}/": _API,
-    f"{GRADIO}/call/{{api_name}}": _API,
-    f"{GRADIO}/call/{{api_name}}/": _API,
-    f"{GRADIO}/call/{{api_name}}/{{event_id}}": _API,
-    f"{GRADIO}/call/v2/{{api_name}}": _API,
-    f"{GRADIO}/call/v2/{{api_name}}/": _API,
-    f"{GRADIO}/call/v2/{{api_name}}/{{event_id}}": _API,
-    f"{GRADIO}/queue/status": _ELSEWHERE,
-    f"{GRADIO}/reset/": "the same as without the stroke",
-    f"{GRADIO}/component_server": "no component of this page has functions on the server",
-    f"{GRADIO}/component_server/": "no component of this page has functions on the server",
-    f"{GRADIO}/custom_component/{{id}}/{{environment}}/{{type}}/{{file_name}}": (
-        "this page has no custom components"
-    ),
-    f"{GRADIO}/proxy={{url_path}}": "fetches from other servers",
-    f"{GRADIO}/file/{{path}}": "an old name of file=",
-    f"{GRADIO}/stream/{{event_id}}": "this page has no streaming inputs",
-    f"{GRADIO}/stream/{{event_id}}/close": "this page has no streaming inputs",
-    f"{GRADIO}/stream/{{session_hash}}/{{run}}/{{component_id}}/playlist.m3u8": (
-        "this page has no streaming outputs"
-    ),
-    f"{GRADIO}/stream/{{session_hash}}/{{run}}/{{component_id}}/{{segment_id}}.{{ext}}": (
-        "this page has no streaming outputs"
-    ),
-    f"{GRADIO}/stream/{{session_hash}}/{{run}}/{{component_id}}/playlist-file": (
-        "this page has no streaming outputs"
-    ),
-    f"{GRADIO}/process_recording": "runs ffmpeg on what it is sent",
-    f"{GRADIO}/vibe-edit": _DEVELOPERS,
-    f"{GRADIO}/vibe-edit/": _DEVELOPERS,
-    f"{GRADIO}/undo-vibe-edit": _DEVELOPERS,
-    f"{GRADIO}/undo-vibe-edit/": _DEVELOPERS,
-    f"{GRADIO}/vibe-code": _DEVELOPERS,
-    f"{GRADIO}/vibe-code/": _DEVELOPERS,
-    f"{GRADIO}/vibe-starter-queries": _DEVELOPERS,
-    f"{GRADIO}/vibe-starter-queries/": _DEVELOPERS,
+_CLOSED = {
+    "describes routes that are closed": "/openapi.json",
+    "tells nothing that the page does not have already": """
+        /config /gradio_api/user /gradio_api/login_check /gradio_api/queue/status""",
+    "scripts of components that this page does not have": "/svelte/{path:path}",
+    "this page is not installed as an app": "/pwa_icon /pwa_icon/{size}",
+    "statistics of every visitor": "/monitoring /monitoring/summary /monitoring/{key}",
+    "copies a session, known by its name alone, to an address": "/gradio_api/deep_link",
+    "reads the login cookie out to scripts": "/gradio_api/token",
+    "a tool for who writes Gradio apps": """
+        /gradio_api/dev/reload /gradio_api/vibe-edit /gradio_api/undo-vibe-edit
+        /gradio_api/vibe-code /gradio_api/vibe-starter-queries""",
+    "a history that is off": """
+        /gradio_api/runs /gradio_api/run-history/connect /gradio_api/run-history/buckets
+        /gradio_api/run-history/records
+        /gradio_api/run-history/records/{endpoint}/{record_id}/assets/{asset_id}""",
+    "the page sends its events through the queue, and programs use /v1": """
+        /gradio_api/info /gradio_api/openapi.json /gradio_api/api/{api_name}
+        /gradio_api/run/{api_name} /gradio_api/call/{api_name}
+        /gradio_api/call/{api_name}/{event_id} /gradio_api/call/v2/{api_name}
+        /gradio_api/call/v2/{api_name}/{event_id}""",
+    "no component of this page has functions on the server": "/gradio_api/component_server",
+    "this page has no custom components": """
+        /gradio_api/custom_component/{id}/{environment}/{type}/{file_name}""",
+    "fetches from other servers": "/gradio_api/proxy={url_path}",
+    "an old name of file=": "/gradio_api/file/{path}",
+    "this page has no streaming inputs": """
+        /gradio_api/stream/{event_id} /gradio_api/stream/{event_id}/close""",
+    "this page has no streaming outputs": """
+        /gradio_api/stream/{session_hash}/{run}/{component_id}/playlist.m3u8
+        /gradio_api/stream/{session_hash}/{run}/{component_id}/{segment_id}.{ext}
+        /gradio_api/stream/{session_hash}/{run}/{component_id}/playlist-file""",
+    "runs ffmpeg on what it is sent": "/gradio_api/process_recording",
 }
+CLOSED = {path: reason for reason, paths in _CLOSED.items() for path in paths.split()}
+"""Why each other route of Gradio is closed; with a stroke at its end, it is the same route."""
 
 
 class RouteTable:

@@ -63,9 +63,7 @@ class Transcript:
         return shown
 
     def message(self, message: Message, about: Conversation) -> Bubble:
-        if message.role == "user":
-            return self._question(message)
-        return self._answer(message, about)
+        return self._basis(message) if message.role == "user" else self._answer(message, about)
 
     def growing(self, draft: Draft) -> Bubble:
         """The answer that is under way."""
@@ -98,9 +96,6 @@ class Transcript:
             "note": message.damage or "",
             "redo": [],
         }
-
-    def _question(self, message: Message) -> Bubble:
-        return self._basis(message)
 
     def _answer(self, message: Message, about: Conversation) -> Bubble:
         outcome = message.outcome

@@ -114,10 +114,6 @@ def speed_of(value: float | None) -> float:
     return min((speed for _, speed in SPEEDS), key=lambda speed: abs(speed - (value or 1.0)))
 
 
-def transcription_settings(language: str | None, translate_to: str | None) -> TranscriptionSettings:
-    return TranscriptionSettings(language or None, translate_to or None)
-
-
 def _spoken(card: ModelCard | None) -> Choices:
     """A model that knows one language hears that; one that is told what to write finds out none."""
     if card is None:

@@ -26,6 +26,7 @@ from openai.types.audio import (
 from openai.types.chat import completion_create_params
 from text_requests import turns_of
 
+from multimodal.api.chat import fingerprint
 from multimodal.api.fields import (
     CHAT,
     IMAGES,
@@ -37,7 +38,6 @@ from multimodal.api.fields import (
     TRANSLATIONS,
     RequestFields,
 )
-from multimodal.api.fingerprint import fingerprint
 from multimodal.catalog.cards import Catalog
 from multimodal.events import DecodingStatistics, Segment
 from multimodal.requests import TextRequest, TranscriptionRequest

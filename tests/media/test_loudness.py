@@ -20,7 +20,7 @@ from multimodal.build import Program, build
 from multimodal.chats.service import Chats
 from multimodal.limits import Limits
 from multimodal.media import audio
-from multimodal.media.loudness import amplify_quiet_speech
+from multimodal.media.audio import amplify_quiet_speech
 from multimodal.messages import Controls
 from multimodal.settings import read_settings
 

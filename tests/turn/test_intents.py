@@ -19,7 +19,7 @@ from multimodal.turn.intents import (
     wants_drawing,
     wants_transcript,
 )
-from multimodal.turn.picture_references import is_elliptic, means_many_pictures, ordinal_of
+from multimodal.turn.references import is_elliptic, means_many_pictures, ordinal_of
 
 LONGEST_S = 2.0
 """Of processor time, for one look at the longest message."""

@@ -16,8 +16,7 @@ from sqlalchemy import select
 
 from multimodal.chats.database import ConversationRow, Database
 from multimodal.messages import Message, TextPart
-from multimodal.web.chat_list import PAGE
-from multimodal.web.deletions import UNDO_S
+from multimodal.web.chat_list import PAGE, UNDO_S
 from multimodal.web.gauge import FETCH_BEGUN, FETCH_ENDED
 from multimodal.weights import FetchProgress
 

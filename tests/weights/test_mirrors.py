@@ -27,7 +27,7 @@ from fake_index import (
 
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import TurnStoppedError, WeightsError
-from multimodal.fetching import Fetching, announce_nothing, progress_text
+from multimodal.fetching import Fetching, progress_text, say_nothing
 from multimodal.web.gauge import fetching
 from multimodal.weights import FetchProgress, Weights, console_progress
 
@@ -123,7 +123,7 @@ def test_which_place_failed_stands_on_the_page_and_in_the_turn_that_waits(
         banners.append(fetching(state.progress, state.errors, {}))
 
     store = weights(tmp_path, nowhere, pieces)
-    state.fetch(store, CARD, show, announce_nothing, threading.Event())
+    state.fetch(store, CARD, show, say_nothing, threading.Event())
     (note,) = notes(seen)
     assert note not in banners[0]
     assert f">{note}</p>" in banners[-1]

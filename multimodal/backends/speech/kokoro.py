@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from multimodal.backends.base import Backend
 from multimodal.backends.speech.synthesizer import Synthesizer, infer, open_session
 from multimodal.backends.worker import Stopped
-from multimodal.catalog.cards import ModelCard
-from multimodal.catalog.voices import Voice
+from multimodal.catalog.cards import ModelCard, Voice
 from multimodal.errors import BackendError
 
 SAMPLE_RATE = 24_000

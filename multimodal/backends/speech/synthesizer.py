@@ -28,8 +28,7 @@ from multimodal.backends.speech.phonemes import (
 )
 from multimodal.backends.speech.sentences import clauses, sentences
 from multimodal.backends.worker import Emit, Stopped
-from multimodal.catalog.cards import ModelCard, truncate
-from multimodal.catalog.voices import Voice, best_voice
+from multimodal.catalog.cards import ModelCard, Voice, best_voice, truncate
 from multimodal.errors import BackendError, PromptError, RequestError
 from multimodal.events import EngineEvent, Progress, SentenceSpoken, SpeechGenerated
 from multimodal.languages import language_name

@@ -21,8 +21,7 @@ from multimodal.backends.base import load
 from multimodal.backends.registry import has_family
 from multimodal.backends.speech.phonemes import EspeakPhonemizer, can_pronounce, phonemizer
 from multimodal.backends.speech.synthesizer import PAUSE_S
-from multimodal.catalog.cards import Catalog
-from multimodal.catalog.voices import Voice, best_voice
+from multimodal.catalog.cards import Catalog, Voice, best_voice
 from multimodal.errors import BackendError, PromptError, RequestError
 from multimodal.events import Progress, SentenceSpoken, SpeechGenerated, SpeechTranscribed
 from multimodal.limits import Limits
