@@ -1,26 +1,8 @@
 """Every error a person can meet, in one tree; each message names the thing and the way out.
 
-MultimodalError
-├── RequestError            the person sent something that cannot be used (HTTP 400)
-│   ├── MediaError          a picture or a recording that cannot be read, or is out of bounds
-│   ├── PromptError         an empty or an over-long message
-│   │   └── ContextLengthError  more than the model reads
-│   ├── UnsupportedFieldError   a field of a request that is not honoured here
-│   ├── TooLargeError       a body or a file in it that is too large (HTTP 413)
-│   └── UnknownModelError   a model name that no card carries (HTTP 404)
-├── ConfigurationError      a card, a profile or a setting is wrong (exit status 2)
-│   ├── CardError
-│   └── SettingsError
-├── WeightsError            weights could not be fetched, verified or stored (HTTP 503)
-├── CapacityError           models do not fit the budget, or no place came free in time (503)
-├── DeviceLostError         the graphics card must be reset before it can be used again (503)
-├── BackendError            an engine failed while it loaded or ran (HTTP 500)
-├── StoreError              the conversations cannot be read or written (HTTP 500)
-│   └── ConversationNotFoundError   it was deleted, or belongs to somebody else
-└── TurnStoppedError        the person stopped the turn; never shown as a failure
-
 Foreign exceptions are translated at the one border where they arise: the module that calls
-the library. Nothing above the backends catches an exception of torch, Pillow or SQLAlchemy.
+the library. Nothing above the backends catches an exception of torch, Pillow or SQLAlchemy. The
+status of HTTP is in `api/guard.py`.
 """
 
 
@@ -29,7 +11,7 @@ class MultimodalError(Exception):
 
 
 class RequestError(MultimodalError):
-    """What the person sent cannot be used; nothing of it was lost."""
+    """What the person sent cannot be used; nothing of it was lost (HTTP 400)."""
 
 
 class MediaError(RequestError):
@@ -57,11 +39,11 @@ class UnsupportedFieldError(RequestError):
 
 
 class UnknownModelError(RequestError):
-    """No card carries the name asked for; the message lists those that exist."""
+    """No card carries the name asked for; the message lists those that exist (HTTP 404)."""
 
 
 class ConfigurationError(MultimodalError):
-    """A file or an option that configures the program is wrong."""
+    """A file or an option that configures the program is wrong (exit status 2)."""
 
 
 class CardError(ConfigurationError):
@@ -73,11 +55,11 @@ class SettingsError(ConfigurationError):
 
 
 class WeightsError(MultimodalError):
-    """Weights could not be fetched, verified or stored."""
+    """Weights could not be fetched, verified or stored (HTTP 503)."""
 
 
 class CapacityError(MultimodalError):
-    """The memory budget, the disk or the waiting time does not allow it."""
+    """The memory budget, the disk or the waiting time does not allow it (HTTP 503)."""
 
 
 class DeviceFullError(CapacityError):
@@ -86,20 +68,20 @@ class DeviceFullError(CapacityError):
 
 class DeviceLostError(MultimodalError):
     """The device failed in a way that every later use fails, too, until the program is started
-    again."""
+    again (HTTP 503)."""
 
 
 class BackendError(MultimodalError):
-    """An engine failed while it loaded or ran."""
+    """An engine failed while it loaded or ran (HTTP 500)."""
 
 
 class StoreError(MultimodalError):
-    """The conversations cannot be read or written."""
+    """The conversations cannot be read or written (HTTP 500)."""
 
 
 class ConversationNotFoundError(StoreError):
-    """No conversation of this owner has that id."""
+    """No conversation of this owner has that id: it was deleted, or is somebody else's."""
 
 
 class TurnStoppedError(MultimodalError):
-    """The person stopped the turn."""
+    """The person stopped the turn; never shown as a failure."""

@@ -206,10 +206,8 @@ def _ledger_table(found: FitAnswer) -> Table:
     fit_report, change = found.plan.fit_report, found.plan.change
     rows = [_row(line) for line in fit_report.lines]
     if fit_report.reserve_bytes:
-        held, source = (
-            gigabytes(fit_report.reserve_bytes),
-            describe_reserve(fit_report.reserve_bytes),
-        )
+        held = gigabytes(fit_report.reserve_bytes)
+        source = describe_reserve(fit_report.reserve_bytes)
         cells = ["CUDA context and libraries", "", "", "", "", held, f"stays ({source})"]
         rows.append(Row(cells, "CUDA context", held, source))
     for member in found.plan.beside:

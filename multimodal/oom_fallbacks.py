@@ -66,11 +66,9 @@ def smaller(request: Request, card: ModelCard) -> Iterator[tuple[str, Request]]:
 
 
 def _smaller_pictures(request: Request) -> Request | None:
-    if (
-        isinstance(request, ImageDescriptionRequest)
-        and (halved := _halved(request.image)) is not None
-    ):
-        return replace(request, image=halved)
+    if isinstance(request, ImageDescriptionRequest):
+        halved = _halved(request.image)
+        return None if halved is None else replace(request, image=halved)
     if not isinstance(request, TextRequest):
         return None
     messages = tuple(
@@ -83,14 +81,10 @@ def _smaller_pictures(request: Request) -> Request | None:
 def _smaller_drawing(
     request: ImageGenerationRequest, card: ModelCard
 ) -> ImageGenerationRequest | None:
-    shape = card.architecture
-    usual = (
-        shape.picture_side if isinstance(shape, ModulesArchitecture) else None
-    ) or USUAL_DRAWING
-    sides = (
-        request.width or card.drawing.width or usual,
-        request.height or card.drawing.height or usual,
-    )
+    shape, own = card.architecture, card.drawing
+    side = shape.picture_side if isinstance(shape, ModulesArchitecture) else None
+    usual = side or USUAL_DRAWING
+    sides = (request.width or own.width or usual, request.height or own.height or usual)
     width, height = (max(SMALLEST_DRAWING, side // 2 // GRID * GRID) for side in sides)
     return replace(request, width=width, height=height) if (width, height) < sides else None
 

@@ -82,11 +82,8 @@ def models(settings: Settings, as_json: AsJson = False) -> None:
         ["name", "title", "task", "licence", "memory", "weights"],
         [
             [
-                str(row["name"]),
-                str(row["title"]),
-                str(row["task"]),
-                str(row["license"]),
-                f"{gigabytes(int(str(row['memory_bytes'])))}",
+                *(str(row[name]) for name in ("name", "title", "task", "license")),
+                gigabytes(int(str(row["memory_bytes"]))),
                 "ready" if row["ready"] else "to be fetched",
             ]
             for row in rows
