@@ -225,10 +225,7 @@ def shipped_models() -> Path:
 
 
 def choose_profile(
-    catalog: Catalog,
-    name: str,
-    card_bytes: int,
-    can_run: Callable[[str], bool] = has_family,
+    catalog: Catalog, name: str, card_bytes: int, can_run: Callable[[str], bool] = has_family
 ) -> Profile:
     """The profile of that name. `auto` is the largest one for a GPU whose budget a card of that
     size holds and whose families `can_run`, else the embedded one; without a card, `card_bytes`

@@ -72,8 +72,7 @@ class Settings(CommonSettings):
     auth: str | None = Field(None, description="USER:PASSWORD that visitors must give.")
     auth_file: Path | None = Field(None, description="File with one USER:PASSWORD a line.")
     allow_origin: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
-        description="An address such as https://chat.example that this is reached by, too.",
+        (), description="An address such as https://chat.example that this is reached by, too."
     )
     database: str | None = Field(None, description="SQLAlchemy URL for the conversations.")
 

@@ -29,13 +29,7 @@ from multimodal.api.images import encoded
 from multimodal.backends.base import cores
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO, ModelCard
-from multimodal.events import (
-    ImageStored,
-    PartAnnotated,
-    RouteChosen,
-    TextDelta,
-    TurnEvent,
-)
+from multimodal.events import ImageStored, PartAnnotated, RouteChosen, TextDelta, TurnEvent
 from multimodal.messages import AudioPart, Conversation, ImagePart, Outcome, Route, new_id
 from multimodal.turn.draft import Draft
 

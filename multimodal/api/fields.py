@@ -176,7 +176,7 @@ TRANSLATIONS = RequestFields(
     # The last three are this program's own.
     honoured=_names(
         "file model prompt response_format temperature language timestamp_granularities stream"
-    ),
+    )
 )
 
 TRANSCRIPTIONS = RequestFields(
@@ -193,9 +193,7 @@ TRANSCRIPTIONS = RequestFields(
 
 SPEECH = RequestFields(
     honoured=_names("input model voice response_format speed stream_format language text_language"),
-    refused={
-        "instructions": Refusal("voices take no instructions here. Leave it out."),
-    },
+    refused={"instructions": Refusal("voices take no instructions here. Leave it out.")},
 )
 
 IMAGES = RequestFields(

@@ -13,12 +13,7 @@ from multimodal.api.bodies import parsed
 from multimodal.api.event_streams import events, format_sse
 from multimodal.api.guard import tell_errors
 from multimodal.api.schemas import SpokenText
-from multimodal.backends.speech.speakers import (
-    offered_voices,
-    speaker_for,
-    speaks,
-    without_a_voice,
-)
+from multimodal.backends.speech.speakers import offered_voices, speaker_for, speaks, without_a_voice
 from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.build import Program
 from multimodal.catalog.cards import ModelCard, truncate

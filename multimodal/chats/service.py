@@ -18,22 +18,9 @@ from pathlib import Path
 from multimodal.backends.sampling import MAX_SEED
 from multimodal.chats.locks import ConversationBusyError, ConversationLock, ConversationLocks
 from multimodal.chats.store import Store
-from multimodal.errors import (
-    ConversationNotFoundError,
-    MultimodalError,
-    PromptError,
-    RequestError,
-)
+from multimodal.errors import ConversationNotFoundError, MultimodalError, PromptError, RequestError
 from multimodal.media.ingestion import MediaFolder
-from multimodal.messages import (
-    Controls,
-    Conversation,
-    ImagePart,
-    Message,
-    Part,
-    TextPart,
-    new_id,
-)
+from multimodal.messages import Controls, Conversation, ImagePart, Message, Part, TextPart, new_id
 from multimodal.turn.assistant import Assistant
 from multimodal.turn.draft import Draft
 

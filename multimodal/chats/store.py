@@ -17,13 +17,7 @@ from sqlalchemy import CursorResult, Select, delete, exists, func, insert, selec
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from multimodal.chats.database import (
-    ConversationRow,
-    Database,
-    MediaRow,
-    MessageRow,
-    raw_column,
-)
+from multimodal.chats.database import ConversationRow, Database, MediaRow, MessageRow, raw_column
 from multimodal.chats.rows import (
     Heading,
     controls_adapter,

@@ -14,14 +14,7 @@ from rich.console import Console
 
 from multimodal.build import Program
 from multimodal.errors import MultimodalError
-from multimodal.events import (
-    ImageStored,
-    Notice,
-    PartAnnotated,
-    Progress,
-    RouteChosen,
-    TextDelta,
-)
+from multimodal.events import ImageStored, Notice, PartAnnotated, Progress, RouteChosen, TextDelta
 from multimodal.messages import AudioPart, Conversation, Message, TextPart
 from multimodal.turn.draft import Draft
 

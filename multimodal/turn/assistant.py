@@ -35,16 +35,7 @@ from multimodal.events import (
 )
 from multimodal.media.ingestion import MediaFolder
 from multimodal.memory.manager import MemoryManager
-from multimodal.messages import (
-    AudioPart,
-    Conversation,
-    Finish,
-    Outcome,
-    Route,
-    Step,
-    Task,
-    Timing,
-)
+from multimodal.messages import AudioPart, Conversation, Finish, Outcome, Route, Step, Task, Timing
 from multimodal.requests import ImageGenerationRequest, Request, TranscriptionRequest, TTSRequest
 from multimodal.runner import Runner
 from multimodal.turn.draft import Draft
@@ -65,11 +56,7 @@ class Assistant:
     """Answers conversations with the models of one profile. Every method is thread-safe."""
 
     def __init__(
-        self,
-        catalog: Catalog,
-        profile: Profile,
-        memory: MemoryManager[Backend],
-        media: MediaFolder,
+        self, catalog: Catalog, profile: Profile, memory: MemoryManager[Backend], media: MediaFolder
     ) -> None:
         self.catalog = catalog
         self.profile = profile

@@ -147,10 +147,7 @@ class ChatController:
                 return self.talk.begin(session.owner, self.controls(session, action.chat))
 
     def send(
-        self,
-        session: TabSession,
-        action: Send | SendExample,
-        read_controls: Callable[[], Controls],
+        self, session: TabSession, action: Send | SendExample, read_controls: Callable[[], Controls]
     ) -> str:
         """Store what the person says and begin to answer; return the conversation, which is begun
         where none is open. What is stored already, or on its way, is not stored again.

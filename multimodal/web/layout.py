@@ -100,11 +100,7 @@ class Layout:
         self.top_p = gr.Number(None, step=0.05, label="Top p", info=own)
         self.penalty = gr.Number(None, step=0.05, label="Repetition penalty", info=own)
         self.tokens = gr.Slider(
-            TOKENS.low,
-            TOKENS.high,
-            default.max_tokens,
-            step=16,
-            label="Longest answer (tokens)",
+            TOKENS.low, TOKENS.high, default.max_tokens, step=16, label="Longest answer (tokens)"
         )
         self.seed = gr.Number(None, precision=0, label="Seed", info="Empty: random", elem_id="seed")
         self.reset = gr.Button("Back to the defaults", size="sm")

@@ -39,12 +39,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_TYPES = {
-    "png": "image/png",
-    "webp": "image/webp",
-    "jpeg": "image/jpeg",
-    "flac": "audio/flac",
-}
+_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg", "flac": "audio/flac"}
 
 
 def make_small(path: Path) -> bytes:
@@ -88,10 +83,7 @@ class MediaAddresses:
     HMAC, known to nobody outside the server; `make_small`: makes the WebP of a small picture."""
 
     def __init__(
-        self,
-        media: MediaFolder,
-        secret: str,
-        make_small: Callable[[Path], bytes] = make_small,
+        self, media: MediaFolder, secret: str, make_small: Callable[[Path], bytes] = make_small
     ) -> None:
         self._media = media
         self._secret = secret.encode()
