@@ -13,7 +13,15 @@ from multimodal.backends.compute_device import runs_on_cpu
 from multimodal.backends.engine_options import check_catalog
 from multimodal.backends.load_context import LoadContext, load_context
 from multimodal.backends.registry import has_family, model_folders
-from multimodal.catalog.cards import AUTO, Catalog, ModelCard, ModelName, Profile, truncate
+from multimodal.catalog.cards import (
+    AUTO,
+    Catalog,
+    ModelCard,
+    ModelName,
+    Profile,
+    shipped_models,
+    truncate,
+)
 from multimodal.catalog.defaults import DefaultModels
 from multimodal.chats.store import Store
 from multimodal.data_folder import prepare_data_folder
@@ -216,12 +224,6 @@ def read_catalog(settings: Settings) -> Catalog:
     catalog = Catalog([shipped_models(), *model_folders(), *extra, settings.data / "models"])
     check_catalog(catalog)
     return catalog
-
-
-def shipped_models() -> Path:
-    """The folder `models/`: beside the package in a checkout, inside it when installed."""
-    inside = Path(__file__).parent / "models"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "models"
 
 
 def choose_profile(

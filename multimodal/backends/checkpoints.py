@@ -12,8 +12,6 @@ import json
 import logging
 import pickle
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from multimodal.backends.attention import ungroup_attention
 from multimodal.backends.load_context import current_load_context
 from multimodal.backends.quantize_once import quantize_once
+from multimodal.backends.tokenizer_files import LOCAL
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError
 from multimodal.memory.devices.device_errors import translate_device_errors
@@ -98,41 +97,31 @@ def _read(
     """The model of a folder, quantized as `packed` says, or as the checkpoint itself does."""
     # An explicit None would undo what a checkpoint says of its own quantization.
     more = {"quantization_config": packed} if packed else {}
-    with translate_device_errors(card.title), _foreign_pickles_told(card, files):
-        model, found = cls.from_pretrained(
-            files,
-            dtype=element_type(usual_quantization(card), device),
-            device_map={"": device},
-            use_safetensors=safe,
-            weights_only=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **more,
-        )
-    _check_complete(card, found, unneeded)
-    _leave_unpacked(model)
-    return model.eval().requires_grad_(False)
-
-
-@contextmanager
-def _foreign_pickles_told(card: ModelCard, files: Path) -> Iterator[None]:
     try:
-        yield
+        with translate_device_errors(card.title):
+            model, found = cls.from_pretrained(
+                files,
+                dtype=element_type(usual_quantization(card), device),
+                device_map={"": device},
+                use_safetensors=safe,
+                weights_only=True,
+                output_loading_info=True,
+                **LOCAL,
+                **more,
+            )
     except pickle.UnpicklingError as error:
         raise BackendError(
             f"{card.title}: the weights in {files} consist of more than tensors, or are damaged; "
             "nothing in them was run. Fetch them again from their authors."
         ) from error
-
-
-def _check_complete(card: ModelCard, found: dict[str, Any], unneeded: tuple[str, ...]) -> None:
-    """transformers makes up what a checkpoint lacks; nobody would want to talk to that."""
+    # transformers makes up what a checkpoint lacks; nobody would want to talk to that.
     if missing := sorted(name for name in found["missing_keys"] if not name.endswith(unneeded)):
         raise BackendError(
             f"{card.title}: the checkpoint lacks {len(missing)} of the model's weights, such as "
             f"{missing[0]}. Fetch it again, or compare its config.json with the card."
         )
+    _leave_unpacked(model)
+    return model.eval().requires_grad_(False)
 
 
 def _leave_unpacked(model: torch.nn.Module) -> None:

@@ -156,8 +156,6 @@ def _allocated(device: torch.device) -> int:
 
 def _writer(device: torch.device, sizes: Mapping[str, int]) -> Any:
     """A text model with random weights in nf4."""
-    import bitsandbytes as bnb
-
     config = {"model_type": "llama", **sizes}
     with device:
         model: Any = construct_module(
@@ -168,8 +166,7 @@ def _writer(device: torch.device, sizes: Mapping[str, int]) -> Any:
     for path, layer in list(decoder.named_modules()):
         if isinstance(layer, nn.Linear):
             parent, _, name = path.rpartition(".")
-            small, _weight = pack_layer(bnb, "nf4", layer.weight.detach(), device)
-            setattr(decoder.get_submodule(parent), name, small)
+            setattr(decoder.get_submodule(parent), name, pack_layer(layer, "nf4").to(device))
     model.generation_config.eos_token_id = None
     return model
 

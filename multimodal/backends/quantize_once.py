@@ -4,7 +4,7 @@ The library saves and reads it (`save_pretrained`, `from_pretrained`), so what c
 was quantized, bit for bit. That holds for every family and every kind of bitsandbytes that is read
 through `checkpoints.from_folder`: tied weights, weights kept in 32 bits, GPT-2's transposed layers
 and MiniGPT-4's text model included; `tests/backends/test_quantize_once.py` compares them. What
-diffusers loads is quantized by `backends.quantize`, and it is not saved.
+diffusers loads is quantized by `diffusion.pipeline`, and it is not saved.
 
 It is saved while the load waits, and not behind the first turn: transformers takes a quantized
 model's tensors from the model itself, so it could not leave the device meanwhile, and safetensors

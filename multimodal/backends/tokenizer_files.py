@@ -15,9 +15,12 @@ from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer, normalizers
 from transformers import AutoTokenizer
 
+from multimodal.backends.special_tokens import special_token_texts
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
 
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""How anything is read from a folder: nothing from the net, no code of the checkpoint's own."""
 PUBLISHED, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
 WORD_START = "▁"
 """How SentencePiece writes a space."""
@@ -27,7 +30,7 @@ SAMPLES = ("a", " a", "  a  b ", "\na", "A b? 12,3 (c)\n\n d.", "é 漢字 🙂"
 
 def load_tokenizer(files: Path) -> Any:
     """The tokenizer of the folder `files`. Raises what transformers raises."""
-    tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(files, **LOCAL)
     restore_published_pipeline(tokenizer, files)
     return tokenizer
 
@@ -78,8 +81,8 @@ def check_vocabulary(card: ModelCard, tokenizer: Any, model: Any) -> None:
     those that a chat template writes are found by `check_tokens`.
     """
     rows = _rows(model)
-    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     beyond = [t for t, number in tokenizer.get_vocab().items() if number >= rows]
+    special = special_token_texts(tokenizer)
     if found := [token for token in beyond if token not in special]:
         raise _too_large(card, found[0], max(tokenizer.get_vocab().values()) + 1, rows)
 

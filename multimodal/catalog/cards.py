@@ -384,6 +384,13 @@ class Catalog:
 _M = TypeVar("_M", bound=StrictModel)
 
 
+def shipped_models() -> Path:
+    """The folder `models/`: beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).parent.parent
+    inside = package / "models"
+    return inside if inside.is_dir() else package.parent / "models"
+
+
 def read_card(path: Path) -> ModelCard:
     """Parse and check one card. Raises CardError naming file, field and the likely spelling."""
     return _read(path, ModelCard)

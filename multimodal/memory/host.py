@@ -9,7 +9,7 @@ without host memory a model here does not run at all.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any
 
 from multimodal.catalog.cards import ModelCard
 from multimodal.memory.devices.base import HOST_SHARE, Cpu
@@ -17,7 +17,7 @@ from multimodal.memory.lease import B
 from multimodal.memory.ledger import Ledger
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
-from multimodal.memory.transfers import ModelSource
+from multimodal.memory.transfers import ModelSource, Transfers
 
 LEAST_HOST_BYTES = 1_000_000_000
 """So that there is room for a voice on the smallest machine."""
@@ -35,23 +35,13 @@ def is_cpu_only(card: ModelCard) -> bool:
     return card.device == "cpu"
 
 
-class Mirrors(Protocol):
-    """What host memory holds of models that left the card."""
-
-    @property
-    def parked_bytes(self) -> int: ...
-
-    def give_up(self, size_bytes: int) -> None:
-        """Close the longest parked until so many bytes are free."""
-
-
 class HostDevice(Cpu):
     """Host memory in which mirrors lie as well; they count as free, and go when they must."""
 
     name = "host"
 
     def __init__(self) -> None:
-        self.mirrors: Mirrors | None = None
+        self.mirrors: Transfers[Any] | None = None
 
     def available_bytes(self) -> int:
         """What the operating system has free."""
@@ -85,6 +75,6 @@ class HostMemory(MemoryManager[B]):
     def is_home_of(self, card: ModelCard) -> bool:
         return self._runs_on_cpu(card)
 
-    def lend(self, mirrors: Mirrors) -> None:
+    def lend(self, mirrors: Transfers[B]) -> None:
         """`mirrors` of the card lie in the same memory."""
         self._memory.mirrors = mirrors

@@ -30,11 +30,10 @@ from multimodal.memory.devices.base import Device
 from multimodal.memory.devices.device_errors import device_error
 from multimodal.memory.estimate.footprint import cpu_footprint, footprint
 from multimodal.memory.eviction import victims
-from multimodal.memory.lease import B, Entry, Lease
+from multimodal.memory.lease import B, Entry, Lease, Reservation
 from multimodal.memory.ledger import Ledger
 from multimodal.memory.peaks import Peaks
 from multimodal.memory.records import Decision, Snapshot
-from multimodal.memory.reservation import Reservation
 from multimodal.memory.transfers import ModelSource, Transfers
 from multimodal.messages import Task
 from multimodal.sizes import gigabytes
@@ -174,7 +173,7 @@ class MemoryManager(Generic[B]):
                 entry, model = self._ledger.retire(name)
         if not is_idle:
             return self._host is not None and self._host.unload(name)
-        self._transfers.close(entry.card, model)
+        self._transfers.close(name, model)
         self._off(entry)
         return True
 
@@ -233,21 +232,18 @@ class MemoryManager(Generic[B]):
 
     @contextmanager
     def _losses_told(self) -> Iterator[None]:
-        """Raise DeviceLostError for every error that says that the device is lost."""
+        """Raise DeviceLostError for every error that says that the device is lost, and remember
+        that it is."""
         try:
             yield
         except Exception as error:
-            if (told := self._lost_by(error)) is None or told is error:
+            told = error if isinstance(error, MultimodalError) else device_error(error)
+            if not isinstance(told, DeviceLostError):
+                raise
+            self.device.failure = self.device.failure or str(told)
+            if told is error:
                 raise
             raise told from error
-
-    def _lost_by(self, error: Exception) -> DeviceLostError | None:
-        """`error` as ours where it says that the device is lost, which is remembered."""
-        told = error if isinstance(error, MultimodalError) else device_error(error)
-        if not isinstance(told, DeviceLostError):
-            return None
-        self.device.failure = self.device.failure or str(told)
-        return told
 
     # ------------------------------------------------------------ what a lease uses
 

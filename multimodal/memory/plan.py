@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, combinations
+from itertools import combinations
 from typing import Any
 
 from multimodal.catalog.architectures import MeasuredArchitecture
@@ -123,9 +123,8 @@ def _changed(members: Sequence[PlannedModel], steps: Sequence[_Step]) -> list[Pl
 
 def _steps(request: PlanRequest, members: Sequence[PlannedModel]) -> Iterator[_Step]:
     for index, (card, member) in enumerate(zip(request.cards, members, strict=True)):
-        yield from chain(
-            _smaller(request, card, member, index), _shorter(request, card, member, index)
-        )
+        yield from _smaller(request, card, member, index)
+        yield from _shorter(request, card, member, index)
         if sum(other.task is card.task for other in request.cards) > 1:
             yield _Step(f"leave out {member.title}", index, None)
 

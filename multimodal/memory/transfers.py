@@ -79,11 +79,15 @@ class Transfers(Generic[B]):
 
         Raises what the source raises, and DeviceFullError after the last rung.
         """
-        parked = self._take(card.name)
+        with self._lock:
+            parked = self._parked.pop(card.name, None)
         try:
             return self._bring(card, parked, size_bytes, report, evict_idle, admitted)
         except BaseException:
-            self._failed(card, parked)
+            if parked:  # what could not be restored stays parked
+                self._keep(card.name, parked)
+            else:
+                self._forget(card.name)
             raise
 
     def _bring(
@@ -119,13 +123,6 @@ class Transfers(Generic[B]):
                 how: How = "restored" if parked else "loaded"
                 return LoadResult(model, how, seconds, tuple(rungs), true_bytes)
         raise AssertionError("the ladder ends by raising")
-
-    def _failed(self, card: ModelCard, parked: tuple[B, int] | None) -> None:
-        """What could not be restored stays parked; of what could not be loaded nothing stays."""
-        if parked:
-            self._keep(card.name, parked)
-        else:
-            self._forget(card.name)
 
     def _arrived(self, card: ModelCard, parked: tuple[B, int] | None, files: Path) -> tuple[B, int]:
         """The model on the device, and its true bytes, 0 if they are not known."""
@@ -184,12 +181,16 @@ class Transfers(Generic[B]):
         except Exception:
             log.exception("%s could not be kept in host memory", card.title)
         if not kept:
-            self.close(card, model)
+            self.close(card.name, model)
             return
         self._keep(card.name, (model, kept))
 
-    def close(self, card: ModelCard, model: B) -> None:
-        self._close_all([(card.name, model)])
+    def close(self, name: str, model: B) -> None:
+        try:
+            model.close()
+        except Exception:
+            log.exception("%s could not be closed", name)
+        self._forget(name)
 
     def close_beside(self, card: ModelCard, model: B) -> None:
         """Close a copy on the CPU. What goes wrong is no fault of the turn, which is over."""
@@ -212,10 +213,6 @@ class Transfers(Generic[B]):
         """Close every model that is parked; for the end of the program."""
         self._leave_at_most(0)
 
-    def _take(self, name: str) -> tuple[B, int] | None:
-        with self._lock:
-            return self._parked.pop(name, None)
-
     def _keep(self, name: str, parked: tuple[B, int]) -> None:
         with self._lock:
             self._parked[name] = parked
@@ -223,25 +220,13 @@ class Transfers(Generic[B]):
 
     def _leave_at_most(self, most_bytes: int) -> None:
         """Close the models that were parked longest until the rest takes no more than that."""
+        gone: list[tuple[str, B]] = []
         with self._lock:
-            surplus = self._surplus(most_bytes)
-        self._close_all(surplus)
-
-    def _surplus(self, most_bytes: int) -> list[tuple[str, B]]:
-        """Take off the mirrors that were longest unused until the rest fits in host memory."""
-        gone = []
-        while sum(size for _, size in self._parked.values()) > most_bytes:
-            name = next(iter(self._parked))
-            gone.append((name, self._parked.pop(name)[0]))
-        return gone
-
-    def _close_all(self, models: list[tuple[str, B]]) -> None:
-        for name, model in models:
-            try:
-                model.close()
-            except Exception:
-                log.exception("%s could not be closed", name)
-            self._forget(name)
+            while sum(size for _, size in self._parked.values()) > most_bytes:
+                name = next(iter(self._parked))
+                gone.append((name, self._parked.pop(name)[0]))
+        for name, model in gone:
+            self.close(name, model)
 
     def _forget(self, name: str) -> None:
         try:

@@ -11,7 +11,7 @@ import errno
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -34,12 +34,10 @@ from multimodal.weights.downloads import raise_if_stopped, until_stopped
 from multimodal.weights.files import FilesFetcher
 from multimodal.weights.hub import Hub
 from multimodal.weights.job import FORBIDDEN, Fetcher, File, Job
-from multimodal.weights.manual_files import ManualFiles
 from multimodal.weights.package_index import IndexSettings, pip_settings
-from multimodal.weights.parts import Parts
 from multimodal.weights.progress import FetchProgress, ReportFetch, console_progress, silent
 from multimodal.weights.quantized import QuantizedCheckpoints
-from multimodal.weights.url_file import UrlFile
+from multimodal.weights.suppliers import ManualFiles, Parts, UrlFile
 
 __all__ = ["FetchProgress", "ReportFetch", "Weights", "console_progress"]
 
@@ -166,7 +164,7 @@ class Weights:
             if self._offline:
                 raise WeightsError(FORBIDDEN)
             job.begin(supplier.extent(job, wanted, missing))
-            supplier.fetch(job, wanted, missing)
+            supplier.fetch(job, missing)
         job.record(wanted)
 
     def _without_copies(
@@ -189,10 +187,8 @@ class Weights:
         lock = FileLock(self._folder / f".{job.card.base}.lock")
         while not lock.is_locked:
             raise_if_stopped(job.stop)
-            try:
+            with suppress(Timeout):
                 lock.acquire(timeout=LOOK_EVERY_S)
-            except Timeout:
-                continue
         try:
             yield
         finally:

@@ -11,11 +11,12 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
-from multimodal.weights.job import PART, RECORD, File, Job, read_stamps
+from multimodal.weights.job import PART, RECORD, File, Job, read_stamps, stamp
 
 
 def recorded_files(weights_folder: Path) -> Mapping[int, list[Path]]:
@@ -83,12 +84,8 @@ def _unchanged(record: Path) -> list[Path]:
     except (OSError, ValueError, TypeError, AttributeError):
         return []
     kept = []
-    for name, stamp in stamps.items():
-        path = record.parent / name
-        try:
-            state = path.stat()
-        except OSError:
-            continue
-        if [state.st_size, state.st_mtime_ns] == stamp:
-            kept.append(path)
+    for name, known in stamps.items():
+        with suppress(OSError):
+            if stamp(path := record.parent / name) == known:
+                kept.append(path)
     return kept

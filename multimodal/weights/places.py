@@ -8,14 +8,15 @@ never gone on with by another that may cut the file differently.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar
 
 import httpx2 as httpx
-from huggingface_hub import HfApi, get_hf_file_metadata, get_session, hf_hub_url
+from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -25,7 +26,6 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.file_download import HfFileMetadata
-from huggingface_hub.utils import build_hf_headers
 
 from multimodal.catalog.sources import FolderPlace, HubPlace, WeightFile
 from multimodal.errors import WeightsError
@@ -34,39 +34,47 @@ from multimodal.weights.downloads import (
     RefusedError,
     StalledError,
     StallTimeouts,
-    fetch,
     retry_when_busy,
     until_stopped,
 )
-from multimodal.weights.hub import ASK_TIMEOUT_S, translate_hub_error
+from multimodal.weights.hub import ASK_TIMEOUT_S, hub_download, translate_hub_error
 from multimodal.weights.job import PART, File, Job
 
 ANOTHER = "it has another file of that name"
 SHA256_DIGITS = 64
 
 
-class PlaceFetcher(Protocol):
+@dataclass(frozen=True)
+class PlaceFetcher(ABC):
     """Fetches one file from one place. `str()` of it is how the place is called in a sentence."""
 
-    @property
-    def service(self) -> str:
-        """What falls silent as a whole, with every place in it; "" for a place by itself."""
+    file: WeightFile
+
+    service: ClassVar[str] = ""
+    """What falls silent as a whole, with every place in it; "" for a place by itself."""
+    ending: ClassVar[str]
+    """Of the partial file."""
 
     def partial(self, job: Job) -> Path:
         """Where the file grows."""
+        return job.folder / f"{self.file.path}.{self.ending}{PART}"
 
+    @abstractmethod
     def check(self, job: Job, patience: StallTimeouts) -> None:
-        """Ask whether the file can be had. Raises WeightsError, as a clause, where not; SilentError
-        where nothing in the service will answer."""
+        """Ask whether the file can be had. Raises WeightsError, as a clause, where not;
+        StalledError where nothing in the service will answer."""
 
+    @abstractmethod
     def fetch(self, job: Job, patience: StallTimeouts) -> None:
         """Bring the file to `partial`, verified. Raises WeightsError, as a clause."""
 
     def clean(self, job: Job) -> None:
         """Remove what was fetched in part."""
+        self.partial(job).unlink(missing_ok=True)
 
-    def copies(self, job: Job) -> Iterator[Path]:
+    def copies(self, job: Job) -> Iterable[Path]:
         """Files that may be this one and need no connection."""
+        return ()
 
 
 def expected(file: WeightFile, path: str = "") -> File:
@@ -77,29 +85,22 @@ def expected(file: WeightFile, path: str = "") -> File:
 
 
 @dataclass(frozen=True)
-class HubFile:
+class HubFile(PlaceFetcher):
     """The file in a repository of the hub."""
 
-    file: WeightFile
     place: HubPlace
     api: Callable[[], HfApi]
     retry_wait_s: float
     cache: Path | None = None
 
-    service = "hub"
+    service = ending = "hub"
 
     def __str__(self) -> str:
         return f"the hub ({self.place.repo})"
 
-    def partial(self, job: Job) -> Path:
-        return job.folder / f"{self.file.path}.hub{PART}"
-
-    def clean(self, job: Job) -> None:
-        self.partial(job).unlink(missing_ok=True)
-
-    def copies(self, job: Job) -> Iterator[Path]:
+    def copies(self, job: Job) -> Iterable[Path]:
         place = self.place
-        yield from cached_by_hub(place.repo, place.path, place.revision, self.cache)
+        return cached_by_hub(place.repo, place.path, place.revision, self.cache)
 
     def check(self, job: Job, patience: StallTimeouts) -> None:
         found: list[HfFileMetadata] = []
@@ -115,14 +116,9 @@ class HubFile:
 
     def fetch(self, job: Job, patience: StallTimeouts) -> None:
         part, api = self.partial(job), self.api()
-        headers = build_hf_headers(token=api.token)
-        size, wait_s = self.file.size_bytes, self.retry_wait_s
-
-        def download() -> None:
-            url, seen = self._url(api), job.fetched
-            fetch(get_session(), url, part, size, seen, job.stop, wait_s, headers, patience)
-
         with self._clauses():
+            how = api, self._url(api), part, self.file.size_bytes, job, self.retry_wait_s
+            download = hub_download(*how, patience=patience).run
             downloads = max(patience.downloads, 1 + part.exists())
             if not job.fetch(part, expected(self.file, part.name), download, downloads):
                 raise WeightsError(f"{ANOTHER} (its SHA-256 differs)")
@@ -146,19 +142,16 @@ class HubFile:
         """What the library raises, as a clause about this place."""
         try:
             yield
-        except RefusedError as error:
+        except (RefusedError, HfHubHTTPError) as error:
             raise WeightsError(self._refusal(translate_hub_error(error))) from error
         except OfflineModeIsEnabled as error:
             raise StalledError("HF_HUB_OFFLINE is set and forbids asking it") from error
-        except HfHubHTTPError as error:
-            raise WeightsError(self._refusal(error)) from error
         except httpx.HTTPError as error:
             raise StalledError(f"it cannot be reached ({type(error).__name__})") from error
         except (ValueError, TypeError, KeyError) as error:
             raise WeightsError("what answers there is not a hub") from error
 
     def _refusal(self, error: HfHubHTTPError | RefusedError) -> str:
-        status = error.response.status_code
         if isinstance(error, GatedRepoError):
             return (
                 "its licence is to be accepted on its page first, and HF_TOKEN set or "
@@ -168,17 +161,16 @@ class HubFile:
             return "there is no such repository, or it is private"
         if isinstance(error, RevisionNotFoundError | EntryNotFoundError):
             return f"{self.place.path} is no longer there"
-        return f"it answers with HTTP status {status}"
+        return f"it answers with HTTP status {error.response.status_code}"
 
 
 @dataclass(frozen=True)
-class FolderFile:
+class FolderFile(PlaceFetcher):
     """The file in a folder of this machine; it is linked or copied from there."""
 
-    file: WeightFile
     place: FolderPlace
 
-    service = ""
+    ending = "folder"
 
     def __str__(self) -> str:
         return f"the folder {self.place.path}"
@@ -188,15 +180,8 @@ class FolderFile:
         path = self.place.path
         return path / self.file.path if path.is_dir() else path
 
-    def partial(self, job: Job) -> Path:
-        return job.folder / f"{self.file.path}.folder{PART}"
-
-    def clean(self, job: Job) -> None:
-        self.partial(job).unlink(missing_ok=True)
-
-    def copies(self, job: Job) -> Iterator[Path]:
-        if job.offline:
-            yield self.path
+    def copies(self, job: Job) -> Iterable[Path]:
+        return [self.path] if job.offline else []
 
     def check(self, job: Job, patience: StallTimeouts) -> None:
         if not self.path.is_file():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TransferSpeedColumn
 
 Phase = Literal["waiting", "fetching", "verifying", "unpacking", "ready"]
 
@@ -40,19 +40,13 @@ def console_progress() -> Iterator[ReportFetch]:
     if not console.is_terminal:
         yield _lines(console)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bars:
-        rows = {}
-
-        notes = _Notes(bars.console)
+    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    with Progress("{task.description}", *columns, console=console, transient=True) as bars:
+        rows: dict[str, TaskID] = {}
+        tell_note = _notes(bars.console)
 
         def show(progress: FetchProgress) -> None:
-            notes.tell(progress)
+            tell_note(progress)
             total = progress.total_bytes or None
             if progress.card not in rows:
                 rows[progress.card] = bars.add_task(progress.card, total=total)
@@ -64,15 +58,14 @@ def console_progress() -> Iterator[ReportFetch]:
 
 def _lines(console: Console) -> ReportFetch:
     told: dict[str, int] = {}
-    notes = _Notes(console)
+    tell_note = _notes(console)
 
     def show(progress: FetchProgress) -> None:
-        notes.tell(progress)
+        tell_note(progress)
         if progress.phase == "waiting":  # the licence is told before anything comes
             return
-        tenth = 10 * progress.done_bytes // max(1, progress.total_bytes)
-        if progress.phase == "ready":
-            tenth = 10
+        done = progress.phase == "ready"
+        tenth = 10 if done else 10 * progress.done_bytes // max(1, progress.total_bytes)
         if tenth > told.get(progress.card, -1):
             told[progress.card] = tenth
             console.print(f"{progress.card}: {10 * tenth} %", highlight=False)
@@ -80,15 +73,14 @@ def _lines(console: Console) -> ReportFetch:
     return show
 
 
-class _Notes:
+def _notes(console: Console) -> ReportFetch:
     """Each note about a card once, as a line of its own."""
+    told: dict[str, str] = {}
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._told: dict[str, str] = {}
-
-    def tell(self, progress: FetchProgress) -> None:
-        if progress.note and progress.note != self._told.get(progress.card):
-            self._told[progress.card] = progress.note
+    def tell(progress: FetchProgress) -> None:
+        if progress.note and progress.note != told.get(progress.card):
+            told[progress.card] = progress.note
             line = f"{progress.card}: {progress.note}"
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    return tell

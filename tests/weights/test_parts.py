@@ -23,7 +23,7 @@ from text_requests import text_request
 from tiny_minigpt4 import save_minigpt4
 
 from multimodal.backends.base import load
-from multimodal.backends.hf.minigpt4_pictures import VisionTower, VisionTowerWithQFormer
+from multimodal.backends.hf.minigpt4 import VisionTower, VisionTowerWithQFormer
 from multimodal.build import build, fetch_missing
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.catalog.sources import FileSource, HubSource, ManualSource, PartsSource

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from multimodal.backends.base import Backend, cores
 from multimodal.backends.describer.caption import Findings, answer, description
-from multimodal.backends.describer.detector import Detector, read_categories
 from multimodal.backends.describer.findings import FaceFinder, TextReader, colours, is_colourless
 from multimodal.backends.describer.labels import Classifier, Vocabulary
-from multimodal.backends.describer.objects import ObjectFinder
+from multimodal.backends.describer.objects import Detector, ObjectFinder, read_categories
 from multimodal.backends.describer.options import DescriberOptions
 from multimodal.backends.engine_options import parse_options
-from multimodal.catalog.cards import ModelCard
+from multimodal.backends.loaded import LoadedModel
+from multimodal.catalog.cards import ModelCard, shipped_models
 from multimodal.errors import BackendError, MultimodalError
 from multimodal.events import EngineEvent, ImageDescribed
 from multimodal.requests import ImageDescriptionRequest
@@ -27,18 +27,17 @@ from multimodal.requests import ImageDescriptionRequest
 WEIGHTS = "efficientnet-lite2.pth"
 GRAPH = "ssd-mobilenet-v2.pb"
 GRAPH_CONFIG = "ssd-mobilenet-v2.pbtxt"
-VOCABULARY = "labels/imagenet-1k.tsv"
-CATEGORIES = "labels/coco.tsv"
+VOCABULARY = "imagenet-1k.tsv"
+CATEGORIES = "coco.tsv"
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load the classifier and the detector from `files` and the readers from their packages; runs
     on the CPU."""
     threads = parse_options(card, DescriberOptions).threads or min(2, cores())
-    package = Path(__file__).parent.parent.parent
-    models = package / "models" if (package / "models").is_dir() else package.parent / "models"
-    classifier, vocabulary = Classifier(files / WEIGHTS), Vocabulary.read(models / VOCABULARY)
-    categories = read_categories(models / CATEGORIES)
+    labels = shipped_models() / "labels"
+    classifier, vocabulary = Classifier(files / WEIGHTS), Vocabulary.read(labels / VOCABULARY)
+    categories = read_categories(labels / CATEGORIES)
     detector = Detector(files / GRAPH, files / GRAPH_CONFIG, categories)
     finder = ObjectFinder(detector, tuple(categories.values()), classifier, vocabulary)
     tools = Detectors(classifier, vocabulary, finder, TextReader(threads), FaceFinder())
@@ -56,12 +55,10 @@ class Detectors:
     faces: FaceFinder
 
 
-class ImageDescriber:
+class ImageDescriber(LoadedModel[Detectors]):
     """Describes pictures by rule."""
 
-    def __init__(self, card: ModelCard, tools: Detectors) -> None:
-        self._card = card
-        self._tools: Detectors | None = tools
+    _does = "look"
 
     def run(
         self, request: ImageDescriptionRequest, stop: threading.Event
@@ -79,9 +76,7 @@ class ImageDescriber:
             yield ImageDescribed(description(found), answer(found, request.focus, request.question))
 
     def _look(self, request: ImageDescriptionRequest, stop: threading.Event) -> Findings | None:
-        if self._tools is None:
-            raise BackendError(f"{self._card.title} was unloaded before it could look")
-        tools, image = self._tools, request.image
+        tools, image = self._model, request.image
         colourless = is_colourless(image)
         if stop.is_set():
             return None
@@ -109,6 +104,3 @@ class ImageDescriber:
             tools.objects.relate(labels, objects),
             tools.objects.plurals,
         )
-
-    def close(self) -> None:
-        self._tools = None

@@ -32,11 +32,7 @@ class DenoisingCallback:
     `stopped()`, emits Progress, and a Preview now and then where the pipeline shows its latents."""
 
     def __init__(
-        self,
-        pipeline: Any,
-        preview_every_s: float | None,
-        emit: Emit,
-        stopped: Stopped,
+        self, pipeline: Any, preview_every_s: float | None, emit: Emit, stopped: Stopped
     ) -> None:
         self._pipeline = pipeline
         self._every_s = preview_every_s
@@ -56,11 +52,9 @@ class DenoisingCallback:
         denoiser = getattr(self._pipeline, "unet", None) or self._pipeline.transformer
         before = denoiser.register_forward_pre_hook(self._before_step)
         known = inspect.signature(self._pipeline.__call__).parameters
+        name = "callback_on_step_end"
         try:
-            if "callback_on_step_end" in known:
-                yield {"callback_on_step_end": self._after_step}
-            else:
-                yield {}
+            yield {name: self._after_step} if name in known else {}
         finally:
             before.remove()
 
@@ -89,10 +83,8 @@ class DenoisingCallback:
     def _preview_is_due(self, latents: torch.Tensor) -> bool:
         if self._every_s is None or latents.ndim != 4:  # packed latents are no picture
             return False
-        if latents.is_cuda:
-            torch.cuda.current_stream(
-                latents.device
-            ).synchronize()  # else the steps would count as the preview's
+        if latents.is_cuda:  # else the steps would count as the preview's
+            torch.cuda.current_stream(latents.device).synchronize()
         now_s = time.monotonic()
         free = self._spent_s <= PREVIEW_SHARE * (now_s - self._begun_s)
         return free and now_s - self._shown_s >= self._every_s

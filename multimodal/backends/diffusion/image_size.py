@@ -41,13 +41,9 @@ def choose_image_size(
             f"{card.title} cannot draw {asked[0]}x{asked[1]} pixels: at least {MIN_SIDE} on a side "
             f"and at most {most:,} in all, such as {side}x{side}."
         )
-    if (width, height) == asked or asked == usual:
-        return ImageSize(width, height)
-    return ImageSize(
-        width,
-        height,
-        f"Drawn at {width}x{height}, since sides are multiples of {grain} pixels.",
-    )
+    told = f"Drawn at {width}x{height}, since sides are multiples of {grain} pixels."
+    is_as_asked = (width, height) == asked or asked == usual
+    return ImageSize(width, height, None if is_as_asked else told)
 
 
 def _in_proportion(size: tuple[int, int], pixels: int) -> tuple[int, int]:

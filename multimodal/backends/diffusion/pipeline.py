@@ -30,14 +30,17 @@ from multimodal.backends.diffusion.denoising import DenoisingCallback, PipelineS
 from multimodal.backends.diffusion.image_size import choose_image_size
 from multimodal.backends.diffusion.prompt_limits import tokens, truncation_notice
 from multimodal.backends.diffusion.tiles import free_bytes_of, set_tiling
-from multimodal.backends.quantize import quantize_linear_layers
+from multimodal.backends.loaded import LoadedModel
 from multimodal.backends.sampling import MAX_SEED
-from multimodal.backends.tokenizer_files import restore_published_pipeline
-from multimodal.backends.worker import Emit, Stopped, Worker
+from multimodal.backends.tokenizer_files import LOCAL, restore_published_pipeline
+from multimodal.backends.worker import Emit, Stopped
 from multimodal.catalog.architectures import ModulesArchitecture
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import EngineEvent, ImageGenerated, Notice
+from multimodal.memory.devices.kernels import pack_layer
+from multimodal.memory.estimate.modules import quantizable
+from multimodal.memory.estimate.quantization import BLOCK, EIGHT_BIT, FOUR_BIT
 from multimodal.messages import Finish, Usage
 from multimodal.requests import ImageGenerationRequest
 
@@ -61,21 +64,18 @@ transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-cal
 def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load the pipeline whose `model_index.json` is in `files`."""
     _check(card, files)
-    kind = card.quantization[0] if card.quantization else "fp16"
     pipeline = diffusers.DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
         str(files),
-        dtype=_dtype(kind, device),
+        dtype=_dtype(_kind(card), device),
         variant="fp16" if any(files.rglob("*.fp16.safetensors")) else None,
         use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
+        **LOCAL,
     )
     for name, module in pipeline.components.items():
         restore_published_pipeline(module, files / name)
         if isinstance(module, torch.nn.Module):
             module.requires_grad_(False)
-            if _is_packed(card, name):
-                quantize_linear_layers(module, kind, device, _keeps_fp32(card, name))
+            _quantize(card, name, module, device)
     keep_decoder_in_range(pipeline)
     if card.drawing.scheduler is not None:
         name, more = SCHEDULERS[card.drawing.scheduler]
@@ -118,17 +118,29 @@ def _dtype(quantization: str, device: str) -> torch.dtype:
     return torch.float32 if device == "cpu" or quantization == "fp32" else torch.float16
 
 
-def _is_packed(card: ModelCard, name: str) -> bool:
-    shape = card.architecture
+def _kind(card: ModelCard) -> str:
+    return card.quantization[0] if card.quantization else "fp16"
+
+
+def _quantize(card: ModelCard, name: str, module: torch.nn.Module, device: str) -> None:
+    """Replace the linear layers of the part `name`, those that `memory` counts as packed, by packed
+    ones on `device`, one after another, so that host memory never holds two copies.
+
+    On a CPU bitsandbytes repacks 4-bit weights row by row, and a row must be whole blocks: others
+    stay as they are.
+    """
+    shape, kind = card.architecture, _kind(card)
+    is_packed, keeps_fp32 = name in {"unet", "transformer"}, tuple[str, ...]()
     if isinstance(shape, ModulesArchitecture):
-        return name in shape.parts and shape.parts[name].quantized
-    return name in {"unet", "transformer"}
-
-
-def _keeps_fp32(card: ModelCard, name: str) -> tuple[str, ...]:
-    shape = card.architecture
-    part = shape.parts.get(name) if isinstance(shape, ModulesArchitecture) else None
-    return part.keeps_fp32 if part is not None else ()
+        part = shape.parts.get(name)
+        is_packed, keeps_fp32 = (part.quantized, part.keeps_fp32) if part else (False, ())
+    if kind not in (*FOUR_BIT, *EIGHT_BIT) or not is_packed:
+        return
+    by_rows = device == "cpu" and kind in FOUR_BIT
+    for path in list(quantizable(module, keeps_fp32)):
+        layer = module.get_submodule(path)
+        if isinstance(layer, torch.nn.Linear) and not (by_rows and layer.in_features % BLOCK):
+            module.set_submodule(path, pack_layer(layer, kind).to(torch.device(device)))
 
 
 def keep_decoder_in_range(pipeline: Any) -> None:
@@ -165,22 +177,17 @@ def _in_own_format(module: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[An
     return (inputs[0].to(module.weight.dtype), *inputs[1:])
 
 
-class Diffusion:
+class Diffusion(LoadedModel[Any]):
     """One loaded pipeline."""
 
-    def __init__(self, card: ModelCard, pipeline: Any) -> None:
-        self._card = card
-        self._pipeline: Any = pipeline
-        self._worker = Worker()
+    _does = "draw"
 
     def close(self) -> None:
-        self._pipeline = None
+        super().close()
         self.__dict__.pop("_redrawing", None)
-        self._worker.close()
 
     def modules(self) -> list[torch.nn.Module]:
-        """What may be moved off the device and back while nobody draws."""
-        found = self._pipeline.components if self._pipeline is not None else {}
+        found = self._held.components if self._held is not None else {}
         return [
             part
             for name, part in found.items()
@@ -190,22 +197,12 @@ class Diffusion:
     def run(
         self, request: ImageGenerationRequest, stop: threading.Event
     ) -> Generator[EngineEvent, None, None]:
-        def work(emit: Emit, stopped: Stopped) -> None:
-            self._draw(request, emit, stopped)
+        return self._worker.stream(lambda emit, stopped: self._draw(request, emit, stopped), stop)
 
-        yield from self._worker.stream(work, stop)
-
-    def _draw(
-        self,
-        request: ImageGenerationRequest,
-        emit: Emit,
-        stopped: Stopped,
-    ) -> None:
-        if self._pipeline is None:
-            raise BackendError(f"{self._card.title} was unloaded before it could draw")
+    def _draw(self, request: ImageGenerationRequest, emit: Emit, stopped: Stopped) -> None:
         finish: Finish = "stop"
         started_s = time.monotonic()
-        pipeline = self._redrawing if request.source is not None else self._pipeline
+        pipeline = self._model if request.source is None else self._redrawing
         asked = self._asked(pipeline, request, emit)
         first = secrets.randbelow(MAX_SEED) if request.seed is None else request.seed
         watch = DenoisingCallback(pipeline, request.preview_every_s, emit, stopped)
@@ -219,7 +216,7 @@ class Diffusion:
                 emit(self._shown(made, seed))
         except PipelineStoppedError:
             finish = "stopped"
-        seconds, read = time.monotonic() - started_s, tokens(self._pipeline, request.prompt)
+        seconds, read = time.monotonic() - started_s, tokens(self._model, request.prompt)
         emit(Usage(read, 0, 0, seconds, finish, first, watch.steps))
 
     def _shown(self, made: Any, seed: int) -> ImageGenerated | Notice:
@@ -238,11 +235,11 @@ class Diffusion:
     def _redrawing(self) -> Any:
         """The same modules as a pipeline that begins with a picture. Not by diffusers' `from_pipe`,
         which turns every module to fp32, nor by its automatic classes, which import all others."""
-        name = type(self._pipeline).__name__.replace("Pipeline", "Img2ImgPipeline")
+        name = type(self._model).__name__.replace("Pipeline", "Img2ImgPipeline")
         if (kind := getattr(diffusers, name, None)) is None:
             raise RequestError(f"{self._card.title} draws from words alone. Ask without a picture.")
         known = inspect.signature(kind.__init__).parameters
-        parts = {**self._pipeline.config, **self._pipeline.components}
+        parts = {**self._model.config, **self._model.components}
         made = kind(**{part: parts[part] for part in known if part in parts})
         made.set_progress_bar_config(disable=True)
         return made
@@ -289,11 +286,11 @@ class Diffusion:
 
     def _trained_for(self) -> tuple[int, int]:
         """Width and height in pixels."""
-        denoiser = getattr(self._pipeline, "unet", None) or self._pipeline.transformer
-        side = denoiser.config.sample_size
+        pipeline = self._model
+        side = (getattr(pipeline, "unet", None) or pipeline.transformer).config.sample_size
         height, width = (side, side) if isinstance(side, int) else side
-        return width * self._pipeline.vae_scale_factor, height * self._pipeline.vae_scale_factor
+        return width * pipeline.vae_scale_factor, height * pipeline.vae_scale_factor
 
     def _grain(self) -> int:
         """Sides are multiples of this many pixels; all pipelines of diffusers want 8."""
-        return max(8, int(self._pipeline.vae_scale_factor))
+        return max(8, int(self._model.vae_scale_factor))

@@ -112,20 +112,18 @@ class ChatModel(LoadedModel[Any], ABC):
             gc.collect()  # a compiled model and its compiled step refer to each other
 
     def check(self) -> None:
-        """Try a short conversation without computing anything. Raises BackendError where the model
-        could not read it, so that this is found out at load and not at the first question."""
+        """Try short conversations without computing anything. Raises BackendError where the model
+        could not read one, so that this is found out at load and not at the first question."""
         check_vocabulary(self._card, self._tokenizer, self._model)
-        prompt = self._prompt(self._sample(), self._card.system_prompt)
-        check_tokens(self._card, self._tokenizer, self._model, prompt.tokens)
+        for request in self._samples():
+            self._check_prompt(self.prompt(request))
 
-    def _sample(self) -> TextRequest:
-        return TextRequest(
-            (
-                ChatMessage("user", "Hello."),
-                ChatMessage("assistant", "Hello."),
-                ChatMessage("user", "Who is it?"),
-            )
-        )
+    def _samples(self) -> list[TextRequest]:
+        greeting = ChatMessage("user", "Hello."), ChatMessage("assistant", "Hello.")
+        return [TextRequest((*greeting, ChatMessage("user", "Who is it?")))]
+
+    def _check_prompt(self, prompt: Prompt) -> None:
+        check_tokens(self._card, self._tokenizer, self._model, prompt.tokens)
 
     @abstractmethod
     def _prompt(self, request: TextRequest, system: str) -> Prompt:

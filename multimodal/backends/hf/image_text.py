@@ -27,9 +27,7 @@ from multimodal.backends.hf.vision_chat import (
     VisionChatModel,
     chat_messages,
     digest,
-    sample_request,
 )
-from multimodal.backends.tokenizer_files import check_tokens
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError
 from multimodal.requests import TextRequest
@@ -62,12 +60,11 @@ class ImageText(VisionChatModel):
         super().__init__(card, model, processor.tokenizer, ChatTemplate(processor, card, [sign]))
         self._processor = processor
 
-    def check(self) -> None:
-        """Raise BackendError, too, where a picture in a prompt would not be seen."""
-        super().check()
-        prompt = self._prompt(sample_request(), self._card.system_prompt)
-        check_tokens(self._card, self._tokenizer, self._model, prompt.tokens)
-        check_picture(self._card, self._model, prompt.tokens, dict(prompt.inputs))
+    def _check_prompt(self, prompt: Prompt) -> None:
+        """Raise BackendError, too, where a picture in it would not be seen."""
+        super()._check_prompt(prompt)
+        if prompt.about:
+            check_picture(self._card, self._model, prompt.tokens, dict(prompt.inputs))
 
     def _prompt(self, request: TextRequest, system: str) -> Prompt:
         text = self._template.text(system, chat_messages(request))
@@ -89,9 +86,7 @@ class ImageText(VisionChatModel):
     def _beside(self, prompt: Prompt) -> Mapping[str, torch.Tensor]:
         model = self._model
         return {
-            name: tensor.to(model.device, model.dtype)
-            if tensor.is_floating_point()
-            else tensor.to(model.device)
+            name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
             for name, tensor in prompt.inputs.items()
         }
 

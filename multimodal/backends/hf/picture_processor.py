@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
-from multimodal.backends.tokenizer_files import restore_published_pipeline
+from multimodal.backends.tokenizer_files import LOCAL, restore_published_pipeline
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError
 
@@ -32,20 +32,19 @@ def load_processor(card: ModelCard, files: Path) -> Any:
 
     Raises CardError where the card asks for what the checkpoint's processor cannot do.
     """
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    processor: Any = AutoProcessor.from_pretrained(files, **local)  # type: ignore[no-untyped-call]
+    processor: Any = AutoProcessor.from_pretrained(files, **LOCAL)  # type: ignore[no-untyped-call]
     restore_published_pipeline(processor.tokenizer, files)
     if (second := getattr(processor, "qformer_tokenizer", None)) is not None:
         restore_published_pipeline(second, files / "qformer_tokenizer")
         second.truncation_side = "left"
-    pictures: Any = AutoImageProcessor.from_pretrained(files, backend="pil", **local)  # type: ignore[no-untyped-call]
+    pictures: Any = AutoImageProcessor.from_pretrained(files, backend="pil", **LOCAL)  # type: ignore[no-untyped-call]
     if card.picture.aspect_ratio == PAD:
         if not isinstance(pictures, CLIPImageProcessorPil | LlavaImageProcessorPil):
             raise CardError(
                 f"{card.name}: picture.aspect_ratio: the checkpoint prepares pictures by "
                 f"{type(pictures).__name__}, which does not pad. Leave the field out."
             )
-        pictures = LlavaImageProcessorPil.from_pretrained(files, do_pad=True, **local)
+        pictures = LlavaImageProcessorPil.from_pretrained(files, do_pad=True, **LOCAL)
     processor.image_processor = pictures
     return processor
 

@@ -28,15 +28,14 @@ class VisionChatModel(ChatModel):
             return describe(request, lambda asked: talk(asked, stop))
         return talk(request, stop)
 
+    def _samples(self) -> list[TextRequest]:
+        pictured = ChatMessage("user", DESCRIBE, (Image.new("RGB", (48, 32)),))
+        return [*super()._samples(), TextRequest((pictured,))]
+
 
 def chat_messages(request: TextRequest) -> list[dict[str, Any]]:
     """The turns as chat templates read them, each with a part for every picture it shows."""
     return [{"role": turn.role, "content": _parts(turn)} for turn in request.messages]
-
-
-def sample_request() -> TextRequest:
-    """A question about a picture, to try a model with."""
-    return TextRequest((ChatMessage("user", DESCRIBE, (Image.new("RGB", (48, 32)),)),))
 
 
 def _parts(turn: ChatMessage) -> list[dict[str, str]]:

@@ -12,13 +12,19 @@ from multimodal.memory.estimate.activation import (
     decoder_passes,
     input_maker,
 )
+from multimodal.memory.estimate.quantization import CACHE_BYTES
 
 SOUND_S = 30
+BEAMS = 5
+"""Of Whisper, unless its card says otherwise."""
 
 
 def whisper_passes(module: Any, tokens: int, picture_side: int | None) -> list[ForwardPass]:
-    """Of openai-whisper."""
-    return [ForwardPass(lambda: _hear(module, input_maker(module)), "hearing")]
+    """Of openai-whisper, with keys and values of the sound and of the words so far."""
+    dims = module.dims
+    cache = 2 * dims.n_text_layer * dims.n_text_state * CACHE_BYTES
+    cache *= (dims.n_audio_ctx + dims.n_text_ctx) * BEAMS
+    return [ForwardPass(lambda: _hear(module, input_maker(module)), "hearing", cache)]
 
 
 def wav2vec2_passes(module: Any, tokens: int, picture_side: int | None) -> list[ForwardPass]:
@@ -42,7 +48,7 @@ def seamless_passes(module: Any, tokens: int, picture_side: int | None) -> list[
 
 
 def _hear(whisper: Any, make: InputMaker) -> None:
-    """The sound, then half of the words it may have, for five beams."""
+    """The sound, then half of the words it may have, for every beam."""
     sound = whisper.encoder(make(1, whisper.dims.n_mels, SOUND_S * 100))
-    ids = torch.zeros((5, whisper.dims.n_text_ctx // 2), dtype=torch.long, device=sound.device)
-    whisper.decoder(ids, sound.expand(5, -1, -1))
+    ids = torch.zeros((BEAMS, whisper.dims.n_text_ctx // 2), dtype=torch.long, device=sound.device)
+    whisper.decoder(ids, sound.expand(BEAMS, -1, -1))

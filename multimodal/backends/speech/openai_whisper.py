@@ -22,7 +22,8 @@ from whisper.tokenizer import LANGUAGES
 from multimodal.backends.base import Backend
 from multimodal.backends.engine_options import parse_options
 from multimodal.backends.speech.options import WhisperOptions
-from multimodal.backends.speech.whisper_decoding import DecodingRequest, WhisperRecognizer
+from multimodal.backends.speech.recognizer import TranscribeOptions
+from multimodal.backends.speech.whisper_decoding import WhisperRecognizer
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.events import DecodingStatistics, Segment
@@ -67,16 +68,16 @@ class OpenAIWhisper(WhisperRecognizer[Whisper]):
         known = tuple(LANGUAGES) if self._model.is_multilingual else ("en",)
         return self._card.languages or known
 
-    def decode(self, samples: NDArray[np.float32], request: DecodingRequest) -> Iterator[Segment]:
+    def decode(self, samples: NDArray[np.float32], manner: TranscribeOptions) -> Iterator[Segment]:
         told: dict[str, Any] = self._model.transcribe(
             samples,
-            task=request.task,
-            language=request.language,
+            task=manner.task,
+            language=manner.language,
             fp16=self._dtype == torch.float16,
-            beam_size=request.beams,
+            beam_size=manner.beams,
             best_of=DRAWN,
-            temperature=request.temperature,
-            initial_prompt=request.prompt or None,
+            temperature=manner.temperature,
+            initial_prompt=manner.prompt or None,
             condition_on_previous_text=False,
             compression_ratio_threshold=None,
             logprob_threshold=None,
@@ -98,8 +99,7 @@ class OpenAIWhisper(WhisperRecognizer[Whisper]):
             return {}
         spectrogram = log_mel_spectrogram(pad_or_trim(samples), self._model.dims.n_mels)
         _, found = self._model.detect_language(spectrogram.to(self._model.device, self._dtype))
-        probabilities: Mapping[str, float] = found
-        return probabilities
+        return dict(found)
 
     @property
     def _dtype(self) -> torch.dtype:

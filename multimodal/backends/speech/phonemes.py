@@ -11,11 +11,11 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
-from typing import Protocol
 
 from multimodal.errors import BackendError, RequestError
 from multimodal.languages import language_name
@@ -30,16 +30,18 @@ _WITHOUT_VOWEL = re.compile(
 _CLAUSE = re.compile(r"(.+?)([.,;:!?…]+(?=[\s\"'”’»)]|$)|$)", re.DOTALL)
 
 
-class Phonemizer(Protocol):
+class Phonemizer(ABC):
     """Pronounces one language. `phonemes` may be called from any thread."""
 
+    @abstractmethod
     def phonemes(self, text: str) -> str:
         """IPA, words apart by spaces, with the marks of the sentence."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:  # noqa: B027
+        """What is shared by the whole process stays; it takes about a megabyte."""
 
 
-class GruutPhonemizer:
+class GruutPhonemizer(Phonemizer):
     """gruut: a lexicon, parts of speech that tell homographs apart, and a model for other words.
 
     It reads numbers, dates, money and abbreviations out itself. What it has loaded belongs to one
@@ -73,7 +75,7 @@ class GruutPhonemizer:
         return said.strip()
 
 
-class EspeakPhonemizer:
+class EspeakPhonemizer(Phonemizer):
     """espeak-ng by its C interface (espeak-ng/speak_lib.h), one call at a time: it has one voice
     for the whole process."""
 
@@ -94,9 +96,6 @@ class EspeakPhonemizer:
                 for words, mark in _CLAUSE.findall(text)
             )
             return " ".join(filter(None, clauses)).replace("…", ".")
-
-    def close(self) -> None:
-        """The library stays; it takes about a megabyte."""
 
     @classmethod
     def _loaded(cls) -> ctypes.CDLL:
@@ -127,7 +126,7 @@ class EspeakPhonemizer:
         return re.sub(r"\([a-z-]+\)", "", " ".join(said)).strip()  # “(en)”: a foreign word begins
 
 
-class JapanesePhonemizer:
+class JapanesePhonemizer(Phonemizer):
     """Open JTalk: the reading of every word, kana by kana, in the alphabet of Kokoro's voices."""
 
     _lock = Lock()
@@ -144,8 +143,6 @@ class JapanesePhonemizer:
                 if mark and said:
                     said += JAPANESE_MARKS.get(mark[0], mark[0]) + " "
         return said.strip()
-
-    def close(self) -> None: ...
 
 
 JAPANESE_MARKS = {"。": ".", "、": ",", "！": "!", "？": "?", "，": ",", "．": ".", "…": "."}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multimodal.backends.loaded import LoadedModel
+from multimodal.backends.speech.voice_activity import Window, split_audio, windows
 from multimodal.backends.worker import Emit, Stopped
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import RequestError
@@ -32,7 +33,6 @@ from multimodal.media.audio import SAMPLE_RATE
 from multimodal.requests import TranscriptionRequest
 
 PIECE_S = 120
-SEARCH_S = 5
 ENGLISH = "en"
 FRAMES_PER_S = 100
 
@@ -68,10 +68,14 @@ class SpeechRecognizer(LoadedModel[Model], ABC):
     has_prompt_input = False
     """Whether it reads words that may occur, and tries again at a temperature."""
 
-    def __init__(self, card: ModelCard, model: Model, beams: int = 1) -> None:
-        """`beams`: guesses that are followed at once unless a request says otherwise."""
+    def __init__(
+        self, card: ModelCard, model: Model, beams: int = 1, language: str | None = None
+    ) -> None:
+        """`beams`: guesses that are followed at once unless a request says otherwise. `language`:
+        the one that is heard unless a request names one; None where the engine finds out."""
         super().__init__(card, model)
         self._beams = beams
+        self._default = language
 
     def run(
         self, request: TranscriptionRequest, stop: threading.Event
@@ -89,7 +93,6 @@ class SpeechRecognizer(LoadedModel[Model], ABC):
                 )
         return self._worker.stream(lambda emit, stopped: self._hear(request, emit, stopped), stop)
 
-    @abstractmethod
     def words(
         self,
         piece: NDArray[np.float32],
@@ -98,14 +101,25 @@ class SpeechRecognizer(LoadedModel[Model], ABC):
     ) -> Transcription:
         """What is said in `piece`; its segments count from the start of `piece`.
 
-        Calls `heard(samples)` now and then, and ends early once that returns False.
+        Calls `heard(samples)` behind each window, and ends early once that returns False.
         """
+        segments: list[Segment] = []
+        for window in windows(piece):
+            segments += self.segments(window, manner)
+            manner = replace(manner, likely=dominant_language(segments) or manner.likely)
+            if not heard(window.end):
+                break
+        return Transcription.of(segments, manner.language or self._default or manner.likely)
+
+    @abstractmethod
+    def segments(self, window: Window, manner: TranscribeOptions) -> Iterable[Segment]:
+        """What is said in `window`, by the clock of its recording."""
 
     def languages(self) -> tuple[str, ...]:
         """Those that may be asked for (ISO 639-1); () for any."""
         return self._card.languages
 
-    def translates(self, into: str = ENGLISH) -> bool:
+    def translates(self, into: str) -> bool:
         """Whether it can write in that language what is said in another one."""
         return into in self._card.translates_to
 
@@ -170,10 +184,8 @@ class SpeechRecognizer(LoadedModel[Model], ABC):
 
 def _foreign(request: TranscriptionRequest, heard: Transcription) -> list[str]:
     """The languages in which what was heard is wanted, and which it is not in."""
-    wanted, spoken = [], set(heard.languages)
-    if request.translate_to_english_unless and not spoken <= set(
-        request.translate_to_english_unless
-    ):
+    wanted, spoken, known = [], set(heard.languages), request.translate_to_english_unless
+    if known and not spoken <= set(known):
         wanted.append(ENGLISH)
     if request.translate_to and spoken != {request.translate_to}:
         wanted.append(request.translate_to)
@@ -187,7 +199,7 @@ def dominant_language(segments: Sequence[Segment]) -> str | None:
         if segment.language:
             spoken_s = segment.end_s - segment.start_s
             seconds[segment.language] = seconds.get(segment.language, 0.0) + spoken_s
-    return max(seconds, key=lambda language: seconds[language], default=None)
+    return max(seconds, key=seconds.__getitem__, default=None)
 
 
 def _untranslated(card: ModelCard, into: str) -> str:
@@ -214,19 +226,3 @@ def _later(segments: tuple[Segment, ...], by_s: float) -> list[Segment]:
         )
         for s in segments
     ]
-
-
-def split_audio(
-    waveform: NDArray[np.float32], longest_s: int
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """(start, samples) of pieces that are at most so long, each cut at the quietest moment of its
-    last five seconds."""
-    start, longest, search = 0, longest_s * SAMPLE_RATE, SEARCH_S * SAMPLE_RATE
-    while start < len(waveform):
-        end = min(start + longest, len(waveform))
-        if end < len(waveform):
-            tail = np.abs(waveform[end - search : end])
-            smooth = np.convolve(tail, np.ones(SAMPLE_RATE // 10, np.float32), mode="same")
-            end = end - search + int(smooth.argmin())
-        yield start, waveform[start:end]
-        start = end

@@ -9,7 +9,7 @@ own three-letter codes by langcodes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,25 +33,23 @@ from multimodal.backends.checkpoints import check_folder, from_folder
 from multimodal.backends.engine_options import parse_options
 from multimodal.backends.speech.options import SeamlessOptions
 from multimodal.backends.speech.recognizer import (
+    ENGLISH,
     SpeechRecognizer,
     TranscribeOptions,
     unknown_language,
 )
 from multimodal.backends.speech.sentences import clauses, sentences
-from multimodal.backends.speech.voice_activity import windows
-from multimodal.backends.tokenizer_files import check_vocabulary, load_tokenizer
+from multimodal.backends.speech.synthesizer import speak
+from multimodal.backends.speech.voice_activity import Window
+from multimodal.backends.tokenizer_files import LOCAL, check_vocabulary, load_tokenizer
 from multimodal.backends.worker import Emit, Stopped
 from multimodal.catalog.cards import ModelCard, truncate
 from multimodal.errors import BackendError, CardError, PromptError, RequestError
 from multimodal.events import (
     EngineEvent,
-    Progress,
     Segment,
-    SentenceSpoken,
-    SpeechGenerated,
-    Transcription,
 )
-from multimodal.media.audio import SAMPLE_RATE, at_speed, pcm, wav
+from multimodal.media.audio import SAMPLE_RATE, at_speed
 from multimodal.requests import TranscriptionRequest, TTSRequest
 
 NEAR = 3
@@ -68,8 +66,7 @@ WRITES, SPEAKS = "text_decoder_lang_to_code_id", "vocoder_lang_code_to_id"
 def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load the model, the feature extractor and the tokenizer of the folder `files`."""
     check_folder(card, files)
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    extractor: Any = AutoFeatureExtractor.from_pretrained(files, **local)  # type: ignore[no-untyped-call]
+    extractor: Any = AutoFeatureExtractor.from_pretrained(files, **LOCAL)  # type: ignore[no-untyped-call]
     tokenizer = load_tokenizer(files)
     model = from_folder(SeamlessM4Tv2Model, card, files, device)
     check_vocabulary(card, tokenizer, model)
@@ -100,12 +97,11 @@ class Seamless(SpeechRecognizer[Any]):
 
     def __init__(self, card: ModelCard, model: Any, extractor: Any, tokenizer: Any) -> None:
         options = parse_options(card, SeamlessOptions)
-        super().__init__(card, model, options.beam_size)
+        super().__init__(card, model, options.beam_size, options.language)
         self._extractor = extractor
         self._tokenizer = tokenizer
-        self._default = options.language
         try:
-            self._code(self._default, WRITES)
+            self._code(None, WRITES)
         except RequestError as error:
             raise CardError(f"{card.name}: engine.language: {error}") from error
 
@@ -124,23 +120,12 @@ class Seamless(SpeechRecognizer[Any]):
     # ------------------------------------------------------------ hearing
 
     def check_language(self, language: str | None) -> None:
-        self._code(language or self._default, WRITES)
+        self._code(language, WRITES)
 
-    def words(
-        self,
-        piece: NDArray[np.float32],
-        manner: TranscribeOptions,
-        heard: Callable[[int], bool],
-    ) -> Transcription:
-        language = manner.language or self._default
-        target = self._code(manner.into if manner.task == "translate" else language, WRITES)
-        segments: list[Segment] = []
-        for window in windows(piece):
-            if text := self._written(window.samples, target, manner):
-                segments.append(window.whole(text))
-            if not heard(window.reached):
-                break
-        return Transcription.of(segments, language)
+    def segments(self, window: Window, manner: TranscribeOptions) -> Iterator[Segment]:
+        into = manner.into if manner.task == "translate" else manner.language
+        if text := self._written(window.samples, self._code(into, WRITES), manner):
+            yield window.whole(text)
 
     @torch.inference_mode()
     def _written(self, samples: NDArray[np.float32], target: str, manner: TranscribeOptions) -> str:
@@ -164,8 +149,8 @@ class Seamless(SpeechRecognizer[Any]):
     # ------------------------------------------------------------ speaking
 
     def _check_speakable(self, request: TTSRequest) -> None:
-        self._code(request.language or self._default, SPEAKS)
-        self._code(request.text_language or request.language or self._default, WRITES)
+        self._code(request.language, SPEAKS)
+        self._code(request.text_language or request.language, WRITES)
         speakers = int(self._model.config.vocoder_num_spkrs)
         voice = request.voice or "0"
         if not (voice.isdecimal() and len(voice) <= VOICE_DIGITS and int(voice) < speakers):
@@ -177,23 +162,15 @@ class Seamless(SpeechRecognizer[Any]):
             raise PromptError("There is no word in the text to speak. Write some.")
 
     def _speak(self, request: TTSRequest, emit: Emit, stopped: Stopped) -> None:
-        language = request.language or self._default
-        spoken = self._code(language, SPEAKS)
-        written = self._code(request.text_language or language, WRITES)
+        spoken = self._code(request.language, SPEAKS)
+        written = self._code(request.text_language or request.language, WRITES)
         said = [p for s in sentences(request.text) for p in clauses(s, SENTENCE_CHARACTERS)]
-        pause = np.zeros(int(PAUSE_S * SAMPLE_RATE), np.float32)
-        waves: list[NDArray[np.float32]] = []
-        for index, sentence in enumerate(said):
-            if stopped():
-                return
+
+        def make(sentence: str) -> NDArray[np.float32]:
             made = self._spoken(sentence, written, spoken, int(request.voice or 0))
-            made = at_speed(made, SAMPLE_RATE, request.speed)
-            waves.append(np.concatenate((made, pause)) if index + 1 < len(said) else made)
-            emit(SentenceSpoken(pcm(waves[-1]).tobytes(), SAMPLE_RATE, sentence))
-            emit(Progress("Speaking", (index + 1) / len(said)))
-        if not stopped():
-            whole = np.concatenate(waves)
-            emit(SpeechGenerated(wav(whole), len(whole) / SAMPLE_RATE))
+            return at_speed(made, SAMPLE_RATE, request.speed)
+
+        speak(self._card.title, said, make, PAUSE_S, SAMPLE_RATE, emit, stopped)
 
     @torch.inference_mode()
     def _spoken(
@@ -224,8 +201,10 @@ class Seamless(SpeechRecognizer[Any]):
             )
         return codes
 
-    def _code(self, language: str, ability: str) -> str:
-        """The checkpoint's code of a language given as ISO 639-1 or -3. Raises RequestError."""
+    def _code(self, language: str | None, ability: str) -> str:
+        """The checkpoint's code of a language given as ISO 639-1 or -3, of the card's own where
+        none is. Raises RequestError."""
+        language = language or self._default or ENGLISH
         own = {code.replace("_", "-"): code for code in self._codes(ability)}
         try:
             found = closest_supported_match(language, list(own), NEAR)

@@ -75,8 +75,8 @@ def clauses(sentence: str, most: int) -> list[str]:
     pieces: list[str] = []
     for clause in _CLAUSE.split(sentence):
         if pieces and len(pieces[-1]) + 1 + len(clause) <= most:
-            joint = "" if _is_unspaced(pieces[-1]) else " "
-            pieces[-1] += joint + clause
+            is_unspaced = pieces[-1][-1:] in "，、；："  # words are written without spaces there
+            pieces[-1] += clause if is_unspaced else f" {clause}"
         else:
             pieces += _words(clause, most)
     return [piece for piece in pieces if _HAS_A_WORD.search(piece)]
@@ -90,11 +90,6 @@ def _words(clause: str, most: int) -> list[str]:
         else:
             pieces += [word[at : at + most] for at in range(0, len(word), most)]
     return pieces
-
-
-def _is_unspaced(text: str) -> bool:
-    """Whether words are written without spaces there."""
-    return text[-1:] in "，、；："
 
 
 def _ends_sentence(text: str, start: int, end: re.Match[str]) -> bool:

@@ -58,20 +58,14 @@ def speaker_for(
     """
     able = speakers(cards)
     if voice is not None:
-        able = [card for card in able if voice in voice_names(card)] or able
+        able = [card for card in able if any(v.name == voice for v in card.voices)] or able
     if language is not None:
         able = [card for card in able if language in languages_of(card)]
-        own = [
-            card for card in able if any(voice.languages[0] == language for voice in card.voices)
-        ]
+        own = [card for card in able if any(v.languages[0] == language for v in card.voices)]
         able = sorted(able, key=lambda card: card not in own and not card.speaks)
         if text_language is not None and text_language != language:
             able = [card for card in able if card.task is Task.SPEECH] or able
     return able[0] if able else None
-
-
-def voice_names(card: ModelCard) -> tuple[str, ...]:
-    return tuple(voice.name for voice in card.voices)
 
 
 def without_a_voice(cards: Iterable[ModelCard], language: str) -> RequestError:
@@ -99,17 +93,14 @@ def offered_voices(
 def language_of_script(text: str) -> str | None:
     """The language (ISO 639) that most letters of `text` are of where their script tells it; None
     for Latin letters, which many languages share."""
-    letters = [name.split(" ")[0] for char in text if (name := _letter_name(char))]
+    names = (unicodedata.name(char, "") for char in text if char.isalpha())
+    letters = [name.split(" ")[0] for name in names if name]
     found = Counter(SCRIPTS[name] for name in letters if name in SCRIPTS)
     if not found or found.total() * 3 < len(letters):
         return None
     if found["ja"]:  # Japanese is written with Chinese letters as well
         return "ja"
     return found.most_common(1)[0][0]
-
-
-def _letter_name(char: str) -> str:
-    return unicodedata.name(char, "") if char.isalpha() else ""
 
 
 def _listed(names: list[str]) -> str:

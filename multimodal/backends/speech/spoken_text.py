@@ -43,10 +43,8 @@ ENGLISH_SIGNS = (
     (r"(\d)\s*mm\b", r"\1 millimetres"),
     (r"(\d)\s*GB\b", r"\1 gigabytes"),
     (r"(\d)\s*MB\b", r"\1 megabytes"),
-    (
-        r"(?<![\d.–-])(\d{1,3})-(?=\d{1,3}(?![\d–-]))",
-        r"\1 to ",
-    ),  # not in dates and telephone numbers
+    # Not in dates and telephone numbers.
+    (r"(?<![\d.–-])(\d{1,3})-(?=\d{1,3}(?![\d–-]))", r"\1 to "),
     (r"(\d)\s*[–—]\s*(?=\d)", r"\1 to "),
     (r"\s*&\s*", " and "),
     (r"(?<=[\w)])\s*≈\s*(?=\S)", " is about "),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,33 @@ def _ended_by(stopped: Stopped) -> Iterator[onnxruntime.RunOptions]:
         watcher.join()
 
 
+def speak(
+    title: str,
+    said: Sequence[str],
+    make: Callable[[str], NDArray[np.float32] | None],
+    pause_s: float,
+    sample_rate: int,
+    emit: Emit,
+    stopped: Stopped,
+) -> None:
+    """Tell each sentence of `said` once `make` has made it, with a pause between two of them, then
+    the whole; nothing more once `stopped`, where `make` may return None. Raises BackendError, with
+    the model's `title`, where nothing is to be heard."""
+    pause = np.zeros(int(pause_s * sample_rate), np.float32)
+    spoken: list[NDArray[np.float32]] = []
+    for index, sentence in enumerate(said):
+        if stopped() or (made := make(sentence)) is None:
+            return
+        spoken.append(np.concatenate((made, pause)) if index + 1 < len(said) else made)
+        emit(SentenceSpoken(pcm(spoken[-1]).tobytes(), sample_rate, sentence))
+        emit(Progress("Speaking", (index + 1) / len(said)))
+    whole = np.concatenate(spoken)
+    if not len(whole):
+        raise BackendError(f"{title} made no sound of the text. Try other words.")
+    if not stopped():
+        emit(SpeechGenerated(wav(whole, sample_rate), len(whole) / sample_rate))
+
+
 class Synthesizer(LoadedModel[onnxruntime.InferenceSession], ABC):
     """One loaded model, and how the languages it was asked for are pronounced."""
 
@@ -120,15 +147,23 @@ class Synthesizer(LoadedModel[onnxruntime.InferenceSession], ABC):
             raise PromptError("There is no word in the text to speak. Write some.")
         pronounce = self._phonemizer(language).phonemes
 
-        def make(piece: str, stopped: Stopped) -> NDArray[np.float32] | None:
-            if stopped():
-                return None
-            return self.synthesize(pronounce(piece), language, voice, request.speed, stopped)
+        def work(emit: Emit, stopped: Stopped) -> None:
+            def make(sentence: str) -> NDArray[np.float32] | None:
+                waves: list[NDArray[np.float32]] = []
+                for piece in clauses(sentence, PIECE_CHARACTERS):
+                    if stopped():
+                        return None
+                    sounds = pronounce(piece)
+                    made = self.synthesize(sounds, language, voice, request.speed, stopped)
+                    if made is None:
+                        return None
+                    waves.append(made)
+                return np.concatenate(waves)
 
-        pause = np.zeros(int(PAUSE_S / request.speed * self.sample_rate), np.float32)
-        return self._worker.stream(
-            lambda emit, stopped: self._speak(said, make, pause, emit, stopped), stop
-        )
+            pause_s, rate = PAUSE_S / request.speed, self.sample_rate
+            speak(self._card.title, said, make, pause_s, rate, emit, stopped)
+
+        return self._worker.stream(work, stop)
 
     def close(self) -> None:
         super().close()
@@ -174,28 +209,3 @@ class Synthesizer(LoadedModel[onnxruntime.InferenceSession], ABC):
             if language not in self._phonemizers:
                 self._phonemizers[language] = phonemizer(language)
             return self._phonemizers[language]
-
-    def _speak(
-        self,
-        said: tuple[str, ...],
-        make: Callable[[str, Stopped], NDArray[np.float32] | None],
-        pause: NDArray[np.float32],
-        emit: Emit,
-        stopped: Stopped,
-    ) -> None:
-        spoken: list[NDArray[np.float32]] = []
-        for index, sentence in enumerate(said):
-            waves: list[NDArray[np.float32]] = []
-            for piece in clauses(sentence, PIECE_CHARACTERS):
-                if (made := make(piece, stopped)) is None:
-                    return
-                waves.append(made)
-            if index + 1 < len(said):
-                waves.append(pause)
-            spoken.append(np.concatenate(waves))
-            emit(SentenceSpoken(pcm(spoken[-1]).tobytes(), self.sample_rate, sentence))
-            emit(Progress("Speaking", (index + 1) / len(said)))
-        whole = np.concatenate(spoken)
-        if not len(whole):
-            raise BackendError(f"{self._card.title} made no sound of the text. Try other words.")
-        emit(SpeechGenerated(wav(whole, self.sample_rate), len(whole) / self.sample_rate))

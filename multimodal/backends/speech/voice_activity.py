@@ -8,18 +8,18 @@ start, and no segment can reach over a pause that was left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from faster_whisper.vad import get_speech_timestamps, get_vad_model
 from numpy.typing import NDArray
 
-from multimodal.backends.speech.recognizer import split_audio
 from multimodal.events import Segment
 from multimodal.media.audio import SAMPLE_RATE
 
 WINDOW_S = 30
+SEARCH_S = 5
 LONGEST_PAUSE_S = 2.0
 """A longer one is left out, and ends a window."""
 SHORTEST_PAUSE_S = 0.3
@@ -60,12 +60,7 @@ class Window:
     @property
     def speech_s(self) -> float:
         """Seconds of it in which somebody speaks."""
-        return sum(end - start for start, end in self.utterances) / SAMPLE_RATE
-
-    @property
-    def reached(self) -> int:
-        """The sample of the recording that the window ends with."""
-        return self.end
+        return spoken_s(self.utterances)
 
     def segment(self, start_s: float, end_s: float, text: str) -> Segment:
         """What was said between two moments of this window, by the recording's clock.
@@ -112,6 +107,25 @@ class Window:
         return min(max(self.start, self.start + round(moment_s * SAMPLE_RATE)), self.end)
 
 
+def spoken_s(spans: Iterable[Span]) -> float:
+    """Seconds of speech in them."""
+    return sum(end - start for start, end in spans) / SAMPLE_RATE
+
+
+def split_audio(
+    waveform: NDArray[np.float32], longest_s: int
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """(start, samples) of pieces that are at most so long, each cut at the quietest moment of its
+    last five seconds."""
+    start, longest, search = 0, longest_s * SAMPLE_RATE, SEARCH_S * SAMPLE_RATE
+    while start < len(waveform):
+        end = min(start + longest, len(waveform))
+        if end < len(waveform):
+            end = end - search + quietest(waveform[end - search : end])
+        yield start, waveform[start:end]
+        start = end
+
+
 def quietest(samples: NDArray[np.float32]) -> int:
     """The index of the quietest moment, over a tenth of a second."""
     smooth = np.convolve(np.abs(samples), np.ones(SAMPLE_RATE // 10, np.float32), mode="same")
@@ -120,10 +134,9 @@ def quietest(samples: NDArray[np.float32]) -> int:
 
 def utterances(recording: NDArray[np.float32]) -> list[Span]:
     """Where somebody speaks (16 kHz), in order; [] where nobody does. No two overlap."""
+    pause_ms, edge_ms = (int(seconds * 1000) for seconds in (SHORTEST_PAUSE_S, EDGE_S))
     found = get_speech_timestamps(
-        recording,
-        min_silence_duration_ms=int(SHORTEST_PAUSE_S * 1000),
-        speech_pad_ms=int(EDGE_S * 1000),
+        recording, min_silence_duration_ms=pause_ms, speech_pad_ms=edge_ms
     )
     return [(int(span["start"]), int(span["end"])) for span in found]
 

@@ -8,7 +8,7 @@ letters only, and none know punctuation.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ from transformers import AutoFeatureExtractor, AutoModelForCTC
 
 from multimodal.backends.base import Backend
 from multimodal.backends.checkpoints import check_folder, from_folder
-from multimodal.backends.speech.recognizer import ENGLISH, SpeechRecognizer, TranscribeOptions
-from multimodal.backends.speech.voice_activity import Window, windows
-from multimodal.backends.tokenizer_files import check_alphabet, load_tokenizer
+from multimodal.backends.speech.recognizer import SpeechRecognizer, TranscribeOptions
+from multimodal.backends.speech.voice_activity import Window
+from multimodal.backends.tokenizer_files import LOCAL, check_alphabet, load_tokenizer
 from multimodal.catalog.cards import ModelCard
-from multimodal.events import Segment, Transcription
+from multimodal.events import Segment
 from multimodal.media.audio import SAMPLE_RATE
 
 PAUSE_S = 0.5
@@ -37,8 +37,7 @@ Word = tuple[float, float, str]
 def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load the model, the feature extractor and the letters of the folder `files`."""
     check_folder(card, files)
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    extractor: Any = AutoFeatureExtractor.from_pretrained(files, **local)  # type: ignore[no-untyped-call]
+    extractor: Any = AutoFeatureExtractor.from_pretrained(files, **LOCAL)  # type: ignore[no-untyped-call]
     tokenizer = load_tokenizer(files)
     # It hides parts of the sound in training; published checkpoints often lack it.
     model = from_folder(AutoModelForCTC, card, files, device, unneeded=("masked_spec_embed",))
@@ -50,44 +49,30 @@ class Wav2Vec2(SpeechRecognizer[Any]):
     """One loaded model."""
 
     def __init__(self, card: ModelCard, model: Any, extractor: Any, tokenizer: Any) -> None:
-        super().__init__(card, model)
+        known = card.languages
+        super().__init__(card, model, language=known[0] if len(known) == 1 else None)
         self._extractor = extractor
         self._tokenizer = tokenizer
         special = set(tokenizer.all_special_tokens)
         letters = set(tokenizer.get_vocab()) - special
         self._capitals_only = not any(letter.islower() for letter in letters)
 
-    def translates(self, into: str = ENGLISH) -> bool:
+    def translates(self, into: str) -> bool:
         return False
-
-    def words(
-        self,
-        piece: NDArray[np.float32],
-        manner: TranscribeOptions,
-        heard: Callable[[int], bool],
-    ) -> Transcription:
-        (own,) = self._card.languages if len(self._card.languages) == 1 else (None,)
-        language = manner.language or own
-        segments: list[Segment] = []
-        for window in windows(piece):
-            segments += self._segments(window, language)
-            if not heard(window.reached):
-                break
-        return Transcription.of(segments, language)
 
     def as_written(self, text: str) -> str:
         return text[:1].upper() + text[1:] if self._capitals_only else text
 
-    def _segments(self, window: Window, language: str | None) -> Iterator[Segment]:
+    def segments(self, window: Window, manner: TranscribeOptions) -> Iterator[Segment]:
         for said in _grouped(self._spoken(window.samples)):
             text = " ".join(word for _, _, word in said)
             if self._capitals_only:
-                text = _lowered(text, language)
+                text = _lowered(text, manner.language or self._default)
             yield window.segment(said[0][0], said[-1][1], text)
 
     def _spoken(self, samples: NDArray[np.float32]) -> list[Word]:
         decoded = self._tokenizer.decode(self._letters(samples), output_word_offsets=True)
-        frame_s = self._frame_s()
+        frame_s = float(self._model.config.inputs_to_logits_ratio) / SAMPLE_RATE
         return [
             (word["start_offset"] * frame_s, word["end_offset"] * frame_s, word["word"])
             for word in decoded.word_offsets
@@ -102,9 +87,6 @@ class Wav2Vec2(SpeechRecognizer[Any]):
         inputs["input_values"] = inputs["input_values"].to(model.dtype)
         letters: torch.Tensor = model(**inputs).logits[0].argmax(dim=-1).cpu()
         return letters
-
-    def _frame_s(self) -> float:
-        return float(self._model.config.inputs_to_logits_ratio) / SAMPLE_RATE
 
 
 def _grouped(words: list[Word]) -> Iterator[list[Word]]:

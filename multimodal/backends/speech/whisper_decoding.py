@@ -34,10 +34,8 @@ from multimodal.backends.speech.recognizer import (
     Model,
     SpeechRecognizer,
     TranscribeOptions,
-    dominant_language,
 )
-from multimodal.backends.speech.voice_activity import Window, windows
-from multimodal.backends.worker import Stopped
+from multimodal.backends.speech.voice_activity import Window, spoken_s, windows
 from multimodal.events import Segment, Transcription
 from multimodal.media.audio import SAMPLE_RATE
 
@@ -64,18 +62,6 @@ MIN_LETTERS_PER_S = 2.5
 SPARSE_S = 4.0
 """Of speech in a segment, from which on its letters are counted."""
 SAME_LENGTH = 0.04  # the share of letters by which two texts that say as much may differ
-
-
-@dataclass(frozen=True, slots=True)
-class DecodingRequest:
-    """One try at one window. `beams` count at temperature 0, where nothing is drawn by chance."""
-
-    task: str
-    language: str
-    prompt: str
-    temperature: float
-    beams: int
-    stopped: Stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +127,12 @@ class WhisperRecognizer(SpeechRecognizer[Model]):
     has_prompt_input = True
 
     @abstractmethod
-    def decode(self, samples: NDArray[np.float32], request: DecodingRequest) -> Iterator[Segment]:
-        """Hear `samples` (at most 30 s) once, whatever comes of it; every segment has statistics.
+    def decode(self, samples: NDArray[np.float32], manner: TranscribeOptions) -> Iterator[Segment]:
+        """Hear `samples` (at most 30 s) once, in the language and with the beams that `manner`
+        names, whatever comes of it; every segment has statistics. Beams count at temperature 0,
+        where nothing is drawn by chance.
 
-        An engine that tells segments as it hears them looks at `request.stopped` between two.
+        An engine that tells segments as it hears them looks at `manner.stopped` between two.
         """
 
     @abstractmethod
@@ -165,15 +153,11 @@ class WhisperRecognizer(SpeechRecognizer[Model]):
     ) -> Transcription:
         if manner.is_utterance and (quick := self._utterance(piece, manner)) is not None:
             return quick
-        segments: list[Segment] = []
-        likely = manner.likely
-        for window in windows(piece):
-            for part, language in self._by_language(window, manner, likely):
-                segments += self._transcribe(part, manner, language)
-            likely = dominant_language(segments) or likely
-            if not heard(window.reached):
-                break
-        return Transcription.of(segments, manner.language or likely)
+        return super().words(piece, manner, heard)
+
+    def segments(self, window: Window, manner: TranscribeOptions) -> Iterator[Segment]:
+        for part, language in self._by_language(window, manner):
+            yield from self._transcribe(part, manner, language)
 
     def _utterance(
         self, piece: NDArray[np.float32], manner: TranscribeOptions
@@ -194,35 +178,30 @@ class WhisperRecognizer(SpeechRecognizer[Model]):
 
     # ------------------------------------------------------------ languages
 
-    def _by_language(
-        self, window: Window, manner: TranscribeOptions, likely: str | None
-    ) -> list[tuple[Window, str]]:
+    def _by_language(self, window: Window, manner: TranscribeOptions) -> list[tuple[Window, str]]:
         """The window in parts of one language each."""
         if manner.language:
             return [(window, manner.language)]
         parts: list[tuple[Window, str]] = []
-        for passage, language in self._passages(window, manner, likely):
+        for passage, language in self._passages(window, manner):
             if parts and parts[-1][1] == language:
                 parts[-1] = (window.part(parts[-1][0].start, passage.end), language)
             else:
                 parts.append((passage, language))
         return parts
 
-    def _passages(
-        self, window: Window, manner: TranscribeOptions, likely: str | None
-    ) -> list[tuple[Window, str]]:
+    def _passages(self, window: Window, manner: TranscribeOptions) -> list[tuple[Window, str]]:
         """The window's passages, each with the language it is heard in."""
         found = split_passages(window, max(2, int(window.seconds // PROBES_EVERY_S) + 1))
         told = [{} if manner.stopped() else self.language_probabilities(p.samples) for p in found]
         surest = max(told, key=lambda probabilities: max(probabilities.values(), default=0.0))
         if not surest:
             return [(window, ENGLISH)]
-        around = likely or likeliest(surest)
-        languages = [
-            spoken_language(probabilities, around, passage.speech_s)
+        around = manner.likely or likeliest(surest)
+        return [
+            (passage, spoken_language(probabilities, around, passage.speech_s))
             for passage, probabilities in zip(found, told, strict=True)
         ]
-        return list(zip(found, languages, strict=True))
 
     # ------------------------------------------------------------ words
 
@@ -237,9 +216,8 @@ class WhisperRecognizer(SpeechRecognizer[Model]):
             if hypothesis.needs_passages and (parts := smaller_parts(window)):
                 found = [s for part in parts for s in self._transcribe(part, manner, language)]
                 whole = _placed(hypothesis, window, language)
-                return (
-                    whole if have_similar_length(whole, found) and hypothesis.is_accepted else found
-                )
+                is_kept = have_similar_length(whole, found) and hypothesis.is_accepted
+                return whole if is_kept else found
             tries.append(hypothesis)
             if hypothesis.is_accepted and not hypothesis.is_repetitive:
                 break
@@ -268,9 +246,9 @@ class WhisperRecognizer(SpeechRecognizer[Model]):
     def _hypothesis(
         self, window: Window, manner: TranscribeOptions, language: str, temperature: float
     ) -> Hypothesis:
-        beams, stopped = manner.beams or self._beams, manner.stopped
-        request = DecodingRequest(manner.task, language, manner.prompt, temperature, beams, stopped)
-        said = tuple(self.decode(window.samples, request))
+        beams = manner.beams or self._beams
+        once = replace(manner, language=language, temperature=temperature, beams=beams)
+        said = tuple(self.decode(window.samples, once))
         return Hypothesis(said, window.speech_s).without_silence(window)
 
 
@@ -279,7 +257,7 @@ def split_passages(window: Window, most: int | None = None) -> list[Window]:
     longest pauses where there may be `most` passages."""
     groups = [[span] for span in window.utterances]
     while len(groups) > 1:
-        short = [g for g in groups if _spoken_s(g) < PASSAGE_S]
+        short = [g for g in groups if spoken_s(g) < PASSAGE_S]
         if not short and (most is None or len(groups) <= most):
             break
         near = short or groups
@@ -331,11 +309,7 @@ def compression_ratio(text: str) -> float:
 
 
 def likeliest(probabilities: Mapping[str, float]) -> str:
-    return max(probabilities, key=lambda language: probabilities[language])
-
-
-def _spoken_s(spans: list[tuple[int, int]]) -> float:
-    return sum(end - start for start, end in spans) / SAMPLE_RATE
+    return max(probabilities, key=probabilities.__getitem__)
 
 
 def _is_silence(segment: Segment, window: Window) -> bool:

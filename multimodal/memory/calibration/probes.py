@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -53,8 +54,7 @@ def measure_bus(device: torch.device) -> Measurements:
     """Copies of a quarter of a gigabyte, from host memory that is locked and that is not."""
     from multimodal.memory.devices.host_slabs import PROBE_BYTES, HostMemoryPool, copied_bytes_per_s
 
-    locked = HostMemoryPool([PROBE_BYTES], _locks(device))
-    try:
+    with closing(HostMemoryPool([PROBE_BYTES], _locks(device))) as locked:
         if not locked.is_locked:
             raise RuntimeError("the driver locks no host memory: copies are slower")
         pageable = torch.zeros(PROBE_BYTES, dtype=torch.uint8)
@@ -62,8 +62,6 @@ def measure_bus(device: torch.device) -> Measurements:
             "locked_bytes_per_s": copied_bytes_per_s(locked.tensors[0], device),
             "pageable_bytes_per_s": copied_bytes_per_s(pageable, device),
         }
-    finally:
-        locked.close()
 
 
 def measure_page_locking(device: torch.device) -> Measurements:

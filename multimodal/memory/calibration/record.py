@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -48,9 +48,9 @@ class DeviceFingerprint(_Frozen):
             card_bytes=card_bytes,
             system=platform.system(),
             driver=driver,
-            torch=_version("torch"),
+            torch=version("torch"),
             cuda=cuda,
-            bitsandbytes=_version("bitsandbytes"),
+            bitsandbytes=version("bitsandbytes"),
         )
 
 
@@ -131,10 +131,3 @@ def write(folder: Path, calibration: Calibration) -> None:
     fresh = folder / f"{FILE}.new"
     fresh.write_text(calibration.model_dump_json(indent=2), "utf-8")
     fresh.replace(folder / FILE)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 from collections.abc import MutableMapping, Sequence
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -167,17 +168,14 @@ class Cuda(Device):
     def hold(self, card: str, size_bytes: int, parked: bool = False) -> None:
         """Refuse what the driver has no room for, before anything is allocated. Before the first
         model comes, kernels are loaded."""
-        self._load_kernels()
-        if (free := self.free_bytes()) < size_bytes:
-            raise DeviceFullError(
-                f"{self.name}: {gigabytes(size_bytes)} are needed and {gigabytes(free)} free"
-            )
-
-    def _load_kernels(self) -> None:
         with self._kernels_lock:
             if not self._has_kernels:
                 self._has_kernels = True
                 use_kernels(self._device)
+        if (free := self.free_bytes()) < size_bytes:
+            raise DeviceFullError(
+                f"{self.name}: {gigabytes(size_bytes)} are needed and {gigabytes(free)} free"
+            )
 
     def loaded(self, card: str, model: object) -> int:
         modules = list(model.modules()) if isinstance(model, MovableModel) else []
@@ -199,15 +197,13 @@ class Cuda(Device):
             return sum(mirror.size_bytes for mirror in mirrors)
 
     def restore(self, card: str, model: object) -> None:
-        self._bring_back(self._mirrors[card], None)
-        self._is_back(card)
+        self._bring_back(card, None)
 
     def restore_partly(self, card: str, model: object) -> bool:
         """As many layers as there is room for; the others visit while they run."""
         if card not in self._mirrors:
             return False
-        self._bring_back(self._mirrors[card], int(self.free_bytes() * PARTLY_SHARE))
-        self._is_back(card)
+        self._bring_back(card, int(self.free_bytes() * PARTLY_SHARE))
         return True
 
     def settle(self, card: str) -> float | None:
@@ -217,11 +213,6 @@ class Cuda(Device):
         except RuntimeError as error:  # the turn that uses the model will meet it, too
             log.warning("%s did not arrive: %s", card, error)
             return None
-
-    def _is_back(self, card: str) -> None:
-        with self._host_lock:
-            self._parked.discard(card)
-            self._mirrors[card] = self._mirrors.pop(card)
 
     def _has_host_room(self, card: str, missing_bytes: int) -> bool:
         """Whether `card` can be parked. Models on the card give up their mirrors for it: filling
@@ -238,11 +229,11 @@ class Cuda(Device):
         found = list(self._mirrors.values())
         return sum(mirror.size_bytes for mirrors in found for mirror in mirrors)
 
-    def _bring_back(self, mirrors: Sequence[HostMirror], room: int | None) -> None:
-        """All of `mirrors`, or none of them: where the card is full, what came back leaves."""
+    def _bring_back(self, card: str, room: int | None) -> None:
+        """All mirrors of `card`, or none of them: where the card is full, what came back leaves."""
         done: list[HostMirror] = []
         try:
-            for mirror in mirrors:
+            for mirror in self._mirrors[card]:
                 with translate_device_errors(self.name):
                     mirror.restore(room)
                 done.append(mirror)
@@ -251,6 +242,9 @@ class Cuda(Device):
             for mirror in done:
                 mirror.evict()
             raise
+        with self._host_lock:
+            self._parked.discard(card)
+            self._mirrors[card] = self._mirrors.pop(card)
 
     def forget(self, card: str) -> None:
         with self._host_lock:
@@ -276,18 +270,12 @@ class Cuda(Device):
         """Locked host memory to the card, measured once with a quarter of a gigabyte."""
         if not self._bus_bytes_per_s:
             try:
-                self._bus_bytes_per_s = self._measured_bus()
+                with closing(HostMemoryPool([PROBE_BYTES], self._locks)) as slabs:
+                    self._bus_bytes_per_s = copied_bytes_per_s(slabs.tensors[0], self._device)
             except (OSError, RuntimeError) as error:
                 log.warning("%s: the bus could not be measured: %s", self.name, error)
                 self._bus_bytes_per_s = PAGEABLE_BYTES_PER_S
         return self._bus_bytes_per_s
-
-    def _measured_bus(self) -> float:
-        slabs = HostMemoryPool([PROBE_BYTES], self._locks)
-        try:
-            return copied_bytes_per_s(slabs.tensors[0], self._device)
-        finally:
-            slabs.close()
 
     def beside_bytes(self) -> int:
         return int(psutil.virtual_memory().available)

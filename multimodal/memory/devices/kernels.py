@@ -4,6 +4,7 @@ is full: bitsandbytes ends the whole process where one cannot be loaded."""
 from __future__ import annotations
 
 import logging
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -52,40 +53,44 @@ def _draw(device: torch.device) -> None:
 
 def layers(kind: str, device: torch.device) -> tuple[nn.Module, nn.Module]:
     """Two layers of that kind on `device`, and the same in fp32 with the weights as packed."""
-    import bitsandbytes as bnb
+    from bitsandbytes.functional import dequantize_4bit
 
-    plain = [nn.Linear(SIDE, SIDE, bias=False) for _ in range(2)]
-    made: list[nn.Module] = []
-    exact: list[nn.Module] = []
-    for layer in plain:
-        small, weight = pack_layer(bnb, kind, layer.weight.detach(), device)
+    made, exact = nn.Sequential(), nn.Sequential()
+    for _ in range(2):
+        plain = nn.Linear(SIDE, SIDE, bias=False).half()
+        weight = plain.weight.detach().clone()
+        small: Any = (plain if kind == "fp16" else pack_layer(plain, kind)).to(device)
+        if kind == "nf4":
+            weight = dequantize_4bit(small.weight.data, small.weight.quant_state)
         twin = nn.Linear(SIDE, SIDE, bias=False, device=device)
         twin.weight.data = weight.float().to(device)
         made.append(small)
         exact.append(twin)
-    modules = nn.Sequential(*made), nn.Sequential(*exact)
-    for module in modules:
-        module.eval().requires_grad_(False)
-    return modules
+    return made.eval().requires_grad_(False), exact.eval().requires_grad_(False)
 
 
-def pack_layer(
-    bnb: Any, kind: str, weight: torch.Tensor, device: torch.device
-) -> tuple[nn.Module, torch.Tensor]:
-    """A layer with `weight` in that kind, and the weight that it then stands for."""
-    outputs, inputs = weight.shape
-    if kind == "nf4":
-        layer = bnb.nn.Linear4bit(
-            inputs, outputs, bias=False, compute_dtype=torch.float16, quant_type="nf4"
-        )
-        layer.weight = bnb.nn.Params4bit(weight.half(), requires_grad=False, quant_type="nf4")
-        layer = layer.to(device)
-        stored = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
-        return layer, stored
+def pack_layer(layer: nn.Linear, quantization: str) -> nn.Module:
+    """`layer` in 4 or 8 bits of bitsandbytes, which packs its weight once it is moved to a
+    device, and computes in the format that it had."""
+    bnb: Any = import_module("bitsandbytes.nn")
+    shape, weight = (layer.in_features, layer.out_features), layer.weight.data
+    has_bias, kind = layer.bias is not None, quantization.removesuffix("-double")
+    made: Any
+    with torch.device("meta"):
+        if kind == "int8":
+            made = bnb.Linear8bitLt(*shape, has_bias, has_fp16_weights=False)
+        else:
+            made = bnb.Linear4bit(*shape, has_bias, compute_dtype=weight.dtype, quant_type=kind)
     if kind == "int8":
-        layer = bnb.nn.Linear8bitLt(inputs, outputs, bias=False, has_fp16_weights=False)
-        layer.weight = bnb.nn.Int8Params(weight.half(), requires_grad=False, has_fp16_weights=False)
-        return layer.to(device), weight.half()
-    layer = nn.Linear(inputs, outputs, bias=False, dtype=torch.float16, device=device)
-    layer.weight.data = weight.half().to(device)
-    return layer, weight.half()
+        made.weight = bnb.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
+    else:
+        made.weight = bnb.Params4bit(
+            weight,
+            requires_grad=False,
+            quant_type=kind,
+            compress_statistics=kind != quantization,
+            module=made,
+        )
+    made.bias = layer.bias
+    packed: nn.Module = made.eval()
+    return packed

@@ -159,15 +159,12 @@ class HostMirror:
         return self._host
 
     def _fill(self, tensors: list[torch.Tensor]) -> None:
-        blocks, done = dict(self._places), set[int]()
+        left = dict(self._places)
         for slot in slots(self._module):
             storage = slot.tensor.untyped_storage()
-            block = blocks.get(storage.data_ptr())
-            if block is None or storage.data_ptr() in done:
-                continue
-            done.add(storage.data_ptr())
-            whole = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
-            tensors[block.slab][block.start : block.start + block.size].copy_(whole)
+            if (block := left.pop(storage.data_ptr(), None)) is not None:
+                whole = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+                tensors[block.slab][block.start : block.start + block.size].copy_(whole)
 
     # ------------------------------------------------------------ moving
 

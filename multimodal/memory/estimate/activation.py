@@ -95,10 +95,13 @@ InputMaker = Callable[..., torch.Tensor]
 @dataclass(frozen=True, slots=True)
 class ForwardPass:
     """`run` computes it once, on the device and in the format of the module's weights. `kernels`:
-    which of `PeakFactors` its kernels take of what is counted; None for what is counted alone."""
+    which of `PeakFactors` its kernels take of what is counted; None for what is counted alone.
+    `cache_bytes`: the attention cache that it fills, of a model whose library is not transformers:
+    that of a text model of transformers is told by its configuration."""
 
     run: Callable[[], object]
     kernels: Kernels | None = None
+    cache_bytes: int = 0
 
 
 ForwardPasses = Callable[[Any, int, int | None], Sequence[ForwardPass]]

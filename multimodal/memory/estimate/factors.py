@@ -19,13 +19,7 @@ class PeakFactors:
 
     def of(self, kernels: Kernels | None) -> float:
         """1 for kernels of which nothing was measured."""
-        match kernels:
-            case "convolution":
-                return self.convolution
-            case "hearing":
-                return self.hearing
-            case None:
-                return 1.0
+        return {"convolution": self.convolution, "hearing": self.hearing, None: 1.0}[kernels]
 
 
 ESTIMATE = PeakFactors()

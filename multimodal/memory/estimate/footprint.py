@@ -17,6 +17,7 @@ from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError
 from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
 from multimodal.memory.estimate.quantization import (
+    CACHE_BYTES,
     ELEMENT_BYTES,
     GGUF,
     TORCH,
@@ -28,11 +29,8 @@ if TYPE_CHECKING:
     from multimodal.memory.estimate.activation import ForwardPasses
 
 DEFAULT_TOKENS = 4096
-WHISPER_BEAMS = 5
 LANGUAGE = re.compile(r"\.(language_model|text_model|lm_head)\.")
 """What the text model of a model that sees is called in transformers; the rest sees."""
-CACHE_BYTES = 2
-"""An element of the attention cache: 16 bits on every engine we use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +152,11 @@ def _torch(
     unpacked = max((torch_bytes(t.shape, "bf16", False) for t in found if t.linear), default=0)
     cache = peak = 0
     for part in shape.parts.values():
-        if part.library == "whisper":
-            cache = max(cache, _whisper_cache(part.config))
-        elif (config := text_config(part)) is not None:
+        if (config := text_config(part)) is not None:
             cache = max(cache, kv_bytes(config, tokens))
         module = build_meta_module(part, shallow=True)
+        runs = passes(module, tokens, shape.picture_side)
+        cache = max((cache, *(forward.cache_bytes for forward in runs)))
         peak = max(peak, peak_bytes(passes, module, tokens, shape.picture_side, factors))
     extra = 0 if kind in ELEMENT_BYTES else unpacked
     return Footprint(weights, cache, peak + extra, engine_owned=False)
@@ -188,10 +186,3 @@ def kv_bytes(config: Any, tokens: int) -> int:
         kinds = ["sliding_attention"] * int(config.num_hidden_layers)
     kept = sum(min(tokens, window) if "sliding" in kind else tokens for kind in kinds)
     return 2 * heads * dim * CACHE_BYTES * kept
-
-
-def _whisper_cache(dims: Any) -> int:
-    """Keys and values of the sound and of the words so far, for every beam."""
-    tokens = int(dims["n_audio_ctx"]) + int(dims["n_text_ctx"])
-    width = int(dims["n_text_layer"]) * int(dims["n_text_state"])
-    return 2 * width * CACHE_BYTES * tokens * WHISPER_BEAMS

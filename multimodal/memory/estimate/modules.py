@@ -76,52 +76,44 @@ def construct_module(part: ModelPart, shallow: bool = False) -> nn.Module:
     """The module of `part` as its library makes it, on PyTorch's default device. Raises
     CardError."""
     try:
-        return _BUILDERS[part.library](part, shallow)
+        module: nn.Module = _BUILDERS[part.library](part, shallow)
     except (AttributeError, TypeError, ValueError, KeyError, ImportError) as error:
         raise CardError(
             f"{part.library} cannot build a {part.model} from its card ({error}). "
             "Compare its [architecture] with the model's config.json."
         ) from error
+    return module
 
 
-def _transformers(part: ModelPart, shallow: bool) -> nn.Module:
+def _transformers(part: ModelPart, shallow: bool) -> Any:
     import transformers
 
-    cls: Any = getattr(transformers, part.model)
     automatic = part.model.startswith("Auto")
     if automatic:
-        config = transformers.AutoConfig.for_model(**part.config)
+        cls = getattr(transformers, part.model)
+        config: Any = transformers.AutoConfig.for_model(**part.config)
     else:
-        _require(cls, transformers.PreTrainedModel, part)
+        cls = _class(part, transformers, transformers.PreTrainedModel)
         config = cls.config_class(**{k: v for k, v in part.config.items() if k != "model_type"})
     if shallow:
-        _make_shallow(config.get_text_config(decoder=True))
-    module: nn.Module = cls.from_config(config) if automatic else cls(config)
-    return module
+        text = config.get_text_config(decoder=True)
+        text.num_hidden_layers = min(SHALLOW_LAYERS, text.num_hidden_layers)
+        if (kinds := getattr(text, "layer_types", None)) is not None:
+            text.layer_types = kinds[:SHALLOW_LAYERS]
+    return cls.from_config(config) if automatic else cls(config)
 
 
-def _make_shallow(config: Any) -> None:
-    config.num_hidden_layers = min(SHALLOW_LAYERS, config.num_hidden_layers)
-    if (kinds := getattr(config, "layer_types", None)) is not None:
-        config.layer_types = kinds[:SHALLOW_LAYERS]
-
-
-def _diffusers(part: ModelPart, _shallow: bool) -> nn.Module:
+def _diffusers(part: ModelPart, _shallow: bool) -> Any:
     import diffusers
 
-    cls = getattr(diffusers, part.model)
-    _require(cls, diffusers.ModelMixin, part)
-    module: nn.Module = cls.from_config(dict(part.config))
-    return module
+    return _class(part, diffusers, diffusers.ModelMixin).from_config(dict(part.config))
 
 
-def _whisper(part: ModelPart, _shallow: bool) -> nn.Module:
+def _whisper(part: ModelPart, _shallow: bool) -> Any:
     import whisper.model
 
-    cls = getattr(whisper.model, part.model)
-    _require(cls, nn.Module, part)
-    module: nn.Module = cls(whisper.model.ModelDimensions(**part.config))
-    return module
+    dims = whisper.model.ModelDimensions(**part.config)
+    return _class(part, whisper.model, nn.Module)(dims)
 
 
 class _Dense(TorchFunctionMode):
@@ -131,16 +123,15 @@ class _Dense(TorchFunctionMode):
         return args[0] if func is torch.Tensor.to_sparse else func(*args, **(kwargs or {}))
 
 
-def _torch(part: ModelPart, _shallow: bool) -> nn.Module:
-    cls = getattr(nn, part.model)
-    _require(cls, nn.Module, part)
-    module: nn.Module = cls(**part.config)
-    return module
+def _torch(part: ModelPart, _shallow: bool) -> Any:
+    return _class(part, nn, nn.Module)(**part.config)
 
 
-def _require(cls: Any, base: type, part: ModelPart) -> None:
+def _class(part: ModelPart, library: Any, base: type) -> Any:
+    cls = getattr(library, part.model)
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise AttributeError(f"{part.model} is no model of {part.library}")
+    return cls
 
 
 _BUILDERS = {

@@ -21,6 +21,8 @@ FOUR_BIT: Final = ("nf4", "fp4", "nf4-double", "fp4-double")
 EIGHT_BIT: Final = ("int8",)
 TORCH: Final = (*FOUR_BIT, *EIGHT_BIT, *ELEMENT_BYTES)
 BLOCK, OUTER_BLOCK, CODE = 64, 256, 16
+CACHE_BYTES = 2
+"""An element of the attention cache: 16 bits on every engine we use."""
 GGUF_BLOCKS: Final = {
     "f32": (1, 4),
     "f16": (1, 2),
@@ -50,18 +52,10 @@ def torch_bytes(shape: tuple[int, ...], quantization: str, linear: bool) -> int:
         return count * ELEMENT_BYTES.get(quantization, 2)
     if quantization in EIGHT_BIT:
         return count + 4 * shape[0]
-    return _packed(count) + _scales(math.ceil(count / BLOCK), quantization.endswith("-double"))
-
-
-def _packed(count: int) -> int:
-    return math.ceil(count / 2)
-
-
-def _scales(blocks: int, double: bool) -> int:
-    """Bytes of what bitsandbytes calls the quantization state."""
-    if not double:
-        return 4 * (blocks + CODE)
-    return blocks + 4 * (math.ceil(blocks / OUTER_BLOCK) + OUTER_BLOCK + 1 + CODE)
+    packed, blocks = math.ceil(count / 2), math.ceil(count / BLOCK)
+    if not quantization.endswith("-double"):
+        return packed + 4 * (blocks + CODE)
+    return packed + blocks + 4 * (math.ceil(blocks / OUTER_BLOCK) + OUTER_BLOCK + 1 + CODE)
 
 
 def gguf_bytes(name: str, shape: tuple[int, ...], kind: str, layers: int, tied: bool) -> int:

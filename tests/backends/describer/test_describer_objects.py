@@ -14,22 +14,31 @@ from conftest import ROOT
 from fakes import StopAfter
 from PIL import Image
 
-from multimodal.backends.describer.caption import Findings, answer, caption, description
-from multimodal.backends.describer.detector import Box, Category, Detection, read_categories
+from multimodal.backends.describer.caption import (
+    Findings,
+    answer,
+    caption,
+    describe_doubts,
+    description,
+    object_named,
+    overview,
+)
 from multimodal.backends.describer.findings import Text
 from multimodal.backends.describer.labels import Vocabulary
-from multimodal.backends.describer.object_sentences import describe_doubts, overview
 from multimodal.backends.describer.objects import (
     CHECKED_AT_ONCE,
     MOST_CHECKED,
     SURE,
+    Box,
+    Category,
+    Detection,
     FoundObject,
     LabelRelation,
     ObjectFinder,
     likelihood,
+    read_categories,
     suppress_overlapping,
 )
-from multimodal.backends.describer.questions import object_named
 from multimodal.turn.vocabulary import OBJECTS
 
 LEFT, MIDDLE, RIGHT = Box(0.0, 0.2, 0.3, 0.9), Box(0.4, 0.3, 0.6, 0.6), Box(0.7, 0.2, 1.0, 0.9)

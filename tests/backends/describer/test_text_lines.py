@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fakes import StopAfter
 
-from multimodal.backends.describer.text_lines import (
+from multimodal.backends.describer.findings import (
     Quad,
     in_reading_order,
     is_truncated,

@@ -26,8 +26,7 @@ from tiny_seeing import PATCH, SIDE
 
 from multimodal.backends.base import load
 from multimodal.backends.hf.forward_passes import forward_passes
-from multimodal.backends.hf.minigpt4 import PLACE, MiniGPT4
-from multimodal.backends.hf.minigpt4_pictures import VisionTowerWithQFormer
+from multimodal.backends.hf.minigpt4 import PLACE, MiniGPT4, VisionTowerWithQFormer
 from multimodal.catalog.architectures import ModelPart
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, CardError, MultimodalError

@@ -23,7 +23,6 @@ from multimodal.backends.speech.voice_activity import (
 )
 from multimodal.backends.speech.whisper_decoding import (
     PASSAGE_S,
-    DecodingRequest,
     Hypothesis,
     WhisperRecognizer,
     split_passages,
@@ -159,7 +158,7 @@ def test_a_loop_and_more_than_can_be_said_are_not_accepted() -> None:
 class Mumbled(WhisperRecognizer[None]):
     """Hears unlikely words at first, and none when it tries again."""
 
-    def decode(self, samples: Any, request: DecodingRequest) -> Iterator[Segment]:
+    def decode(self, samples: Any, request: TranscribeOptions) -> Iterator[Segment]:
         if not request.temperature:
             yield from hypothesis("What is it?", logprob=-1.2, speech_s=3.0).segments
 
@@ -187,7 +186,7 @@ class Quick(WhisperRecognizer[None]):
     def utterance(self, window: Window, manner: TranscribeOptions) -> tuple[Hypothesis, str] | None:
         return (self.found, "fr") if self.found else None
 
-    def decode(self, samples: Any, request: DecodingRequest) -> Iterator[Segment]:
+    def decode(self, samples: Any, request: TranscribeOptions) -> Iterator[Segment]:
         yield from hypothesis(self.usual, speech_s=2.0).segments
 
     def language_probabilities(self, samples: Any) -> Mapping[str, float]:
