@@ -11,6 +11,7 @@ import torch
 import transformers
 from gguf import GGUFReader
 from small_shapes import CAUSAL, SEEING, SMALL, TEXT, VISION, card, hf, one
+from tiny_hearing import WAV2VEC2
 from torch import nn
 
 from multimodal.backends.hf.forward_passes import forward_passes as chat
@@ -126,17 +127,7 @@ def test_a_real_gguf_file_has_exactly_the_bytes_computed(catalog: Any, weights_o
 
 
 QUANTIZED = SMALL | {
-    "wav2vec2": hf(
-        "AutoModelForCTC",
-        model_type="wav2vec2",
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=128,
-        conv_dim=[32] * 7,
-        num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=4,
-    ),
+    "wav2vec2": hf("AutoModelForCTC", **WAV2VEC2),
     "blip-2": hf(
         SEEING,
         "query_tokens",
