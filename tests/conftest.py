@@ -16,8 +16,6 @@ import httpx2 as httpx
 import numpy as np
 import platformdirs
 import pytest
-from fake_hub import FakeHub, running_hub
-from fake_index import Index, running_index
 from hypothesis import settings
 from numpy.typing import NDArray
 
@@ -36,7 +34,7 @@ os.environ["MULTIMODAL_UPGRADE"] = "false"
 settings.register_profile("steady", deadline=None)
 settings.load_profile("steady")
 
-pytest_plugins = ["browser", "fakes"]
+pytest_plugins = ["browser", "fakes", "fake_hub", "fake_index"]
 ROOT = Path(__file__).parent.parent
 WEIGHTS = Path(
     # Taken out, so that no program of a test writes there unless it is told to.
@@ -74,18 +72,6 @@ def weights_of(catalog: Catalog) -> Callable[[str], Path]:
     """The folder with the real weights of a shipped card."""
     weights = Weights(WEIGHTS)
     return lambda name: weights.ensure(catalog.card(name))
-
-
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with running_hub() as state:
-        yield state
-
-
-@pytest.fixture
-def index() -> Iterator[Index]:
-    with running_index() as state:
-        yield state
 
 
 @dataclass(frozen=True)

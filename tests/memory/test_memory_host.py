@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import WEIGHTS
 from fakes import FakeBackend, FakeSource, card
-from small_memory import A, B, Manager, held, leased, use
+from small_memory import A, B, Manager, held, leased, manager, use
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -75,7 +75,7 @@ def test_a_model_that_only_runs_on_the_cpu_takes_nothing_of_the_card() -> None:
 
 
 def test_without_a_card_it_is_charged_like_any_other() -> None:
-    memory: Manager = MemoryManager(Simulated(1000), 100, FakeSource())
+    memory = manager()
     use(memory, VOICE)
     snapshot = memory.snapshot()
     assert (snapshot.used_bytes, snapshot.host_bytes) == (60, 0)
@@ -174,7 +174,7 @@ def test_there_is_room_to_talk_hands_free(name: str, tmp_path: Path) -> None:
 
 def test_a_voice_beside_a_card_takes_no_room_of_a_conversation() -> None:
     check_room(on_a_card(), [A, VOICE])
-    without: Manager = MemoryManager(Simulated(1000), 100, FakeSource())
+    without = manager()
     with pytest.raises(CapacityError, match="must be in memory at once"):
         check_room(without, [A, VOICE])
 

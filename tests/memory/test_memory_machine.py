@@ -316,7 +316,7 @@ class Memory(RuleBasedStateMachine):
     def settle(self) -> None:
         """Let what was begun in other threads end, unless it is held up on purpose."""
         if self.source.gate.is_set():
-            wait_until(lambda: not self.loading(), 5, every_s=0.001)
+            wait_until(lambda: not self.loading(), 60, every_s=0.001)
 
     def loading(self) -> bool:
         return any(entry.state == "loading" for entry in self.memory.snapshot().held)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 from conftest import wait_until
@@ -17,9 +16,16 @@ from multimodal.memory.ledger import PATIENCE_S
 from multimodal.memory.manager import MemoryManager
 
 
-def test_a_failed_load_is_told_to_everyone_who_waits_and_the_next_try_works() -> None:
-    source = FakeSource(fail=[BackendError("broken weights")])
+def closed() -> FakeSource:
+    """Whose loads wait until its gate is opened."""
+    source = FakeSource()
     source.gate.clear()
+    return source
+
+
+def test_a_failed_load_is_told_to_everyone_who_waits_and_the_next_try_works() -> None:
+    source = closed()
+    source.fail = [BackendError("broken weights")]
     memory = manager(source=source)
     told: list[BackendError] = []
 
@@ -30,9 +36,9 @@ def test_a_failed_load_is_told_to_everyone_who_waits_and_the_next_try_works() ->
             told.append(error)
 
     threads = start(turn)
-    wait_until(lambda: bool(memory.snapshot().held), 5)
+    wait_until(lambda: bool(memory.snapshot().held), 60)
     threads += start(turn, turn)
-    wait_until(lambda: memory.snapshot().waiting == 3, 5)
+    wait_until(lambda: memory.snapshot().waiting == 3, 60)
     source.gate.set()
     finish(threads)
     assert [str(error) for error in told] == ["broken weights"] * 3
@@ -52,17 +58,17 @@ def test_only_as_many_leases_as_the_card_allows_in_the_order_of_asking() -> None
     def turn(number: int) -> None:
         with leased(memory, model):
             order.append(number)
-            done[number].wait(10)
+            done[number].wait(60)
 
     threads = []
     for number in range(5):
         threads += start(lambda n=number: turn(n))
         expected = min(number + 1, 2)
-        wait_until(lambda n=number, e=expected: len(order) == e and _asked(memory) == n + 1, 5)
+        wait_until(lambda n=number, e=expected: len(order) == e and _asked(memory) == n + 1, 60)
     assert sum(entry.leases for entry in memory.snapshot().held) == 2
     for number in range(3):
         done[number].set()
-        wait_until(lambda n=number: len(order) == n + 3, 5)
+        wait_until(lambda n=number: len(order) == n + 3, 60)
     done[3].set()
     done[4].set()
     finish(threads)
@@ -75,10 +81,8 @@ def _asked(memory: Manager) -> int:
 
 
 def test_a_turn_stopped_while_its_model_loads_leaves_at_once_and_the_model_stays() -> None:
-    source = FakeSource()
-    source.gate.clear()
+    source, stop = closed(), threading.Event()
     memory = manager(source=source)
-    stop = threading.Event()
     with memory.lease(A, stop) as lease:
         steps = lease.wait()
         next(steps)
@@ -86,14 +90,13 @@ def test_a_turn_stopped_while_its_model_loads_leaves_at_once_and_the_model_stays
         with pytest.raises(TurnStoppedError):
             list(steps)
     source.gate.set()
-    wait_until(lambda: [entry.state for entry in memory.snapshot().held] == ["ready"], 5)
+    wait_until(lambda: [entry.state for entry in memory.snapshot().held] == ["ready"], 60)
     use(memory, A)
     assert source.loaded == ["a"]
 
 
 def test_a_turn_stopped_before_it_began_loads_nothing() -> None:
-    source = FakeSource()
-    memory = manager(source=source)
+    memory = manager()
     stop = threading.Event()
     stop.set()
     with memory.lease(A, stop) as lease, pytest.raises(TurnStoppedError):
@@ -114,10 +117,8 @@ def test_a_waiter_that_has_waited_too_long_for_memory_goes_before_newcomers() ->
 
 
 def test_a_wait_has_an_end_but_loading_is_no_waiting() -> None:
-    source = FakeSource()
-    source.gate.clear()
+    source, stop = closed(), threading.Event()
     memory = manager(source=source)
-    stop = threading.Event()
     with memory.lease(A, stop) as first, memory.lease(A, stop) as second:
         steps = first.wait()
         next(steps)
@@ -132,14 +133,12 @@ def test_a_wait_has_an_end_but_loading_is_no_waiting() -> None:
 
 
 def test_a_load_under_way_counts_though_the_device_does_not_show_it_yet() -> None:
-    source = FakeSource()
-    source.gate.clear()
+    source, stop = closed(), threading.Event()
     memory: Manager = MemoryManager(Lazy(100), 1000, source)
-    stop = threading.Event()
     with memory.lease(A, stop) as first, memory.lease(C, stop) as second:
         steps = first.wait()
         next(steps)
-        wait_until(lambda: memory.snapshot().held[0].state == "loading", 5)
+        wait_until(lambda: memory.snapshot().held[0].state == "loading", 60)
         assert "Waiting for memory" in next(second.wait()).text
         source.gate.set()
         list(steps)
@@ -188,17 +187,13 @@ def test_many_threads_never_exceed_the_budget_and_all_are_served() -> None:
 def test_room_that_is_coming_is_waited_for_and_no_further_model_sent_away() -> None:
     """While one idle model leaves slowly, the waiter does not send the next one after it."""
     gate = threading.Event()
-    memory = manager(100, Slow(lambda: gate.wait(20)))
+    memory = manager(100, Slow(lambda: gate.wait(60)))
     small, other, mine = (card(name, size=20) for name in ("one", "two", "mine"))
     use(memory, small, other, mine)
-
-    def turn() -> None:
-        with leased(memory, mine, workspace=60):
-            pass
-
-    done = start(turn)
-    time.sleep(1)
-    ready = {entry.card for entry in memory.snapshot().held if entry.state == "ready"}
-    gate.set()
-    finish(done)
+    with memory.lease(mine, threading.Event(), 60) as lease:
+        for _ in range(20):
+            assert memory.advance(lease) is not None
+        ready = {entry.card for entry in memory.snapshot().held if entry.state == "ready"}
+        gate.set()
+        list(lease.wait())
     assert ready == {"two", "mine"}

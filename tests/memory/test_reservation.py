@@ -4,14 +4,14 @@ and recovers from a full device by the same steps."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 from conftest import wait_until
-from fakes import FakeSource
-from small_memory import A, B, C, Manager, finish, held, leased, manager, start, use
+from small_memory import A, B, C, Manager, finish, held, leased, manager, reserved, start, use
 
 from multimodal.errors import CapacityError, DeviceFullError, DeviceLostError, TurnStoppedError
 from multimodal.memory.devices.simulated import Simulated
@@ -38,12 +38,8 @@ class Product:
     begun: threading.Event = field(default_factory=threading.Event)
     may_end: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, stop: threading.Event | None = None) -> None:
-        with self.memory.reserve(
-            "Matrix product", self.rows, stop or threading.Event(), self.least_rows
-        ) as reservation:
-            for _ in reservation.wait():
-                pass
+    def run(self) -> None:
+        with reserved(self.memory, "Matrix product", self.rows, self.least_rows) as reservation:
             while self.rows and len(self.product()) < len(self.left):
                 self.give_back(reservation)
                 recover(self.memory, reservation, self.step, self.told.append)
@@ -73,18 +69,17 @@ class Product:
             self.device.give_back("job")
             self.memory.shrink(reservation, self.rows)
 
-    def assert_right(self) -> None:
-        assert np.array_equal(self.product(), self.left @ self.right)
 
-
-def job(memory: Manager, device: Simulated, rows: int, least: int | None = None) -> Product:
-    return Product(memory, device, rows, least)
-
-
-def running(product: Product) -> list[threading.Thread]:
+@contextmanager
+def running(product: Product) -> Iterator[None]:
+    """While it goes on; then it ends, and is right."""
     threads = start(product.run)
-    assert product.begun.wait(20)
-    return threads
+    assert product.begun.wait(60)
+    yield
+    assert threads[0].is_alive()
+    product.may_end.set()
+    finish(threads)
+    assert np.array_equal(product.product(), product.left @ product.right)
 
 
 @pytest.fixture
@@ -101,13 +96,9 @@ def test_idle_models_leave_for_a_job_as_they_do_for_one_another(
     memory: Manager, device: Simulated
 ) -> None:
     use(memory, A, B)
-    product = job(memory, device, 30)
-    threads = running(product)
-    assert held(memory) == {"a"}, "the one that costs least to bring back"
-    assert memory.snapshot().used_bytes == 60 + 30
-    product.may_end.set()
-    finish(threads)
-    product.assert_right()
+    with running(Product(memory, device, 30)):
+        assert held(memory) == {"a"}, "the one that costs least to bring back"
+        assert memory.snapshot().used_bytes == 60 + 30
     assert memory.snapshot().used_bytes == 60
 
 
@@ -115,29 +106,25 @@ def test_a_job_that_never_fits_is_refused_before_anything_is_evicted(memory: Man
     use(memory, A, B)
     with (
         pytest.raises(CapacityError, match=r"Matrix product needs .* and the budget is"),
-        memory.reserve("Matrix product", 101, threading.Event()) as reservation,
+        reserved(memory, "Matrix product", 101),
     ):
-        list(reservation.wait())
+        pass
     assert held(memory) == {"a", "b"}
 
 
 def test_a_job_that_is_asked_gives_back_what_a_chat_lacks(
     memory: Manager, device: Simulated
 ) -> None:
-    product = job(memory, device, 70, least=40)
-    threads = running(product)
-    with leased(memory, C) as lease:
-        assert lease.wait_s < 20
+    product = Product(memory, device, 70, 40)
+    with running(product), leased(memory, C):
         assert memory.snapshot().used_bytes == 50 + 50
-    product.may_end.set()
-    finish(threads)
-    product.assert_right()
     assert (product.sizes[0], product.sizes[-1]) == (70, 50), "no more than the chat lacks"
 
 
 def test_a_job_that_would_rather_end_does_so_for_a_chat(memory: Manager, device: Simulated) -> None:
-    product = job(memory, device, 50, least=0)
-    threads = running(product)
+    product = Product(memory, device, 50, 0)
+    threads = start(product.run)
+    assert product.begun.wait(60)
     with leased(memory, A, workspace=40):
         finish(threads)
     assert product.rows == 0
@@ -148,38 +135,31 @@ def test_a_job_that_would_rather_end_does_so_for_a_chat(memory: Manager, device:
 def test_a_job_that_cannot_give_back_enough_is_not_asked_and_the_chat_waits(
     memory: Manager, device: Simulated, least: int | None
 ) -> None:
-    product = job(memory, device, 70, least)
-    threads = running(product)
+    product = Product(memory, device, 70, least)
     with memory.lease(C, threading.Event(), 0) as lease:
-        waiting = lease.wait()
-        assert next(waiting).text == "Waiting for memory for C, held by Matrix product"
-        steps = len(product.sizes)
-        wait_until(lambda: len(product.sizes) > steps + 3, 20)
-        product.may_end.set()
+        with running(product):
+            waiting = lease.wait()
+            assert next(waiting).text == "Waiting for memory for C, held by Matrix product"
+            steps = len(product.sizes)
+            wait_until(lambda: len(product.sizes) > steps + 3, 60)
         list(waiting)
         assert lease.backend
-    finish(threads)
-    product.assert_right()
     assert set(product.sizes) == {70}
 
 
-def test_a_job_waits_for_turns_under_way(memory: Manager, device: Simulated) -> None:
-    product = job(memory, device, 60)
-    with leased(memory, C):
-        threads = start(product.run)
-        wait_until(lambda: memory.snapshot().waiting == 1, 20)
-        assert not product.begun.wait(0.3)
-    assert product.begun.wait(20)
-    product.may_end.set()
-    finish(threads)
-    product.assert_right()
-    assert held(memory) == set()
+def test_a_job_waits_for_turns_under_way(memory: Manager) -> None:
+    with memory.reserve("Job", 60, threading.Event()) as reservation:
+        with leased(memory, C):
+            for _ in range(20):
+                assert memory.advance(reservation) is not None
+        list(reservation.wait())
+        assert held(memory) == set()
 
 
 def test_a_full_device_is_recovered_from_as_in_a_turn(memory: Manager, device: Simulated) -> None:
     use(memory, A)
     device.others_bytes = 1000 - 60 - 40
-    product = job(memory, device, 40)
+    product = Product(memory, device, 40)
 
     def squeeze() -> bool:
         """Another program takes what the job has just given back, if it is quick enough."""
@@ -187,12 +167,9 @@ def test_a_full_device_is_recovered_from_as_in_a_turn(memory: Manager, device: S
         device.others_bytes = 1000 - 60 - 20
         return bool(product.told)
 
-    threads = running(product)
-    wait_until(squeeze, 20)
-    product.may_end.set()
-    finish(threads)
+    with running(product):
+        wait_until(squeeze, 60)
     assert product.told == ["The device was full; one idle model left."]
-    product.assert_right()
 
 
 def test_where_nothing_is_left_to_do_a_full_device_is_told(device: Simulated) -> None:
@@ -203,22 +180,15 @@ def test_where_nothing_is_left_to_do_a_full_device_is_told(device: Simulated) ->
     def work() -> None:
         device.take("job", 40)
 
-    with memory.reserve("Job", 10, threading.Event()) as reservation:
-        list(reservation.wait())
-        with pytest.raises(DeviceFullError):
-            recover(memory, reservation, work, told.append)
+    with reserved(memory, "Job", 10) as job, pytest.raises(DeviceFullError):
+        recover(memory, job, work, told.append)
     assert told == ["The device was full; its cache was emptied."]
 
 
 def test_what_turns_take_is_not_measured_while_a_job_takes_some(device: Simulated) -> None:
     peaks = Peaks()
-    memory: Manager = Manager(device, 100, FakeSource(), peaks)
-    with (
-        memory.reserve("Job", 30, threading.Event()) as reservation,
-        memory.lease(B, threading.Event()) as lease,
-    ):
-        list(reservation.wait())
-        list(lease.wait())
+    memory = manager(100, device=device, peaks=peaks)
+    with reserved(memory, "Job", 30), leased(memory, B) as lease:
         device.take("job", 30)
         assert not lease.is_measured
     assert peaks.workspace("b", 0, 100) == 0
@@ -237,8 +207,7 @@ def test_a_job_that_is_stopped_while_it_waits_leaves_the_queue(memory: Manager) 
 
 
 def test_who_waited_too_long_is_told_what_it_waited_for(memory: Manager) -> None:
-    with memory.reserve("Fine-tuning", 70, threading.Event()) as job:
-        list(job.wait())
+    with reserved(memory, "Fine-tuning", 70):
         with memory.lease(C, threading.Event(), 0) as chat:
             next(chat.wait())
             chat.idle_since_s -= MAX_WAIT_S
@@ -267,16 +236,15 @@ def test_a_job_for_which_the_device_has_no_room_may_be_started_again(
 ) -> None:
     device.others_bytes = 990
     with (
-        memory.reserve("Job", 60, threading.Event()) as job,
         pytest.raises(DeviceFullError, match=r"Close other programs and start it again\.$"),
+        reserved(memory, "Job", 60),
     ):
-        list(job.wait())
+        pass
 
 
 def test_nobody_is_asked_for_a_turn_that_has_gone(memory: Manager) -> None:
     stop = threading.Event()
-    with memory.reserve("Job", 70, threading.Event(), least_bytes=0) as reservation:
-        list(reservation.wait())
+    with reserved(memory, "Job", 70, least=0) as reservation:
         with memory.lease(C, stop, 0) as lease:
             next(lease.wait())
             assert reservation.wanted_bytes == 20
@@ -285,8 +253,7 @@ def test_nobody_is_asked_for_a_turn_that_has_gone(memory: Manager) -> None:
 
 def test_a_lost_card_is_told_to_a_job(memory: Manager, device: Simulated) -> None:
     def reserve() -> None:
-        with memory.reserve("Job", 10, threading.Event()) as reservation:
-            list(reservation.wait())
+        with reserved(memory, "Job", 10):
             device.is_lost = True
             device.take("job", 10)
 
@@ -296,8 +263,7 @@ def test_a_lost_card_is_told_to_a_job(memory: Manager, device: Simulated) -> Non
 
 
 def test_a_job_is_shown_where_memory_is_shown(memory: Manager) -> None:
-    with memory.reserve("Matrix <b>product</b>", 30, threading.Event()) as reservation:
-        list(reservation.wait())
+    with reserved(memory, "Matrix <b>product</b>", 30):
         snapshot = memory.snapshot()
     assert snapshot.reserved == (("Matrix <b>product</b>", 30),)
     shown = gauge(snapshot, lambda name: name)
@@ -318,8 +284,7 @@ def test_many_turns_and_jobs_together_never_exceed_the_budget(device: Simulated)
         return several
 
     def hold() -> None:
-        with memory.reserve("Job", 40, threading.Event()) as reservation:
-            list(reservation.wait())
+        with reserved(memory, "Job", 40):
             most.append(memory.snapshot().used_bytes)
 
     finish(start(seen(lambda: use(memory, A)), seen(lambda: use(memory, B, C)), seen(hold)))

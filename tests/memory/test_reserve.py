@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fakes import FakeBackend, FakeSource, card
+from fakes import card
 from small_memory import A, B, held, leased, manager, use
 
 from multimodal.build import build
@@ -16,7 +16,6 @@ from multimodal.fit import answer
 from multimodal.memory.devices.base import CUDA_CONTEXT_BYTES
 from multimodal.memory.devices.cuda import Cuda
 from multimodal.memory.devices.simulated import Simulated
-from multimodal.memory.manager import MemoryManager
 from multimodal.memory.reserve import model_bytes, planned_reserve_bytes
 from multimodal.settings import read_settings
 
@@ -62,7 +61,7 @@ def test_a_card_in_use_has_less_room_for_ledger_and_limit_alike() -> None:
     device = Shared(12 * GB, others_bytes=2 * GB, context_bytes=CUDA_CONTEXT_BYTES)
     room = model_bytes(12 * GB, device)
     assert room == 10 * GB - CUDA_CONTEXT_BYTES
-    memory: MemoryManager[FakeBackend] = MemoryManager(device, room, FakeSource())
+    memory = manager(room, device=device)
     assert device.limits == [memory.budget_bytes] == [room]
     assert model_bytes(8 * GB, device) == 8 * GB - CUDA_CONTEXT_BYTES
 

@@ -16,8 +16,8 @@ import pytest
 import tiny_minigpt4
 import tomlkit
 import transformers
-from conftest import wait_until
-from fake_hub import FIRST, SECOND, FakeHub, card_for, contents, weights
+from card_texts import PROFILE, catalog_of
+from fake_hub import FIRST, SECOND, FakeHub, card_for, contents, stop_in_silence, weights
 from PIL import Image
 from text_requests import text_request
 from tiny_minigpt4 import save_minigpt4
@@ -28,7 +28,7 @@ from multimodal.build import build, fetch_missing
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.catalog.sources import FileSource, HubSource, ManualSource, PartsSource
 from multimodal.doctor.supplies import check_supplies
-from multimodal.errors import TurnStoppedError, WeightsError
+from multimodal.errors import WeightsError
 from multimodal.events import TextDelta
 from multimodal.settings import read_settings
 from multimodal.weights import FetchProgress
@@ -37,13 +37,6 @@ SEEING, TALKING = "people/seeing", "people/talking"
 READ = ("vision_model.*", "qformer.*", "query_tokens")
 PTH = "pretrained_qformer.pth"
 INDEX = "model.safetensors.index.json"
-PROFILE = {
-    "name": "mine",
-    "title": "Mine",
-    "device": "cpu",
-    "budget": "1GB",
-    "models": {"image-to-text": ["tiny"]},
-}
 PUBLISHED = "https://example.org/minigpt4"
 
 
@@ -161,22 +154,15 @@ def test_one_progress_counts_all_parts(tmp_path: Path, parts: FakeHub) -> None:
 def test_licence_and_size_of_all_parts_are_told_before_they_are_fetched(
     tmp_path: Path, parts: FakeHub
 ) -> None:
-    source = {
-        "kind": "parts",
-        "parts": {
-            "vision": {"kind": "hub", "repo": SEEING, "weights": list(READ)},
-            "llm": {"kind": "hub", "repo": TALKING},
-        },
+    found = {
+        "vision": {"kind": "hub", "repo": SEEING, "weights": list(READ)},
+        "llm": {"kind": "hub", "repo": TALKING},
     }
+    source = {"kind": "parts", "parts": found}
     mine = tiny_minigpt4.card("qformer", source=source, license="MIT and others")
     told = mine.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    models = tmp_path / "models"
-    for place, text in (
-        ("cards/image-to-text/tiny.toml", tomlkit.dumps(told)),
-        ("profiles/mine.toml", tomlkit.dumps(PROFILE)),
-    ):
-        (models / place).parent.mkdir(parents=True)
-        (models / place).write_text(text, "utf-8")
+    profile = PROFILE.replace("text-generation", "image-to-text")
+    catalog_of(tmp_path / "models", tomlkit.dumps(told), profile)
     program = build(read_settings(data=tmp_path, profile="mine", device="cpu"))
     store = weights(tmp_path / "weights", parts)
     offered = store.offered_bytes(mine)
@@ -288,23 +274,8 @@ def test_the_disk_must_hold_all_parts_together(
 
 
 def test_a_stop_ends_the_fetching_of_parts(tmp_path: Path, parts: FakeHub) -> None:
-    parts.silent, stop = threading.Event(), threading.Event()
     parts.cut = f"{TALKING}/model.safetensors"
-    caught: list[BaseException] = []
-
-    def fetch() -> None:
-        try:
-            weights(tmp_path, parts).ensure(card(parts), stop=stop)
-        except TurnStoppedError as error:
-            caught.append(error)
-
-    thread = threading.Thread(target=fetch)
-    thread.start()
-    wait_until(lambda: parts.cut in parts.files_sent, 10)
-    stop.set()
-    thread.join(2)
-    assert caught
-    assert not weights(tmp_path, parts).ready(card(parts))
+    stop_in_silence(parts, weights(tmp_path, parts), card(parts))
 
 
 def test_the_doctor_says_what_a_shipped_model_in_parts_needs(

@@ -7,6 +7,7 @@ machine; these tests bring their own.
 from __future__ import annotations
 
 import math
+import shutil
 import threading
 from collections.abc import Iterator
 from itertools import pairwise
@@ -17,59 +18,52 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from text_requests import text_request
-from tiny_models import CAUSAL, every_causal, hub_card, save_causal, tokenizer
+from text_requests import QUESTION, Turn, ask, text_request
+from tiny_models import (
+    CAUSAL,
+    Checkpoint,
+    causal_card,
+    every_causal,
+    load_causal,
+    save_causal,
+    tokenizer,
+)
 from tokenizers import Tokenizer, decoders, models
 
-from multimodal.backends.base import Backend, load
 from multimodal.backends.hf.causal_lm import CausalLM
 from multimodal.backends.hf.chat_model import PIECE_TOKENS, Prompt
 from multimodal.backends.hf.chat_template import ChatTemplate
 from multimodal.backends.hf.generation import TokenStreamer, processors
 from multimodal.backends.hf.prefix_cache import can_be_kept
 from multimodal.backends.sampling import ResolvedSampling
-from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError, PromptError
-from multimodal.events import EngineEvent, Notice, Progress, TextDelta
+from multimodal.events import EngineEvent, Progress, TextDelta
 from multimodal.memory.devices.mirror import HostMirror
-from multimodal.messages import Role, Sampling, Usage
+from multimodal.messages import Sampling, Usage
 from multimodal.requests import TextRequest
 
 CPU = torch.device("cpu")
-QUESTION: tuple[Role, str] = ("user", "What colour is the car?")
+RIVERS: tuple[Turn, ...] = (
+    ("user", "The river runs to the sea. " * 6),
+    ("assistant", "It is so. " * 6),
+)
 VOCABULARY = {"<unk>": 0, "\n": 1, "<0xF0>": 2, "<0x9F>": 3, "a": 4, "b": 5}
 
 
-def card_of(config: dict[str, Any], **more: Any) -> ModelCard:
-    return hub_card("causal_lm", "AutoModelForCausalLM", config, **more)
-
-
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dict[str, Any]]]:
-    """Every family's checkpoint and configuration."""
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoint]:
     return every_causal(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def llama(folders: Any) -> Iterator[Backend]:
-    folder, config = folders["llama"]
-    backend = load(card_of(config), folder, "cpu")
+def llama(folders: Any) -> Iterator[CausalLM]:
+    backend = load_causal(folders["llama"])
     yield backend
     backend.close()
 
 
-def ask(
-    model: Backend, *turns: tuple[Role, str], **more: Any
-) -> tuple[str, Usage, list[EngineEvent]]:
-    events = list(model.run(text_request(turns, **more), threading.Event()))
-    text = "".join(event.text for event in events if isinstance(event, TextDelta))
-    assert isinstance(events[-1], Usage)
-    return text, events[-1], events
-
-
-def reference(model: Backend, *turns: tuple[Role, str], tokens: int = 24) -> str:
+def reference(model: CausalLM, *turns: Turn) -> str:
     """What transformers itself answers, greedily and with nothing kept."""
-    assert isinstance(model, CausalLM)
     said = [{"role": role, "content": text} for role, text in turns]
     prompt = model.tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
     given = model.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
@@ -77,7 +71,7 @@ def reference(model: Backend, *turns: tuple[Role, str], tokens: int = 24) -> str
     made = inner.generate(
         given["input_ids"],
         attention_mask=given["attention_mask"],
-        max_new_tokens=tokens,
+        max_new_tokens=24,
         do_sample=False,
     )
     new = made[0, given["input_ids"].shape[1] :]
@@ -88,8 +82,7 @@ def reference(model: Backend, *turns: tuple[Role, str], tokens: int = 24) -> str
 @pytest.mark.parametrize("kind", ["fp32", "nf4-double"])
 @pytest.mark.parametrize("family", CAUSAL)
 def test_both_turns_say_what_generate_says(folders: Any, family: str, kind: str) -> None:
-    folder, config = folders[family]
-    model = load(card_of(config, quantization=[kind]), folder, "cpu")
+    model = load_causal(folders[family], quantization=[kind])
     answer, first, _ = ask(model, QUESTION)
     assert answer
     assert answer == reference(model, QUESTION)
@@ -101,54 +94,48 @@ def test_both_turns_say_what_generate_says(folders: Any, family: str, kind: str)
 
 
 def test_a_checkpoint_quantized_when_saved_is_taken_as_it_is(folders: Any, tmp_path: Path) -> None:
-    folder, config = folders["llama"]
-    quantized = load(card_of(config, quantization=["nf4"]), folder, "cpu")
-    assert isinstance(quantized, CausalLM)
+    quantized = load_causal(folders["llama"], quantization=["nf4"])
     inner: Any = quantized.modules()[0]
     inner.save_pretrained(tmp_path)
     quantized.tokenizer.save_pretrained(tmp_path)
-    again = load(card_of(config, quantization=["nf4"]), tmp_path, "cpu")
+    again = load_causal((tmp_path, folders["llama"][1]), quantization=["nf4"])
     assert ask(again, QUESTION)[0] == ask(quantized, QUESTION)[0]
 
 
 def test_an_unknown_quantization_is_named(folders: Any) -> None:
-    folder, config = folders["llama"]
     with pytest.raises(CardError, match=r"no quantization 'q4_k_m'. Known: nf4"):
-        load(card_of(config, quantization=["q4_k_m"]), folder, "cpu")
+        load_causal(folders["llama"], quantization=["q4_k_m"])
 
 
 def test_a_folder_without_weights_is_named(folders: Any, tmp_path: Path) -> None:
-    _, config = folders["llama"]
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(BackendError, match="there is no file of safetensors in"):
-        load(card_of(config), tmp_path, "cpu")
+        load_causal((tmp_path, folders["llama"][1]))
 
 
 def test_a_checkpoint_that_lacks_weights_is_refused(folders: Any, tmp_path: Path) -> None:
     folder, config = folders["llama"]
-    for file in folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     weights = load_file(tmp_path / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(BackendError, match=r"lacks 1 of .* such as model.layers.1.mlp.up_proj"):
-        load(card_of(config), tmp_path, "cpu")
+        load_causal((tmp_path, config))
 
 
 def test_code_that_a_checkpoint_brings_is_not_run(folders: Any, tmp_path: Path) -> None:
     folder, config = folders["llama"]
-    for file in folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     told = (tmp_path / "config.json").read_text()
     stranger = '{"auto_map": {"AutoModelForCausalLM": "evil.Model", "AutoConfig": "evil.Config"},'
     (tmp_path / "config.json").write_text(stranger + told[1:].replace('"llama"', '"a_stranger"'))
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     with pytest.raises(BackendError):
-        load(card_of(config), tmp_path, "cpu")
+        load_causal((tmp_path, config))
     assert not (tmp_path / "ran").exists()
 
 
-def test_words_come_one_by_one(llama: Backend) -> None:
+def test_words_come_one_by_one(llama: CausalLM) -> None:
     text, usage, events = ask(llama, QUESTION)
     pieces = [event.text for event in events if isinstance(event, TextDelta)]
     assert len(pieces) > 5
@@ -156,47 +143,48 @@ def test_words_come_one_by_one(llama: Backend) -> None:
     assert "".join(pieces) == text
 
 
-def test_a_character_of_several_tokens_is_told_once_it_is_whole() -> None:
+def streamed(trained: Any, stop: tuple[str, ...], *pieces: list[int]) -> tuple[Any, list[Any]]:
+    """A reply behind a prompt of one token, and what is told of it."""
     told: list[EngineEvent] = []
+    reply = TokenStreamer(trained, stop, told.append, lambda: False)
+    for piece in ([[1]], *pieces):
+        reply.put(torch.tensor(piece))
+    reply.end()
+    return reply, told
+
+
+def test_a_character_of_several_tokens_is_told_once_it_is_whole() -> None:
     trained = tokenizer()
-    reply = TokenStreamer(trained, (), told.append, lambda: False)
-    reply.put(torch.tensor([[1]]))
     tokens = trained("a☃b", add_special_tokens=False)["input_ids"]
     assert len(tokens) == 5
-    for token in tokens:
-        reply.put(torch.tensor([token]))
-    reply.end()
+    _, told = streamed(trained, (), *([token] for token in tokens))
     assert told == [TextDelta("a"), TextDelta("☃"), TextDelta("b")]
 
 
 def test_what_comes_with_a_stop_word_and_behind_it_is_not_counted() -> None:
-    told: list[EngineEvent] = []
     trained = tokenizer()
-    reply = TokenStreamer(trained, ("b",), told.append, lambda: False)
-    reply.put(torch.tensor([[1]]))
     tokens = trained("abcc", add_special_tokens=False)["input_ids"]
     assert len(tokens) == 4
-    reply.put(torch.tensor([tokens]))
-    reply.end()
+    reply, told = streamed(trained, ("b",), [tokens])
     assert told == [TextDelta("a")]
     assert reply.over
     assert len(reply.tokens) == 2
 
 
-def test_a_seed_gives_the_same_answer_and_another_another(llama: Backend) -> None:
+def test_a_seed_gives_the_same_answer_and_another_another(llama: CausalLM) -> None:
     warm = [Sampling(temperature=1.5, seed=seed, max_tokens=16) for seed in (5, 5, 6)]
     one, same, other = (ask(llama, QUESTION, sampling=chosen)[0] for chosen in warm)
     assert one == same != other
 
 
-def test_without_a_seed_one_is_drawn_and_told(llama: Backend) -> None:
+def test_without_a_seed_one_is_drawn_and_told(llama: CausalLM) -> None:
     warm = Sampling(temperature=1.5, max_tokens=16)
     text, usage, _ = ask(llama, QUESTION, sampling=warm)
     again = Sampling(temperature=1.5, max_tokens=16, seed=usage.seed)
     assert ask(llama, QUESTION, sampling=again)[0] == text
 
 
-def test_a_stop_word_ends_the_reply_and_is_not_said(llama: Backend) -> None:
+def test_a_stop_word_ends_the_reply_and_is_not_said(llama: CausalLM) -> None:
     whole = reference(llama, QUESTION)
     middle = whole[len(whole) // 2 :][:3]
     text, usage, _ = ask(llama, QUESTION, sampling=Sampling(stop=(middle,)))
@@ -204,13 +192,13 @@ def test_a_stop_word_ends_the_reply_and_is_not_said(llama: Backend) -> None:
     assert usage.finish == "stop"
 
 
-def test_a_stop_word_that_never_comes_loses_nothing(llama: Backend) -> None:
+def test_a_stop_word_that_never_comes_loses_nothing(llama: CausalLM) -> None:
     whole = reference(llama, QUESTION)
     never = whole[-2:] + "\u2603"
     assert ask(llama, QUESTION, sampling=Sampling(stop=(never,)))[0] == whole
 
 
-def test_a_penalty_is_for_repeating_the_reply_not_the_prompt(llama: Backend) -> None:
+def test_a_penalty_is_for_repeating_the_reply_not_the_prompt(llama: CausalLM) -> None:
     chosen = ResolvedSampling(0, 1, 2.0, 9, 1, ())
     lowered = processors(chosen, 2, CPU)(torch.tensor([[5, 6, 7]]), torch.ones(1, 9))
     assert lowered.tolist() == [[1, 1, 1, 1, 1, 1, 1, 0.5, 1]]
@@ -222,9 +210,8 @@ def test_a_penalty_is_for_repeating_the_reply_not_the_prompt(llama: Backend) -> 
 
 
 def test_a_long_prompt_is_read_in_pieces_and_answered_alike(folders: Any) -> None:
-    folder, config = folders["llama"]
-    model = load(card_of(config, context_tokens=4096), folder, "cpu")
-    long: tuple[Role, str] = ("user", "The cat sleeps in the warm sun. " * 150)
+    model = load_causal(folders["llama"], context_tokens=4096)
+    long: Turn = ("user", "The cat sleeps in the warm sun. " * 150)
     text, usage, events = ask(model, long)
     assert usage.prompt_tokens > 2 * PIECE_TOKENS
     told = [event.fraction for event in events if isinstance(event, Progress)]
@@ -234,8 +221,7 @@ def test_a_long_prompt_is_read_in_pieces_and_answered_alike(folders: Any) -> Non
 
 
 def test_a_stop_while_a_long_prompt_is_read(folders: Any) -> None:
-    folder, config = folders["llama"]
-    model = load(card_of(config, context_tokens=4096), folder, "cpu")
+    model = load_causal(folders["llama"], context_tokens=4096)
     stop = threading.Event()
     long = "The cat sleeps in the warm sun. " * 150
     stream = model.run(text_request((("user", long),)), stop)
@@ -248,20 +234,16 @@ def test_a_stop_while_a_long_prompt_is_read(folders: Any) -> None:
     assert ask(model, ("user", long))[1].cached_tokens >= PIECE_TOKENS
 
 
-def test_the_oldest_turns_go_when_the_conversation_is_too_long(llama: Backend) -> None:
-    turns: list[tuple[Role, str]] = []
-    for _ in range(12):
-        turns += [("user", "The river runs to the sea. " * 6), ("assistant", "It is so. " * 6)]
-    _, usage, events = ask(llama, *turns, ("user", "Is it red?"))
-    assert usage.prompt_tokens <= 512 - 24
-    assert any(isinstance(event, Notice) and "left out" in event.text for event in events)
+def test_the_oldest_turns_go_when_the_conversation_is_too_long(llama: CausalLM) -> None:
+    turns = RIVERS * 12
+    reply = ask(llama, *turns, ("user", "Is it red?"))
+    assert reply.usage.prompt_tokens <= 512 - 24
+    assert any("left out" in notice for notice in reply.notices)
 
 
-def test_a_turn_may_be_given_less_context(llama: Backend) -> None:
-    turns: list[tuple[Role, str]] = []
-    for _ in range(4):
-        turns += [("user", "The river runs to the sea. " * 4), ("assistant", "It is so. " * 4)]
-    question: tuple[Role, str] = ("user", "Is it red?")
+def test_a_turn_may_be_given_less_context(llama: CausalLM) -> None:
+    turns = RIVERS * 4
+    question: Turn = ("user", "Is it red?")
     assert ask(llama, *turns, question)[1].prompt_tokens > 128
     assert ask(llama, *turns, question, context_tokens=128)[1].prompt_tokens <= 128 - 24
 
@@ -280,17 +262,15 @@ class Counted(CausalLM):
 
 
 TURN_TOKENS = 2
-SHRINKING: tuple[tuple[Role, str], ...] = tuple(
+SHRINKING: tuple[Turn, ...] = tuple(
     (role, "x" * (1 + int(2**18 * 0.7**i))) for i in range(150) for role in ("user", "assistant")
 )
 """Each turn has fewer letters than the one before, for as many tokens."""
 
 
 def test_a_long_conversation_is_read_a_few_times_to_be_shortened(folders: Any) -> None:
-    folder, config = folders["llama"]
-    whole = load(card_of(config), folder, "cpu")
-    assert isinstance(whole, CausalLM)
-    model = Counted(card_of(config), whole.modules()[0], whole.tokenizer)
+    whole = load_causal(folders["llama"])
+    model = Counted(causal_card(folders["llama"][1]), whole.modules()[0], whole.tokenizer)
     _, usage, _ = ask(model, *SHRINKING, ("user", "Go on."), sampling=Sampling(max_tokens=4))
     assert 0 < usage.prompt_tokens < 512
     assert model.reads <= math.log2(len(SHRINKING)) + 1
@@ -301,14 +281,14 @@ def test_a_long_conversation_is_read_a_few_times_to_be_shortened(folders: Any) -
     assert (events[-1].finish, model.reads) == ("stopped", 1)
 
 
-def test_a_message_that_is_too_long_is_refused_in_words(llama: Backend) -> None:
+def test_a_message_that_is_too_long_is_refused_in_words(llama: CausalLM) -> None:
     with pytest.raises(PromptError, match=r"tokens long and Tiny reads 512. Shorten it"):
         ask(llama, ("user", "The quick brown fox jumps. " * 200))
 
 
-def test_two_conversations_keep_what_was_computed_of_each(llama: Backend) -> None:
-    one: tuple[Role, str] = ("user", "The quick brown fox jumps over the lazy dog. " * 3)
-    other: tuple[Role, str] = ("user", "Is it red, green or blue? " * 5)
+def test_two_conversations_keep_what_was_computed_of_each(llama: CausalLM) -> None:
+    one: Turn = ("user", "The quick brown fox jumps over the lazy dog. " * 3)
+    other: Turn = ("user", "Is it red, green or blue? " * 5)
     first, _, _ = ask(llama, one)
     second, _, _ = ask(llama, other)
     for said, answer in ((one, first), (other, second)):
@@ -317,8 +297,7 @@ def test_two_conversations_keep_what_was_computed_of_each(llama: Backend) -> Non
 
 
 def test_kept_conversations_take_no_more_than_they_may(folders: Any) -> None:
-    folder, config = folders["llama"]
-    model = load(card_of(config, engine={"prompt_cache_mib": 0}), folder, "cpu")
+    model = load_causal(folders["llama"], engine={"prompt_cache_mib": 0})
     answer, _, _ = ask(model, QUESTION)
     usage = ask(model, QUESTION, ("assistant", answer), ("user", "And the sea?"))[1]
     assert usage.cached_tokens == 0
@@ -326,45 +305,42 @@ def test_kept_conversations_take_no_more_than_they_may(folders: Any) -> None:
 
 def test_a_sliding_window_answers_like_generate(folders: Any, tmp_path: Path) -> None:
     config = save_causal(tmp_path, "mistral", sliding_window=32)
-    model = load(card_of(config), tmp_path, "cpu")
-    long: tuple[Role, str] = ("user", "The cat sleeps in the warm sun. " * 8)
+    model = load_causal((tmp_path, config))
+    long: Turn = ("user", "The cat sleeps in the warm sun. " * 8)
     answer, _, _ = ask(model, long)
     assert answer == reference(model, long)
     turns = (long, ("assistant", answer), ("user", "Is it red?"))
     assert ask(model, *turns)[0] == reference(model, *turns)
 
 
-def read(model: Backend, said: str, system: str = "") -> str:
+def read(model: CausalLM, said: str, system: str = "") -> str:
     """A first turn as the model reads it."""
-    assert isinstance(model, CausalLM)
     prompt = model.prompt(text_request((("user", said),), system_prompt=system))
     return str(model.tokenizer.decode(prompt.tokens))
 
 
 def test_a_model_without_a_template_is_given_names_and_stops_at_the_next(tmp_path: Path) -> None:
     config = save_causal(tmp_path, "gpt2", template=None)
-    model = load(card_of(config), tmp_path, "cpu")
+    model = load_causal((tmp_path, config))
     assert read(model, "Hello.", "Be kind.") == "Be kind.\n\nUser: Hello.\nAssistant:"
-    assert isinstance(model, CausalLM)
-    assert "\nUser:" in ChatTemplate(model.tokenizer, card_of(config)).stop_words
-    _, usage, events = ask(model, QUESTION)
-    assert usage.completion_tokens
-    (told,) = [event.text for event in events if isinstance(event, Notice)]
+    assert "\nUser:" in ChatTemplate(model.tokenizer, causal_card(config)).stop_words
+    reply = ask(model, QUESTION)
+    assert reply.usage.completion_tokens
+    (told,) = reply.notices
     assert "Tiny has no chat template" in told
 
 
-def test_a_model_with_a_template_says_nothing_of_it(llama: Backend) -> None:
-    assert not any(isinstance(event, Notice) for event in ask(llama, QUESTION)[2])
+def test_a_model_with_a_template_says_nothing_of_it(llama: CausalLM) -> None:
+    assert not ask(llama, QUESTION).notices
 
 
 def test_a_template_of_the_card_replaces_a_missing_one(tmp_path: Path) -> None:
     config = save_causal(tmp_path, "phi", template=None)
     phi = "{% for m in messages %}Instruct: {{ m['content'] }}\nOutput:{% endfor %}"
-    model = load(card_of(config, chat_template=phi), tmp_path, "cpu")
+    model = load_causal((tmp_path, config), chat_template=phi)
     assert read(model, "Hi") == "Instruct: Hi\nOutput:"
-    assert isinstance(model, CausalLM)
-    assert not ChatTemplate(model.tokenizer, card_of(config, chat_template=phi)).stop_words
-    assert not any(isinstance(event, Notice) for event in ask(model, QUESTION)[2])
+    assert not ChatTemplate(model.tokenizer, causal_card(config, chat_template=phi)).stop_words
+    assert not ask(model, QUESTION).notices
 
 
 def test_a_template_that_refuses_a_system_message_gets_it_in_the_first_turn(tmp_path: Path) -> None:
@@ -373,7 +349,7 @@ def test_a_template_that_refuses_a_system_message_gets_it_in_the_first_turn(tmp_
         "{% endif %}{% for m in messages %}<|im_start|>{{ m['content'] }}{% endfor %}"
     )
     config = save_causal(tmp_path, "gemma", template=gemma)
-    model = load(card_of(config), tmp_path, "cpu")
+    model = load_causal((tmp_path, config))
     assert read(model, "Hi", "Be kind.") == "<|im_start|>Be kind.\n\nHi"
 
 
@@ -381,10 +357,7 @@ def test_a_template_that_refuses_a_system_message_gets_it_in_the_first_turn(tmp_
 def test_eviction_between_two_turns_changes_no_word(folders: Any, kind: str) -> None:
     """The CPU plays the card. 4-bit layers cannot be run there once mirrored: the kernels for the
     CPU repack weights in place."""
-    folder, config = folders["llama"]
-    card = card_of(config, quantization=[kind])
-    model, still = (load(card, folder, "cpu") for _ in range(2))
-    assert isinstance(model, CausalLM)
+    model, still = (load_causal(folders["llama"], quantization=[kind]) for _ in range(2))
     mirrors = [HostMirror(module, CPU) for module in model.modules()]
     answer = ask(model, QUESTION)[0]
     turns = (QUESTION, ("assistant", answer), ("user", "The river runs to the sea."))
@@ -399,14 +372,13 @@ def test_eviction_between_two_turns_changes_no_word(folders: Any, kind: str) -> 
 
 
 def test_transformers_is_quiet(folders: Any, caplog: pytest.LogCaptureFixture) -> None:
-    folder, config = folders["llama"]
     transformers.logging.enable_propagation()
-    ask(load(card_of(config), folder, "cpu"), QUESTION)
+    ask(load_causal(folders["llama"]), QUESTION)
     transformers.logging.disable_propagation()
     assert not [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
 
 
-def test_a_temperature_next_to_nothing_is_the_most_likely_word(llama: Backend) -> None:
+def test_a_temperature_next_to_nothing_is_the_most_likely_word(llama: CausalLM) -> None:
     cold = Sampling(temperature=1e-38, seed=1)
     assert ask(llama, QUESTION, sampling=cold)[0] == reference(llama, QUESTION)
 
@@ -423,21 +395,16 @@ def test_bytes_that_are_no_character_end_no_reply() -> None:
     made = Tokenizer(models.BPE(VOCABULARY, [], byte_fallback=True, unk_token="<unk>"))
     made.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     trained = transformers.PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
-    told: list[EngineEvent] = []
-    reply = TokenStreamer(trained, (), told.append, lambda: False)
-    reply.put(torch.tensor([[0]]))
-    for piece in ("\n", "<0xF0>", "<0x9F>", "a", "b"):
-        reply.put(torch.tensor([VOCABULARY[piece]]))
-    reply.end()
+    pieces = ("\n", "<0xF0>", "<0x9F>", "a", "b")
+    _, told = streamed(trained, (), *([VOCABULARY[piece]] for piece in pieces))
     text = "".join(event.text for event in told if isinstance(event, TextDelta))
     assert text.startswith("\n")
     assert text.endswith("b")
 
 
 def test_a_conversation_larger_than_all_that_is_kept_takes_no_other_s_place(folders: Any) -> None:
-    folder, config = folders["llama"]
-    card = card_of(config, context_tokens=4096, engine={"prompt_cache_mib": 1})
-    model = load(card, folder, "cpu")
+    engine = {"prompt_cache_mib": 1}
+    model = load_causal(folders["llama"], context_tokens=4096, engine=engine)
     answer, _, _ = ask(model, QUESTION)
     _, large, _ = ask(model, ("user", "The cat sleeps in the warm sun. " * 300))
     layers, keys_and_values, width, element_bytes = 2, 2, 32, 4
@@ -457,10 +424,8 @@ def test_states_of_other_kinds_are_not_kept() -> None:
 
 
 def test_what_was_left_out_is_told_once(folders: Any) -> None:
-    folder, config = folders["llama"]
-    model = load(card_of(config, context_tokens=256), folder, "cpu")
-    turns: list[tuple[Role, str]] = []
+    model = load_causal(folders["llama"], context_tokens=256)
+    turns: list[Turn] = []
     for number in range(30):
         turns += [("user", "A " * (number % 7)), ("assistant", "The river runs. " * 5)]
-    _, _, events = ask(model, *turns, ("user", "Is it red?"))
-    assert sum(isinstance(event, Notice) for event in events) == 1
+    assert len(ask(model, *turns, ("user", "Is it red?")).notices) == 1

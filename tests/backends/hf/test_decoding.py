@@ -9,11 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from text_requests import text_request
-from tiny_models import CAUSAL, every_causal, hub_card, save_causal
+from text_requests import Reply, Turn, ask, text_request
+from tiny_models import (
+    CAUSAL,
+    DECODING,
+    Checkpoint,
+    causal_card,
+    every_causal,
+    load_causal,
+    save_causal,
+)
 from transformers import DynamicCache
 
-from multimodal.backends.base import load
 from multimodal.backends.hf.causal_lm import CausalLM
 from multimodal.backends.hf.prefix_cache import (
     CACHE_ARGUMENT,
@@ -23,84 +30,71 @@ from multimodal.backends.hf.prefix_cache import (
     static_length,
 )
 from multimodal.errors import CardError
-from multimodal.events import EngineEvent, TextDelta
-from multimodal.messages import Role, Sampling, Usage
+from multimodal.events import TextDelta
+from multimodal.messages import Sampling, Usage
 
-QUESTION: tuple[Role, str] = ("user", "The river runs to the sea. The river runs to the sea.")
+QUESTION: Turn = ("user", "The river runs to the sea. The river runs to the sea.")
 LONG = 24
-OPTIONS: dict[str, dict[str, Any]] = {
-    "prompt lookup": {"prompt_lookup_num_tokens": 10, "prompt_cache_mib": 0},
-    "static": {"cache_implementation": "static"},
-}
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dict[str, Any]]]:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoint]:
     return every_causal(tmp_path_factory)
 
 
-def model_of(found: tuple[Path, dict[str, Any]], kind: str = "fp32", **engine: Any) -> CausalLM:
-    folder, config = found
-    card = hub_card("causal_lm", "AutoModelForCausalLM", config, quantization=[kind], engine=engine)
-    model = load(card, folder, "cpu")
-    assert isinstance(model, CausalLM)
-    return model
+def model_of(checkpoint: Checkpoint, kind: str = "fp32", **engine: Any) -> CausalLM:
+    return load_causal(checkpoint, quantization=[kind], engine=engine)
 
 
-def ask(
-    model: CausalLM, *turns: tuple[Role, str], **sampling: Any
-) -> tuple[str, Usage, list[EngineEvent]]:
+def say(model: CausalLM, *turns: Turn, **sampling: Any) -> Reply:
     chosen = Sampling(**{"temperature": 0.0, "max_tokens": LONG, **sampling})
-    events = list(model.run(text_request(turns, sampling=chosen), threading.Event()))
-    assert isinstance(events[-1], Usage)
-    text = "".join(event.text for event in events if isinstance(event, TextDelta))
-    return text, events[-1], events
+    return ask(model, *turns, sampling=chosen)
 
 
-def second(answer: str) -> tuple[tuple[Role, str], ...]:
+def second(answer: str) -> tuple[Turn, ...]:
     return (QUESTION, ("assistant", answer), ("user", "What colour is the car?"))
 
 
 @pytest.mark.parametrize("kind", ["fp32", "nf4-double"])
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", DECODING)
 @pytest.mark.parametrize("family", CAUSAL)
 def test_both_turns_say_what_the_plain_way_says(
     folders: Any, family: str, option: str, kind: str
 ) -> None:
     plain = model_of(folders[family], kind)
-    other = model_of(folders[family], kind, **OPTIONS[option])
-    said, _, _ = ask(plain, QUESTION)
-    answer, first, _ = ask(other, QUESTION)
+    other = model_of(folders[family], kind, **DECODING[option])
+    said, _, _ = say(plain, QUESTION)
+    answer, first, _ = say(other, QUESTION)
     assert answer == said
-    again, usage, _ = ask(other, *second(answer))
-    assert again == ask(plain, *second(answer))[0]
+    again, usage, _ = say(other, *second(answer))
+    assert again == say(plain, *second(answer))[0]
     if option == "static" and family != "mistral":  # whose layers keep their newest tokens only
         assert usage.cached_tokens >= first.prompt_tokens, "what was read is not read again"
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", DECODING)
 def test_a_seed_gives_the_same_answer_whatever_the_card_asks_for(folders: Any, option: str) -> None:
     drawn = {"temperature": 0.7, "top_p": 0.9, "repeat_penalty": 1.1, "seed": 5}
-    plain, other = model_of(folders["llama"]), model_of(folders["llama"], **OPTIONS[option])
-    assert ask(other, QUESTION, **drawn)[0] == ask(plain, QUESTION, **drawn)[0]
-    assert ask(other, QUESTION, **drawn | {"seed": 6})[0] != ask(plain, QUESTION, **drawn)[0]
+    plain, other = model_of(folders["llama"]), model_of(folders["llama"], **DECODING[option])
+    assert say(other, QUESTION, **drawn)[0] == say(plain, QUESTION, **drawn)[0]
+    assert say(other, QUESTION, **drawn | {"seed": 6})[0] != say(plain, QUESTION, **drawn)[0]
 
 
 def test_a_seed_gives_the_same_answer_whatever_else_draws_meanwhile(folders: Any) -> None:
     drawn = {"temperature": 1.5, "seed": 5}
     model, other = model_of(folders["llama"]), model_of(folders["gpt2"])
-    alone = ask(model, QUESTION, **drawn)[0]
+    alone = say(model, QUESTION, **drawn)[0]
     noise = threading.Event()
 
     def disturb() -> None:
         while not noise.is_set():
             torch.manual_seed(7)
-            ask(other, QUESTION, **drawn)
+            say(other, QUESTION, **drawn)
 
     thread = threading.Thread(target=disturb)
     thread.start()
     try:
-        assert [ask(model, QUESTION, **drawn)[0] for _ in range(3)] == [alone] * 3
+        assert [say(model, QUESTION, **drawn)[0] for _ in range(3)] == [alone] * 3
     finally:
         noise.set()
         thread.join()
@@ -118,14 +112,14 @@ def passes(model: CausalLM, **sampling: Any) -> tuple[str, int]:
     """The reply to the question, and how often the model was run for it."""
     counted: list[int] = []
     handle = forgetful(model).register_forward_pre_hook(lambda *_: counted.append(1))
-    text, usage, _ = ask(model, QUESTION, max_tokens=200, **sampling)
+    text, usage, _ = say(model, QUESTION, max_tokens=200, **sampling)
     handle.remove()
     assert usage.completion_tokens == 200
     return text, len(counted)
 
 
 def test_guesses_are_made_only_where_a_card_asks_for_them(folders: Any) -> None:
-    asked = model_of(folders["llama"], **OPTIONS["prompt lookup"])
+    asked = model_of(folders["llama"], **DECODING["prompt lookup"])
     said, plain = passes(model_of(folders["llama"]))
     assert plain == 200
     again, fewer = passes(asked)
@@ -134,16 +128,16 @@ def test_guesses_are_made_only_where_a_card_asks_for_them(folders: Any) -> None:
     assert passes(asked, temperature=0.01, seed=1)[1] == 200, "what is drawn is not guessed"
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", DECODING)
 @pytest.mark.parametrize("longest", [1, 2, 7])
 def test_a_reply_is_never_longer_than_asked(folders: Any, option: str, longest: int) -> None:
-    model = model_of(folders["llama"], **OPTIONS[option])
-    assert ask(model, QUESTION, max_tokens=longest)[1].completion_tokens <= longest
+    model = model_of(folders["llama"], **DECODING[option])
+    assert say(model, QUESTION, max_tokens=longest)[1].completion_tokens <= longest
 
 
-@pytest.mark.parametrize("option", ["plain", *OPTIONS])
+@pytest.mark.parametrize("option", ["plain", *DECODING])
 def test_a_stopped_reply_can_be_gone_on_with(folders: Any, option: str) -> None:
-    model = model_of(folders["llama"], **OPTIONS.get(option, {}))
+    model = model_of(folders["llama"], **DECODING.get(option, {}))
     stop = threading.Event()
     words = []
     request = text_request((QUESTION,), sampling=Sampling(temperature=0.0, max_tokens=LONG))
@@ -155,18 +149,18 @@ def test_a_stopped_reply_can_be_gone_on_with(folders: Any, option: str) -> None:
             assert event.finish == "stopped"
     answer = "".join(words)
     plain = model_of(folders["llama"])
-    assert ask(model, *second(answer))[0] == ask(plain, *second(answer))[0]
+    assert say(model, *second(answer))[0] == say(plain, *second(answer))[0]
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", DECODING)
 def test_a_sliding_window_says_the_same_with_every_option(
     folders: Any, option: str, tmp_path: Path
 ) -> None:
     found = (tmp_path, save_causal(tmp_path, "mistral", sliding_window=16))
-    said = ask(model_of(found), QUESTION)[0]
-    model = model_of(found, **OPTIONS[option])
-    assert ask(model, QUESTION)[0] == said
-    assert ask(model, *second(said))[0] == ask(model_of(found), *second(said))[0]
+    said = say(model_of(found), QUESTION)[0]
+    model = model_of(found, **DECODING[option])
+    assert say(model, QUESTION)[0] == said
+    assert say(model, *second(said))[0] == say(model_of(found), *second(said))[0]
 
 
 @pytest.mark.parametrize(
@@ -196,8 +190,8 @@ def test_states_that_cannot_be_cut_take_no_option(folders: Any) -> None:
     whole = model_of(folders["llama"])
     inside: Any = whole.modules()[0]
     inside.config.layer_types = ["linear_attention", "full_attention"]
-    card = hub_card("causal_lm", "AutoModelForCausalLM", folders["llama"][1])
-    for engine in OPTIONS.values():
+    card = causal_card(folders["llama"][1])
+    for engine in DECODING.values():
         with pytest.raises(CardError, match="makes its cache itself"):
             CausalLM(card.model_copy(update={"engine": engine}), inside, whole.tokenizer)
     CausalLM(card, inside, whole.tokenizer)
@@ -219,9 +213,9 @@ def test_a_cache_goes_to_a_fixed_size_and_back_unchanged(folders: Any) -> None:
 
 
 def test_a_closed_model_is_gone_whatever_its_card_asks_for(folders: Any) -> None:
-    for engine in ({}, *OPTIONS.values()):
+    for engine in ({}, *DECODING.values()):
         model = model_of(folders["llama"], **engine)
-        ask(model, QUESTION)
+        say(model, QUESTION)
         held = weakref.ref(model.modules()[0])
         model.close()
         assert held() is None

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +15,29 @@ import pytest
 import torch
 from PIL import Image
 from reference_answers import reference
-from text_requests import text_request
-from tiny_models import hub_card
+from text_requests import QUESTION, Turn, ask, text_request
+from tiny_models import DECODING, Checkpoint, hub_card
 from tiny_seeing import IMAGE, SEEING, TEMPLATES, noise
 
 from multimodal.backends.base import load
 from multimodal.backends.hf.image_text import ImageText
 from multimodal.backends.hf.picture_processor import expected_tokens
 from multimodal.errors import BackendError, CardError
-from multimodal.events import EngineEvent, ImageDescribed, TextDelta
-from multimodal.messages import Role, Usage
+from multimodal.events import ImageDescribed, TextDelta
 from multimodal.requests import ImageDescriptionRequest
 
 RED, BLUE = (Image.new("RGB", (60, 40), colour) for colour in ("red", "blue"))
-QUESTION: tuple[Role, str] = ("user", "What colour is the car?")
 TALKING = ["llava", "llava-next", "smolvlm"]
 """Those that hold a conversation; the BLIPs answer one question about one picture."""
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "prompt lookup": {"prompt_lookup_num_tokens": 10, "prompt_cache_mib": 0},
-    "static": {"cache_implementation": "static"},
-}
 
-Folders = dict[str, tuple[Path, dict[str, Any]]]
+Folders = dict[str, Checkpoint]
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    found = {}
-    for name, save in SEEING.items():
-        folder = tmp_path_factory.mktemp(name)
-        found[name] = (folder, save(folder))
-    return found
+    folders = {name: tmp_path_factory.mktemp(name) for name in SEEING}
+    return {name: (folder, SEEING[name](folder)) for name, folder in folders.items()}
 
 
 def loaded(folders: Folders, name: str, **more: Any) -> ImageText:
@@ -55,17 +47,6 @@ def loaded(folders: Folders, name: str, **more: Any) -> ImageText:
     model = load(card, folder, "cpu")
     assert isinstance(model, ImageText)
     return model
-
-
-def ask(
-    model: ImageText, *turns: tuple[Role, str], pictures: tuple[tuple[int, Image.Image], ...]
-) -> tuple[str, Usage]:
-    events: list[EngineEvent] = list(
-        model.run(text_request(turns, pictures=pictures), threading.Event())
-    )
-    assert isinstance(events[-1], Usage)
-    text = "".join(event.text for event in events if isinstance(event, TextDelta))
-    return text, events[-1]
 
 
 @pytest.mark.parametrize("kind", ["fp32", "nf4-double"])
@@ -80,38 +61,38 @@ def test_it_answers_what_generate_answers_about_the_picture(
     assert said != ask(model, QUESTION, pictures=blue)[0], "it looks at the picture"
 
 
-@pytest.mark.parametrize("way", OPTIONS)
+@pytest.mark.parametrize("way", DECODING)
 @pytest.mark.parametrize("name", TALKING)
 def test_both_turns_are_the_same_whichever_way_they_are_decoded(
     folders: Folders, name: str, way: str
 ) -> None:
-    model = loaded(folders, name, engine=OPTIONS[way])
+    model = loaded(folders, name, engine=DECODING[way])
     picture = ((0, RED),)
-    answer, _ = ask(model, QUESTION, pictures=picture)
+    answer, *_ = ask(model, QUESTION, pictures=picture)
     assert answer == reference(model, QUESTION, pictures=picture)
     turns = (QUESTION, ("assistant", answer), ("user", "Is it red?"))
-    again, second = ask(model, *turns, pictures=picture)
+    again, second, _ = ask(model, *turns, pictures=picture)
     assert again == reference(model, *turns, pictures=picture)
     assert bool(second.cached_tokens) == (way == "static")
     assert ask(model, QUESTION, pictures=())[0] == reference(model, QUESTION, pictures=())
 
 
-@pytest.mark.parametrize("way", OPTIONS)
+@pytest.mark.parametrize("way", DECODING)
 @pytest.mark.parametrize("name", ["blip-2", "instructblip"])
 def test_a_model_that_makes_its_cache_itself_takes_no_option_for_it(
     folders: Folders, name: str, way: str
 ) -> None:
     with pytest.raises(CardError, match="makes its cache itself"):
-        loaded(folders, name, engine=OPTIONS[way])
+        loaded(folders, name, engine=DECODING[way])
 
 
 @pytest.mark.parametrize("name", TALKING)
 def test_a_new_picture_in_the_second_turn_is_seen(folders: Folders, name: str) -> None:
     model = loaded(folders, name)
-    answer, _ = ask(model, QUESTION, pictures=((0, RED),))
+    answer, *_ = ask(model, QUESTION, pictures=((0, RED),))
     turns = (QUESTION, ("assistant", answer), ("user", "And this one?"))
     both = ((0, RED), (2, BLUE))
-    again, usage = ask(model, *turns, pictures=both)
+    again, usage, _ = ask(model, *turns, pictures=both)
     assert usage.cached_tokens == 0
     assert again == reference(model, *turns, pictures=both)
     assert again != ask(model, *turns, pictures=((0, RED), (2, RED)))[0]
@@ -120,7 +101,7 @@ def test_a_new_picture_in_the_second_turn_is_seen(folders: Folders, name: str) -
 def test_the_same_words_about_another_picture_are_not_taken_for_known(folders: Folders) -> None:
     model = loaded(folders, "llava")
     ask(model, QUESTION, pictures=((0, RED),))
-    said, usage = ask(model, QUESTION, pictures=((0, BLUE),))
+    said, usage, _ = ask(model, QUESTION, pictures=((0, BLUE),))
     assert usage.cached_tokens == 0
     assert said == reference(model, QUESTION, pictures=((0, BLUE),))
 
@@ -141,11 +122,8 @@ def test_a_conversation_without_a_picture_is_answered_too(folders: Folders, name
 
 
 def test_a_picture_is_described_for_another_model(folders: Folders) -> None:
-    model = loaded(folders, "blip-2")
-    events = list(
-        model.run(ImageDescriptionRequest(RED, question="What is it?"), threading.Event())
-    )
-    described = events[-1]
+    request = ImageDescriptionRequest(RED, question="What is it?")
+    *events, described = loaded(folders, "blip-2").run(request, threading.Event())
     assert isinstance(described, ImageDescribed)
     assert described.answer
     assert described.description == described.answer
@@ -154,11 +132,11 @@ def test_a_picture_is_described_for_another_model(folders: Folders) -> None:
 
 def test_turns_left_out_take_their_pictures_along(folders: Folders) -> None:
     model = loaded(folders, "llava", context_tokens=160)
-    turns: list[tuple[Role, str]] = []
+    turns: list[Turn] = []
     for _ in range(3):
         turns += [("user", "What colour is the car?"), ("assistant", "It is red. " * 4)]
     pictures = ((0, RED), (2, BLUE), (4, RED))
-    text, usage = ask(model, *turns, ("user", "Is it?"), pictures=pictures)
+    text, usage, _ = ask(model, *turns, ("user", "Is it?"), pictures=pictures)
     assert usage.prompt_tokens <= 160 - 24
     assert text
 
@@ -171,32 +149,32 @@ def test_a_checkpoint_without_a_template_needs_one_in_its_card(folders: Folders)
 @pytest.mark.parametrize("name", SEEING)
 def test_what_stands_for_a_picture_may_be_written_by_a_person(folders: Folders, name: str) -> None:
     model = loaded(folders, name)
-    asked: tuple[Role, str] = ("user", "What does the <image> tag do?")
+    asked: Turn = ("user", "What does the <image> tag do?")
     assert ask(model, asked, pictures=((0, RED),))[0]
 
 
 # ------------------------------------------------------------ found out at load
 
 
+def change(path: Path, changes: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    path.write_text(json.dumps(changes(json.loads(path.read_text("utf-8")))), "utf-8")
+
+
 def without(*names: str) -> Any:
     """The processor's files as they were before transformers counted a picture's tokens by them."""
-
-    def change(folder: Path) -> None:
-        path = folder / "processor_config.json"
-        stated = json.loads(path.read_text("utf-8"))
-        path.write_text(json.dumps({k: v for k, v in stated.items() if k not in names}))
-
-    return change
+    return lambda folder: change(
+        folder / "processor_config.json",
+        lambda stated: {k: v for k, v in stated.items() if k not in names},
+    )
 
 
 def none_at_all(folder: Path) -> None:
     """Pictures and text in files of their own, and nothing that joins them."""
-    path = folder / "processor_config.json"
-    stated = json.loads(path.read_text("utf-8"))
-    pictures = stated["image_processor"]
-    kept = {**pictures, "processor_class": stated["processor_class"]}
-    (folder / "preprocessor_config.json").write_text(json.dumps(kept))
-    path.unlink()
+    path = (folder / "processor_config.json").rename(folder / "preprocessor_config.json")
+    change(
+        path,
+        lambda stated: {**stated["image_processor"], "processor_class": stated["processor_class"]},
+    )
 
 
 OLDER = {
@@ -237,10 +215,10 @@ def test_a_configuration_that_does_not_number_the_pictures_token_learns_it(
 ) -> None:
     folder, config = folders[name]
     changed = shutil.copytree(folder, tmp_path / "older")
-    path = changed / "config.json"
-    stated = json.loads(path.read_text("utf-8"))
-    stated = {k: v for k, v in stated.items() if not k.startswith("image_token")}
-    path.write_text(json.dumps(stated))
+    change(
+        changed / "config.json",
+        lambda stated: {k: v for k, v in stated.items() if not k.startswith("image_token")},
+    )
     model = loaded({name: (changed, config)}, name)
     inner: Any = model.modules()[0]
     assert inner.config.image_token_id == IMAGE
@@ -262,8 +240,7 @@ def test_a_processor_that_counts_otherwise_than_the_model_is_refused_at_load(
 ) -> None:
     folder, config = folders[name]
     changed = shutil.copytree(folder, tmp_path / "wrong")
-    path = changed / "processor_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {field: wrong}))
+    change(changed / "processor_config.json", lambda stated: stated | {field: wrong})
     with pytest.raises(BackendError, match=r"a picture takes \d+ tokens of its prompt, and its"):
         loaded({name: (changed, config)}, name)
 

@@ -19,10 +19,10 @@ import torch
 import transformers
 from PIL import Image
 from safetensors.torch import load_file
-from text_requests import text_request
+from text_requests import QUESTION, Pictures, Turn, ask
 from tiny_minigpt4 import NEIGHBOURS, VARIANTS, WIDTH, save_minigpt4
 from tiny_models import WORDS, causal_config, save_causal
-from tiny_seeing import PATCH, SIDE
+from tiny_seeing import PATCH, SIDE, noise
 
 from multimodal.backends.base import load
 from multimodal.backends.hf.forward_passes import forward_passes
@@ -30,15 +30,13 @@ from multimodal.backends.hf.minigpt4 import PLACE, MiniGPT4, VisionTowerWithQFor
 from multimodal.catalog.architectures import ModelPart
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, CardError, MultimodalError
-from multimodal.events import ImageDescribed, TextDelta
+from multimodal.events import ImageDescribed
 from multimodal.memory.estimate.activation import peak_bytes
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.estimate.modules import build_meta_module, tensors
-from multimodal.messages import Role, Sampling, Usage
 from multimodal.requests import ImageDescriptionRequest
 
 CPU = torch.device("cpu")
-QUESTION: tuple[Role, str] = ("user", "What colour is the car?")
 TOKENS = 4
 SYSTEM = (
     "Give the following image: <Img>ImageContent</Img>. You will be able to see the image once I "
@@ -47,24 +45,16 @@ SYSTEM = (
 """Both variants', as its authors wrote it."""
 
 Folders = dict[str, Path]
-Shown = tuple[tuple[int, Image.Image], ...]
 
 
-def noise(seed: int, size: tuple[int, int] = (60, 40)) -> Image.Image:
-    """A picture in which no two patches are alike."""
-    drawn = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return Image.fromarray(drawn)
-
-
-ONE, OTHER = noise(1), noise(2, (33, 90))
+ONE, OTHER = noise((60, 40), 1), noise((33, 90), 2)
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    found = {}
-    for variant in VARIANTS:
-        found[variant] = tmp_path_factory.mktemp(variant)
-        save_minigpt4(found[variant], variant)
+    found = {variant: tmp_path_factory.mktemp(variant) for variant in VARIANTS}
+    for variant, folder in found.items():
+        save_minigpt4(folder, variant)
     return found
 
 
@@ -72,15 +62,6 @@ def loaded(folders: Folders, variant: str, **more: Any) -> MiniGPT4:
     model = load(tiny_minigpt4.card(variant, **more), folders[variant], "cpu")
     assert isinstance(model, MiniGPT4)
     return model
-
-
-def ask(
-    model: MiniGPT4, *turns: tuple[Role, str], pictures: Shown, **sampling: Any
-) -> tuple[str, Usage]:
-    request = text_request(turns, sampling=Sampling(**sampling), pictures=pictures)
-    events = list(model.run(request, threading.Event()))
-    assert isinstance(events[-1], Usage)
-    return "".join(e.text for e in events if isinstance(e, TextDelta)), events[-1]
 
 
 # ------------------------------------------------------------ the reference
@@ -138,7 +119,7 @@ def reference(folder: Path, variant: str, *segments: str | Image.Image) -> tuple
     return embedded, str(tokenizer.decode(made[0], skip_special_tokens=True)).rstrip("\ufffd")
 
 
-def prompt(variant: str, *turns: tuple[Role, str], pictures: Shown) -> list[str | Image.Image]:
+def prompt(variant: str, *turns: Turn, pictures: Pictures) -> list[str | Image.Image]:
     """The conversation as MiniGPT-4's authors put it, in words and pictures."""
     human, machine = "###Human: ", "###Assistant: "
     if variant == "neighbours":
@@ -154,7 +135,7 @@ def prompt(variant: str, *turns: tuple[Role, str], pictures: Shown) -> list[str 
     return found
 
 
-def told(folders: Folders, variant: str, *turns: tuple[Role, str], pictures: Shown) -> str:
+def told(folders: Folders, variant: str, *turns: Turn, pictures: Pictures) -> str:
     return reference(folders[variant], variant, *prompt(variant, *turns, pictures=pictures))[1]
 
 
@@ -174,7 +155,7 @@ def test_what_the_text_model_reads_and_answers_is_the_references(
     watch = llm.get_decoder().register_forward_pre_hook(
         lambda _module, _given, named: read.append(named["inputs_embeds"]), with_kwargs=True
     )
-    said, usage = ask(model, QUESTION, pictures=((0, ONE),))
+    said, usage, _ = ask(model, QUESTION, pictures=((0, ONE),))
     watch.remove()
     torch.testing.assert_close(read[0], words, rtol=0, atol=1e-5)
     assert read[0].abs().max() > 1e-2
@@ -186,10 +167,10 @@ def test_what_the_text_model_reads_and_answers_is_the_references(
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_new_picture_in_the_second_turn_is_seen(folders: Folders, variant: str) -> None:
     model = loaded(folders, variant)
-    answer, _ = ask(model, QUESTION, pictures=((0, ONE),))
+    answer, *_ = ask(model, QUESTION, pictures=((0, ONE),))
     turns = (QUESTION, ("assistant", answer.strip()), ("user", "And this one?"))
     both = ((0, ONE), (2, OTHER))
-    again, usage = ask(model, *turns, pictures=both)
+    again, usage, _ = ask(model, *turns, pictures=both)
     assert usage.cached_tokens == 0
     assert again == told(folders, variant, *turns, pictures=both)
 
@@ -210,8 +191,8 @@ def test_a_conversation_without_a_picture_is_answered_too(folders: Folders, vari
 
 def test_a_sign_that_a_person_writes_is_no_picture(folders: Folders) -> None:
     model = loaded(folders, "qformer")
-    turn: tuple[Role, str] = ("user", "What does <ImageHere> mean?")
-    said, usage = ask(model, turn, pictures=((0, ONE),))
+    turn: Turn = ("user", "What does <ImageHere> mean?")
+    said, usage, _ = ask(model, turn, pictures=((0, ONE),))
     assert said
     assert usage.prompt_tokens == ask(model, turn, pictures=())[1].prompt_tokens + TOKENS + len(
         model.tokenizer("<Img>", add_special_tokens=False)["input_ids"]
@@ -250,9 +231,8 @@ def test_tokens_that_a_person_writes_are_not_taken_for_the_picture(
 
 def test_a_picture_is_described_for_another_model(folders: Folders) -> None:
     model = loaded(folders, "qformer")
-    *_, described = model.run(
-        ImageDescriptionRequest(ONE, question="What is it?"), threading.Event()
-    )
+    request = ImageDescriptionRequest(ONE, question="What is it?")
+    *_, described = model.run(request, threading.Event())
     assert isinstance(described, ImageDescribed)
     assert described.answer
     assert described.description == described.answer
@@ -261,11 +241,11 @@ def test_a_picture_is_described_for_another_model(folders: Folders) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_turns_left_out_take_their_pictures_along(folders: Folders, variant: str) -> None:
     model = loaded(folders, variant, context_tokens=288)
-    turns: list[tuple[Role, str]] = []
+    turns: list[Turn] = []
     for _ in range(4):
         turns += [("user", "What colour is the car?"), ("assistant", WORDS[:60])]
     pictures = ((0, ONE), (4, OTHER), (8, ONE))
-    text, usage = ask(model, *turns, ("user", "Is it?"), pictures=pictures)
+    text, usage, _ = ask(model, *turns, ("user", "Is it?"), pictures=pictures)
     assert usage.prompt_tokens <= 288 - 24
     assert text
 
@@ -274,7 +254,9 @@ def test_the_cards_stop_word_ends_the_answer_and_is_not_said(folders: Folders) -
     free = ask(loaded(folders, "qformer"), QUESTION, pictures=((0, ONE),))[0]
     word = free[len(free) // 2 :][:3]
     sampling = {"temperature": 0, "repeat_penalty": 1, "max_tokens": 24, "stop": [word]}
-    said, usage = ask(loaded(folders, "qformer", sampling=sampling), QUESTION, pictures=((0, ONE),))
+    said, usage, _ = ask(
+        loaded(folders, "qformer", sampling=sampling), QUESTION, pictures=((0, ONE),)
+    )
     assert said == free[: free.index(word)]
     assert usage.finish == "stop"
 
@@ -342,12 +324,12 @@ def test_a_vision_tower_that_is_a_part_by_itself_takes_room_to_look() -> None:
 # ------------------------------------------------------------ wrong folders
 
 
-def refused(folders: Folders, tmp_path: Path, change: Any, variant: str = "qformer") -> str:
+def refused(folders: Folders, tmp_path: Path, change: Any) -> str:
     """What is said when the folder was changed so."""
-    folder = shutil.copytree(folders[variant], tmp_path / "changed")
+    folder = shutil.copytree(folders["qformer"], tmp_path / "changed")
     change(folder)
     with pytest.raises(MultimodalError) as caught:
-        load(tiny_minigpt4.card(variant), folder, "cpu")
+        load(tiny_minigpt4.card("qformer"), folder, "cpu")
     return str(caught.value)
 
 
@@ -367,23 +349,62 @@ def saved(state: Any) -> Any:
     return lambda folder: torch.save(state, next(folder.glob("*.pth")))
 
 
-def test_a_checkpoint_of_another_model_is_refused_by_the_key_that_is_wrong(
-    folders: Folders, tmp_path: Path
+def without(*names: str) -> Any:
+    return lambda folder: [path.unlink() for name in names for path in folder.glob(name)]
+
+
+def pickled_tower(folder: Path) -> None:
+    path = folder / "vision" / "model.safetensors"
+    torch.save(load_file(path), path.parent / "pytorch_model.bin")
+    path.unlink()
+
+
+def cut(folder: Path) -> None:
+    path = next(folder.glob("*.pth"))
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+STATE = tiny_minigpt4.projection("qformer")
+FOREIGN = STATE | {"llama_model.lora_A.weight": torch.zeros(1)}
+WIDE = {"llama_proj.weight": torch.zeros(32, WIDTH), "llama_proj.bias": torch.zeros(32)}
+REFUSED: dict[str, tuple[Any, str]] = {
+    "foreign": (saved({"model": FOREIGN}), "holds the foreign llama_model.lora_A.weight"),
+    "missing": (
+        saved({"model": {"llama_proj.weight": STATE["llama_proj.weight"]}}),
+        "pretrained_qformer.pth lacks llama_proj.bias",
+    ),
+    "no model": (saved(STATE), "has no 'model' in it"),
+    "a list": (saved([1]), "has no 'model' in it"),
+    "no layer": (
+        saved({"model": {name: torch.zeros(4) for name in STATE}}),
+        "is no linear layer",
+    ),
+    "other variant": (
+        saved({"model": tiny_minigpt4.projection("neighbours")}),
+        "trained on 256 numbers a token",
+    ),
+    "other width": (
+        saved({"model": WIDE}),
+        "embeddings of 32 numbers, and the text model in llm/ reads 64",
+    ),
+    "damaged": (cut, "or is damaged"),
+    "no layer file": (without("*.pth"), "there are 0 files of *.pth"),
+    "two layer files": (
+        lambda folder: (folder / "more.pth").touch(),
+        "there are 2 files of *.pth",
+    ),
+    "no tower": (without("vision/*.safetensors"), "no file of safetensors in"),
+    "pickled tower": (pickled_tower, "there is no file of safetensors in"),
+    "no text model": (without("llm/config.json"), "there is no config.json in"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_wrong_part_is_refused_by_what_is_wrong(
+    folders: Folders, tmp_path: Path, name: str
 ) -> None:
-    state = tiny_minigpt4.projection("qformer")
-    foreign = state | {"llama_model.lora_A.weight": torch.zeros(1)}
-    missing = {"llama_proj.weight": state["llama_proj.weight"]}
-    for at, (given, sentence) in enumerate(
-        (
-            ({"model": foreign}, "holds the foreign llama_model.lora_A.weight"),
-            ({"model": missing}, "pretrained_qformer.pth lacks llama_proj.bias"),
-            (state, "has no 'model' in it"),
-            ([1], "has no 'model' in it"),
-            ({"model": {name: torch.zeros(4) for name in state}}, "is no linear layer"),
-            ({"model": tiny_minigpt4.projection("neighbours")}, "trained on 256 numbers a token"),
-        )
-    ):
-        assert sentence in refused(folders, tmp_path / str(at), saved(given))
+    change, sentence = REFUSED[name]
+    assert sentence in refused(folders, tmp_path, change)
 
 
 class Malicious:
@@ -422,8 +443,10 @@ def test_a_text_model_may_be_published_as_a_pickle_of_tensors(
     model = load(tiny_minigpt4.card("qformer"), folder, "cpu")
     assert isinstance(model, MiniGPT4)
     shown = ((0, ONE),)
-    told = ask(model, QUESTION, pictures=shown)[0]
-    assert told == ask(loaded(folders, "qformer"), QUESTION, pictures=shown)[0]
+    assert (
+        ask(model, QUESTION, pictures=shown)[0]
+        == ask(loaded(folders, "qformer"), QUESTION, pictures=shown)[0]
+    )
 
 
 def test_a_malicious_pickle_of_a_text_model_is_not_run(folders: Folders, tmp_path: Path) -> None:
@@ -431,44 +454,6 @@ def test_a_malicious_pickle_of_a_text_model_is_not_run(folders: Folders, tmp_pat
     sentence = refused(folders, tmp_path, pickled({"lm_head.weight": Malicious(touched)}))
     assert "consist of more than tensors, or are damaged; nothing in them was run" in sentence
     assert not touched.exists()
-
-
-def test_the_vision_tower_is_read_from_safetensors_alone(folders: Folders, tmp_path: Path) -> None:
-    def change(folder: Path) -> None:
-        path = folder / "vision" / "model.safetensors"
-        torch.save(load_file(path), path.parent / "pytorch_model.bin")
-        path.unlink()
-
-    assert "there is no file of safetensors in" in refused(folders, tmp_path, change)
-
-
-def test_a_damaged_checkpoint_is_told(folders: Folders, tmp_path: Path) -> None:
-    def cut(folder: Path) -> None:
-        path = next(folder.glob("*.pth"))
-        path.write_bytes(path.read_bytes()[:2000])
-
-    assert "or is damaged" in refused(folders, tmp_path, cut)
-
-
-def test_a_part_that_is_not_there_is_named(folders: Folders, tmp_path: Path) -> None:
-    def without(*names: str) -> Any:
-        return lambda folder: [path.unlink() for name in names for path in folder.glob(name)]
-
-    for at, (change, sentence) in enumerate(
-        (
-            (without("*.pth"), "there are 0 files of *.pth"),
-            (lambda folder: (folder / "more.pth").touch(), "there are 2 files of *.pth"),
-            (without("vision/*.safetensors"), "no file of safetensors in"),
-            (without("llm/config.json"), "there is no config.json in"),
-        )
-    ):
-        assert sentence in refused(folders, tmp_path / str(at), change)
-
-
-def test_a_text_model_of_another_width_is_told(folders: Folders, tmp_path: Path) -> None:
-    state = {"llama_proj.weight": torch.zeros(32, WIDTH), "llama_proj.bias": torch.zeros(32)}
-    sentence = refused(folders, tmp_path, saved({"model": state}))
-    assert "embeddings of 32 numbers, and the text model in llm/ reads 64" in sentence
 
 
 @pytest.mark.parametrize(
