@@ -34,7 +34,7 @@ os.environ["MULTIMODAL_UPGRADE"] = "false"
 settings.register_profile("steady", deadline=None)
 settings.load_profile("steady")
 
-pytest_plugins = ["browser", "fakes", "fake_hub", "fake_index"]
+pytest_plugins = ["browser", "fakes", "fake_page", "tabs", "fake_hub", "fake_index"]
 ROOT = Path(__file__).parent.parent
 WEIGHTS = Path(
     # Taken out, so that no program of a test writes there unless it is told to.
@@ -82,9 +82,12 @@ class Server:
 
 
 @contextmanager
-def running_app(data: Path, *options: str, weights: Path = WEIGHTS) -> Iterator[Server]:
-    """`python app.py`, as a person would start it, on a free port; ended at the end."""
-    port = free_port()
+def running_app(
+    data: Path, *options: str, weights: Path = WEIGHTS, port: int = 0
+) -> Iterator[Server]:
+    """`python app.py`, as a person would start it, on a free port unless one is named; ended at
+    the end."""
+    port = port or free_port()
     command = [sys.executable, "app.py", "--data", str(data), "--port", str(port), *options]
     process = subprocess.Popen(
         command,
@@ -96,7 +99,7 @@ def running_app(data: Path, *options: str, weights: Path = WEIGHTS) -> Iterator[
     )
     server = Server(f"http://127.0.0.1:{port}", process, data)
     try:
-        wait_until(lambda: _answers(server), 60)
+        wait_until(lambda: _answers(server))
         yield server
     finally:
         process.terminate()
@@ -124,7 +127,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float, every_s: float = 0.05) -> float:
+def wait_until(
+    condition: Callable[[], object], timeout_s: float = 60.0, every_s: float = 0.05
+) -> float:
     """Seconds until `condition` held; fails the test when it never does."""
     started = time.monotonic()
     while not condition():

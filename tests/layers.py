@@ -1,4 +1,4 @@
-"""Reads a source tree and says what in it breaks the layering, or reads what is private elsewhere.
+"""Reads a source tree and says what in it breaks the layering.
 
 A floor belongs to a dotted prefix, and a module is on the floor of the longest prefix that it
 begins with. Modules of one prefix may import each other, as long as that makes no circle; all other
@@ -105,9 +105,6 @@ MODEL_CLASS = re.compile(
 )
 BASE_CLASSES = {"BaseModel", "PreTrainedModel", "PlannedModel", "RandomModel"}
 VAGUE = {"utils.py", "common.py", "helpers.py"}
-DOCUMENTED = {"_replace", "_asdict", "_fields", "_make", "_exit", "_python_dispatch"}
-"""Public in spite of their underscore: of named tuples; `os._exit`; and where TorchDispatchMode
-lies, by PyTorch's own guide to extending it."""
 
 
 def imported(source: str) -> Iterator[str]:
@@ -151,7 +148,7 @@ def faults(sources: Mapping[str, str]) -> list[str]:
         if Path(path).name in VAGUE:
             found.append(f"{path}: says nothing by its name")
         found += _import_faults(path, unit, source, modules)
-    return found + cycles(sources) + private_names(sources)
+    return found + cycles(sources)
 
 
 def _import_faults(path: str, unit: str, source: str, modules: set[str]) -> Iterator[str]:
@@ -221,39 +218,3 @@ def model_names(source: str) -> set[str]:
                 found.update(re.findall(r"\w+", text))
     ours = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
     return {name for name in found if MODEL_CLASS.match(name)} - ours - BASE_CLASSES
-
-
-def private_names(sources: Mapping[str, str]) -> list[str]:
-    """Names that begin with an underscore and are of another library: imported, or read of an
-    object although nothing here is called so."""
-    trees = {path: ast.parse(source) for path, source in sources.items()}
-    ours = DOCUMENTED | {name for tree in trees.values() for name in _defined(tree)}
-    return [
-        f"{path}: line {node.lineno} reads {name} of another library"
-        for path, tree in trees.items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom | ast.Attribute)
-        for name in _read(node)
-        if name.startswith("_") and not name.startswith("__") and name not in ours
-    ]
-
-
-def _read(node: ast.Import | ast.ImportFrom | ast.Attribute) -> list[str]:
-    if isinstance(node, ast.Attribute):
-        return [node.attr]
-    dotted = [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom):
-        dotted.append(node.module or "")
-    return [part for name in dotted for part in name.split(".")]
-
-
-def _defined(tree: ast.Module) -> Iterator[str]:
-    """What a module names itself: functions, classes, variables, fields and attributes of self."""
-    for node in ast.walk(tree):
-        match node:
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                yield node.name
-            case ast.Name(ctx=ast.Store()):
-                yield node.id
-            case ast.Attribute(ctx=ast.Store(), value=ast.Name(id="self")):
-                yield node.attr

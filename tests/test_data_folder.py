@@ -7,9 +7,12 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from command_line import run
 from conftest import ROOT
 from fakes import FakeSource, program
 
@@ -19,7 +22,6 @@ from multimodal.messages import Message, TextPart
 from multimodal.settings import page_secret, read_settings
 
 posix = pytest.mark.skipif(os.name != "posix", reason="rights come from the folder on Windows")
-CLI = "from multimodal.cli.commands import main; main()"
 HOLD = """
 import sys, time
 from multimodal.data_folder import held_data_folder, prepare_data_folder
@@ -31,6 +33,14 @@ with held_data_folder(settings) as note:
     print("held", flush=True)
     time.sleep(600)
 """
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    """Files of this program are readable by everybody, unless it closes them itself."""
+    before = os.umask(0o000)
+    yield
+    os.umask(before)
 
 
 def mode(path: Path) -> int:
@@ -54,25 +64,19 @@ def fill(data: Path) -> None:
     settings = read_settings(data=data)
     prepare_data_folder(settings)
     page_secret(settings)
-    made = program(data, FakeSource())
-    part = made.media.add_audio(ROOT / "examples" / "question-en.wav", "q.wav")
-    made.store.put("ann", made.store.create("ann"), Message("user", (part, TextPart("Hello"))))
-    assert (data / "conversations.sqlite3-wal").exists(), "looked at while it is open"
-    try:
+    with closing(program(data, FakeSource())) as made:
+        part = made.media.add_audio(ROOT / "examples" / "question-en.wav", "q.wav")
+        made.store.put("ann", made.store.create("ann"), Message("user", (part, TextPart("Hello"))))
+        assert (data / "conversations.sqlite3-wal").exists(), "looked at while it is open"
         for path in [data, *data.rglob("*")]:
             assert not mode(path) & 0o077, f"others can read {path}"
-    finally:
-        made.close()
 
 
 @posix
+@pytest.mark.usefixtures("open_umask")
 def test_everything_of_a_person_is_closed_to_others(tmp_path: Path) -> None:
-    before = os.umask(0o000)
-    try:
+    for _ in range(2):
         fill(tmp_path / "new" / "data")
-        fill(tmp_path / "new" / "data")
-    finally:
-        os.umask(before)
 
 
 @posix
@@ -116,51 +120,48 @@ def test_a_folder_with_other_things_in_it_stays_open_and_only_ours_is_closed(
 
 
 @posix
+@pytest.mark.usefixtures("open_umask")
 def test_a_database_elsewhere_is_closed_to_others_too(tmp_path: Path) -> None:
-    before = os.umask(0o000)
-    try:
-        (tmp_path / "data").mkdir()
-        path = tmp_path / "elsewhere.sqlite3"
-        made = program(tmp_path / "data", FakeSource(), database=f"sqlite:///{path}")
+    (tmp_path / "data").mkdir()
+    url = f"sqlite:///{tmp_path / 'elsewhere.sqlite3'}"
+    with closing(program(tmp_path / "data", FakeSource(), database=url)) as made:
         made.store.create("ann")
         found = list(tmp_path.glob("elsewhere.sqlite3*"))
         assert len(found) == 3, "the database and what SQLite keeps beside it"
         assert {mode(each) for each in found} == {0o600}
-        made.close()
-    finally:
-        os.umask(before)
 
 
 # ---------------------------------------------------------------- one server at a time
 
 
-def holder(data: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", HOLD, str(data)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
-    return process
-
-
-def test_a_folder_is_served_once_and_the_second_is_told_by_whom(tmp_path: Path) -> None:
-    process = holder(tmp_path)
-    try:
-        with pytest.raises(SettingsError) as caught, held_data_folder(read_settings(data=tmp_path)):
-            pass
-        told = str(caught.value)
-        assert f"http://127.0.0.1:7860 (process {process.pid})" in told
-        assert str(tmp_path) in told
-        assert "--data DIR" in told
-        assert "\n" not in told
-    finally:
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that serves the folder."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
         process.kill()
-        process.wait()
 
 
-def test_a_server_that_was_killed_holds_nothing(tmp_path: Path) -> None:
-    process = holder(tmp_path)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+def test_a_folder_is_served_once_and_the_second_is_told_by_whom(
+    holder: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError) as caught, held_data_folder(read_settings(data=tmp_path)):
+        pass
+    told = str(caught.value)
+    assert f"http://127.0.0.1:7860 (process {holder.pid})" in told
+    assert str(tmp_path) in told
+    assert "--data DIR" in told
+    assert "\n" not in told
+
+
+def test_a_server_that_was_killed_holds_nothing(
+    holder: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
     assert (tmp_path / "serving.json").exists(), "it had no time to put that away"
     with held_data_folder(read_settings(data=tmp_path)):
         assert str(os.getpid()) in (tmp_path / "serving.json").read_text("utf-8")
@@ -169,20 +170,8 @@ def test_a_server_that_was_killed_holds_nothing(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.usefixtures("holder")
 def test_what_serves_nothing_works_beside_a_server(tmp_path: Path) -> None:
-    process = holder(tmp_path)
-    try:
-        listed = subprocess.run(
-            [sys.executable, "-c", CLI, "models", "--data", str(tmp_path), "--json"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert listed.returncode == 0, listed.stderr
-        made = program(tmp_path, FakeSource())
+    assert run("models", "--data", str(tmp_path), "--json").exit_code == 0
+    with closing(program(tmp_path, FakeSource())) as made:
         made.store.create("ann")
-        made.close()
-    finally:
-        process.kill()
-        process.wait()

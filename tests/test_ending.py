@@ -81,6 +81,6 @@ def test_a_stream_under_way_ends_with_the_server(tmp_path: Path) -> None:
         listener.start()
         assert heard.wait(30)
         assert page.source.active == 1
-    wait_until(lambda: page.source.active == 0, 10)
+    wait_until(lambda: page.source.active == 0)
     listener.join(10)
     assert not listener.is_alive()

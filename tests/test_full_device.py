@@ -51,20 +51,20 @@ class World:
         return words, events[-1].outcome
 
 
-def world_with(
-    folder: Path, catalog: Catalog, host_bytes: int, source: FakeSource | None = None
-) -> World:
-    source, device = source or FakeSource(), Simulated(10**10, host_bytes=host_bytes)
-    memory: MemoryManager[FakeBackend] = MemoryManager(device, 2 * 10**9, source)
-    media = MediaFolder(folder)
-    profile = catalog.profile("embedded")
-    assistant = Assistant(catalog, profile, memory, media)  # type: ignore[arg-type]
-    return World(source, device, memory, media, assistant)
+@pytest.fixture
+def host_bytes() -> int:
+    """Of memory beside the device, for what cannot run there."""
+    return 4 * 10**9
 
 
 @pytest.fixture
-def world(tmp_path: Path, catalog: Catalog) -> World:
-    return world_with(tmp_path, catalog, host_bytes=4 * 10**9)
+def world(tmp_path: Path, catalog: Catalog, source: FakeSource, host_bytes: int) -> World:
+    device = Simulated(10**10, host_bytes=host_bytes)
+    memory: MemoryManager[FakeBackend] = MemoryManager(device, 2 * 10**9, source)
+    media = MediaFolder(tmp_path)
+    profile = catalog.profile("embedded")
+    assistant = Assistant(catalog, profile, memory, media)  # type: ignore[arg-type]
+    return World(source, device, memory, media, assistant)
 
 
 def full_times(count: int) -> Any:
@@ -105,8 +105,8 @@ def test_a_turn_that_no_idle_model_can_help_is_tried_once_more(world: World) -> 
     assert outcome.notices == ("The device was full; its cache was emptied.",)
 
 
-def test_without_host_memory_the_error_is_told(tmp_path: Path, catalog: Catalog) -> None:
-    world = world_with(tmp_path, catalog, host_bytes=0)
+@pytest.mark.parametrize("host_bytes", [0])
+def test_without_host_memory_the_error_is_told(world: World) -> None:
     world.source.script = full_times(9)
     with pytest.raises(DeviceFullError):
         world.say()
@@ -134,8 +134,7 @@ def test_a_model_that_cannot_be_loaded_on_the_device_runs_on_the_cpu(world: Worl
     assert [held.card for held in world.memory.snapshot().held] == [TEXT]
 
 
-def test_a_device_that_other_programs_fill_is_no_end(tmp_path: Path, catalog: Catalog) -> None:
-    world = world_with(tmp_path, catalog, host_bytes=4 * 10**9)
+def test_a_device_that_other_programs_fill_is_no_end(world: World) -> None:
     world.device.others_bytes = 10**10 - 10**6
     words, outcome = world.say()
     assert words.endswith("Hello ")
@@ -151,11 +150,8 @@ class _BrokenCopy(FakeSource):
         return super().load(card, files, engine)
 
 
-def test_a_copy_that_cannot_be_loaded_leaves_a_sentence_and_no_lease(
-    tmp_path: Path, catalog: Catalog
-) -> None:
-    source = _BrokenCopy(script=lambda request: [FULL])
-    world = world_with(tmp_path, catalog, 4 * 10**9, source)
+@pytest.mark.parametrize("source", [_BrokenCopy(script=lambda request: [FULL])])
+def test_a_copy_that_cannot_be_loaded_leaves_a_sentence_and_no_lease(world: World) -> None:
     with pytest.raises(BackendError, match=r"The copy is broken\."):
         world.say()
     assert world.memory.snapshot().held[0].leases == 0

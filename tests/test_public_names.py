@@ -28,6 +28,7 @@ def test_the_package_uses_no_name_that_another_library_keeps_to_itself() -> None
         "from torch.utils._pytree import tree_leaves",
         "from transformers.generation.utils import _speculative_sampling",
         "import torch._dynamo",
+        "import threading\nthreading._shutdown()",
         "import torch\ntorch._dynamo.reset()",
         "def f(x): return getattr(x, '_hidden', None)",
         "def f(x): return hasattr(x, '_hidden')",

@@ -4,7 +4,9 @@ them. Weights are folders that appear when they are fetched; speeds are what the
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -74,6 +76,17 @@ class World:
             raise found
         return found
 
+    @contextmanager
+    def fetching(self) -> Iterator[None]:
+        """A download that takes its time; it has to be stopped within the block."""
+        self.shelf.waits = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            work = pool.submit(self.upgrades.run)
+            assert self.shelf.waits.wait(30)
+            yield
+            work.result(30)
+        self.shelf.waits = None
+
     @property
     def now(self) -> str | None:
         return self.assistant.defaults.name(Task.TEXT)
@@ -84,21 +97,18 @@ class World:
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Callable[..., World]:
+def world(tmp_path: Path) -> World:
+    """The first model is quick, and so are the better ones unless a test says otherwise."""
     write_ladder(tmp_path / "models")
-
-    def made(**speeds: Speed | Exception) -> World:
-        known = {"small": Speed(1.0, 100.0), "middle": QUICK, "large": QUICK} | speeds
-        return World(tmp_path, Catalog([tmp_path / "models"]), known)
-
-    return made
+    speeds = {"small": Speed(1.0, 100.0), "middle": QUICK, "large": QUICK}
+    return World(tmp_path, Catalog([tmp_path / "models"]), speeds)
 
 
 # ---------------------------------------------------------------- taking over
 
 
-def test_the_best_model_is_fetched_measured_and_takes_over(make: Callable[..., World]) -> None:
-    world, lines = make(), []
+def test_the_best_model_is_fetched_measured_and_takes_over(world: World) -> None:
+    lines: list[str] = []
     assert world.now == "small"
     world.upgrades.run(announce=lines.append)
     assert world.now == "large"
@@ -110,8 +120,8 @@ def test_the_best_model_is_fetched_measured_and_takes_over(make: Callable[..., W
     assert "--no-upgrade" in lines[0]
 
 
-def test_one_that_is_too_slow_here_is_passed_over_for_the_next(make: Callable[..., World]) -> None:
-    world = make(large=SLOW)
+def test_one_that_is_too_slow_here_is_passed_over_for_the_next(world: World) -> None:
+    world.speeds["large"] = SLOW
     world.upgrades.run()
     assert world.now == "middle"
     state, why = world.told("large")
@@ -120,10 +130,8 @@ def test_one_that_is_too_slow_here_is_passed_over_for_the_next(make: Callable[..
     assert world.measured.count("large") == 2, "a slow one is tried a second time"
 
 
-def test_a_slow_first_try_is_forgiven_where_the_second_is_quick(make: Callable[..., World]) -> None:
-    world = make()
+def test_a_slow_first_try_is_forgiven_where_the_second_is_quick(world: World) -> None:
     tries = iter([SLOW, QUICK])
-    world.speeds["large"] = QUICK
 
     class Busy(dict[str, Speed | Exception]):
         def __getitem__(self, name: str) -> Speed | Exception:
@@ -134,15 +142,14 @@ def test_a_slow_first_try_is_forgiven_where_the_second_is_quick(make: Callable[.
     assert world.now == "large"
 
 
-def test_nothing_is_fetched_in_vain_on_a_slow_machine(make: Callable[..., World]) -> None:
-    world = make(small=Speed(2.0, 20.0))  # 20 x 100 / 1100 x 3 = 5, 20 x 100 / 500 x 3 = 12
+def test_nothing_is_fetched_in_vain_on_a_slow_machine(world: World) -> None:
+    world.speeds["small"] = Speed(2.0, 20.0)  # 20 x 100 / 1100 x 3 = 5, 20 x 100 / 500 x 3 = 12
     world.upgrades.run()
     assert world.shelf.fetched == ["middle"]
     assert "at most" in world.told("large")[1]
 
 
-def test_one_that_the_budget_does_not_hold_is_passed_over(make: Callable[..., World]) -> None:
-    world = make()
+def test_one_that_the_budget_does_not_hold_is_passed_over(world: World) -> None:
     world.memory.budget_bytes = 600
     world.upgrades.run()
     assert world.shelf.fetched == ["middle"]
@@ -150,12 +157,11 @@ def test_one_that_the_budget_does_not_hold_is_passed_over(make: Callable[..., Wo
 
 
 @pytest.mark.parametrize("error", [WeightsError("the hub is away"), BackendError("it is broken")])
-def test_one_that_cannot_be_had_or_loaded_is_passed_over(
-    make: Callable[..., World], error: Exception
-) -> None:
-    world = make(**({"large": error} if isinstance(error, BackendError) else {}))
+def test_one_that_cannot_be_had_or_loaded_is_passed_over(world: World, error: Exception) -> None:
     if isinstance(error, WeightsError):
         world.shelf.absent["large"] = str(error)
+    else:
+        world.speeds["large"] = error
     said: list[str] = []
     world.upgrades.run(announce=said.append)
     assert world.now == "middle"
@@ -164,8 +170,7 @@ def test_one_that_cannot_be_had_or_loaded_is_passed_over(
     assert str(error) in {why, *said}
 
 
-def test_without_a_connection_the_first_model_stays(make: Callable[..., World]) -> None:
-    world = make()
+def test_without_a_connection_the_first_model_stays(world: World) -> None:
     world.offline = True
     world.begin()
     world.upgrades.run()
@@ -177,8 +182,7 @@ def test_without_a_connection_the_first_model_stays(make: Callable[..., World]) 
 # ---------------------------------------------------------------- later starts
 
 
-def test_the_next_start_begins_with_what_took_over(make: Callable[..., World]) -> None:
-    world = make()
+def test_the_next_start_begins_with_what_took_over(world: World) -> None:
     world.upgrades.run()
     world.measured.clear()
     world.begin()
@@ -189,9 +193,8 @@ def test_the_next_start_begins_with_what_took_over(make: Callable[..., World]) -
 
 
 def test_the_next_start_uses_the_lesser_one_until_the_better_is_here(
-    make: Callable[..., World],
+    world: World,
 ) -> None:
-    world = make()
     world.shelf.absent["large"] = "away"
     world.upgrades.run()
     world.shelf.absent.clear()
@@ -202,9 +205,9 @@ def test_the_next_start_uses_the_lesser_one_until_the_better_is_here(
 
 
 def test_one_that_was_too_slow_is_tried_again_at_the_next_start(
-    make: Callable[..., World],
+    world: World,
 ) -> None:
-    world = make(large=SLOW)
+    world.speeds["large"] = SLOW
     world.upgrades.run()
     assert world.now == "middle"
     world.speeds["large"] = QUICK  # the machine was busy with something else
@@ -216,9 +219,9 @@ def test_one_that_was_too_slow_is_tried_again_at_the_next_start(
 
 
 def test_one_that_was_too_slow_and_is_gone_is_not_fetched_again(
-    make: Callable[..., World],
+    world: World,
 ) -> None:
-    world = make(large=SLOW)
+    world.speeds["large"] = SLOW
     world.upgrades.run()
     world.shelf.there.discard("large")
     world.begin()
@@ -227,8 +230,7 @@ def test_one_that_was_too_slow_and_is_gone_is_not_fetched_again(
     assert world.told("large")[0] == "passed over"
 
 
-def test_a_damaged_book_of_speeds_is_begun_anew(make: Callable[..., World]) -> None:
-    world = make()
+def test_a_damaged_book_of_speeds_is_begun_anew(world: World) -> None:
     world.upgrades.run()
     (world.folder / "speeds.json").write_text("[1, 2", "utf-8")
     (world.folder / "upgrades.json").write_text("nonsense", "utf-8")
@@ -241,17 +243,10 @@ def test_a_damaged_book_of_speeds_is_begun_anew(make: Callable[..., World]) -> N
 # ---------------------------------------------------------------- declining
 
 
-def test_declining_stops_the_download_and_is_remembered(make: Callable[..., World]) -> None:
-    world = make()
-    world.shelf.waits = threading.Event()
-    work = threading.Thread(target=world.upgrades.run)
-    work.start()
-    assert world.shelf.waits.wait(20)
-    assert world.told("large")[0] == "fetching"
-    world.upgrades.decline(Task.TEXT)
-    work.join(20)
-    assert not work.is_alive()
-    world.shelf.waits = None
+def test_declining_stops_the_download_and_is_remembered(world: World) -> None:
+    with world.fetching():
+        assert world.told("large")[0] == "fetching"
+        world.upgrades.decline(Task.TEXT)
     world.begin()
     world.upgrades.run()
     assert world.now == "small"
@@ -259,8 +254,7 @@ def test_declining_stops_the_download_and_is_remembered(make: Callable[..., Worl
     assert world.told("large")[0] == "declined"
 
 
-def test_declining_goes_back_and_accepting_takes_it_again(make: Callable[..., World]) -> None:
-    world = make()
+def test_declining_goes_back_and_accepting_takes_it_again(world: World) -> None:
     world.upgrades.run()
     world.upgrades.decline(Task.TEXT)
     assert world.now == "small"
@@ -270,15 +264,9 @@ def test_declining_goes_back_and_accepting_takes_it_again(make: Callable[..., Wo
     assert world.shelf.fetched == ["large"]
 
 
-def test_closing_ends_what_is_under_way(make: Callable[..., World]) -> None:
-    world = make()
-    world.shelf.waits = threading.Event()
-    work = threading.Thread(target=world.upgrades.run)
-    work.start()
-    assert world.shelf.waits.wait(20)
-    world.upgrades.close()
-    work.join(20)
-    assert not work.is_alive()
+def test_closing_ends_what_is_under_way(world: World) -> None:
+    with world.fetching():
+        world.upgrades.close()
     assert world.now == "small"
 
 
@@ -295,8 +283,7 @@ def reason(world: World, conversation: Conversation) -> tuple[str, Route]:
     return route.steps[-1].card, route
 
 
-def test_a_take_over_is_told_once_in_a_chat_that_began_before(make: Callable[..., World]) -> None:
-    world = make()
+def test_a_take_over_is_told_once_in_a_chat_that_began_before(world: World) -> None:
     card, route = reason(world, first := asked())
     assert card == "small"
     answer = Message("assistant", (TextPart("Hi"),), outcome=Outcome((route,)))
@@ -309,8 +296,7 @@ def test_a_take_over_is_told_once_in_a_chat_that_began_before(make: Callable[...
     assert "took over" not in reason(world, asked())[1].reason
 
 
-def test_the_languages_are_those_of_the_model_that_answers_now(make: Callable[..., World]) -> None:
-    world = make()
+def test_the_languages_are_those_of_the_model_that_answers_now(world: World) -> None:
     assert world.assistant.languages() == ("en",)
     world.upgrades.run()
     assert world.assistant.languages() == ("ja",)
@@ -319,10 +305,7 @@ def test_the_languages_are_those_of_the_model_that_answers_now(make: Callable[..
 # ---------------------------------------------------------------- the profile
 
 
-def test_an_upgrade_must_be_one_of_the_profiles_models(
-    make: Callable[..., World], tmp_path: Path
-) -> None:
-    make()
+def test_an_upgrade_must_be_one_of_the_profiles_models(world: World, tmp_path: Path) -> None:
     wrong = LADDER.replace('["large", "middle"]', '["small"]')
     (tmp_path / "models" / "profiles" / "mine.toml").write_text(wrong, "utf-8")
     with pytest.raises(CardError, match="upgrade small"):
@@ -359,12 +342,9 @@ def test_the_speed_of_the_real_small_model_is_measured(
         def load(self, card: ModelCard, files: Path, engine: str) -> Backend:  # type: ignore[override]
             return load(card, files, engine)
 
-    memory = MemoryManager(Simulated(10**10), 2 * 10**9, cast("ModelSource[Backend]", Real()))
-    card = catalog.card("smollm2-135m-instruct")
-    try:
-        speed = measure(memory, card, threading.Event())
-    finally:
-        memory.close()
+    real = cast("ModelSource[Backend]", Real())
+    with closing(MemoryManager(Simulated(10**10), 2 * 10**9, real)) as memory:
+        speed = measure(memory, catalog.card("smollm2-135m-instruct"), threading.Event())
     assert speed.written_per_s > 0
     assert speed.reading_s > 0
 

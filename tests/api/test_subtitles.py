@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
 import httpx2 as httpx
 import openai
 import pytest
-from conftest import Server
-from fakes import FakeSource, client_at, program, served
+from fakes import FakeSource, program, served
 
 from multimodal.api.subtitles import srt, vtt
 from multimodal.events import Segment
@@ -48,12 +46,6 @@ def test_ffmpeg_reads_the_same_times(write: object, kind: str) -> None:
 
 
 # ------------------------------------------------------------ over HTTP, with the real Whisper
-
-
-@pytest.fixture(scope="module")
-def client(app: Server) -> Iterator[openai.OpenAI]:
-    with client_at(app.url) as client:
-        yield client
 
 
 def test_a_recording_becomes_subtitles(client: openai.OpenAI, examples: Path) -> None:

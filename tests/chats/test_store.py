@@ -8,9 +8,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from multimodal.errors import SettingsError, StoreError
 from multimodal.messages import (
     AudioPart,
     Controls,
+    Drawing,
     ImagePart,
     Message,
     Outcome,
@@ -31,6 +32,7 @@ from multimodal.messages import (
     Task,
     TextPart,
     Timing,
+    TranscriptionSettings,
     Usage,
 )
 from multimodal.settings import read_settings
@@ -56,45 +58,81 @@ REPLY = Message(
 )
 
 
+@dataclass
+class StoredChat:
+    """A chat of Ann's in a database of its own."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        self.url = f"sqlite:///{self.path}"
+        self.store = Store(self.url)
+        self.id = self.store.create("ann")
+
+    def put(self, *messages: Message) -> None:
+        for message in messages:
+            self.store.put("ann", self.id, message)
+
+    def messages(self) -> tuple[Message, ...]:
+        return self.store.load("ann", self.id).messages
+
+    def execute(self, statement: str, *values: object) -> None:
+        """Change something behind the store's back."""
+        with closing(sqlite3.connect(self.path)) as connection:
+            assert connection.execute(statement, values).rowcount >= 1
+            connection.commit()
+
+
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'chats.sqlite3'}"
+def chat(tmp_path: Path) -> StoredChat:
+    return StoredChat(tmp_path / "chats.sqlite3")
 
 
-def test_everything_comes_back_as_it_was_put(url: str) -> None:
-    controls = Controls("auto", "Be brief.", Sampling(0.5, 0.9, 1.2, 100, 3, ("END",)))
-    store = Store(url)
-    talk = store.create("ann", controls)
-    store.put("ann", talk, RICH)
-    store.put("ann", talk, REPLY)
-    store.close()
-    again = Store(url).load("ann", talk)
+@pytest.fixture
+def store(chat: StoredChat) -> Store:
+    return chat.store
+
+
+def said(text: str) -> Message:
+    return Message("user", (TextPart(text),))
+
+
+def test_everything_comes_back_as_it_was_put(chat: StoredChat) -> None:
+    controls = Controls(
+        "auto",
+        "Be brief.",
+        Sampling(0.5, 0.9, 1.2, 100, 3, ("END",)),
+        Drawing("dogs", 5, 3.0, 96, 64),
+        TranscriptionSettings("en", "fr"),
+        "sw",
+    )
+    chat.store.set_controls("ann", chat.id, controls)
+    chat.put(RICH, REPLY)
+    chat.store.close()
+    again = Store(chat.url).load("ann", chat.id)
     assert again.messages == (RICH, REPLY)
     assert again.controls == controls
 
 
-def test_one_owner_can_neither_see_nor_change_anothers(url: str) -> None:
-    store = Store(url)
-    talk = store.create("ann")
-    store.put("ann", talk, RICH)
-    assert store.headings("bob") == []
+def test_one_owner_can_neither_see_nor_change_anothers(chat: StoredChat) -> None:
+    chat.put(RICH)
+    assert chat.store.headings("bob") == []
     for attempt in (
-        lambda: store.load("bob", talk),
-        lambda: store.put("bob", talk, REPLY),
-        lambda: store.cut("bob", talk, RICH.id),
-        lambda: store.delete("bob", talk),
-        lambda: store.rename("bob", talk, "mine"),
-        lambda: store.set_controls("bob", talk, Controls()),
+        lambda: chat.store.load("bob", chat.id),
+        lambda: chat.store.put("bob", chat.id, REPLY),
+        lambda: chat.store.cut("bob", chat.id, RICH.id),
+        lambda: chat.store.delete("bob", chat.id),
+        lambda: chat.store.rename("bob", chat.id, "mine"),
+        lambda: chat.store.set_controls("bob", chat.id, Controls()),
     ):
         with pytest.raises(StoreError, match="somebody else"):
             attempt()
     with pytest.raises(StoreError, match="another conversation"):
-        store.put("bob", store.create("bob"), RICH)
-    assert store.load("ann", talk).messages == (RICH,)
+        chat.store.put("bob", chat.store.create("bob"), RICH)
+    assert chat.messages() == (RICH,)
 
 
-def test_media_are_in_use_as_long_as_a_message_holds_them(url: str) -> None:
-    store = Store(url)
+def test_media_are_in_use_as_long_as_a_message_holds_them(store: Store) -> None:
     first, second = store.create("ann"), store.create("bob")
     assert store.media_in_use() == set()
     store.put("ann", first, RICH)
@@ -105,33 +143,26 @@ def test_media_are_in_use_as_long_as_a_message_holds_them(url: str) -> None:
     assert store.media_in_use() == set()
 
 
-def test_putting_a_message_again_replaces_it_in_its_place(url: str) -> None:
-    store = Store(url)
-    talk = store.create("ann")
-    store.put("ann", talk, RICH)
-    store.put("ann", talk, REPLY)
+def test_putting_a_message_again_replaces_it_in_its_place(chat: StoredChat) -> None:
+    chat.put(RICH, REPLY)
     changed = replace(RICH, parts=(TextPart("Changed."),))
-    store.put("ann", talk, changed)
-    assert store.load("ann", talk).messages == (changed, REPLY)
+    chat.put(changed)
+    assert chat.messages() == (changed, REPLY)
 
 
-def test_cutting_removes_a_message_and_what_follows(url: str) -> None:
-    store = Store(url)
-    talk = store.create("ann")
-    messages = [Message("user", (TextPart(str(i)),)) for i in range(4)]
-    for message in messages:
-        store.put("ann", talk, message)
-    store.cut("ann", talk, messages[2].id)
-    assert store.load("ann", talk).messages == tuple(messages[:2])
+def test_cutting_removes_a_message_and_what_follows(chat: StoredChat) -> None:
+    messages = [said(str(i)) for i in range(4)]
+    chat.put(*messages)
+    chat.store.cut("ann", chat.id, messages[2].id)
+    assert chat.messages() == tuple(messages[:2])
     with pytest.raises(StoreError, match="no longer part"):
-        store.cut("ann", talk, messages[2].id)
+        chat.store.cut("ann", chat.id, messages[2].id)
 
 
-def test_headings_are_newest_first_and_named_after_the_first_words(url: str) -> None:
-    store = Store(url)
+def test_headings_are_newest_first_and_named_after_the_first_words(store: Store) -> None:
     old, new, _empty = store.create("ann"), store.create("ann"), store.create("ann")
-    store.put("ann", old, Message("user", (TextPart("Old question"),)))
-    store.put("ann", new, Message("user", (TextPart("New question"),)))
+    store.put("ann", old, said("Old question"))
+    store.put("ann", new, said("New question"))
     assert [h.title for h in store.headings("ann")] == ["New question", "Old question"]
     store.rename("ann", old, "  Renamed \n chat ")
     store.put("ann", old, REPLY)
@@ -140,9 +171,8 @@ def test_headings_are_newest_first_and_named_after_the_first_words(url: str) -> 
     assert [h.title for h in store.headings("ann")] == ["New question"]
 
 
-def test_no_conversation_is_named_after_an_answer(url: str) -> None:
+def test_no_conversation_is_named_after_an_answer(store: Store) -> None:
     """What is said in a recording is known only once it was heard."""
-    store = Store(url)
     talk, spoken = store.create("ann"), AudioPart("0" * 64, "audio/flac", 1.0)
     store.put("ann", talk, Message("user", (spoken,), "1"))
     store.put("ann", talk, REPLY)
@@ -152,8 +182,9 @@ def test_no_conversation_is_named_after_an_answer(url: str) -> None:
     assert [h.title for h in store.headings("ann")] == ["When does the sun rise?"]
 
 
-def test_a_chat_that_begins_with_a_picture_is_named_by_what_was_seen_or_answered(url: str) -> None:
-    store = Store(url)
+def test_a_chat_that_begins_with_a_picture_is_named_by_what_was_seen_or_answered(
+    store: Store,
+) -> None:
     picture = ImagePart("0" * 64, "image/png", 8, 8, "IMG_0001.png")
     growing = Message("assistant", (TextPart("A"),), "2", outcome=Outcome())
     answered = replace(growing, parts=(TextPart("A cat."),), outcome=Outcome(finish="stop"))
@@ -170,14 +201,12 @@ def test_a_chat_that_begins_with_a_picture_is_named_by_what_was_seen_or_answered
 
 
 def test_a_title_is_cut_at_a_word() -> None:
-    title = title_of(Message("user", (TextPart("word " * 40),)))
+    title = title_of(said("word " * 40))
     assert len(title) <= 60
     assert title.endswith("word…")
 
 
-def test_a_kill_loses_nothing_that_was_put(url: str) -> None:
-    store = Store(url)
-    talk = store.create("ann")
+def test_a_kill_loses_nothing_that_was_put(chat: StoredChat) -> None:
     program = (
         "import sys\n"
         "from multimodal.chats.store import Store\n"
@@ -188,7 +217,7 @@ def test_a_kill_loses_nothing_that_was_put(url: str) -> None:
         "    print(i, flush=True)\n"
     )
     writer = subprocess.Popen(
-        [sys.executable, "-c", program, url, talk], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, chat.url, chat.id], stdout=subprocess.PIPE, text=True
     )
     assert writer.stdout is not None
     put = 0
@@ -197,18 +226,16 @@ def test_a_kill_loses_nothing_that_was_put(url: str) -> None:
     os.kill(writer.pid, signal.SIGKILL)
     writer.wait()
     put = max([put, *map(int, writer.stdout.read().split())])
-    texts = [message.text for message in Store(url).load("ann", talk).messages]
+    texts = [message.text for message in Store(chat.url).load("ann", chat.id).messages]
     assert texts[: put + 1] == [str(i) for i in range(put + 1)]
 
 
 @pytest.mark.parametrize("damage", ["garbage", "middle", "truncated", "header only"])
-def test_a_corrupt_database_is_told_and_left_alone(tmp_path: Path, url: str, damage: str) -> None:
-    store = Store(url)
-    talk = store.create("ann")
+def test_a_corrupt_database_is_told_and_left_alone(chat: StoredChat, damage: str) -> None:
     for _ in range(200):
-        store.put("ann", talk, Message("user", (TextPart("words " * 50),)))
-    store.close()
-    path = tmp_path / "chats.sqlite3"
+        chat.put(said("words " * 50))
+    chat.store.close()
+    path = chat.path
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     data = path.read_bytes()
@@ -220,27 +247,25 @@ def test_a_corrupt_database_is_told_and_left_alone(tmp_path: Path, url: str, dam
     }[damage]
     path.write_bytes(bad)
     with pytest.raises(StoreError, match="cannot be read") as caught:
-        Store(url)
+        Store(chat.url)
     assert "Nothing was changed" in str(caught.value)
     assert path.read_bytes() == bad
 
 
-def test_a_full_disk_is_told_and_what_was_kept_stays(url: str) -> None:
-    store = Store(url)
-    talk = store.create("ann")
-    store.put("ann", talk, RICH)
+def test_a_full_disk_is_told_and_what_was_kept_stays(chat: StoredChat) -> None:
+    chat.put(RICH)
 
     def limit(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute("PRAGMA max_page_count=12")
 
-    store.close()
+    chat.store.close()
     event.listen(Engine, "connect", limit)
     try:
         with pytest.raises(StoreError, match="no space left"):
-            store.put("ann", talk, Message("user", (TextPart("words " * 50_000),)))
+            chat.put(said("words " * 50_000))
     finally:
         event.remove(Engine, "connect", limit)
-    assert store.load("ann", talk).messages[0] == RICH
+    assert chat.messages()[0] == RICH
 
 
 def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
@@ -273,19 +298,15 @@ def test_a_database_without_its_driver_says_which_and_hides_the_password() -> No
     assert "secret" not in str(caught.value)
 
 
-def test_many_threads_write_at_once(url: str) -> None:
-    store = Store(url)
+def test_many_threads_write_at_once(store: Store) -> None:
     talks = [store.create("ann") for _ in range(4)]
 
     def write(talk: str) -> None:
         for i in range(25):
-            store.put("ann", talk, Message("user", (TextPart(str(i)),)))
+            store.put("ann", talk, said(str(i)))
 
-    threads = [threading.Thread(target=write, args=(talk,)) for talk in talks]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, talks))
     for talk in talks:
         texts = [message.text for message in store.load("ann", talk).messages]
         assert texts == [str(i) for i in range(25)]
@@ -294,24 +315,15 @@ def test_many_threads_write_at_once(url: str) -> None:
 # ---------------------------------------------------------------- rows that are damaged
 
 
-def damage(url: str, statement: str, *values: object) -> None:
-    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
-        assert connection.execute(statement, values).rowcount >= 1
-        connection.commit()
-
-
-def test_the_figures_of_a_reply_that_an_earlier_version_kept_are_read(url: str) -> None:
+def test_the_figures_of_a_reply_that_an_earlier_version_kept_are_read(chat: StoredChat) -> None:
     """They stood beside the other fields of the outcome."""
-    store = Store(url)
-    talk = store.create("ann")
-    store.put("ann", talk, REPLY)
-    store.put("ann", talk, replace(REPLY, id="2"))
+    chat.put(REPLY, replace(REPLY, id="2"))
     earlier = {"finish": "length", "seconds": 1.5, "prompt_tokens": 10, "cached_tokens": 4}
     earlier |= {"completion_tokens": 3, "decode_s": 0.5, "seed": 7, "steps": 0}
-    damage(url, "UPDATE messages SET outcome = ? WHERE id = ?", json.dumps(earlier), REPLY.id)
+    chat.execute("UPDATE messages SET outcome = ? WHERE id = ?", json.dumps(earlier), REPLY.id)
     without = json.dumps(earlier | {"seed": None})
-    damage(url, "UPDATE messages SET outcome = ? WHERE id = ?", without, "2")
-    first, second = (message.outcome for message in store.load("ann", talk).messages)
+    chat.execute("UPDATE messages SET outcome = ? WHERE id = ?", without, "2")
+    first, second = (message.outcome for message in chat.messages())
     assert first == Outcome(
         finish="length", seconds=1.5, usage=Usage(10, 4, 3, 0.5, "length", 7, 0)
     )
@@ -337,30 +349,27 @@ BROKEN = [
 
 @pytest.mark.parametrize("kept", BROKEN, ids=lambda kept: repr(kept)[:24])
 def test_a_damaged_message_is_shown_as_damaged_and_the_others_are_there(
-    url: str, kept: object
+    chat: StoredChat, kept: object
 ) -> None:
-    store = Store(url)
-    talk = store.create("ann")
-    messages = [Message("user", (TextPart(str(i)),)) for i in range(3)]
-    for message in messages:
-        store.put("ann", talk, message)
+    messages = [said(str(i)) for i in range(3)]
+    chat.put(*messages)
     if kept is None:
-        relax(url)
-    damage(url, "UPDATE messages SET parts = ? WHERE id = ?", kept, messages[1].id)
-    first, hurt, last = store.load("ann", talk).messages
+        relax(chat.path)
+    chat.execute("UPDATE messages SET parts = ? WHERE id = ?", kept, messages[1].id)
+    first, hurt, last = chat.messages()
     assert (first, last) == (messages[0], messages[2])
     assert (hurt.id, hurt.role, hurt.parts) == (messages[1].id, "user", ())
     assert hurt.damage is not None
     assert "damaged" in hurt.damage
-    assert [h.id for h in store.headings("ann")] == [talk]
-    store.put("ann", talk, REPLY)
-    assert Store(url).load("ann", talk).messages[3] == REPLY
+    assert [h.id for h in chat.store.headings("ann")] == [chat.id]
+    chat.put(REPLY)
+    assert Store(chat.url).load("ann", chat.id).messages[3] == REPLY
 
 
-def relax(url: str) -> None:
+def relax(path: Path) -> None:
     """Let columns be NULL that the tables forbid it for, as a repair of a file may leave them."""
     for table in ("messages", "conversations"):
-        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        with closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA foreign_keys=OFF")
             connection.execute("PRAGMA writable_schema=ON")
             connection.execute(
@@ -370,15 +379,13 @@ def relax(url: str) -> None:
             connection.commit()
 
 
-def test_of_a_message_the_parts_that_can_be_read_are_shown(url: str) -> None:
-    store = Store(url)
-    talk = store.create("ann")
-    store.put("ann", talk, RICH)
-    damage(url, "UPDATE messages SET parts = replace(parts, '\"audio\"', '\"scent\"')")
-    (found,) = store.load("ann", talk).messages
+def test_of_a_message_the_parts_that_can_be_read_are_shown(chat: StoredChat) -> None:
+    chat.put(RICH)
+    chat.execute("UPDATE messages SET parts = replace(parts, '\"audio\"', '\"scent\"')")
+    (found,) = chat.messages()
     assert found.parts == (RICH.parts[0], RICH.parts[2])
     assert found.damage is not None
-    assert {part.sha256 for part in (*RICH.images, *RICH.recordings)} == store.media_in_use()
+    assert {part.sha256 for part in (*RICH.images, *RICH.recordings)} == chat.store.media_in_use()
 
 
 @pytest.mark.parametrize(
@@ -394,17 +401,16 @@ def test_of_a_message_the_parts_that_can_be_read_are_shown(url: str) -> None:
         ("position", "second"),
     ],
 )
-def test_any_damaged_column_leaves_the_words_readable(url: str, column: str, kept: object) -> None:
-    store = Store(url)
-    talk = store.create("ann")
-    store.put("ann", talk, RICH)
-    store.put("ann", talk, REPLY)
-    damage(url, f"UPDATE messages SET {column} = ? WHERE id = ?", kept, REPLY.id)  # noqa: S608
-    first, reply = store.load("ann", talk).messages
+def test_any_damaged_column_leaves_the_words_readable(
+    chat: StoredChat, column: str, kept: object
+) -> None:
+    chat.put(RICH, REPLY)
+    chat.execute(f"UPDATE messages SET {column} = ? WHERE id = ?", kept, REPLY.id)  # noqa: S608
+    first, reply = chat.messages()
     assert first == RICH
     assert reply.text == REPLY.text
-    store.cut("ann", talk, REPLY.id)
-    assert store.load("ann", talk).messages == (RICH,)
+    chat.store.cut("ann", chat.id, REPLY.id)
+    assert chat.messages() == (RICH,)
 
 
 @pytest.mark.parametrize(
@@ -421,45 +427,40 @@ def test_any_damaged_column_leaves_the_words_readable(url: str, column: str, kep
     ],
 )
 def test_a_damaged_row_in_the_list_hides_no_other_and_can_be_opened_and_deleted(
-    url: str, column: str, kept: object
+    chat: StoredChat, column: str, kept: object
 ) -> None:
-    store = Store(url)
-    talks = [store.create("ann", Controls("auto", "Be brief.")) for _ in range(2)]
+    talks = [chat.store.create("ann", Controls("auto", "Be brief.")) for _ in range(2)]
     for talk in talks:
-        store.put("ann", talk, Message("user", (TextPart("Hello"),)))
+        chat.store.put("ann", talk, said("Hello"))
     if kept is None:
-        relax(url)
-    damage(url, f"UPDATE conversations SET {column} = ? WHERE id = ?", kept, talks[0])  # noqa: S608
-    assert {h.id for h in store.headings("ann")} == set(talks)
-    assert all(h.title.strip() for h in store.headings("ann"))
-    assert [m.text for m in store.load("ann", talks[0]).messages] == ["Hello"]
-    assert store.load("ann", talks[1]).controls.system_prompt == "Be brief."
-    store.put("ann", talks[0], REPLY)
-    store.set_controls("ann", talks[0], Controls())
-    store.rename("ann", talks[0], "Mended")
-    store.delete("ann", talks[0])
-    assert [h.id for h in store.headings("ann")] == [talks[1]]
+        relax(chat.path)
+    chat.execute(f"UPDATE conversations SET {column} = ? WHERE id = ?", kept, talks[0])  # noqa: S608
+    assert {h.id for h in chat.store.headings("ann")} == set(talks)
+    assert all(h.title.strip() for h in chat.store.headings("ann"))
+    assert [m.text for m in chat.store.load("ann", talks[0]).messages] == ["Hello"]
+    assert chat.store.load("ann", talks[1]).controls.system_prompt == "Be brief."
+    chat.store.put("ann", talks[0], REPLY)
+    chat.store.set_controls("ann", talks[0], Controls())
+    chat.store.rename("ann", talks[0], "Mended")
+    chat.store.delete("ann", talks[0])
+    assert [h.id for h in chat.store.headings("ann")] == [talks[1]]
 
 
-def test_the_largest_numbers_come_back(url: str) -> None:
-    store = Store(url)
+def test_the_largest_numbers_come_back(store: Store) -> None:
     talk = store.create("ann", Controls(sampling=Sampling(seed=10**30)))
     assert store.load("ann", talk).controls.sampling.seed == 10**30
 
 
-def test_replacing_a_message_is_one_step(url: str) -> None:
-    store = Store(url)
-    talk = store.create("ann")
-    store.put("ann", talk, RICH)
-    store.put("ann", talk, REPLY)
-    store.replace("ann", talk, replace(RICH, parts=(TextPart("Other"),)))
-    assert [m.text for m in store.load("ann", talk).messages] == ["Other"]
+def test_replacing_a_message_is_one_step(chat: StoredChat) -> None:
+    chat.put(RICH, REPLY)
+    chat.store.replace("ann", chat.id, replace(RICH, parts=(TextPart("Other"),)))
+    assert [m.text for m in chat.messages()] == ["Other"]
     with pytest.raises(StoreError, match="somebody else"):
-        store.replace("bob", talk, RICH)
+        chat.store.replace("bob", chat.id, RICH)
 
 
 def test_two_programs_that_make_a_database_at_once_agree_who_it_is(tmp_path: Path) -> None:
-    url, owners = f"sqlite:///{tmp_path / 'new.sqlite3'}", []
+    url = f"sqlite:///{tmp_path / 'new.sqlite3'}"
     code = (
         "import sys\n"
         "from multimodal.chats.store import Store\n"
@@ -467,10 +468,9 @@ def test_two_programs_that_make_a_database_at_once_agree_who_it_is(tmp_path: Pat
     )
     command = [sys.executable, "-c", code, url]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    for process in started:
-        owners.append(process.communicate(timeout=60)[0])
-        assert process.returncode == 0
-    assert len(set(owners)) == 1
+    owners = {process.communicate(timeout=60)[0] for process in started}
+    assert [process.returncode for process in started] == [0] * 3
+    assert len(owners) == 1
 
 
 @pytest.mark.parametrize("name", ["100%20", "a#b", "50 %"])

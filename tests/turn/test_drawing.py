@@ -14,13 +14,12 @@ from typing import Any
 import httpx2 as httpx
 import openai
 import pytest
-from fakes import FakeSource, client_of, picture, program, served
+from fakes import FakeSource, Talk, client_of, picture, program, served
 from PIL import Image
 from text_requests import turns_of
 
 from multimodal.build import Program
 from multimodal.catalog.cards import Catalog
-from multimodal.chats.service import Chats
 from multimodal.cli.terminal import ask
 from multimodal.errors import RequestError
 from multimodal.events import Done, ImageStored, TextDelta
@@ -42,17 +41,14 @@ from multimodal.turn.image_prompts import prompt_of, redraw_wish
 from multimodal.turn.request_builder import Turn, turns
 from multimodal.turn.router import Router
 
-ANN = "ann"
 PHOTO = ImagePart("a" * 64, "image/webp", 64, 64, "photo.jpg")
 CAT = ImagePart("b" * 64, "image/png", 64, 64, "a cat.png", "a cat")
 
 
 @pytest.fixture
-def studio(source: FakeSource, tmp_path: Path) -> Iterator[Program]:
-    """A program whose profile has a model that draws."""
-    made = program(tmp_path, source, profile="gpu-12gb")
-    yield made
-    made.close()
+def profile() -> str:
+    """With a model that draws."""
+    return "gpu-12gb"
 
 
 def said(*parts: Part, before: tuple[Message, ...] = (), model: str = "auto") -> Conversation:
@@ -177,18 +173,18 @@ def test_the_chosen_model_draws_whatever_the_words_are(router: Router) -> None:
 # ------------------------------------------------------------ the assistant
 
 
-def test_a_drawing_is_kept_with_how_it_was_made(studio: Program, source: FakeSource) -> None:
+def test_a_drawing_is_kept_with_how_it_was_made(made: Program, source: FakeSource) -> None:
     drawing = Drawing("dogs", 5, 3.0, 96, 64)
     controls = Controls(sampling=Sampling(seed=7), drawing=drawing)
     conversation = Conversation((Message("user", (TextPart("Draw a cat"),)),), controls)
-    events = list(studio.assistant.reply(conversation, threading.Event()))
+    events = list(made.assistant.reply(conversation, threading.Event()))
     request = asked(source)
     assert (request.prompt, request.negative_prompt, request.seed) == ("a cat", "dogs", 7)
     assert (request.steps, request.guidance) == (5, 3.0)
     assert (request.width, request.height, request.source) == (96, 64, None)
     (part,) = [event.part for event in events if isinstance(event, ImageStored)]
     assert (part.width, part.height, part.description, part.name) == (96, 64, "a cat", "a cat.png")
-    with Image.open(studio.media.path(part)) as kept:
+    with Image.open(made.media.path(part)) as kept:
         assert kept.getpixel((5, 5)) == (255, 0, 0)
         assert kept.info == {
             "prompt": "a cat",
@@ -203,42 +199,30 @@ def test_a_drawing_is_kept_with_how_it_was_made(studio: Program, source: FakeSou
     assert done.outcome.finish == "stop"
 
 
-def test_drawing_anew_begins_with_the_picture(studio: Program, source: FakeSource) -> None:
-    photo = studio.media.add_image(picture((80, 40), "blue", "PNG"), "photo.png")
+def test_drawing_anew_begins_with_the_picture(made: Program, source: FakeSource) -> None:
+    photo = made.media.add_image(picture((80, 40), "blue", "PNG"), "photo.png")
     talk = said(photo, TextPart("Draw this as a watercolour"))
-    list(studio.assistant.reply(talk, threading.Event()))
+    list(made.assistant.reply(talk, threading.Event()))
     assert asked(source).prompt == "a watercolour"
     assert asked(source).source is not None
     assert asked(source).source.getpixel((1, 1)) == (0, 0, 255)  # type: ignore[union-attr]
 
 
-@pytest.fixture
-def chats(studio: Program) -> Chats:
-    return Chats(studio.store, studio.media, studio.assistant)
-
-
-def answered(chats: Chats, talk: str, words: str, *files: tuple[Path, str]) -> list[Draft]:
-    chats.open(ANN, talk).say(words, files)
-    return list(chats.open(ANN, talk).answer(threading.Event()))
-
-
-def test_a_kept_drawing_can_be_talked_about_and_changed(
-    studio: Program, chats: Chats, source: FakeSource
-) -> None:
-    talk = studio.store.create(ANN)
-    drafts = answered(chats, talk, "Draw a cat in the snow")
+def test_a_kept_drawing_can_be_talked_about_and_changed(talk: Talk, source: FakeSource) -> None:
+    talk.say("Draw a cat in the snow")
+    drafts = list(talk.drafts())
     assert any(draft.preview for draft in drafts)
     assert drafts[-1].preview is None
-    (part,) = studio.store.load(ANN, talk).messages[-1].images
-    assert studio.store.media_in_use() == {part.sha256}
-    answered(chats, talk, "What did you draw?")
+    (part,) = talk.kept()[-1].images
+    assert talk.made.store.media_in_use() == {part.sha256}
+    talk.ask("What did you draw?")
     said_before = turns_of(source.requests[-1])[:2]
     assert said_before == (
         ("user", "Draw a cat in the snow"),
         ("assistant", "[Picture: a cat in the snow]"),
     )
-    answered(chats, talk, "Draw a house")
-    answered(chats, talk, "Turn it into a watercolour")
+    talk.ask("Draw a house")
+    talk.ask("Turn it into a watercolour")
     assert asked(source).prompt == "a house, a watercolour"
     assert asked(source).source is not None
 
@@ -257,29 +241,21 @@ def test_words_after_a_picture_do_not_push_it_out() -> None:
     assert (draft.reply.images, draft.reply.text) == ((CAT,), "There it is.")
 
 
-def test_a_stopped_drawing_leaves_no_picture(studio: Program, chats: Chats) -> None:
-    talk, stop = studio.store.create(ANN), threading.Event()
-    chats.open(ANN, talk).say("Draw a cat")
-    for draft in chats.open(ANN, talk).answer(stop):
+def test_a_stopped_drawing_leaves_no_picture(talk: Talk) -> None:
+    talk.say("Draw a cat")
+    for draft in talk.drafts():
         if draft.preview is not None:
-            stop.set()
+            talk.stop.set()
     assert draft.reply.images == ()
-    assert draft.reply.outcome is not None
-    assert draft.reply.outcome.finish == "stopped"
-
-
-def test_what_is_set_for_drawing_is_kept_with_the_conversation(studio: Program) -> None:
-    controls = Controls(drawing=Drawing("dogs", 5, 3.0, 96, 64))
-    talk = studio.store.create(ANN, controls)
-    assert studio.store.load(ANN, talk).controls == controls
+    assert draft.outcome.finish == "stopped"
 
 
 # ------------------------------------------------------------ HTTP, terminal
 
 
 @pytest.fixture
-def client(source: FakeSource, tmp_path: Path) -> Iterator[openai.OpenAI]:
-    with client_of(program(tmp_path, source, profile="gpu-12gb")) as client:
+def client(made: Program) -> Iterator[openai.OpenAI]:
+    with client_of(made) as client:
         yield client
 
 
@@ -357,12 +333,12 @@ def test_a_chat_reply_carries_its_picture_beside_the_words(client: openai.OpenAI
 
 
 def test_the_terminal_prints_where_the_picture_is(
-    studio: Program, capsys: pytest.CaptureFixture[str]
+    made: Program, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    talk = ask(studio, Conversation(), "Draw a cat", [])
+    talk = ask(made, Conversation(), "Draw a cat", [])
     (part,) = talk.messages[-1].images
-    assert str(studio.media.path(part)) in capsys.readouterr().out.splitlines()
-    again = ask(studio, replace(talk), "Turn it into a watercolour", [])
+    assert str(made.media.path(part)) in capsys.readouterr().out.splitlines()
+    again = ask(made, replace(talk), "Turn it into a watercolour", [])
     assert again.messages[-1].images[0].description == "a cat, a watercolour"
 
 
@@ -380,7 +356,8 @@ def test_the_terminal_prints_where_the_picture_is(
     ],
 )
 def test_the_longest_wish_is_read_at_once(words: str) -> None:
-    started_s = time.perf_counter()
+    """Counted in processor time, which is the same on a busy machine."""
+    started_s = time.thread_time()
     redraw_wish(words)
     prompt_of(words)
-    assert time.perf_counter() - started_s < 10
+    assert time.thread_time() - started_s < 10

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from fakes import FakeSource, program
+from fakes import Talk
 
-from multimodal.build import Program
 from multimodal.catalog.cards import Catalog
-from multimodal.chats.service import Chats
 from multimodal.errors import BackendError
 from multimodal.events import Progress
 from multimodal.messages import (
     AudioPart,
     Controls,
     Conversation,
-    Drawing,
     ImagePart,
     Message,
     Part,
@@ -30,7 +24,6 @@ from multimodal.messages import (
     TranscriptionSettings,
 )
 from multimodal.requests import TranscriptionRequest, TTSRequest
-from multimodal.turn.draft import Draft
 from multimodal.turn.router import Router
 
 ANN = "ann"
@@ -45,16 +38,9 @@ SEAMLESS = "seamless-m4t-v2-large"
 
 
 @pytest.fixture
-def made(source: FakeSource, tmp_path: Path) -> Iterator[Program]:
-    """A program whose profile has models that hear, one of which speaks too."""
-    made = program(tmp_path, source, profile="gpu-12gb")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def chats(made: Program) -> Chats:
-    return Chats(made.store, made.media, made.assistant)
+def profile() -> str:
+    """With models that hear, one of which speaks too."""
+    return "gpu-12gb"
 
 
 @pytest.fixture(scope="module")
@@ -64,17 +50,6 @@ def router(catalog: Catalog) -> Router:
 
 def said(*parts: Part, **controls: object) -> Conversation:
     return Conversation((Message("user", parts),), Controls(**controls))  # type: ignore[arg-type]
-
-
-def turn(chats: Chats, talk: str, controls: Controls) -> Draft:
-    *_, last = chats.open(ANN, talk).answer(threading.Event(), controls)
-    assert last.done
-    return last
-
-
-def notices(draft: Draft) -> tuple[str, ...]:
-    assert draft.reply.outcome is not None
-    return draft.reply.outcome.notices
 
 
 # ------------------------------------------------------------ which way
@@ -155,138 +130,116 @@ def test_the_model_for_the_language_of_the_answer_speaks(catalog: Catalog) -> No
 # ------------------------------------------------------------ the whole turn
 
 
+def speaks(talk: Talk) -> bool:
+    """Whether a model was asked to say something."""
+    return any(isinstance(request, TTSRequest) for request in talk.source.requests)
+
+
 def test_a_recording_is_heard_as_asked_and_its_translation_spoken(
-    made: Program, chats: Chats, source: FakeSource
+    talk: Talk,
 ) -> None:
     controls = Controls(hearing=FRENCH, speak_in="de")
-    talk = made.store.create(ANN, controls)
-    chats.open(ANN, talk).say("", [(QUESTION, "question.wav")])
-    last = turn(chats, talk, controls)
-    hears, speaks = source.requests
+    talk.chat.set_controls(controls)
+    last = talk.ask("", QUESTION)
+    hears, speaks = talk.source.requests
     assert isinstance(hears, TranscriptionRequest)
     assert (hears.language, hears.translate_to) == ("en", "fr")
     assert hears.translate_to_english_unless == (), "the translation is all that is wanted"
     assert speaks == TTSRequest("hello there in fr.", "de", "fr")
     assert last.reply.text == "hello there in fr"
-    assert source.loaded == ["whisper-small", SEAMLESS]
-    kept = made.store.load(ANN, talk)
+    assert talk.source.loaded == ["whisper-small", SEAMLESS]
+    kept = talk.chat.load()
     assert kept.controls == controls
     assert kept.messages[0].recordings[0].asked == FRENCH
     (voice,) = kept.messages[-1].recordings
-    assert made.media.path(voice).is_file()
+    assert talk.made.media.path(voice).is_file()
     assert voice.seconds == pytest.approx(0.5)
-    assert voice.sha256 in made.store.media_in_use()
+    assert voice.sha256 in talk.made.store.media_in_use()
 
 
 def test_hearing_and_speaking_stay_as_they_were_where_nothing_is_set(
-    made: Program, chats: Chats, source: FakeSource
+    talk: Talk,
 ) -> None:
-    talk = made.store.create(ANN)
-    chats.open(ANN, talk).say("", [(QUESTION, "question.wav")])
-    last = turn(chats, talk, Controls())
-    hears, _ = source.requests
+    last = talk.ask("", QUESTION)
+    hears, _ = talk.source.requests
     assert (hears.language, hears.translate_to) == (None, None)
     assert last.reply.text == "hello there "
     assert last.reply.recordings == ()
 
 
 def test_a_recording_is_not_heard_twice_in_the_same_way(
-    made: Program, chats: Chats, source: FakeSource
+    talk: Talk,
 ) -> None:
-    talk = made.store.create(ANN)
-    asked = chats.open(ANN, talk).say("", [(QUESTION, "question.wav")])
+    asked = talk.say("", QUESTION)
     for hearing, heard in ((FRENCH, 1), (FRENCH, 1), (TranscriptionSettings("fr"), 2)):
-        turn(chats, talk, Controls(hearing=hearing))
-        assert sum(isinstance(r, TranscriptionRequest) for r in source.requests) == heard
-        chats.open(ANN, talk).forget_reply(asked.id)
+        talk.answer(hearing=hearing)
+        assert sum(isinstance(r, TranscriptionRequest) for r in talk.source.requests) == heard
+        talk.chat.forget_reply(asked.id)
 
 
-def test_signs_of_markdown_are_not_spoken(made: Program, chats: Chats, source: FakeSource) -> None:
-    source.script = lambda _: ["## A **bold** ", "`word`"]
-    talk = made.store.create(ANN)
-    chats.open(ANN, talk).say("Hello")
-    turn(chats, talk, Controls(speak_in="en"))
-    assert source.requests[-1] == TTSRequest("A bold word.", "en")
+def test_signs_of_markdown_are_not_spoken(talk: Talk) -> None:
+    talk.source.script = lambda _: ["## A **bold** ", "`word`"]
+    talk.ask("Hello", speak_in="en")
+    assert talk.source.requests[-1] == TTSRequest("A bold word.", "en")
 
 
 def test_an_answer_that_cannot_be_spoken_stands_and_says_why(
-    made: Program, chats: Chats, source: FakeSource
+    talk: Talk,
 ) -> None:
-    source.mute = True
-    talk = made.store.create(ANN)
-    chats.open(ANN, talk).say("Hello")
-    last = turn(chats, talk, Controls(speak_in="en"))
+    talk.source.mute = True
+    last = talk.ask("Hello", speak_in="en")
     assert last.reply.text == "Hello "
     assert last.reply.recordings == ()
-    assert last.reply.outcome is not None
-    assert last.reply.outcome.finish == "stop"
-    assert "The answer was not spoken. The voice is hoarse." in notices(last)
-    assert not source.active
+    assert last.outcome.finish == "stop"
+    assert "The answer was not spoken. The voice is hoarse." in last.outcome.notices
+    assert not talk.source.active
 
 
-def test_a_language_without_a_voice_is_told(tmp_path: Path, source: FakeSource) -> None:
-    made = program(tmp_path, source)
-    chats = Chats(made.store, made.media, made.assistant)
-    talk = made.store.create(ANN)
-    chats.open(ANN, talk).say("Hello")
-    last = turn(chats, talk, Controls(speak_in="sw"))
+@pytest.mark.parametrize("profile", ["embedded"])
+def test_a_language_without_a_voice_is_told(talk: Talk) -> None:
+    last = talk.ask("Hello", speak_in="sw")
     assert last.reply.text == "Hello "
-    (told,) = notices(last)
+    (told,) = last.outcome.notices
     assert told.startswith(
         "The answer was not spoken. No voice here speaks Swahili. There are voices for English"
     )
-    assert not any(isinstance(request, TTSRequest) for request in source.requests)
-    made.close()
+    assert not speaks(talk)
 
 
 def test_an_answer_without_words_is_not_spoken(
-    made: Program, chats: Chats, source: FakeSource
+    talk: Talk,
 ) -> None:
-    source.script = lambda _: ["***"]
-    talk = made.store.create(ANN)
-    chats.open(ANN, talk).say("Hello")
-    turn(chats, talk, Controls(speak_in="en"))
-    assert not any(isinstance(request, TTSRequest) for request in source.requests)
+    talk.source.script = lambda _: ["***"]
+    talk.ask("Hello", speak_in="en")
+    assert not speaks(talk)
 
 
 def test_stop_before_the_voice_leaves_the_words(
-    made: Program, chats: Chats, source: FakeSource
+    talk: Talk,
 ) -> None:
-    talk, stop = made.store.create(ANN), threading.Event()
-    chats.open(ANN, talk).say("one two three")
-    for draft in chats.open(ANN, talk).answer(stop, Controls(speak_in="en")):
+    talk.say("one two three")
+    for draft in talk.drafts(speak_in="en"):
         if draft.reply.text:
-            stop.set()
+            talk.stop.set()
     assert draft.reply.text == "one "
-    assert not any(isinstance(request, TTSRequest) for request in source.requests)
+    assert not speaks(talk)
 
 
 def test_a_stream_closed_while_it_speaks_returns_the_lease(
-    made: Program, chats: Chats, source: FakeSource
+    talk: Talk,
 ) -> None:
-    talk = made.store.create(ANN)
-    chats.open(ANN, talk).say("Hello")
-    drafts = chats.open(ANN, talk).answer(threading.Event(), Controls(speak_in="en"))
+    talk.say("Hello")
+    drafts = talk.drafts(speak_in="en")
     for draft in drafts:
         if draft.progress == Progress("Speaking", 1.0):  # the engine's own; the turn's has no share
             break
-    assert source.active == 1
+    assert talk.source.active == 1
     drafts.close()
-    assert source.active == 0
-    assert not any(held.leases for held in made.memory.snapshot().held)
+    assert talk.under_way() == (0, 0, False)
 
 
-def test_a_failed_answer_is_not_spoken(made: Program, chats: Chats, source: FakeSource) -> None:
-    source.script = lambda _: ["Well ", BackendError("the engine failed")]
-    talk = made.store.create(ANN)
-    chats.open(ANN, talk).say("Hello")
-    last = turn(chats, talk, Controls(speak_in="en"))
-    assert last.reply.outcome is not None
-    assert last.reply.outcome.error == "the engine failed"
-    assert not any(isinstance(request, TTSRequest) for request in source.requests)
-
-
-def test_what_is_set_for_voices_is_kept_with_the_conversation(made: Program) -> None:
-    controls = Controls(drawing=Drawing("dogs"), hearing=FRENCH, speak_in="sw")
-    talk = made.store.create(ANN, controls)
-    assert made.store.load(ANN, talk).controls == controls
+def test_a_failed_answer_is_not_spoken(talk: Talk) -> None:
+    talk.source.script = lambda _: ["Well ", BackendError("the engine failed")]
+    last = talk.ask("Hello", speak_in="en")
+    assert last.outcome.error == "the engine failed"
+    assert not speaks(talk)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy
-from axe_playwright_python.sync_playwright import Axe
-from browser import BOX, Person, launch, visit
+from browser import BOX, Person, launch, place_of, visit
 from conftest import wait_until
 from fake_page import FakePage, Pen, running_page
 from fakes import picture
@@ -20,8 +17,6 @@ from multimodal.errors import BackendError
 from multimodal.messages import Message, Outcome, TextPart
 
 GRACE_S = 1.5
-PHONE = {"width": 390, "height": 844}
-SOME_SECONDS = re.compile("0:0[1-9]")
 LONG = " ".join(f"word{number}" for number in range(1500))
 
 
@@ -33,36 +28,10 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakePage]:
 
 
 @pytest.fixture
-def person(browser: Browser, chat: FakePage) -> Iterator[Person]:
-    chat.echo()
-    chat.source.sight = "A red square."
-    with visit(browser, chat.url) as person:
-        yield person
-
-
-@pytest.fixture
-def phone(browser: Browser, chat: FakePage) -> Iterator[Person]:
-    chat.echo()
-    with visit(browser, chat.url, viewport=PHONE, has_touch=True, is_mobile=True) as person:
-        yield person
-
-
-@pytest.fixture
-def red(tmp_path: Path) -> Path:
-    path = tmp_path / "red.png"
-    path.write_bytes(picture((300, 200), "red", "PNG"))
-    return path
-
-
-@pytest.fixture
 def blue(tmp_path: Path) -> Path:
     path = tmp_path / "blue.png"
     path.write_bytes(picture((200, 300), "blue", "PNG"))
     return path
-
-
-def scroll_top(person: Person) -> float:
-    return float(person.page.locator("#chat .log").evaluate("log => log.scrollTop"))
 
 
 def is_at_end(person: Person) -> bool:
@@ -78,36 +47,33 @@ def is_at_end(person: Person) -> bool:
 
 def test_one_can_read_back_while_an_answer_is_written(person: Person, chat: FakePage) -> None:
     pen = chat.pen()
-    person.type("Tell me everything.")
-    person.send()
+    person.say("Tell me everything.")
     pen.write(LONG)
     expect(person.replies.last).to_contain_text("word1499")
-    wait_until(lambda: is_at_end(person), 5)
+    wait_until(lambda: is_at_end(person))
     person.page.locator("#chat .log").hover()
     person.page.mouse.wheel(0, -600)
-    wait_until(lambda: not is_at_end(person), 5)
+    wait_until(lambda: not is_at_end(person))
     person.page.wait_for_timeout(300)  # the wheel's own movement
-    place = scroll_top(person)
+    log = person.page.locator("#chat .log")
+    place = log.evaluate("log => log.scrollTop")
     for number in range(20):
         pen.write(f" more{number} and more and more of it")
         expect(person.replies.last).to_contain_text(f"more{number} ")
-    assert scroll_top(person) == pytest.approx(place, abs=2), "the page went on by itself"
+    after = log.evaluate("log => log.scrollTop")
+    assert after == pytest.approx(place, abs=2), "the page went on by itself"
     person.page.get_by_role("button", name="Newest").click()
-    wait_until(lambda: is_at_end(person), 5)
+    wait_until(lambda: is_at_end(person))
     pen.write(LONG)
     pen.end()
     person.wait()
-    wait_until(lambda: is_at_end(person), 5)
+    wait_until(lambda: is_at_end(person))
     expect(person.page.get_by_role("button", name="Newest")).to_be_hidden()
 
 
 def test_a_token_changes_one_message_only(person: Person, chat: FakePage) -> None:
     person.ask("first question")
-    pen = chat.pen()
-    person.type("second question")
-    person.send()
-    pen.write("First paragraph.\n\nSecond")
-    expect(person.replies.last).to_contain_text("Second")
+    pen = chat.begin_answer(person, "second question", "First paragraph.\n\nSecond")
     person.page.evaluate(
         """() => {
         window.touched = [];
@@ -133,12 +99,9 @@ def test_a_token_changes_one_message_only(person: Person, chat: FakePage) -> Non
     person.wait()
 
 
-def test_five_hundred_messages_open_and_stream(
-    browser: Browser, chat: FakePage, person: Person
-) -> None:
+def test_five_hundred_messages_open_and_stream(chat: FakePage, person: Person) -> None:
     person.ask("the first of many")
-    store = chat.program.store
-    owner = owner_of(person, chat)
+    store, owner = chat.program.store, chat.owner()
     conversation = store.headings(owner)[0].id
     for number in range(249):
         store.put(owner, conversation, Message("user", (TextPart(f"question {number}"),)))
@@ -148,7 +111,7 @@ def test_five_hundred_messages_open_and_stream(
         )
     person.open()
     expect(person.page.locator("#chat .message")).to_have_count(500)
-    wait_until(lambda: is_at_end(person), 10)
+    wait_until(lambda: is_at_end(person))
     person.page.evaluate(
         """() => {
         window.before = [...document.querySelectorAll('#chat .message')];
@@ -168,30 +131,14 @@ def test_five_hundred_messages_open_and_stream(
     assert person.page.evaluate("window.changes") <= 4
 
 
-def owner_of(person: Person, chat: FakePage) -> str:
-    """Whose conversation the page shows, found by a message that only this person sent."""
-    shown = person.said.first.get_attribute("data-id")
-    with sqlalchemy.create_engine(chat.program.settings.database_url).connect() as connection:
-        query = sqlalchemy.text(
-            "select c.owner from conversations c join messages m on m.conversation_id = c.id "
-            "where m.id = :id"
-        )
-        return str(connection.execute(query, {"id": shown}).scalar_one())
-
-
 # ---------------------------------------------------------------- coming back
 
 
 def test_a_reload_in_mid_answer_keeps_the_chat_and_the_answer(
     person: Person, chat: FakePage
 ) -> None:
-    pen = chat.pen()
-    person.type("Tell me about rivers.")
-    person.send()
-    pen.write("Rivers begin ")
-    expect(person.replies.last).to_contain_text("Rivers begin")
-    chats = person.page.locator("#conversations")
-    expect(chats).to_contain_text("Tell me about rivers.")
+    pen = chat.begin_answer(person, "Tell me about rivers.", "Rivers begin ")
+    expect(person.page.locator("#conversations")).to_contain_text("Tell me about rivers.")
     person.open()
     expect(person.said.last).to_contain_text("Tell me about rivers.")
     expect(person.replies.last).to_contain_text("Rivers begin")
@@ -205,35 +152,19 @@ def test_a_reload_in_mid_answer_keeps_the_chat_and_the_answer(
 
 
 def test_an_answer_ends_when_its_page_was_closed_for_good(browser: Browser, chat: FakePage) -> None:
-    pen = chat.pen()
-    leaving = Person(browser, chat.url)
-    leaving.type("Tell me about lakes.")
-    leaving.send()
-    pen.write("Lakes ")
-    expect(leaving.replies.last).to_contain_text("Lakes")
-    assert chat.source.active == 1
-    leaving.close()
-
-    def is_over() -> bool:
-        pen.write("and more ")  # an engine that goes on until it is told to stop
-        return chat.source.active == 0
-
-    wait_until(is_over, GRACE_S + 20)
+    with visit(browser, chat.url) as leaving:
+        pen = chat.begin_answer(leaving, "Tell me about lakes.", "Lakes ")
+        assert chat.source.active == 1
+    pen.write_until(lambda: chat.source.active == 0)
 
 
 def test_another_chat_may_be_read_while_an_answer_is_written(
     person: Person, chat: FakePage
 ) -> None:
     person.ask("about apples")
-    person.page.locator("#new").click()
-    expect(person.said).to_have_count(0)
-    pen = chat.pen()
-    person.type("about pears")
-    person.send()
-    pen.write("Pears are ")
-    expect(person.replies.last).to_contain_text("Pears are")
-    person.page.locator("#conversations").get_by_text("about apples").click()
-    expect(person.said.last).to_contain_text("about apples")
+    person.new_chat()
+    pen = chat.begin_answer(person, "about pears", "Pears are ")
+    person.open_chat("about apples")
     expect(person.stop_button).to_be_hidden()
     pen.write("green.")
     person.page.locator("#conversations").get_by_text("about pears").click()
@@ -246,23 +177,22 @@ def test_drafts_and_attachments_stay_with_their_chat(person: Person, red: Path) 
     person.ask("about apples")
     person.attach(red)
     person.type("half a thought")
-    person.page.locator("#new").click()
-    expect(person.said).to_have_count(0)
-    expect(person.page.locator(BOX)).to_have_value("")
+    person.new_chat()
+    expect(person.box).to_have_value("")
     expect(person.attachments).to_have_count(0)
     person.type("another thought")
     person.page.locator("#conversations").get_by_text("about apples").click()
-    expect(person.page.locator(BOX)).to_have_value("half a thought")
+    expect(person.box).to_have_value("half a thought")
     expect(person.attachments).to_have_count(1)
     person.page.wait_for_timeout(400)
     person.open()
-    expect(person.page.locator(BOX)).to_have_value("half a thought")
+    expect(person.box).to_have_value("half a thought")
     expect(person.attachments).to_have_count(1)
     person.send()
     person.wait()
     expect(person.said.last.locator(".picture img")).to_have_count(1)
     person.page.locator("#new").click()
-    expect(person.page.locator(BOX)).to_have_value("another thought")
+    expect(person.box).to_have_value("another thought")
 
 
 def test_an_attachment_that_the_server_no_longer_has_is_named(
@@ -277,7 +207,7 @@ def test_an_attachment_that_the_server_no_longer_has_is_named(
     expect(person.attachments.first).to_contain_text("is gone. Add it again.")
     person.send()
     assert "red.png" in person.complaint()
-    expect(person.page.locator(BOX)).to_have_value("what is it?")
+    expect(person.box).to_have_value("what is it?")
 
 
 # ---------------------------------------------------------------- tables and mathematics
@@ -302,8 +232,7 @@ def test_a_table_is_read_on_the_phone(phone: Person, chat: FakePage) -> None:
     phone.ask("Compare them.")
     cells = phone.replies.last.locator("td")
     for index in range(cells.count()):
-        box = cells.nth(index).bounding_box()
-        assert box is not None
+        box = place_of(cells.nth(index))
         assert box["width"] >= 60, "letters stand below each other"
         assert box["height"] <= 120
     assert phone.page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -319,9 +248,7 @@ def test_mathematics_is_drawn_and_money_is_not(person: Person, chat: FakePage) -
     reply = person.replies.last
     expect(reply.locator("math")).to_have_count(4)
     for index in range(4):
-        box = reply.locator("math").nth(index).bounding_box()
-        assert box is not None
-        assert box["width"] > 5
+        assert place_of(reply.locator("math").nth(index))["width"] > 5
     shown = reply.inner_text()
     assert "but $5 and $6 are amounts" in shown
     assert r"\(x\)" in shown, "code is code"
@@ -334,10 +261,9 @@ def test_mathematics_is_drawn_and_money_is_not(person: Person, chat: FakePage) -
 def test_voice_takes_two_presses(person: Person, chat: FakePage) -> None:
     chat.source.transcript = "what is a river"
     page = person.page
-    page.get_by_role("button", name="Record your voice").click()
+    person.record()
     expect(page.locator("#composer .recorder")).to_be_visible()
-    expect(page.locator("#composer .elapsed")).to_have_text(SOME_SECONDS)
-    wait_until(lambda: float(page.locator(".level").get_attribute("data-level") or 0) > 0.001, 5)
+    wait_until(lambda: float(page.locator(".level").get_attribute("data-level") or 0) > 0.001)
     page.keyboard.press("Enter")  # the button that ends it has the focus
     person.wait()
     expect(person.said.last.locator("audio")).to_have_count(1)
@@ -348,8 +274,7 @@ def test_voice_takes_two_presses(person: Person, chat: FakePage) -> None:
 @pytest.mark.parametrize("way", ["Escape", "button"])
 def test_a_recording_can_be_discarded(person: Person, way: str) -> None:
     page = person.page
-    page.get_by_role("button", name="Record your voice").click()
-    expect(page.locator("#composer .elapsed")).to_have_text(SOME_SECONDS)
+    person.record()
     if way == "Escape":
         page.keyboard.press("Escape")
     else:
@@ -364,8 +289,7 @@ def test_a_recording_can_be_discarded(person: Person, way: str) -> None:
 def test_a_recording_can_be_attached_and_sent_with_words(person: Person) -> None:
     page = person.page
     person.type("Write this down, please.")
-    page.get_by_role("button", name="Record your voice").click()
-    expect(page.locator("#composer .elapsed")).to_have_text(SOME_SECONDS)
+    person.record()
     page.get_by_role("button", name="Attach", exact=True).click()
     expect(person.attachments).to_have_count(1)
     expect(page.locator(BOX)).to_have_value("Write this down, please.")
@@ -401,11 +325,10 @@ def test_over_plain_http_the_page_says_how_to_get_a_microphone(
     browser: Browser, chat: FakePage
 ) -> None:
     opened = launch(browser.browser_type, "--host-resolver-rules=MAP chat.test 127.0.0.1")
-    person = Person(opened, chat.url.replace("127.0.0.1", "chat.test"))
-    assert not person.page.evaluate("isSecureContext")
-    person.page.get_by_role("button", name="Record your voice").click()
-    assert "only to pages opened over https" in person.complaint()
-    person.close()
+    with visit(opened, chat.url.replace("127.0.0.1", "chat.test")) as person:
+        assert not person.page.evaluate("isSecureContext")
+        person.page.get_by_role("button", name="Record your voice").click()
+        assert "only to pages opened over https" in person.complaint()
     opened.close()
 
 
@@ -442,9 +365,7 @@ def test_a_drop_anywhere_on_the_pane_attaches(person: Person, red: Path, place: 
     assert shown, "nothing says that a drop is welcome"
     expect(person.attachments).to_have_count(1)
     expect(person.page.locator("#chat .drop")).to_be_hidden()
-    person.type("what is it?")
-    person.send()
-    person.wait()
+    person.ask("what is it?")
     expect(person.said.last.locator(".picture")).to_have_count(1)
 
 
@@ -489,10 +410,10 @@ def test_two_pictures_share_a_frame_and_are_enlarged_by_keyboard(
     box = person.page.locator("#chat .lightbox")
     expect(box).to_be_visible()
     expect(box.locator(".place")).to_have_text("1 of 2")
-    wait_until(lambda: box.locator("img").evaluate("image => image.naturalWidth") == 300, 5)
+    wait_until(lambda: box.locator("img").evaluate("image => image.naturalWidth") == 300)
     person.page.keyboard.press("ArrowRight")
     expect(box.locator(".place")).to_have_text("2 of 2")
-    wait_until(lambda: box.locator("img").evaluate("image => image.naturalWidth") == 200, 5)
+    wait_until(lambda: box.locator("img").evaluate("image => image.naturalWidth") == 200)
     person.page.keyboard.press("ArrowRight")
     expect(box.locator(".place")).to_have_text("1 of 2")
     person.page.keyboard.press("Escape")
@@ -518,21 +439,16 @@ def test_a_picture_has_an_address_that_shows_no_folder_and_needs_its_key(
 def test_a_message_sent_too_early_waits_and_can_be_taken_back(
     person: Person, chat: FakePage
 ) -> None:
-    pen = chat.pen()
-    person.type("the first")
-    person.send()
-    pen.write("An answer ")
-    expect(person.replies.last).to_contain_text("An answer")
+    pen = chat.begin_answer(person, "the first", "An answer ")
     for text in ("the second", "the third"):
-        person.type(text)
-        person.send()
+        person.say(text)
     waiting = person.page.locator("#chat .queue li")
     expect(waiting).to_have_count(2)
     expect(waiting.first).to_contain_text("Sent when the answer is done")
     expect(person.page.locator("#chat .alert p")).to_have_count(0)
     person.page.get_by_role("button", name="Do not send: the third").click()
     expect(waiting).to_have_count(1)
-    expect(person.page.locator(BOX)).to_have_value("the third")
+    expect(person.box).to_have_value("the third")
     pen.end()
     expect(person.said).to_have_count(2)
     expect(person.said.last).to_contain_text("the second")
@@ -540,22 +456,13 @@ def test_a_message_sent_too_early_waits_and_can_be_taken_back(
     pen.write("Another.")
     pen.end()
     person.wait()
-    expect(person.page.locator(BOX)).to_have_value("the third")
+    expect(person.box).to_have_value("the third")
 
 
 def test_escape_stops_the_answer(person: Person, chat: FakePage) -> None:
-    pen = chat.pen()
-    person.type("Tell me everything.")
-    person.send()
-    pen.write("Once upon a time ")
-    expect(person.replies.last).to_contain_text("Once upon a time")
+    pen = chat.begin_answer(person, "Tell me everything.", "Once upon a time ")
     person.page.keyboard.press("Escape")
-
-    def is_over() -> bool:
-        pen.write("and ")  # an engine looks between two words whether it is to stop
-        return not person.stop_button.is_visible()
-
-    wait_until(is_over, 20)
+    pen.write_until(lambda: not person.stop_button.is_visible())
     assert "Stopped." in person.reply()
 
 
@@ -564,15 +471,14 @@ def test_shift_and_enter_begin_a_new_line(person: Person) -> None:
     person.page.keyboard.type("one")
     person.page.keyboard.press("Shift+Enter")
     person.page.keyboard.type("two")
-    expect(person.page.locator(BOX)).to_have_value("one\ntwo")
+    expect(person.box).to_have_value("one\ntwo")
     assert person.said.count() == 0
 
 
 def test_what_is_under_way_is_said(person: Person, chat: FakePage) -> None:
     chat.source.gate.clear()
     pen = chat.pen()
-    person.type("hello")
-    person.send()
+    person.say("hello")
     try:
         if not chat.source.loaded:
             expect(person.routes.last).to_contain_text("Loading")
@@ -589,8 +495,7 @@ def test_a_failed_answer_says_why_and_can_be_asked_for_again(
     person: Person, chat: FakePage
 ) -> None:
     pen = chat.pen()
-    person.type("hello")
-    person.send()
+    person.say("hello")
     pen.write("Well ", BackendError("The engine is out of paper. Send it again."))
     person.wait()
     assert "The engine is out of paper. Send it again." in person.reply()
@@ -696,14 +601,14 @@ def visible(text: str) -> str:
 
 @pytest.mark.parametrize("speaker", ["model", "person"])
 def test_nothing_that_is_said_fetches_covers_or_runs(
-    browser: Browser, chat: FakePage, speaker: str
+    person: Person, chat: FakePage, speaker: str
 ) -> None:
     chat.say("\n\n".join(HOSTILE) if speaker == "model" else "Yes.")
-    person = Person(browser, chat.url)
     asked: list[str] = []
     person.page.on("request", lambda request: asked.append(request.url))
     person.ask("Say it." if speaker == "model" else "\n\n".join(HOSTILE))
     person.open()
+    assert asked
     said = person.answers.last if speaker == "model" else person.said.last
     said.wait_for()
     person.page.wait_for_timeout(1000)
@@ -720,7 +625,6 @@ def test_nothing_that_is_said_fetches_covers_or_runs(
         assert (link.get_attribute("href") or "").startswith(("http://", "https://", "mailto:"))
         rel = link.get_attribute("rel") or ""
         assert {"noopener", "noreferrer", "nofollow"} <= set(rel.split())
-    person.close()
 
 
 def test_what_a_person_types_is_shown_as_typed(person: Person) -> None:
@@ -762,18 +666,12 @@ def bring(person: Person, chat: FakePage, state: str, red: Path) -> Pen | None:
     if state == "answered":
         person.route()
     elif state == "streaming":
-        pen = chat.pen()
-        person.type("Go on.")
-        person.send()
-        pen.write("Once **upon** a time")
-        expect(person.replies.last).to_contain_text("Once")
-        person.type("And then?")
-        person.send()
+        pen = chat.begin_answer(person, "Go on.", "Once **upon** a time")
+        person.say("And then?")
     elif state == "enlarged":
         person.said.last.locator(".picture").click()
     elif state == "error":
-        person.type(" ")
-        person.send()
+        person.say(" ")
         person.complaint()
     elif state == "editing":
         person.do("Edit")
@@ -784,28 +682,24 @@ def bring(person: Person, chat: FakePage, state: str, red: Path) -> Pen | None:
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("state", STATES)
 def test_nothing_of_the_pane_keeps_anybody_out(
-    browser: Browser, chat: FakePage, red: Path, state: str, width: int, scheme: str
+    browser: Browser, server: FakePage, red: Path, state: str, width: int, scheme: str
 ) -> None:
-    chat.echo()
-    chat.source.sight = "A red square."
-    size = {"width": width, "height": 800 if width == 1280 else 844}
-    person = Person(browser, chat.url, viewport=size, color_scheme=scheme, reduced_motion="reduce")
-    pen = bring(person, chat, state, red)
-    person.page.wait_for_timeout(300)
-    found = Axe().run(person.page, context={"include": [["#chat"]]})
-    serious = [
-        (rule["id"], [node["html"][:160] for node in rule["nodes"]])
-        for rule in found.response["violations"]
-        if rule["impact"] in {"critical", "serious"}
-    ]
-    assert serious == []
-    assert person.small_targets("#chat :is(button, summary, select, .icon)") == []
-    assert person.page.evaluate("document.documentElement.scrollWidth") <= width
-    if pen is not None:
-        person.page.get_by_role("button", name="Do not send").click()
-        pen.end()
-        person.wait()
-    person.close()
+    size = {"width": width, "height": 800}
+    look = {"viewport": size, "color_scheme": scheme, "reduced_motion": "reduce"}
+    with visit(browser, server.url, **look) as person:
+        pen = bring(person, server, state, red)
+        person.page.wait_for_timeout(300)
+        assert person.barriers("#chat") == []
+        assert person.small_targets("#chat :is(button, summary, select, .icon)") == []
+        assert person.page.evaluate("document.documentElement.scrollWidth") <= width
+        composer = place_of(person.page.locator("#composer"))
+        assert composer["x"] >= 0
+        assert composer["x"] + composer["width"] <= width
+        assert composer["y"] + composer["height"] <= size["height"]
+        if pen is not None:
+            person.page.get_by_role("button", name="Do not send").click()
+            pen.end()
+            person.wait()
 
 
 def test_the_pane_is_used_by_keyboard_alone(person: Person, red: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from fake_page import FakePage, running_page
+from fake_page import FakePage
 from fakes import picture
 from starlette.applications import Starlette
 
@@ -27,15 +27,9 @@ WORD = re.compile(r"[\w+/=.:-]{6,}")
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakePage]:
-    with running_page(tmp_path_factory.mktemp("page")) as page:
-        yield page
-
-
-@pytest.fixture(scope="module")
-def kept(page: FakePage) -> ImagePart:
+def kept(chat: FakePage) -> ImagePart:
     """A picture that somebody else sent."""
-    return page.program.media.add_image(picture((60, 40), "red", "PNG"), "theirs.png")
+    return chat.program.media.add_image(picture((60, 40), "red", "PNG"), "theirs.png")
 
 
 def strings_in(value: Any) -> Iterator[str]:
@@ -56,43 +50,43 @@ def config_in(document: str) -> Any:
     return json.JSONDecoder().raw_decode(text)[0]
 
 
-def status_of(page: FakePage, part: ImagePart, secret: str) -> int:
-    address = MediaAddresses(page.program.media, secret).whole(part)
-    return httpx.get(f"{page.url}/{address}").status_code
+def status_of(chat: FakePage, part: ImagePart, secret: str) -> int:
+    address = MediaAddresses(chat.program.media, secret).whole(part)
+    return httpx.get(f"{chat.url}/{address}").status_code
 
 
-def test_the_secret_in_the_page_opens_no_medium(page: FakePage, kept: ImagePart) -> None:
-    props = [one["props"] for one in config_in(httpx.get(page.url).text)["components"]]
+def test_the_secret_in_the_page_opens_no_medium(chat: FakePage, kept: ImagePart) -> None:
+    props = [one["props"] for one in config_in(httpx.get(chat.url).text)["components"]]
     told = [one["secret"] for one in props if one.get("secret")]
-    assert told == [page_secret(page.program.settings)], "the page's secret is told in another way"
-    assert status_of(page, kept, told[0]) == 404
-    assert status_of(page, kept, media_secret(page.program.settings)) == 200
+    assert told == [page_secret(chat.program.settings)], "the page's secret is told in another way"
+    assert status_of(chat, kept, told[0]) == 404
+    assert status_of(chat, kept, media_secret(chat.program.settings)) == 200
 
 
 def test_nothing_that_is_served_before_a_message_opens_a_medium(
-    page: FakePage, kept: ImagePart
+    chat: FakePage, kept: ImagePart
 ) -> None:
     """Every word of the page and of its configuration, and what one step makes of it."""
-    document = httpx.get(page.url).text
+    document = httpx.get(chat.url).text
     words = {*WORD.findall(document), *strings_in(config_in(document))}
-    assert page_secret(page.program.settings) in words
+    assert page_secret(chat.program.settings) in words
     words |= {hashlib.sha256(word.encode()).hexdigest() for word in words}
-    addresses = {MediaAddresses(page.program.media, word).whole(kept) for word in words}
-    right = MediaAddresses(page.program.media, media_secret(page.program.settings)).whole(kept)
-    assert httpx.get(f"{page.url}/{right}").status_code == 200
+    addresses = {MediaAddresses(chat.program.media, word).whole(kept) for word in words}
+    right = MediaAddresses(chat.program.media, media_secret(chat.program.settings)).whole(kept)
+    assert httpx.get(f"{chat.url}/{right}").status_code == 200
     assert right not in addresses
-    for secret in (media_secret(page.program.settings), file_secret(page)):
+    for secret in (media_secret(chat.program.settings), file_secret(chat)):
         assert secret not in document
 
 
-def file_secret(page: FakePage) -> str:
-    return (page.program.settings.data / "secret").read_text("utf-8")
+def file_secret(chat: FakePage) -> str:
+    return (chat.program.settings.data / "secret").read_text("utf-8")
 
 
-def test_the_secret_of_media_stays_and_is_not_the_pages(page: FakePage, tmp_path: Path) -> None:
-    settings = page.program.settings
+def test_the_secret_of_media_stays_and_is_not_the_pages(chat: FakePage, tmp_path: Path) -> None:
+    settings = chat.program.settings
     assert media_secret(settings) == media_secret(settings)
-    assert media_secret(settings) not in {page_secret(settings), file_secret(page)}
+    assert media_secret(settings) not in {page_secret(settings), file_secret(chat)}
     assert len(bytes.fromhex(media_secret(settings))) == 32
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+import pytest
 
 from multimodal.web.presence import Presence
 
@@ -33,21 +36,47 @@ class Scene:
             self.at(now_s).see(tab, "ann", is_tick=True)
 
 
-def test_an_owner_whose_only_tab_was_closed_is_abandoned_after_the_grace() -> None:
-    scene = Scene()
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+@pytest.mark.parametrize(
+    ("ticks_s", "left_s", "later_s", "there_s", "gone_s"),
+    [
+        pytest.param([2, 4], 5, [], 24.9, 26.1, id="after the grace"),
+        pytest.param(
+            [2, 4], 5, range(6, 300, 2), 319, 321, id="a cut heartbeat, as long as it ticks"
+        ),
+        pytest.param([2, 4, 64, 124], 130, [184, 244], 323, 325, id="hidden, it ticks slowly"),
+        pytest.param([500], 501, [], 579, 581, id="it slept for long, and is held for less"),
+        pytest.param([2], 603, [], 601, 603, id="nothing is heard for ten minutes"),
+    ],
+)
+def test_an_owner_whose_only_tab_is_gone_is_abandoned_once(
+    scene: Scene,
+    ticks_s: Iterable[float],
+    left_s: float,
+    later_s: Iterable[float],
+    there_s: float,
+    gone_s: float,
+) -> None:
+    """The tab ticks, its stream is closed at `left_s`, and it may tick on."""
     scene.at(0).enter("tab", "ann")
-    scene.tick(2, 4)
-    scene.at(5).leave("tab")
-    scene.at(24.9)
+    scene.tick(*ticks_s)
+    if left_s < gone_s:
+        scene.at(left_s).leave("tab")
+    scene.tick(*later_s)
+    scene.at(there_s)
     assert scene.gone == []
-    scene.at(26.1)
+    scene.at(gone_s)
     assert scene.gone == ["ann"]
-    scene.at(100)
+    scene.at(gone_s).leave("tab")
+    scene.at(gone_s + 100)
     assert scene.gone == ["ann"], "once"
 
 
-def test_the_grace_counts_from_the_last_leaving() -> None:
-    scene = Scene()
+def test_the_grace_counts_from_the_last_leaving(scene: Scene) -> None:
     scene.at(0).enter("first", "ann")
     scene.at(0).leave("first")
     scene.at(1).enter("second", "ann")
@@ -58,21 +87,7 @@ def test_the_grace_counts_from_the_last_leaving() -> None:
     assert scene.gone == ["ann"]
 
 
-def test_a_tab_whose_heartbeat_was_cut_stays_as_long_as_it_ticks() -> None:
-    scene = Scene()
-    scene.at(0).enter("tab", "ann")
-    scene.tick(2, 4)
-    scene.at(5).leave("tab")
-    scene.tick(*range(6, 300, 2))
-    assert scene.gone == []
-    scene.at(319)
-    assert scene.gone == [], "its next tick was due two seconds after the last"
-    scene.at(321)
-    assert scene.gone == ["ann"], "and it leaves like any other"
-
-
-def test_a_tab_that_takes_an_answer_is_there() -> None:
-    scene = Scene()
+def test_a_tab_that_takes_an_answer_is_there(scene: Scene) -> None:
     scene.at(0).enter("tab", "ann")
     scene.at(1).leave("tab")
     for now_s in range(2, 100):
@@ -80,21 +95,7 @@ def test_a_tab_that_takes_an_answer_is_there() -> None:
     assert scene.gone == []
 
 
-def test_a_hidden_tab_that_ticks_once_a_minute_is_not_given_up_between() -> None:
-    scene = Scene()
-    scene.at(0).enter("tab", "ann")
-    scene.tick(2, 4, 64, 124)
-    scene.at(130).leave("tab")
-    scene.tick(184, 244)
-    assert scene.gone == []
-    scene.at(323)
-    assert scene.gone == []
-    scene.at(325)
-    assert scene.gone == ["ann"]
-
-
-def test_a_tab_that_was_given_up_comes_back_and_leaves_again() -> None:
-    scene = Scene()
+def test_a_tab_that_was_given_up_comes_back_and_leaves_again(scene: Scene) -> None:
     scene.at(0).enter("tab", "ann")
     scene.at(1).leave("tab")
     scene.at(3600)
@@ -106,19 +107,7 @@ def test_a_tab_that_was_given_up_comes_back_and_leaves_again() -> None:
     assert scene.gone == ["ann", "ann"]
 
 
-def test_a_tab_that_slept_for_long_does_not_hold_its_owner_for_as_long() -> None:
-    scene = Scene()
-    scene.at(0).enter("tab", "ann")
-    scene.tick(500)
-    scene.at(501).leave("tab")
-    scene.at(579)
-    assert scene.gone == []
-    scene.at(581)
-    assert scene.gone == ["ann"]
-
-
-def test_another_tab_keeps_the_answers_of_its_owner_alone() -> None:
-    scene = Scene()
+def test_another_tab_keeps_the_answers_of_its_owner_alone(scene: Scene) -> None:
     scene.at(0).enter("one", "ann")
     scene.at(0).enter("two", "ann")
     scene.at(0).enter("three", "bob")
@@ -129,19 +118,6 @@ def test_another_tab_keeps_the_answers_of_its_owner_alone() -> None:
     scene.at(100).leave("two")
     scene.at(121)
     assert scene.gone == ["bob", "ann"]
-
-
-def test_a_tab_of_which_nothing_is_heard_for_ten_minutes_is_gone() -> None:
-    scene = Scene()
-    scene.at(0).enter("tab", "ann")
-    scene.tick(2)
-    scene.at(601)
-    assert scene.gone == []
-    scene.at(603)
-    assert scene.gone == ["ann"]
-    scene.at(603).leave("tab")
-    scene.at(700)
-    assert scene.gone == ["ann"]
 
 
 def test_many_tabs_are_watched_by_one_thread() -> None:
