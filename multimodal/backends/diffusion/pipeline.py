@@ -178,8 +178,6 @@ def _in_own_format(module: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[An
 
 
 class Diffusion(LoadedModel[Any]):
-    """One loaded pipeline."""
-
     _does = "draw"
 
     def close(self) -> None:
@@ -249,7 +247,8 @@ class Diffusion(LoadedModel[Any]):
         facts = self._card.drawing
         steps = request.steps or facts.steps
         guidance = facts.guidance if request.guidance is None else request.guidance
-        size = choose_image_size(self._card, self._trained_for(), self._grain(), request)
+        grain = max(8, int(self._model.vae_scale_factor))  # all pipelines of diffusers want 8
+        size = choose_image_size(self._card, self._trained_for(), grain, request)
         if (vae := getattr(pipeline, "vae", None)) is not None:
             set_tiling(vae, size.width, size.height, free_bytes_of(vae.device))
         asked: dict[str, Any] = {"prompt": request.prompt, "guidance_scale": guidance}
@@ -290,7 +289,3 @@ class Diffusion(LoadedModel[Any]):
         side = (getattr(pipeline, "unet", None) or pipeline.transformer).config.sample_size
         height, width = (side, side) if isinstance(side, int) else side
         return width * pipeline.vae_scale_factor, height * pipeline.vae_scale_factor
-
-    def _grain(self) -> int:
-        """Sides are multiples of this many pixels; all pipelines of diffusers want 8."""
-        return max(8, int(self._model.vae_scale_factor))
