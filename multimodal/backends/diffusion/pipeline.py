@@ -166,15 +166,13 @@ def keep_decoder_in_range(pipeline: Any) -> None:
 def _keep_checker_off_the_device(pipeline: Any) -> None:
     """Let the safety checker work in host memory: it looks at each picture once, and would take
     more than half a gigabyte of a card all the time."""
+
+    def on_the_host(_module: torch.nn.Module, inputs: Any, named: dict[str, Any]) -> Any:
+        return inputs, named | {"clip_input": named["clip_input"].to("cpu", torch.float32)}
+
     if (checker := getattr(pipeline, CHECKER, None)) is not None:
         checker.to("cpu", torch.float32)
-        checker.register_forward_pre_hook(_on_the_host, with_kwargs=True)
-
-
-def _on_the_host(
-    _module: torch.nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return inputs, named | {"clip_input": named["clip_input"].to("cpu", torch.float32)}
+        checker.register_forward_pre_hook(on_the_host, with_kwargs=True)
 
 
 def _in_own_format(module: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
