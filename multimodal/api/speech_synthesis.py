@@ -13,6 +13,7 @@ from multimodal.api.bodies import parsed
 from multimodal.api.event_streams import events, format_sse
 from multimodal.api.guard import tell_errors
 from multimodal.api.schemas import SpokenText
+from multimodal.backends.engine_options import default_language
 from multimodal.backends.speech.speakers import offered_voices, speaker_for, speaks, without_a_voice
 from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.build import Program
@@ -126,4 +127,4 @@ def _language(card: ModelCard) -> str:
     """The one that a text is taken for where nothing is said about it."""
     if card.voices:
         return card.voices[0].languages[0]
-    return str(card.engine.get("language", "en"))
+    return default_language(card) or "en"

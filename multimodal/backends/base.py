@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import os
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,9 +43,6 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give back every byte. No `run` is under way when this is called."""
-
-
-Loader = Callable[[ModelCard, Path, str], Backend]
 
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:

@@ -12,7 +12,7 @@ import ctypes
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +58,11 @@ def _opens(library: str) -> bool:
     return True
 
 
-def _never(card: ModelCard) -> bool:
-    return False
-
-
 def _llama_cpp(card: ModelCard) -> bool:
     return parse_options(card, LlamaCppOptions).gpu_layers > 0 and _llama_cpp_offloads()
 
 
-@lru_cache(maxsize=1)
+@cache
 def _llama_cpp_offloads() -> bool:
     try:
         import xllamacpp
@@ -75,11 +71,7 @@ def _llama_cpp_offloads() -> bool:
     return has_gpu(xllamacpp.get_device_info())
 
 
-def _faster_whisper(card: ModelCard) -> bool:
-    return _ctranslate2_computes()
-
-
-@lru_cache(maxsize=1)
+@cache
 def _ctranslate2_computes() -> bool:
     try:
         import ctranslate2
@@ -99,10 +91,8 @@ def _cublas_folders() -> list[Path]:
 
 
 ENGINES: Mapping[str, Callable[[ModelCard], bool]] = {
-    "piper": _never,
-    "kokoro": _never,
-    "image_describer": _never,
+    **dict.fromkeys(("piper", "kokoro", "image_describer"), lambda card: False),
     "llama_cpp": _llama_cpp,
-    "faster_whisper": _faster_whisper,
+    "faster_whisper": lambda card: _ctranslate2_computes(),
 }
 """By family, whether its engine uses a graphics card; every other one does."""

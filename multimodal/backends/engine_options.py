@@ -32,12 +32,20 @@ def parse_options(card: ModelCard, model: type[Options]) -> Options:
         raise CardError(f"{card.name}: {_sentence(error, model, card.family)}") from error
 
 
-def check_options(card: ModelCard) -> None:
-    """Raise CardError for what the family of `card` has no option for, or refuses. An engine of
-    another package that declares no options takes any."""
+def check_options(card: ModelCard) -> EngineOptions | None:
+    """What `card` says, as its family declares it; None where the engine of another package
+    declares no options and takes any. Raises CardError for what the family has no option for, or
+    refuses."""
     family = find_family(card.family)
-    if family is not None and (model := resolve(family.options)) is not None:
-        parse_options(card, model)
+    model = None if family is None else resolve(family.options)
+    return None if model is None else parse_options(card, model)
+
+
+def default_language(card: ModelCard) -> str | None:
+    """The option `language`: in which one an engine hears, writes and speaks unless it is asked
+    for another. None for an engine without it, which finds out."""
+    language: str | None = getattr(check_options(card), "language", None)
+    return language
 
 
 def check_catalog(catalog: Catalog) -> None:

@@ -134,9 +134,10 @@ def _peak(
     with torch.no_grad():
         forward.run()
         _finish(device)
-        before = _allocated(device)
+        before = 0
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+            before = torch.cuda.memory_allocated(device)
         started_s = time.perf_counter()
         forward.run()
         _finish(device)
@@ -148,10 +149,6 @@ def _peak(
 def _finish(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _allocated(device: torch.device) -> int:
-    return int(torch.cuda.memory_allocated(device)) if device.type == "cuda" else 0
 
 
 def _writer(device: torch.device, sizes: Mapping[str, int]) -> Any:

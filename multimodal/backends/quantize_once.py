@@ -53,22 +53,19 @@ def quantize_once(
     the device is full.
     """
     store, bits = context.quantized, "8 bits" if settings.kind == "int8" else "4 bits"
-    damaged = None
     if (found := store.find(card.base, settings)) is not None:
         size = download_size(found.size_bytes)
         told = f"{size}, saved in {bits} by an earlier start ({found.seconds})"
         context.report(f"Loading {card.title}: {told}")
-        model = _saved(store, found, read_saved)
-        if model is not None:
+        if (model := _saved(store, found, read_saved)) is not None:
             return model
-        damaged = found
     size = download_size(published_bytes)
     context.report(f"Loading {card.title}: {size} as published, quantized to {bits}")
     started_s = time.perf_counter()
     model = read_published()
     seconds = time.perf_counter() - started_s
-    if damaged is not None:  # the published one could be read, so it was not the device's fault
-        store.refuse(damaged)
+    if found is not None:  # the published one could be read, so it was not the device's fault
+        store.refuse(found)
     if context.saves:
         context.report(f"Saving {card.title} in {bits}, so that later starts are quicker")
         record = CheckpointRecord(
@@ -79,12 +76,9 @@ def quantize_once(
             true_bytes=storage_bytes(model),
             files={},
         )
-        store.save(card.base, record, partial(_write, model, context.file_bytes))
+        write = partial(model.save_pretrained, max_shard_size=context.file_bytes)
+        store.save(card.base, record, write)
     return model
-
-
-def _write(model: Any, file_bytes: int, folder: Path) -> None:
-    model.save_pretrained(folder, max_shard_size=file_bytes)
 
 
 def _saved(
@@ -103,16 +97,10 @@ def _saved(
         if device_error(error, record.title) is not None:
             raise
         release_frames(error)
-        reason = str(error)
-    else:
-        timed = store.note_seconds(found, time.perf_counter() - started_s)
-        log.info(
-            "%s was read as it was saved: %s, %s instead of %s",
-            record.title,
-            timed.seconds,
-            download_size(found.size_bytes),
-            download_size(record.published_bytes),
-        )
-        return model
-    log.warning("%s cannot be read, the published weights are: %s", found.folder, reason)
-    return None
+        log.warning("%s cannot be read, the published weights are: %s", found.folder, error)
+        return None
+    timed = store.note_seconds(found, time.perf_counter() - started_s)
+    sizes = download_size(found.size_bytes), download_size(record.published_bytes)
+    told = "%s was read as it was saved: %s, %s instead of %s"
+    log.info(told, record.title, timed.seconds, *sizes)
+    return model

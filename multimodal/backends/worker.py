@@ -61,7 +61,11 @@ class Worker:
         DeviceLostError where it must be reset; BackendError where it is not one of `errors.py`.
         """
         job = _Job(work, stop)
-        self._hand_over(job)
+        with self._lock:  # or `close` could take away the thread that was meant for it
+            if not self._idle.acquire(blocking=False):
+                arguments = (self._jobs, self._idle, self._lasts)
+                threading.Thread(target=_serve, args=arguments, daemon=True, name="engine").start()
+            self._jobs.put(job)
         try:
             while (event := job.events.get()) is not None:
                 if isinstance(event, MultimodalError):
@@ -76,13 +80,6 @@ class Worker:
         finally:
             job.closed.set()
             job.finished.wait()
-
-    def _hand_over(self, job: _Job) -> None:
-        with self._lock:  # or `close` could take away the thread that was meant for it
-            if not self._idle.acquire(blocking=False):
-                arguments = (self._jobs, self._idle, self._lasts)
-                threading.Thread(target=_serve, args=arguments, daemon=True, name="engine").start()
-            self._jobs.put(job)
 
 
 class _Job:

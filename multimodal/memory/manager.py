@@ -273,7 +273,9 @@ class MemoryManager(Generic[B]):
             lease.entry = entry
             if entry.backend is None:
                 return entry.progress
-            if not self._may_use(entry, lease):
+            self._ledger.needed(lease)
+            has_place = entry.leases < entry.card.concurrency
+            if not (has_place and self._make_room(lease, lease.size_bytes, entry)):
                 return Progress(f"Waiting for {lease.card.title}: you are next")
             self._ledger.grant(entry, lease)
             if lease.exclusive:
@@ -286,13 +288,6 @@ class MemoryManager(Generic[B]):
             self._changed.wait(POLL_S)
 
     # ------------------------------------------------------------ under the lock
-
-    def _may_use(self, entry: Entry[B], lease: Lease[B]) -> bool:
-        """Whether there is a place, and room for the workspace. Idle models make that room."""
-        self._ledger.needed(lease)
-        if entry.leases >= entry.card.concurrency:
-            return False
-        return self._make_room(lease, lease.size_bytes, entry)
 
     def _make_room(
         self, reservation: Reservation, needed: int, entry: Entry[B] | None = None
@@ -385,11 +380,17 @@ class MemoryManager(Generic[B]):
 
     def _bring(self, entry: Entry[B], lease: Lease[B], decision: Decision) -> Decision:
         """Bring the model of `entry`, and return the decision with how that went."""
+
+        def report(progress: Progress) -> None:
+            with self._changed:
+                entry.progress = progress
+                self._changed.notify_all()
+
         begun = time.monotonic()
         brought = self._transfers.bring(
             entry.card,
             entry.size_bytes,
-            lambda progress: self._report(entry, progress),
+            report,
             lambda count: self._evict_idle(lease, count),
             lambda: self._admitted(entry),
         )
@@ -426,11 +427,6 @@ class MemoryManager(Generic[B]):
         for victim, model in leaving:
             self._send_away(victim, model)
         return len(leaving)
-
-    def _report(self, entry: Entry[B], progress: Progress) -> None:
-        with self._changed:
-            entry.progress = progress
-            self._changed.notify_all()
 
     def _send_away(self, entry: Entry[B], model: B) -> None:
         """Park or close a retired model and take it off the ledger."""

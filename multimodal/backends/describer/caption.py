@@ -118,7 +118,8 @@ def overview(objects: Sequence[FoundObject], details: dict[str, str]) -> str:
     """“two people on the left and a dog (probably a boxer) in the middle”. `details`: what is to be
     added to the objects of a category."""
     groups = sure_groups(objects)
-    places = [_shared_side(group) for group in groups]
+    sides = [{horizontal_position(found.box) for found in group.sure} for group in groups]
+    places = [found.pop() if len(found) == 1 else None for found in sides]
     # A place says something of several things only where it tells them apart.
     with_places = len(groups) <= MOST_PLACED and len(set(places)) > 1
     told = places if with_places else [None] * len(groups)
@@ -155,7 +156,7 @@ def how_many(objects: Sequence[FoundObject], name: str, plural: str, least: int 
     return _perhaps(group) or none_found(name)
 
 
-def answer_presence(objects: Sequence[FoundObject], name: str, plural: str) -> str:
+def answer_presence(objects: Sequence[FoundObject], name: str) -> str:
     """In answer to “is there?”."""
     group = _group(objects, name)
     if group and group.sure:
@@ -211,12 +212,6 @@ def _one_group(group: ObjectGroup, details: dict[str, str], place: Place | None)
     if place is not None:
         words.append(phrase(place))
     return " ".join(words)
-
-
-def _shared_side(group: ObjectGroup) -> Place | None:
-    """Where all of them are that are sure; None if they are apart."""
-    sides = {horizontal_position(found.box) for found in group.sure}
-    return sides.pop() if len(sides) == 1 else None
 
 
 def _at(objects: Sequence[FoundObject]) -> str:
@@ -290,7 +285,7 @@ def _one_answer(
             return how_many(objects, name, plural, faces if name == PERSON else 0)
         if WHERE.match(sentence):
             return answer_location(objects, name, plural)
-        return answer_presence(objects, name, plural)
+        return answer_presence(objects, name)
     place = next((place for place, called in PLACES.items() if called.search(sentence)), None)
     return what_is_at(objects, place) if place is not None else ""
 
@@ -335,7 +330,10 @@ def answer(found: Findings, focus: Focus, question: str = "") -> str:
     if focus == "objects":
         return _about_objects(found, question)
     if focus == "text":
-        told = (_all_text(found.text), _left_out(found.text), _made_smaller(found))
+        all_text = "I can find no text in this picture that I could read."
+        if found.text.lines:
+            all_text = "\n".join(("The picture says:", "", *found.text.lines))
+        told = (all_text, _left_out(found.text), _made_smaller(found))
         return "\n\n".join(filter(None, told))
     if focus == "colours":
         verb = "colour is" if len(found.colours) == 1 else "colours are"
@@ -456,14 +454,11 @@ def _is_sure(found: Findings) -> bool:
     return found.labels.certainty >= SURE and not found.colourless
 
 
-def _quoted(text: Text, lead: str, characters: int) -> str:
-    return f"{lead}: “{_cut(' / '.join(text.lines), characters)}”." if text.lines else ""
-
-
-def _all_text(text: Text) -> str:
-    if not text.lines:
-        return "I can find no text in this picture that I could read."
-    return "\n".join(("The picture says:", "", *text.lines))
+def _quoted(text: Text, lead: str, most: int) -> str:
+    words = " / ".join(text.lines)
+    if len(words) > most:
+        words = f"{words[:most].rsplit(' ', 1)[0]} …"
+    return f"{lead}: “{words}”." if words else ""
 
 
 def _left_out(text: Text) -> str:
@@ -489,7 +484,3 @@ def _faces(found: Findings) -> str:
 
 def _colours(names: Sequence[str]) -> str:
     return f"Main colour{'s' if len(names) > 1 else ''}: {join_list(names)}."
-
-
-def _cut(text: str, characters: int) -> str:
-    return text if len(text) <= characters else f"{text[:characters].rsplit(' ', 1)[0]} …"

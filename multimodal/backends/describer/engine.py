@@ -92,15 +92,6 @@ class ImageDescriber(LoadedModel[Detectors]):
         faces = tools.faces.count(image)
         if stop.is_set():
             return None
-        return Findings(
-            labels,
-            text,
-            faces,
-            colours(image),
-            colourless,
-            image.size,
-            request.original_size,
-            objects,
-            tools.objects.relate(labels, objects),
-            tools.objects.plurals,
-        )
+        relation, sent = tools.objects.relate(labels, objects), request.original_size
+        seen = labels, text, faces, colours(image), colourless, image.size, sent
+        return Findings(*seen, objects, relation, tools.objects.plurals)

@@ -114,22 +114,27 @@ class Classifier:
         self._network.eval()
 
     def probabilities(self, image: Image.Image) -> list[float]:
-        """Of the 1,000 classes, for an RGB picture."""
-        pixels = _prepare(image)
-        with torch.inference_mode(), _one_thread():
-            both = torch.from_numpy(np.stack([pixels, pixels[:, :, ::-1].copy()]))
-            mean: list[float] = (self._network(both) / TEMPERATURE).softmax(-1).mean(0).tolist()
+        """Of the 1,000 classes, for an RGB picture, of which the centre is seen."""
+        width, height = image.size
+        side = min(width, height) * CROP
+        left, top = (width - side) / 2, (height - side) / 2
+        pixels = _pixels(image, (left, top, left + side, top + side))
+        mean: list[float] = self._classes([pixels, pixels[:, :, ::-1]]).mean(0).tolist()
         return mean
 
     def region_probabilities(
         self, image: Image.Image, regions: Sequence[tuple[float, float, float, float]]
     ) -> list[list[float]]:
         """Of the 1,000 classes, for parts of an RGB picture: left, top, right, bottom in pixels."""
-        pixels = np.stack([_pixels(image, region) for region in regions])
-        with torch.inference_mode(), _one_thread():
-            logits = self._network(torch.from_numpy(pixels)) / TEMPERATURE
-            classes: list[list[float]] = logits.softmax(-1).tolist()
+        found = self._classes([_pixels(image, region) for region in regions])
+        classes: list[list[float]] = found.tolist()
         return classes
+
+    @torch.inference_mode()
+    def _classes(self, pictures: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+        with _one_thread():
+            logits: torch.Tensor = self._network(torch.from_numpy(np.stack(pictures)))
+            return (logits / TEMPERATURE).softmax(-1)
 
 
 @contextmanager
@@ -144,15 +149,8 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _prepare(image: Image.Image) -> NDArray[np.float32]:
-    """The centre of the picture as the network was trained: (3, 260, 260), (x - 127) / 128."""
-    width, height = image.size
-    side = min(width, height) * CROP
-    left, top = (width - side) / 2, (height - side) / 2
-    return _pixels(image, (left, top, left + side, top + side))
-
-
 def _pixels(image: Image.Image, region: tuple[float, float, float, float]) -> NDArray[np.float32]:
+    """A part of the picture as the network was trained: (3, 260, 260), (x - 127) / 128."""
     scaled = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=region)
     pixels = (np.asarray(scaled, dtype=np.float32) - 127.0) / 128.0
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -26,8 +26,6 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
 
 
 class CausalLM(ChatModel):
-    """One loaded text model."""
-
     def __init__(self, card: ModelCard, model: Any, tokenizer: Any) -> None:
         super().__init__(card, model, tokenizer, ChatTemplate(tokenizer, card))
 

@@ -58,11 +58,16 @@ class ChatTemplate:
         said, system = [self._as_text(turn) for turn in said], self._apart(system)
         if not system:
             return self._applied(said)
+        content = said[0]["content"]
+        opening: Any = system
+        first: Any = f"{system}\n\n{content}"
+        if not isinstance(content, str):  # a list of parts
+            opening = [{"type": "text", "text": system}]
+            first = [{"type": "text", "text": f"{system}\n\n"}, *content]
         try:
-            return self._applied([{"role": "system", "content": _like(said[0], system)}, *said])
+            return self._applied([{"role": "system", "content": opening}, *said])
         except TemplateError:
-            first = {**said[0], "content": _before(system, said[0]["content"])}
-            return self._applied([first, *said[1:]])
+            return self._applied([{**said[0], "content": first}, *said[1:]])
 
     def _as_text(self, turn: dict[str, Any]) -> dict[str, Any]:
         apart, content = self._apart, turn["content"]
@@ -93,14 +98,3 @@ def _signs_of(template: Any) -> set[str]:
     """Some tokenizers have several templates, each by its name."""
     several = template.values() if isinstance(template, dict) else [template]
     return set().union(*map(template_token_texts, several))
-
-
-def _like(turn: dict[str, Any], text: str) -> Any:
-    """`text` in the form in which the turn's content is: words, or a list of parts."""
-    return text if isinstance(turn["content"], str) else [{"type": "text", "text": text}]
-
-
-def _before(system: str, content: Any) -> Any:
-    if isinstance(content, str):
-        return f"{system}\n\n{content}"
-    return [{"type": "text", "text": system + "\n\n"}, *content]

@@ -59,13 +59,10 @@ class TokenStreamer(BaseStreamer):
             return
         for token in value.flatten().tolist():
             if not self.met_stop_word:  # guesses that hold come several at a time
-                self._say(token)
-
-    def _say(self, token: int) -> None:
-        self._last_s = time.perf_counter()
-        self._first_s = self._first_s or self._last_s
-        self.tokens.append(token)
-        self._tell(self._decoded(token))
+                self._last_s = time.perf_counter()
+                self._first_s = self._first_s or self._last_s
+                self.tokens.append(token)
+                self._tell(self._decoded(token))
 
     def end(self) -> None:
         if self._held and not self.met_stop_word:
@@ -140,15 +137,11 @@ class _SeededSampler(LogitsProcessor):
             raise BackendError("The model's numbers overflowed. Ask for it in bf16 or fp32.")
         chances = torch.softmax(scores.float(), dim=-1)
         place = input_ids.shape[1] - self._prompt_tokens
-        self._generator.manual_seed(_mixed(self._seed, place))
+        # Of no other pair: neighbouring seeds make alike generators.
+        mixed = hashlib.blake2b(f"{self._seed} {place}".encode(), digest_size=4)
+        self._generator.manual_seed(int.from_bytes(mixed.digest(), "big"))
         chosen = torch.multinomial(chances, 1, generator=self._generator)
         return torch.full_like(scores, float("-inf")).scatter_(1, chosen, 0.0)
-
-
-def _mixed(seed: int, place: int) -> int:
-    """A number that looks like no other pair's: neighbouring seeds make alike generators."""
-    found = hashlib.blake2b(f"{seed} {place}".encode(), digest_size=4)
-    return int.from_bytes(found.digest(), "big")
 
 
 def processors(

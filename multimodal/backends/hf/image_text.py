@@ -53,8 +53,6 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
 
 
 class ImageText(VisionChatModel):
-    """One loaded model."""
-
     def __init__(self, card: ModelCard, model: Any, processor: Any) -> None:
         sign = str(getattr(processor, "image_token", "") or "<image>")
         super().__init__(card, model, processor.tokenizer, ChatTemplate(processor, card, [sign]))
@@ -81,7 +79,9 @@ class ImageText(VisionChatModel):
             encoded["qformer_attention_mask"] = cut["attention_mask"]
         tokens: list[int] = encoded.pop("input_ids")[0].tolist()
         encoded.pop("attention_mask", None)
-        return Prompt(tokens, dict(encoded), digest(pictures), self._last_seen(tokens))
+        sign = self._model.config.image_token_id
+        seen_until = max((at + 1 for at, token in enumerate(tokens) if token == sign), default=0)
+        return Prompt(tokens, dict(encoded), digest(pictures), seen_until)
 
     def _beside(self, prompt: Prompt) -> Mapping[str, torch.Tensor]:
         model = self._model
@@ -89,8 +89,3 @@ class ImageText(VisionChatModel):
             name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
             for name, tensor in prompt.inputs.items()
         }
-
-    def _last_seen(self, tokens: list[int]) -> int:
-        """Behind the last token that stands for a picture."""
-        sign = self._model.config.image_token_id
-        return max((at + 1 for at, token in enumerate(tokens) if token == sign), default=0)

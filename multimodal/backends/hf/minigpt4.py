@@ -242,8 +242,6 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
 
 
 class MiniGPT4(VisionChatModel):
-    """One loaded model."""
-
     def __init__(self, card: ModelCard, llm: Any, tokenizer: Any, pictures: ImageEncoder) -> None:
         super().__init__(card, llm, tokenizer, ChatTemplate(tokenizer, card, [SIGN]))
         self._pictures: ImageEncoder | None = pictures

@@ -17,8 +17,6 @@ from multimodal.requests import ChatMessage, ImageDescriptionRequest, TextReques
 
 
 class VisionChatModel(ChatModel):
-    """One loaded model."""
-
     def run(
         self, request: TextRequest | ImageDescriptionRequest, stop: threading.Event
     ) -> Generator[EngineEvent, None, None]:

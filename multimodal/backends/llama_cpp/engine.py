@@ -38,9 +38,10 @@ from multimodal.backends.llama_cpp.gguf_files import GgufFiles, find_unsupported
 from multimodal.backends.llama_cpp.gguf_special_tokens import GgufTokenEscaper
 from multimodal.backends.llama_cpp.messages import as_messages, length, pictures_in
 from multimodal.backends.llama_cpp.options import LlamaCppOptions
+from multimodal.backends.loaded import LoadedModel
 from multimodal.backends.sampling import ResolvedSampling, resolve_sampling
 from multimodal.backends.special_tokens import check_template
-from multimodal.backends.worker import Emit, Stopped, Worker
+from multimodal.backends.worker import Emit, Stopped
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.events import EngineEvent, Notice, Progress, TextDelta
@@ -65,15 +66,11 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
         if card.chat_template:
             reason += ", or cannot read the chat_template of its card"
         raise BackendError(f"{card.title} could not be loaded: {reason}.") from error
-    _begin(server)
+    # Have the engine read one token. A server that is closed before its loop has started waits for
+    # that loop for ever while it holds the GIL (seen in xllamacpp 2026.10).
+    server.handle_completions({"prompt": "a", "n_predict": 0}, lambda _: False)
     signs = GgufTokenEscaper(found.language, card.chat_template)
     return LlamaCpp(card, card.context_tokens, server, signs)
-
-
-def _begin(server: xllamacpp.Server) -> None:
-    """Have the engine read one token. A server that is closed before its loop has started waits for
-    that loop for ever while it holds the GIL (seen in xllamacpp 2026.10)."""
-    server.handle_completions({"prompt": "a", "n_predict": 0}, lambda _: False)
 
 
 def parameters(
@@ -106,7 +103,7 @@ def parameters(
     return params
 
 
-class LlamaCpp:
+class LlamaCpp(LoadedModel[xllamacpp.Server]):
     """One loaded GGUF model; thread-safe up to the card's `concurrency`."""
 
     def __init__(
@@ -116,12 +113,10 @@ class LlamaCpp:
         server: xllamacpp.Server,
         signs: GgufTokenEscaper,
     ) -> None:
-        self._card = card
+        super().__init__(card, server)
         self._options = parse_options(card, LlamaCppOptions)
         self._signs = signs
         self._context_tokens = context_tokens
-        self._server: xllamacpp.Server | None = server
-        self._worker = Worker()
 
     def run(
         self, request: TextRequest | ImageDescriptionRequest, stop: threading.Event
@@ -135,18 +130,8 @@ class LlamaCpp:
             return describe(request, lambda asked: self.run(asked, stop))
         return self._worker.stream(lambda emit, stopped: self._answer(request, emit, stopped), stop)
 
-    def close(self) -> None:
-        self._server = None
-        self._worker.close()
-
-    def _answer(
-        self,
-        request: TextRequest,
-        emit: Emit,
-        stopped: Stopped,
-    ) -> None:
-        if self._server is None:
-            raise BackendError(f"{self._card.title} was unloaded before it could answer")
+    def _answer(self, request: TextRequest, emit: Emit, stopped: Stopped) -> None:
+        server = self._model
         context = min(self._context_tokens, request.context_tokens or self._context_tokens)
         chosen = resolve_sampling(request.sampling, self._card, context)
         body = self._body(request, chosen)
@@ -157,7 +142,7 @@ class LlamaCpp:
         while True:
             most = min(room, context - body["max_tokens"])
             attempt = _Attempt(emit, stopped, most, notice)
-            self._server.handle_chat_completions(body, attempt.receive)
+            server.handle_chat_completions(body, attempt.receive)
             if not attempt.is_too_long or stopped():
                 break
             if attempt.prompt_tokens <= room:  # the answer gets what the prompt leaves
@@ -245,7 +230,9 @@ class _Attempt:
         elif progress := chunk.get("prompt_progress"):
             if self._counted(progress):
                 return True
-            self._report(progress)
+            if 0 < progress["processed"] < self.prompt_tokens:
+                share = progress["processed"] / self.prompt_tokens
+                self.emit(Progress("Reading the conversation", share))
         if choice.get("finish_reason") == "length":
             self.finish = "length"
         self.timings = chunk.get("timings", self.timings)
@@ -277,8 +264,3 @@ class _Attempt:
             self.emit(self.notice)
             self.notice = None
         return self.is_too_long
-
-    def _report(self, progress: dict[str, Any]) -> None:
-        total, done = progress["total"], progress["processed"]
-        if 0 < done < total:
-            self.emit(Progress("Reading the conversation", done / total))

@@ -114,8 +114,6 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
 
 
 class FasterWhisper(WhisperRecognizer[WhisperModel]):
-    """One loaded Whisper model."""
-
     def languages(self) -> tuple[str, ...]:
         return self._card.languages or tuple(self._model.supported_languages)
 
@@ -133,15 +131,9 @@ class FasterWhisper(WhisperRecognizer[WhisperModel]):
             no_speech_threshold=None,
         )
         for found in segments:
-            statistics = DecodingStatistics(
-                found.avg_logprob,
-                found.no_speech_prob,
-                found.compression_ratio,
-                manner.temperature,
-                tuple(found.tokens),
-                found.seek,
-            )
-            yield Segment(found.start, found.end, found.text, statistics=statistics)
+            sure = found.avg_logprob, found.no_speech_prob, found.compression_ratio
+            told = DecodingStatistics(*sure, manner.temperature, tuple(found.tokens), found.seek)
+            yield Segment(found.start, found.end, found.text, statistics=told)
             if manner.stopped():
                 return
 

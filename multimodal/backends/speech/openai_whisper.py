@@ -62,14 +62,12 @@ def whisper_in_half(model: Whisper) -> Whisper:
 
 
 class OpenAIWhisper(WhisperRecognizer[Whisper]):
-    """One loaded Whisper model."""
-
     def languages(self) -> tuple[str, ...]:
         known = tuple(LANGUAGES) if self._model.is_multilingual else ("en",)
         return self._card.languages or known
 
     def decode(self, samples: NDArray[np.float32], manner: TranscribeOptions) -> Iterator[Segment]:
-        told: dict[str, Any] = self._model.transcribe(
+        heard: dict[str, Any] = self._model.transcribe(
             samples,
             task=manner.task,
             language=manner.language,
@@ -83,16 +81,11 @@ class OpenAIWhisper(WhisperRecognizer[Whisper]):
             logprob_threshold=None,
             no_speech_threshold=None,
         )
-        for found in told["segments"]:
-            statistics = DecodingStatistics(
-                found["avg_logprob"],
-                found["no_speech_prob"],
-                found["compression_ratio"],
-                found["temperature"],
-                tuple(found["tokens"]),
-                found["seek"],
-            )
-            yield Segment(found["start"], found["end"], found["text"], statistics=statistics)
+        for found in heard["segments"]:
+            sure = found["avg_logprob"], found["no_speech_prob"], found["compression_ratio"]
+            drawn = found["temperature"], tuple(found["tokens"])
+            told = DecodingStatistics(*sure, *drawn, found["seek"])
+            yield Segment(found["start"], found["end"], found["text"], statistics=told)
 
     def language_probabilities(self, samples: NDArray[np.float32]) -> Mapping[str, float]:
         if not self._model.is_multilingual:

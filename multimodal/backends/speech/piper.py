@@ -62,8 +62,6 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
 
 
 class Piper(Synthesizer):
-    """One loaded voice."""
-
     def __init__(
         self, card: ModelCard, session: onnxruntime.InferenceSession, config: PiperConfig
     ) -> None:

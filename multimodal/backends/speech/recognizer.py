@@ -62,8 +62,6 @@ class TranscribeOptions:
 
 
 class SpeechRecognizer(LoadedModel[Model], ABC):
-    """One loaded speech model."""
-
     _does = "listen"
     has_prompt_input = False
     """Whether it reads words that may occur, and tries again at a temperature."""
@@ -148,11 +146,13 @@ class SpeechRecognizer(LoadedModel[Model], ABC):
         made: dict[str, Transcription] = {}
         for into in _foreign(request, heard):
             if not self.translates(into):
-                emit(Notice(_untranslated(self._card, into)))
+                other = "" if into == ENGLISH else f" into {language_name(into)}"
+                told = f"{self._card.title} does not translate{other}"
+                emit(Notice(f"{told}; what it heard was left as it is."))
             elif not stopped():
                 spoken = heard.language if len(heard.languages) == 1 else manner.language
-                told = replace(manner, task="translate", language=spoken, into=into)
-                made[into] = self._pass(request, told, emit)
+                other_pass = replace(manner, task="translate", language=spoken, into=into)
+                made[into] = self._pass(request, other_pass, emit)
         if not stopped():
             found = heard if heard.text else Transcription("", None)
             translation = made.get(request.translate_to or "")
@@ -200,11 +200,6 @@ def dominant_language(segments: Sequence[Segment]) -> str | None:
             spoken_s = segment.end_s - segment.start_s
             seconds[segment.language] = seconds.get(segment.language, 0.0) + spoken_s
     return max(seconds, key=seconds.__getitem__, default=None)
-
-
-def _untranslated(card: ModelCard, into: str) -> str:
-    other = "" if into == ENGLISH else f" into {language_name(into)}"
-    return f"{card.title} does not translate{other}; what it heard was left as it is."
 
 
 def unknown_language(card: ModelCard, language: str, known: Sequence[str]) -> RequestError:

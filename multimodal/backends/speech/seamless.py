@@ -93,8 +93,6 @@ class Float32Wrapper(nn.Module):
 
 
 class Seamless(SpeechRecognizer[Any]):
-    """One loaded model."""
-
     def __init__(self, card: ModelCard, model: Any, extractor: Any, tokenizer: Any) -> None:
         options = parse_options(card, SeamlessOptions)
         super().__init__(card, model, options.beam_size, options.language)

@@ -19,7 +19,7 @@ from transformers import AutoFeatureExtractor, AutoModelForCTC
 
 from multimodal.backends.base import Backend
 from multimodal.backends.checkpoints import check_folder, from_folder
-from multimodal.backends.speech.recognizer import SpeechRecognizer, TranscribeOptions
+from multimodal.backends.speech.recognizer import ENGLISH, SpeechRecognizer, TranscribeOptions
 from multimodal.backends.speech.voice_activity import Window
 from multimodal.backends.tokenizer_files import LOCAL, check_alphabet, load_tokenizer
 from multimodal.catalog.cards import ModelCard
@@ -46,8 +46,6 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
 
 
 class Wav2Vec2(SpeechRecognizer[Any]):
-    """One loaded model."""
-
     def __init__(self, card: ModelCard, model: Any, extractor: Any, tokenizer: Any) -> None:
         known = card.languages
         super().__init__(card, model, language=known[0] if len(known) == 1 else None)
@@ -67,7 +65,9 @@ class Wav2Vec2(SpeechRecognizer[Any]):
         for said in _grouped(self._spoken(window.samples)):
             text = " ".join(word for _, _, word in said)
             if self._capitals_only:
-                text = _lowered(text, manner.language or self._default)
+                text = text.lower()
+                if (manner.language or self._default) == ENGLISH:
+                    text = re.sub(r"\bi\b", "I", text)
             yield window.segment(said[0][0], said[-1][1], text)
 
     def _spoken(self, samples: NDArray[np.float32]) -> list[Word]:
@@ -100,8 +100,3 @@ def _grouped(words: list[Word]) -> Iterator[list[Word]]:
         group.append(word)
     if group:
         yield group
-
-
-def _lowered(text: str, language: str | None) -> str:
-    """Small letters; the English “I” stays what it is."""
-    return re.sub(r"\bi\b", "I", text.lower()) if language == "en" else text.lower()

@@ -122,8 +122,6 @@ class Hypothesis:
 
 
 class WhisperRecognizer(SpeechRecognizer[Model]):
-    """One loaded Whisper model."""
-
     has_prompt_input = True
 
     @abstractmethod

@@ -4,6 +4,8 @@ is full: bitsandbytes ends the whole process where one cannot be loaded."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -21,7 +23,9 @@ MANY = 64
 def use_kernels(device: torch.device) -> None:
     """Compute a little with each library that models use: cuDNN, attention, bitsandbytes, cuBLAS,
     random numbers. What fails is logged: the model that needs it will meet it, too."""
-    for step in (_convolve, _attend, *(_multiplied(kind) for kind in KINDS), _draw):
+    multiply = [partial(_multiply, kind) for kind in KINDS]
+    steps: list[Callable[[torch.device], None]] = [_convolve, _attend, *multiply, _draw]
+    for step in steps:
         try:
             step(device)
         except (RuntimeError, OSError, ImportError) as error:
@@ -38,13 +42,10 @@ def _attend(device: torch.device) -> None:
     nn.functional.scaled_dot_product_attention(some, some, some)
 
 
-def _multiplied(kind: str) -> Any:
-    def step(device: torch.device) -> None:
-        module, _exact = layers(kind, device)
-        for rows in (1, MANY):
-            module(torch.ones(rows, SIDE, device=device, dtype=torch.float16))
-
-    return step
+def _multiply(kind: str, device: torch.device) -> None:
+    module, _exact = layers(kind, device)
+    for rows in (1, MANY):
+        module(torch.ones(rows, SIDE, device=device, dtype=torch.float16))
 
 
 def _draw(device: torch.device) -> None:

@@ -51,7 +51,8 @@ class HostMirror:
         self._device = device
         self._locks = locks
         self._stream = _stream(device)
-        self._layers: list[str] = []
+        self.layers: list[str] = []
+        """In the order in which they are copied; first "" for what lies outside all of them."""
         self._places: list[tuple[int, _Block]] = []
         """By address, where each block now is."""
         self._host: HostMemoryPool | None = None
@@ -69,11 +70,6 @@ class HostMirror:
     def is_locked(self) -> bool:
         """Whether it is filled and all of it is read at the speed of the bus."""
         return self._host is not None and self._host.is_locked
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """In the order in which they are copied; first "" for what lies outside all of them."""
-        return tuple(self._layers)
 
     def missing_bytes(self) -> int:
         """What filling it will take of host memory; 0 once it is filled."""
@@ -109,7 +105,7 @@ class HostMirror:
         made = self._made(tensors, at_most_bytes)
         staying = [
             (layer, slab, host)
-            for layer, slab, host in zip(self._layers, made, tensors, strict=True)
+            for layer, slab, host in zip(self.layers, made, tensors, strict=True)
             if slab is not host
         ]
         with self._timed_copies():
@@ -117,7 +113,7 @@ class HostMirror:
                 self._copy(layer, slab, host)
         self._move(made)
         self._on_device = [slab for _, slab, _ in staying]
-        for layer, slab, host in zip(self._layers, made, tensors, strict=True):
+        for layer, slab, host in zip(self.layers, made, tensors, strict=True):
             if slab is host:
                 self._visit(self._module.get_submodule(layer), host)
 
@@ -135,16 +131,16 @@ class HostMirror:
         """Give every storage a place, and return the bytes of each slab: one a layer, and first
         one for what lies outside all layers."""
         sizes, found = [0], dict[int, _Block]()
-        self._layers = [""]
+        self.layers = [""]
         for slot in slots(self._module):
             storage = slot.tensor.untyped_storage()
             if not storage.nbytes() or storage.data_ptr() in found:
                 continue
             layer = _layer_of(slot.layer)
-            if layer not in self._layers:
-                self._layers.append(layer)
+            if layer not in self.layers:
+                self.layers.append(layer)
                 sizes.append(0)
-            slab = self._layers.index(layer)
+            slab = self.layers.index(layer)
             found[storage.data_ptr()] = _Block(slab, sizes[slab], storage.nbytes())
             sizes[slab] += -(-storage.nbytes() // ALIGNMENT) * ALIGNMENT
         self._places = sorted(found.items())

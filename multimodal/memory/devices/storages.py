@@ -53,7 +53,10 @@ def _places(module: nn.Module) -> Iterator[TensorSlot]:
         for parameter in part.parameters(recurse=False):
             yield TensorSlot(parameter, "", layer)
             yield from _attributes(parameter, EIGHT_BIT_STATE, layer)
-            yield from _quant_state(parameter, layer)
+            state = getattr(parameter, "quant_state", None)
+            while state is not None:
+                yield from _attributes(state, QUANT_STATE, layer)
+                state = getattr(state, "state2", None)
         for buffer in part.buffers(recurse=False):
             yield TensorSlot(buffer, "", layer)
         if (state := getattr(part, "state", None)) is not None:
@@ -64,13 +67,6 @@ def storage_bytes(module: nn.Module) -> int:
     """Bytes of all storages that `module` holds, each counted once."""
     found = {slot.tensor.untyped_storage().data_ptr(): slot.tensor for slot in slots(module)}
     return sum(tensor.untyped_storage().nbytes() for tensor in found.values())
-
-
-def _quant_state(parameter: nn.Parameter, layer: str) -> Iterator[TensorSlot]:
-    state = getattr(parameter, "quant_state", None)
-    while state is not None:
-        yield from _attributes(state, QUANT_STATE, layer)
-        state = getattr(state, "state2", None)
 
 
 def _attributes(owner: Any, names: tuple[str, ...], layer: str) -> Iterator[TensorSlot]:

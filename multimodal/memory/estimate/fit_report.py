@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Literal
 
 from multimodal.memory.estimate.footprint import Footprint
@@ -102,8 +102,9 @@ def make_fit_report(
         return issued("together", members, co_resident_bytes(members))
     if any(_alone(member) > room for member in members):
         return issued("impossible", (), max(_alone(member) for member in members))
+    subsets = chain.from_iterable(combinations(members, n) for n in range(len(members) + 1))
     kept = min(
-        (kept for kept in _subsets(members) if _busiest(members, kept) <= room),
+        (kept for kept in subsets if _busiest(members, kept) <= room),
         key=lambda kept: _traffic(members, kept),
     )
     return issued("swapping", kept, _busiest(members, kept))
@@ -116,10 +117,6 @@ def co_resident_bytes(members: Sequence[PlannedModel]) -> int:
 
 def _alone(member: PlannedModel) -> int:
     return member.footprint.resident + member.footprint.workspace
-
-
-def _subsets(members: Sequence[PlannedModel]) -> list[tuple[PlannedModel, ...]]:
-    return [kept for n in range(len(members) + 1) for kept in combinations(members, n)]
 
 
 def _busiest(members: Sequence[PlannedModel], kept: Sequence[PlannedModel]) -> int:

@@ -79,7 +79,10 @@ def footprint(
     if card.context_tokens:
         tokens = min(tokens, card.context_tokens)
     if isinstance(shape, MeasuredArchitecture):
-        return _measured(shape, (tokens if card.context_tokens else 0) * card.concurrency)
+        # Keys and values x layers x KV heads x head dimension x bytes x tokens.
+        per_token = shape.kv_layers * shape.kv_heads * shape.kv_head_dim * shape.kv_element_bytes
+        kept = (tokens if card.context_tokens else 0) * card.concurrency
+        return Footprint(shape.weights_bytes, 2 * per_token * kept, shape.runtime_bytes)
     kind = quantization or usual_quantization(card)
     known = GGUF if isinstance(shape, GgufArchitecture) else TORCH
     second = shape.projector if isinstance(shape, GgufArchitecture) else None
@@ -109,12 +112,6 @@ def cpu_footprint(card: ModelCard) -> Footprint:
     )
     kind = usual_quantization(card)
     return footprint(card, "fp32" if is_wide and kind == "fp16" else kind)
-
-
-def _measured(shape: MeasuredArchitecture, tokens: int) -> Footprint:
-    """KV bytes = 2 (keys, values) x layers x KV heads x head dimension x bytes x tokens."""
-    per_token = 2 * shape.kv_layers * shape.kv_heads * shape.kv_head_dim * shape.kv_element_bytes
-    return Footprint(shape.weights_bytes, per_token * tokens, shape.runtime_bytes)
 
 
 @lru_cache(maxsize=512)

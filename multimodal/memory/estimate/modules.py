@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -123,10 +123,6 @@ class _Dense(TorchFunctionMode):
         return args[0] if func is torch.Tensor.to_sparse else func(*args, **(kwargs or {}))
 
 
-def _torch(part: ModelPart, _shallow: bool) -> Any:
-    return _class(part, nn, nn.Module)(**part.config)
-
-
 def _class(part: ModelPart, library: Any, base: type) -> Any:
     cls = getattr(library, part.model)
     if not (isinstance(cls, type) and issubclass(cls, base)):
@@ -134,34 +130,32 @@ def _class(part: ModelPart, library: Any, base: type) -> Any:
     return cls
 
 
-_BUILDERS = {
+_BUILDERS: dict[str, Callable[[ModelPart, bool], Any]] = {
     "transformers": _transformers,
     "diffusers": _diffusers,
     "whisper": _whisper,
-    "torch": _torch,
+    "torch": lambda part, _shallow: _class(part, nn, nn.Module)(**part.config),
 }
 
 
 @lru_cache(maxsize=64)
 def _tensors(part_json: str) -> tuple[Tensor, ...]:
-    return tuple(_listed(ModelPart.model_validate_json(part_json)))
-
-
-def _listed(part: ModelPart) -> Iterator[Tensor]:
+    part = ModelPart.model_validate_json(part_json)
     module = build_meta_module(part)
     layers = quantizable(module, part.keeps_fp32) if part.quantized else ()
     packed = {f"{name}.weight" for name in layers}
-    seen: set[int] = set()
+    found: dict[int, Tensor] = {}
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        if id(tensor) in seen:
+        if id(tensor) in found:
             continue
-        seen.add(id(tensor))
         linear = name in packed
         shape = tuple(tensor.shape)
         if linear and type(module.get_submodule(name.removesuffix(".weight"))) is not nn.Linear:
             shape = shape[::-1]  # GPT-2's Conv1D stores what a Linear would, turned round
         wide = any(re.search(rf"(^|\.){kept}(\.|$)", name) for kept in part.keeps_fp32)
-        yield Tensor(name, shape, linear, isinstance(tensor, nn.Parameter), wide)
+        is_parameter = isinstance(tensor, nn.Parameter)
+        found[id(tensor)] = Tensor(name, shape, linear, is_parameter, wide)
+    return tuple(found.values())
 
 
 def quantizable(module: nn.Module, keeps_fp32: Sequence[str] = ()) -> Iterator[str]:

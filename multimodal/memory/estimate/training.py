@@ -15,14 +15,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from multimodal.catalog.architectures import ModelPart, ModulesArchitecture
 from multimodal.catalog.cards import ModelCard
 from multimodal.memory.estimate.quantization import ELEMENT_BYTES, torch_bytes
-
-if TYPE_CHECKING:
-    from multimodal.memory.estimate.modules import Tensor
 
 ADAMW_BYTES, ADAMW_8BIT_BYTES = 16, 6
 LORA_RANK = 16
@@ -95,18 +92,17 @@ def _held(method: _Method, part: ModelPart) -> tuple[int, int]:
     from multimodal.memory.estimate.modules import tensors
 
     found = tensors(ModulesArchitecture(kind="modules", parts={"model": part}))
-    weights = sum(torch_bytes(t.shape, _format(method, t), t.linear) for t in found)
+    packs = method.quantization not in ELEMENT_BYTES
+    weights = 0
+    for tensor in found:
+        is_wide = packs and tensor.parameter and not tensor.linear
+        kind = "fp32" if is_wide else method.quantization
+        weights += torch_bytes(tensor.shape, kind, tensor.linear)
     if method.lora:
         trained = sum(LORA_RANK * sum(t.shape) for t in found if t.linear)
     else:
         trained = sum(math.prod(t.shape) for t in found if t.parameter)
     return weights, trained * method.state_bytes
-
-
-def _format(method: _Method, tensor: Tensor) -> str:
-    """What a tensor of the model is kept in while `method` trains."""
-    packs = method.quantization not in ELEMENT_BYTES
-    return "fp32" if packs and tensor.parameter and not tensor.linear else method.quantization
 
 
 def _activations(config: Any, tokens: int) -> int:

@@ -18,8 +18,7 @@ from PIL import Image
 
 from multimodal.backends.base import Backend, load
 from multimodal.backends.diffusion.denoising import PREVIEW_LATENTS
-from multimodal.backends.diffusion.pipeline import keep_decoder_in_range
-from multimodal.backends.diffusion.tiles import free_bytes_of, set_tiling
+from multimodal.backends.diffusion.pipeline import free_bytes_of, keep_decoder_in_range, set_tiling
 from multimodal.backends.sampling import MAX_SEED
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, RequestError

@@ -126,7 +126,7 @@ def test_each_layer_has_a_slab_of_its_own_in_the_order_of_running() -> None:
     model = llama()
     mirror = HostMirror(model, CPU)
     mirror.evict()
-    assert mirror.layers == ("", "model.layers.0", "model.layers.1", "model.layers.2")
+    assert mirror.layers == ["", "model.layers.0", "model.layers.1", "model.layers.2"]
     assert len(storages(model)) == len(mirror.layers)
 
 
