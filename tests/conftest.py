@@ -61,10 +61,15 @@ def examples() -> Path:
 
 
 @pytest.fixture(scope="session")
-def speech(examples: Path) -> NDArray[np.float32]:
-    """Three seconds of an English sentence, float32, mono, 16 kHz."""
-    recording = (examples / "speech-en.wav").read_bytes()
-    return audio.decode(recording, "speech", Limits())[: 3 * 16_000]
+def story(examples: Path) -> NDArray[np.float32]:
+    """Two English sentences, float32, mono, 16 kHz."""
+    return audio.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())
+
+
+@pytest.fixture(scope="session")
+def speech(story: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Three seconds of it: the first sentence."""
+    return story[: 3 * 16_000]
 
 
 @pytest.fixture(scope="session")

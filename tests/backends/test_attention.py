@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from text_requests import text_request
-from tiny_models import hub_card, save_causal
+from text_requests import Turn, ask
+from tiny_models import causal_card, load_causal, save_causal
 from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -21,8 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from multimodal.backends.attention import SDPA, ungroup_attention, ungrouped_attention
 from multimodal.backends.base import Backend, load
 from multimodal.errors import BackendError
-from multimodal.events import TextDelta
-from multimodal.messages import Role, Sampling, Usage
+from multimodal.messages import Sampling
 
 
 class Kernels(TorchFunctionMode):
@@ -60,11 +58,8 @@ class Attention(nn.Module):
 def test_results_are_those_of_grouped_heads(
     groups: int, length: int, keys: int, given: bool | None, masked: bool
 ) -> None:
-    query, key, value = (
-        heads(8, length, 1),
-        heads(8 // groups, keys, 2),
-        heads(8 // groups, keys, 3),
-    )
+    query = heads(8, length, 1)
+    key, value = (heads(8 // groups, keys, seed) for seed in (2, 3))
     mask = torch.rand(2, 1, length, keys) > 0.3 if masked else None
     if mask is not None:
         mask[..., 0] = True
@@ -95,28 +90,21 @@ def watched(attention: Callable[..., Any]) -> Iterator[Kernels]:
         AttentionInterface.register(SDPA, sdpa_attention_forward)
 
 
-def talk(model: Backend, *turns: tuple[Role, str]) -> tuple[str, int]:
-    request = text_request(turns, sampling=Sampling(temperature=0, max_tokens=12))
-    events = list(model.run(request, threading.Event()))
-    usage = events[-1]
-    assert isinstance(usage, Usage)
-    return "".join(e.text for e in events if isinstance(e, TextDelta)), usage.cached_tokens
-
-
 def two_turns(model: Backend) -> list[tuple[str, int]]:
-    question: tuple[Role, str] = ("user", "What colour is the car? " * 60)
-    first = talk(model, question)
-    second = talk(model, question, ("assistant", first[0]), ("user", "Is it red?"))
-    return [first, second]
+    sampling = Sampling(temperature=0, max_tokens=12)
+    question: Turn = ("user", "What colour is the car? " * 60)
+    first = ask(model, question, sampling=sampling)
+    turns = (question, ("assistant", first.text), ("user", "Is it red?"))
+    second = ask(model, *turns, sampling=sampling)
+    return [(reply.text, reply.usage.cached_tokens) for reply in (first, second)]
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma"])
 def test_a_conversation_goes_on_as_with_grouped_heads(family: str, tmp_path: Path) -> None:
-    config = save_causal(tmp_path, family)
-    card = hub_card("causal_lm", "AutoModelForCausalLM", config)
+    checkpoint = tmp_path, save_causal(tmp_path, family)
     found = []
     for attention in (sdpa_attention_forward, ungrouped_attention):
-        model = load(card, tmp_path, "cpu")
+        model = load_causal(checkpoint)
         with watched(attention) as kernels:
             found.append((two_turns(model), any(kernels.grouped)))
         model.close()
@@ -129,8 +117,7 @@ def test_a_conversation_goes_on_as_with_grouped_heads(family: str, tmp_path: Pat
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the card here may have the kernel")
 def test_models_on_a_card_without_the_kernel_ask_for_no_grouped_heads(tmp_path: Path) -> None:
-    config = save_causal(tmp_path, "llama")
-    card = hub_card("causal_lm", "AutoModelForCausalLM", config)
+    card = causal_card(save_causal(tmp_path, "llama"))
     with watched(sdpa_attention_forward):
         with pytest.raises(BackendError):  # there is no card
             load(card, tmp_path, "cuda")

@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -124,10 +125,11 @@ def test_a_gguf_model_answers_beside_a_card_that_it_takes_nothing_of(
 ) -> None:
     """SmolLM2 answers for real."""
     weights_of(SMALL)
-    made = build(
-        read_settings(profile=mine(tmp_path), device="sim:12GB", data=tmp_path, weights=WEIGHTS)
-    )
-    try:
+    with closing(
+        build(
+            read_settings(profile=mine(tmp_path), device="sim:12GB", data=tmp_path, weights=WEIGHTS)
+        )
+    ) as made:
         talk = Conversation((Message("user", (TextPart("Hello"),)),))
         events = list(made.assistant.reply(talk, threading.Event()))
         assert isinstance(events[-1], Done)
@@ -136,8 +138,6 @@ def test_a_gguf_model_answers_beside_a_card_that_it_takes_nothing_of(
         assert (model.card, model.place) == (SMALL, "host")
         assert snapshot.used_bytes == 0
         assert snapshot.host_bytes == footprint(made.catalog.card(SMALL)).total
-    finally:
-        made.close()
 
 
 # ------------------------------------------------------------ room in host memory

@@ -19,7 +19,8 @@ import tiny_speech
 import torch
 from conftest import wait_until
 from fakes import StopAfter
-from tiny_engines import ENGINES, made_of, request_for
+from tiny_engines import ENGINES, leave_and_return, made_of, request_for
+from tiny_hearing import heard
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from multimodal.backends.base import Backend, load
@@ -36,17 +37,15 @@ from multimodal.events import (
     TextDelta,
 )
 from multimodal.memory.devices.cuda import MovableModel
-from multimodal.memory.devices.mirror import HostMirror
 from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.devices.storages import slots, storage_bytes
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.transfers import ReportProgress
 from multimodal.messages import Usage
-from multimodal.requests import ChatMessage, Request, TextRequest
+from multimodal.requests import ChatMessage, Request, TextRequest, TranscriptionRequest
 from multimodal.runner import Runner
 
-CPU = torch.device("cpu")
 NOT_TORCH = "its library lays out its memory itself, and no part of it can be moved"
 NOT_ON_A_CARD = "it runs on the CPU whatever the device"
 NO_CHAT = "each request stands alone"
@@ -212,11 +211,7 @@ def test_it_holds_what_its_card_says_and_comes_back_from_its_mirror(engine: Engi
             said = footprint(kinded(engine.card, kind)).weights
             assert held == pytest.approx(said, rel=0.02), kind
         before = [slot.tensor.clone() for part in parts for slot in slots(part)]
-        mirrors = [HostMirror(part, CPU) for part in parts]
-        for mirror in mirrors:
-            mirror.evict()
-        for mirror in mirrors:
-            mirror.restore()
+        mirrors = leave_and_return(backend)
         after = [slot.tensor for part in parts for slot in slots(part)]
         assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True)), kind
         assert held <= sum(mirror.size_bytes for mirror in mirrors), kind
@@ -244,11 +239,7 @@ def test_it_is_free_once_its_stream_is_closed(engine: Engine) -> None:
 def test_it_answers_the_same_after_it_was_evicted(engine: Engine) -> None:
     if not modules(engine.backend):
         pytest.skip(engine.case.exempt["mirror"])
-    mirrors = [HostMirror(part, CPU) for part in modules(engine.backend)]
-    for mirror in mirrors:
-        mirror.evict()
-    for mirror in mirrors:
-        mirror.restore()
+    leave_and_return(engine.backend)
     assert engine.answers_as_before()
 
 
@@ -301,6 +292,13 @@ def test_its_second_turn_reads_only_what_is_new_and_answers_alike(engine: Engine
         assert cached == 0
     else:
         assert cached > first.prompt_tokens - 8
+
+
+def test_what_hears_writes_no_words_of_silence(engine: Engine) -> None:
+    if not isinstance(engine.request, TranscriptionRequest):
+        pytest.skip("it does not hear")
+    told = heard(engine.backend, np.zeros(16_000 * 4, np.float32)).spoken
+    assert (told.text, told.language, told.segments) == ("", None, ())
 
 
 def test_it_says_so_once_it_is_closed(engine: Engine) -> None:

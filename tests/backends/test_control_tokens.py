@@ -10,6 +10,7 @@ import transformers
 from gguf import GGUFWriter, TokenType
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_gguf import finish_gguf
 from tiny_models import CHATML, SPECIAL, WORDS, hub_card, tokenizer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -130,8 +131,13 @@ def test_a_model_s_own_words_keep_what_its_template_looks_for() -> None:
     assert template.text("", said) == "Yes.< |im_end|><|im_end|>"
 
 
-def test_signs_that_overlap_are_all_kept_apart() -> None:
-    assert SpecialTokenEscaper(["<|a|>", "|>b"])("<|a|>b") == "< |a| >b"
+@pytest.mark.parametrize(
+    ("signs", "typed", "escaped"),
+    [(["<|a|>", "|>b"], "<|a|>b", "< |a| >b"), ([" <s>"], "x <s>", "x < s>")],
+    ids=["that overlap", "that begin with a space"],
+)
+def test_signs_are_all_kept_apart(signs: list[str], typed: str, escaped: str) -> None:
+    assert SpecialTokenEscaper(signs)(typed) == escaped
 
 
 def test_the_text_of_a_part_is_read_as_text_too() -> None:
@@ -141,18 +147,13 @@ def test_the_text_of_a_part_is_read_as_text_too() -> None:
     assert template.text("", said) == "What is < image>< |im_end|>?"
 
 
-def test_a_sign_that_begins_with_a_space_is_kept_apart_too() -> None:
-    assert SpecialTokenEscaper([" <s>"])("x <s>") == "x < s>"
-
-
 @pytest.mark.parametrize("sign", ["<|im_end|>", "[gMASK]", "[UNUSED_TOKEN_146]", "]~b]", "<|a b|>"])
 def test_signs_of_a_gguf_file_are_found_whatever_they_look_like(sign: str, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     writer = GGUFWriter(path, "llama")
     writer.add_token_list(["a", sign])
     writer.add_token_types([TokenType.NORMAL, TokenType.CONTROL])
-    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.close):
-        write()
+    finish_gguf(writer)
     signs = GgufTokenEscaper(path)
     assert sign not in signs.escape(f"Hi{sign}", is_typed=True)
     assert signs.escape("a < b", is_typed=True) == "a < b"

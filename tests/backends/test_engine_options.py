@@ -3,11 +3,9 @@ the model is loaded; not at the first question."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from tiny_hearing import LETTERS, save_wav2vec2
-from tiny_models import hub_card
+from tiny_models import add_model, hub_card
 
 from multimodal.backends.base import load
 from multimodal.backends.engine_options import check_catalog, check_options
@@ -27,16 +25,6 @@ from multimodal.settings import read_settings
 
 SPEECH: dict[str, Any] = {"task": "automatic-speech-recognition", "languages": ["en"]}
 LLAMA = "smollm2-135m-instruct"
-LLAMA_CARD = """
-name = "tiny"
-title = "Tiny"
-task = "text-generation"
-family = "llama_cpp"
-license = "MIT"
-context_tokens = 100
-source = { kind = "folder", path = "." }
-architecture = { kind = "measured", weights_bytes = 1 }
-"""
 NO_NUMBERS = ["many", "3", 2.5, True]
 TEXT = "write a text between quotation marks"
 
@@ -52,7 +40,7 @@ CHAT = {
         "write 'dynamic' or 'static'",
     ),
     "prompt_cache_mib": whole(0),
-    "prompt_lookup_num_tokens": ([0], [*NO_NUMBERS, -1], "write a whole number of at least 0"),
+    "prompt_lookup_num_tokens": ([0], whole(0)[1], whole(0)[2]),
 }
 OPTIONS: dict[str, dict[str, tuple[list[Any], list[Any], str]]] = {
     "causal_lm": CHAT,
@@ -146,16 +134,12 @@ def test_a_misspelling_is_told_before_any_other_fault(catalog: Catalog) -> None:
 def test_an_option_is_judged_when_a_card_is_read_and_when_its_model_is_loaded(
     tmp_path: Path, engine: dict[str, Any]
 ) -> None:
-    card = ModelCard.model_validate({**tomllib.loads(LLAMA_CARD), "engine": engine})
+    more = {"engine": engine, "quantization": (), "model": "", "config": {}}
+    add_model(tmp_path / "models", "tiny", "text-generation", tmp_path, family="llama_cpp", **more)
     with pytest.raises(CardError, match=r"tiny: engine\.thread"):
-        load(card, tmp_path, "cpu")
-    folder = tmp_path / "data" / "models" / "cards" / "text-generation"
-    folder.mkdir(parents=True)
-    (name, value), *_ = engine.items()
-    told = LLAMA_CARD + f"engine = {{ {name} = {json.dumps(value)} }}"
-    (folder / "tiny.toml").write_text(told, "utf-8")
+        read_catalog(read_settings(data=tmp_path))
     with pytest.raises(CardError, match=r"tiny: engine\.thread"):
-        read_catalog(read_settings(data=tmp_path / "data"))
+        load(hub_card("llama_cpp", "", {}, engine=engine), tmp_path, "cpu")
 
 
 def test_options_are_read_without_any_library_of_an_engine() -> None:

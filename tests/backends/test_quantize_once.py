@@ -14,22 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomlkit
 import torch
 import transformers
 from command_line import run
 from conftest import ROOT
-from quantized_store import LLAMA, ROOM, Start, keep, published, record_of, store_of
+from quantized_store import LLAMA, ROOM, Published, Start, keep, record_of, store_of
 from tiny_engines import ENGINES, modules_of
-from tiny_models import CHATML, add_model, causal_config, tokenizer
+from tiny_models import CHATML, add_model, add_profile, causal_config, tokenizer
 from torch import nn
 from typer.testing import Result
 
-from multimodal.backends.base import Backend, load
+from multimodal.backends.base import load
 from multimodal.backends.load_context import LoadContext, load_context
 from multimodal.backends.quantize_once import quantize_once
 from multimodal.build import Program, build
-from multimodal.catalog.cards import ModelCard
 from multimodal.chats.service import Chats
 from multimodal.events import Progress
 from multimodal.settings import read_settings
@@ -61,150 +59,105 @@ def left(store: Path) -> list[str]:
 # ------------------------------------------------------------ the same model
 
 
+@pytest.fixture
+def model(tmp_path: Path) -> Published:
+    return Published(tmp_path)
+
+
 @pytest.mark.parametrize(("name", "kind"), QUANTIZED)
 def test_the_second_start_is_the_same_model(
     name: str, kind: str, tmp_path: Path, speech: Any
 ) -> None:
     """Every weight and scale bit for bit, before anything ran; then the same answer. It is saved in
     several files, as one of full size is: a layer's scales may lie in another one."""
-    card, files = published(tmp_path / "published", kind, name), tmp_path / "published"
-    before = contents(files)
-    first = Start(card, files, tmp_path / "store", file_bytes=20_000)
+    model = Published(tmp_path, kind, name)
+    before = contents(model.files)
+    first = model.start(file_bytes=20_000)
     assert first.has_saved
-    assert len(list(tmp_path.glob("store/*/*/*.safetensors"))) > 3
-    second = Start(card, files, tmp_path / "store")
+    assert len(list(model.store.glob("*/*/*.safetensors"))) > 3
+    second = model.start()
     assert second.has_read_saved
     assert same_state(first, second)
     assert second.true_bytes == first.true_bytes
     asks = ENGINES[name].asks
     assert second.says(asks, speech) == first.says(asks, speech)
-    assert contents(files) == before, "nothing is written to what was fetched"
-    names = {p.suffix for p in (tmp_path / "store" / "tiny.quantized").rglob("*") if p.is_file()}
+    assert contents(model.files) == before, "nothing is written to what was fetched"
+    names = {p.suffix for p in (model.store / "tiny.quantized").rglob("*") if p.is_file()}
     assert names == {".json", ".safetensors"}
 
 
-def test_the_layers_that_were_saved_are_quantized(tmp_path: Path) -> None:
-    card = published(tmp_path / "published")
-    Start(card, tmp_path / "published", tmp_path / "store")
-    second = Start(card, tmp_path / "published", tmp_path / "store")
-    (model,) = modules_of(second.backend)
-    layers = [type(m).__name__ for m in model.modules() if isinstance(m, nn.Linear)]
+def test_the_layers_that_were_saved_are_quantized(model: Published) -> None:
+    model.start()
+    second = model.start()
+    (module,) = modules_of(second.backend)
+    layers = [type(m).__name__ for m in module.modules() if isinstance(m, nn.Linear)]
     assert layers.count("Linear4bit") == 14
-    assert second.true_bytes < sum(p.numel() for p in model.parameters()) * 2
+    assert second.true_bytes < sum(p.numel() for p in module.parameters()) * 2
 
 
-def test_what_is_not_quantized_here_is_not_saved(tmp_path: Path) -> None:
+def test_what_is_not_quantized_here_is_not_saved(model: Published, tmp_path: Path) -> None:
     """16 bits; a checkpoint that its authors quantized; a family of another library."""
-    card = published(tmp_path / "published")
-    plain = card.model_copy(update={"quantization": ("bf16",)})
-    ready = Start(card, tmp_path / "published", tmp_path / "one")
-    (saved,) = ready.checkpoints.all()
+    plain = model.card.model_copy(update={"quantization": ("bf16",)})
+    saved = model.save()
     tokenizer(CHATML).save_pretrained(saved.folder)
     drawn = ENGINES["diffusion sd"].make(tmp_path / "drawing", "nf4-double")
-    cases = (
-        (plain, tmp_path / "published"),
-        (card, saved.folder),
-        (drawn, tmp_path / "drawing"),
-    )
+    cases = (plain, model.files), (model.card, saved.folder), (drawn, tmp_path / "drawing")
     for other, files in cases:
         start = Start(other, files, tmp_path / "two")
         assert start.told == []
         assert start.checkpoints.all() == []
 
 
-def test_a_library_that_only_loads_saves_nothing(tmp_path: Path) -> None:
-    card = published(tmp_path / "published")
+def test_a_library_that_only_loads_saves_nothing(model: Published, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
-    load(card, tmp_path / "published", "cpu").close()
+    load(model.card, model.files, "cpu").close()
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_switched_off_nothing_is_saved_or_read(tmp_path: Path) -> None:
-    card, files = published(tmp_path / "published"), tmp_path / "published"
-    assert Start(card, files, tmp_path / "store", most_bytes=0).told == []
-    assert not (tmp_path / "store").exists()
-    Start(card, files, tmp_path / "store")
-    assert Start(card, files, tmp_path / "store", most_bytes=0).told == []
+def test_switched_off_nothing_is_saved_or_read(model: Published) -> None:
+    assert model.start(most_bytes=0).told == []
+    assert not model.store.exists()
+    model.start()
+    assert model.start(most_bytes=0).told == []
 
 
 def test_the_seconds_of_both_are_told_as_they_were_measured(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    model: Published, caplog: pytest.LogCaptureFixture
 ) -> None:
-    card, files = published(tmp_path / "published"), tmp_path / "published"
-    (saved,) = Start(card, files, tmp_path / "store").checkpoints.all()
+    saved = model.save()
     quantized = f"{saved.record.published_s:.1f} s"
-    assert saved.record.published_bytes == (files / "model.safetensors").stat().st_size
+    assert saved.record.published_bytes == (model.files / "model.safetensors").stat().st_size
     with caplog.at_level(logging.INFO, "multimodal"):
-        second = Start(card, files, tmp_path / "store")
+        second = model.start()
     assert second.told[0].endswith(f"by an earlier start ({quantized} when it was quantized)")
     (read,) = second.checkpoints.all()
     assert read.record.saved_s is not None
     assert read.seconds == f"{read.record.saved_s:.1f} s instead of {quantized}"
     assert f"as it was saved: {read.seconds}" in caplog.text
-    assert read.seconds in Start(card, files, tmp_path / "store").told[0]
+    assert read.seconds in model.start().told[0]
 
 
 # ------------------------------------------------------------ what makes a new one
 
 
-def other_kind(card: ModelCard, files: Path) -> ModelCard:
-    return card.model_copy(update={"quantization": ("nf4",)})
+def other_kind(model: Published) -> None:
+    model.card = model.card.model_copy(update={"quantization": ("nf4",)})
 
 
-def other_weights(card: ModelCard, files: Path) -> ModelCard:
+def other_weights(model: Published) -> None:
     """Of the same size and, as from an archive, the same time."""
-    path = files / "model.safetensors"
-    state, data = path.stat(), bytearray(path.read_bytes())
-    data[-40_000:] = data[-20_000:] + data[-40_000:-20_000]
-    path.write_bytes(data)
-    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
-    return card
+
+    def swap(data: bytearray) -> None:
+        data[-40_000:] = data[-20_000:] + data[-40_000:-20_000]
+
+    spoil(model.files, swap, is_seen=False)
 
 
-def other_configuration(card: ModelCard, files: Path) -> ModelCard:
-    text = (files / "config.json").read_text("utf-8")
-    (files / "config.json").write_text(
-        text.replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05')
-    )
-    assert (files / "config.json").read_text("utf-8") != text
-    return card
-
-
-@pytest.mark.parametrize("change", [other_kind, other_weights, other_configuration])
-def test_what_was_saved_is_replaced_when_anything_changes(
-    change: Callable[[ModelCard, Path], ModelCard], tmp_path: Path
-) -> None:
-    files, store = tmp_path / "published", tmp_path / "store"
-    card = published(files)
-    (old,) = Start(card, files, store).checkpoints.all()
-    card = change(card, files)
-    second = Start(card, files, store)
-    assert second.has_saved
-    (new,) = second.checkpoints.all()
-    assert new.folder != old.folder
-    assert left(store) == ["tiny.quantized"]
-    assert left(store / "tiny.quantized") == [new.folder.name]
-    third = Start(card, files, store)
-    assert third.has_read_saved
-    assert same_state(second, third)
-
-
-def test_other_libraries_make_a_new_one(tmp_path: Path) -> None:
-    """Their versions are in its name and its record."""
-    card = published(tmp_path / "published")
-    (saved,) = Start(card, tmp_path / "published", tmp_path / "store").checkpoints.all()
-    settings = saved.record.settings
-    libraries = {**settings.libraries, "bitsandbytes": "0.1"}
-    assert settings.libraries["transformers"] == transformers.__version__
-    assert transformers.__version__ in saved.folder.name
-    changed = settings.model_copy(update={"libraries": libraries})
-    store = store_of(tmp_path / "store")
-    assert store.find("tiny", settings)
-    assert store.find("tiny", changed) is None
-    assert changed.folder_name != settings.folder_name
-
-
-# ------------------------------------------------------------ what is damaged
+def other_configuration(model: Published) -> None:
+    path = model.files / "config.json"
+    text = path.read_text("utf-8")
+    path.write_text(text.replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'), "utf-8")
+    assert path.read_text("utf-8") != text
 
 
 def spoil(folder: Path, change: Callable[[bytearray], None], is_seen: bool) -> None:
@@ -215,6 +168,40 @@ def spoil(folder: Path, change: Callable[[bytearray], None], is_seen: bool) -> N
     path.write_bytes(data)
     if not is_seen:
         os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [other_kind, other_weights, other_configuration])
+def test_what_was_saved_is_replaced_when_anything_changes(
+    change: Callable[[Published], None], model: Published
+) -> None:
+    old, store = model.save(), model.store
+    change(model)
+    second = model.start()
+    assert second.has_saved
+    (new,) = second.checkpoints.all()
+    assert new.folder != old.folder
+    assert left(store) == ["tiny.quantized"]
+    assert left(store / "tiny.quantized") == [new.folder.name]
+    third = model.start()
+    assert third.has_read_saved
+    assert same_state(second, third)
+
+
+def test_other_libraries_make_a_new_one(model: Published) -> None:
+    """Their versions are in its name and its record."""
+    saved = model.save()
+    settings = saved.record.settings
+    libraries = {**settings.libraries, "bitsandbytes": "0.1"}
+    assert settings.libraries["transformers"] == transformers.__version__
+    assert transformers.__version__ in saved.folder.name
+    changed = settings.model_copy(update={"libraries": libraries})
+    store = store_of(model.store)
+    assert store.find("tiny", settings)
+    assert store.find("tiny", changed) is None
+    assert changed.folder_name != settings.folder_name
+
+
+# ------------------------------------------------------------ what is damaged
 
 
 def cut(folder: Path) -> None:
@@ -256,94 +243,81 @@ def scribble(folder: Path) -> None:
 
 @pytest.mark.parametrize("harm", [cut, flip, flip_unseen, lose, scribble])
 def test_what_is_damaged_is_told_removed_and_saved_again(
-    harm: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    harm: Callable[[Path], None], model: Published, caplog: pytest.LogCaptureFixture
 ) -> None:
-    files, store = tmp_path / "published", tmp_path / "store"
-    card = published(files)
-    first = Start(card, files, store)
+    first = model.start()
     (saved,) = first.checkpoints.all()
     harm(saved.folder)
-    second = Start(card, files, store)
+    second = model.start()
     assert second.has_saved
     assert same_state(first, second)
     assert "published weights" in caplog.text
     assert str(saved.folder) in caplog.text
     if harm in {cut, flip}:
         assert "is removed" in caplog.text, "it is found before it is loaded"
-    third = Start(card, files, store)
+    third = model.start()
     assert third.has_read_saved
     assert same_state(first, third)
 
 
-def test_files_with_another_time_are_read_once_and_used(tmp_path: Path) -> None:
+def test_files_with_another_time_are_read_once_and_used(model: Published) -> None:
     """As in a data folder that was copied."""
-    files, store = tmp_path / "published", tmp_path / "store"
-    card = published(files)
-    (saved,) = Start(card, files, store).checkpoints.all()
-    for path in saved.folder.glob("*.safetensors"):
+    for path in model.save().folder.glob("*.safetensors"):
         os.utime(path, (1, 1))
-    second = Start(card, files, store)
+    second = model.start()
     assert second.has_read_saved
     (renewed,) = second.checkpoints.all()
     assert renewed.record.files["model.safetensors"].modified_ns == 10**9
 
 
 def test_what_the_library_cannot_read_back_is_not_saved_over_and_over(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    model: Published, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its files are whole, and make another model than the one that was saved."""
-    files, store = tmp_path / "published", tmp_path / "store"
-    card = published(files)
-    first = Start(card, files, store)
+    first = model.start()
     (saved,) = first.checkpoints.all()
     text = (saved.folder / "quantized.json").read_text("utf-8")
     record = text.replace(f'"true_bytes": {first.true_bytes}', '"true_bytes": 7')
     assert record != text
     (saved.folder / "quantized.json").write_text(record)
-    second = Start(card, files, store)
+    second = model.start()
     assert same_state(first, second)
     assert "multimodal quantized remove tiny" in caplog.text
-    third = Start(card, files, store)
+    third = model.start()
     assert "as published" in third.told[0]
     (kept,) = third.checkpoints.all()
     assert not kept.is_readable
     assert kept.size_bytes == 0
     assert third.checkpoints.remove("tiny") < 5000
-    assert Start(card, files, store).has_saved
+    assert model.start().has_saved
 
 
-def test_a_full_device_is_no_damage(tmp_path: Path) -> None:
-    files, store = tmp_path / "published", tmp_path / "store"
-    card = published(files)
-    first = Start(card, files, store)
+def fails(*_folder: Path) -> Any:
+    raise RuntimeError("no kernel")
+
+
+def full(_folder: Path) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def unasked() -> Any:
+    raise AssertionError("the published weights do not fit either")
+
+
+@pytest.mark.parametrize(
+    ("read_published", "read_saved", "error"),
+    [(unasked, full, "CUDA out of memory"), (fails, fails, "no kernel")],
+    ids=["a full device", "published weights that fail, too"],
+)
+def test_what_is_no_damage_is_told_as_ever_and_blames_nothing(
+    model: Published, read_published: Any, read_saved: Any, error: str
+) -> None:
+    first = model.start()
     (saved,) = first.checkpoints.all()
-    settings = saved.record.settings
     context = LoadContext(first.checkpoints, first.told.append)
-
-    def full(_folder: Path) -> Any:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    def unasked() -> Any:
-        raise AssertionError("the published weights do not fit either")
-
-    with pytest.raises(torch.OutOfMemoryError):
-        quantize_once(context, card, settings, 1, unasked, full)
-    assert Start(card, files, store).has_read_saved
-
-
-def test_published_weights_that_fail_are_told_as_ever_and_blame_nothing(tmp_path: Path) -> None:
-    files, store = tmp_path / "published", tmp_path / "store"
-    card = published(files)
-    first = Start(card, files, store)
-    (saved,) = first.checkpoints.all()
-
-    def fails(*_folder: Path) -> Any:
-        raise RuntimeError("no kernel")
-
-    context = LoadContext(first.checkpoints, first.told.append)
-    with pytest.raises(RuntimeError, match="no kernel"):
-        quantize_once(context, card, saved.record.settings, 1, fails, fails)
-    assert Start(card, files, store).has_read_saved
+    with pytest.raises(RuntimeError, match=error):
+        quantize_once(context, model.card, saved.record.settings, 1, read_published, read_saved)
+    assert model.start().has_read_saved
 
 
 # ------------------------------------------------------------ disks and programs that end
@@ -353,9 +327,9 @@ CHILD = """
 import sys, threading
 from pathlib import Path
 sys.path[:0] = {folders!r}
-from quantized_store import Start, published
+from quantized_store import Start
 from multimodal.catalog.cards import ModelCard
-card = ModelCard.model_validate_json(Path({card!r}).read_text())
+card = ModelCard.model_validate_json({card!r})
 {before}
 start = Start(card, Path({files!r}), Path({store!r}))
 print("ANSWER", start.says())
@@ -363,14 +337,13 @@ print("TOLD", start.told)
 """
 
 
-def child(tmp_path: Path, card: ModelCard, before: str = "") -> subprocess.Popen[str]:
+def child(model: Published, before: str = "") -> subprocess.Popen[str]:
     """A program of its own that loads the model and answers."""
-    (tmp_path / "card.json").write_text(card.model_dump_json(), "utf-8")
     code = CHILD.format(
         folders=[str(ROOT / "tests"), str(ROOT / "tests/fixtures")],
-        card=str(tmp_path / "card.json"),
-        files=str(tmp_path / "published"),
-        store=str(tmp_path / "store"),
+        card=model.card.model_dump_json(),
+        files=str(model.files),
+        store=str(model.store),
         before=before,
     )
     pipe = subprocess.PIPE
@@ -383,27 +356,24 @@ def line_of(told: str, word: str) -> str:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
-def test_a_disk_that_gets_full_while_saving_loses_the_saving_alone(tmp_path: Path) -> None:
+def test_a_disk_that_gets_full_while_saving_loses_the_saving_alone(model: Published) -> None:
     """No file may grow beyond 50 kB, as on a disk that is full by then."""
-    card = published(tmp_path / "published")
-    expected = Start(card, tmp_path / "published", tmp_path / "other").says()
+    expected = model.start_elsewhere().says()
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))"
-    with child(tmp_path, card, limit) as program:
+    with child(model, limit) as program:
         told, errors = program.communicate(timeout=120)
     assert program.returncode == 0, errors
     assert line_of(told, "ANSWER") == f"ANSWER {expected}"
     assert "Saving " in line_of(told, "TOLD")
     assert "Tiny is not saved as it was quantized: " in errors
-    assert left(tmp_path / "store") == []
+    assert left(model.store) == []
 
 
 def test_a_disk_that_would_be_left_too_full_is_not_written_to(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    model: Published, caplog: pytest.LogCaptureFixture
 ) -> None:
-    card, files = published(tmp_path / "published"), tmp_path / "published"
-    start = Start(card, files, tmp_path / "store", free_bytes=lambda path: 5_000_100_000)
-    assert start.says()
-    assert left(tmp_path / "store") == []
+    assert model.start(free_bytes=lambda path: 5_000_100_000).says()
+    assert left(model.store) == []
     assert "has 5.0 GB left, of which 5.0 GB stay free" in caplog.text
 
 
@@ -424,68 +394,48 @@ quantized_store.QuantizedCheckpoints = Killed
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
-def test_a_program_that_is_killed_while_saving_leaves_one_that_starts(tmp_path: Path) -> None:
-    card, files, store = (
-        published(tmp_path / "published"),
-        tmp_path / "published",
-        tmp_path / "store",
-    )
-    with child(tmp_path, card, KILLED) as program:
+def test_a_program_that_is_killed_while_saving_leaves_one_that_starts(model: Published) -> None:
+    with child(model, KILLED) as program:
         program.communicate(timeout=120)
     assert program.returncode == -9
-    (half,) = left(store / "tiny.quantized")
+    (half,) = left(model.store / "tiny.quantized")
     assert half.endswith(".part"), "it died in the middle"
-    assert store_of(store).all() == []
-    next_one = Start(card, files, store)
-    assert next_one.has_saved
-    (saved,) = left(store / "tiny.quantized")
+    assert store_of(model.store).all() == []
+    assert model.start().has_saved
+    (saved,) = left(model.store / "tiny.quantized")
     assert saved != half
-    assert Start(card, files, store).has_read_saved
+    assert model.start().has_read_saved
 
 
-def test_what_a_killed_program_left_is_removed_even_if_nothing_is_saved(tmp_path: Path) -> None:
-    card, files, store = (
-        published(tmp_path / "published"),
-        tmp_path / "published",
-        tmp_path / "store",
-    )
-    (saved,) = Start(card, files, store).checkpoints.all()
+def test_what_a_killed_program_left_is_removed_even_if_nothing_is_saved(model: Published) -> None:
+    saved = model.save()
     (saved.folder.parent / "nf4-1234.part").mkdir()
     (saved.folder.parent / "nf4-1234.part" / "model.safetensors").write_bytes(b"half")
-    assert Start(card, files, store).has_read_saved
+    assert model.start().has_read_saved
     assert left(saved.folder.parent) == [saved.folder.name]
 
 
-def test_programs_that_start_at_once_do_not_harm_one_another(tmp_path: Path) -> None:
-    card, files, store = (
-        published(tmp_path / "published"),
-        tmp_path / "published",
-        tmp_path / "store",
-    )
-    expected = Start(card, files, tmp_path / "other").says()
+def test_programs_that_start_at_once_do_not_harm_one_another(
+    model: Published, tmp_path: Path
+) -> None:
+    expected = model.start_elsewhere().says()
     meet = f"""
 import time
 Path({str(tmp_path)!r}, "here-" + str(__import__("os").getpid())).touch()
 while len(list(Path({str(tmp_path)!r}).glob("here-*"))) < 2: time.sleep(0.01)
 """
-    with child(tmp_path, card, meet) as one, child(tmp_path, card, meet) as two:
+    with child(model, meet) as one, child(model, meet) as two:
         for program in (one, two):
             told, errors = program.communicate(timeout=200)
             assert line_of(told, "ANSWER") == f"ANSWER {expected}", errors
             assert "cannot be read" not in errors
-    assert len(left(store / "tiny.quantized")) == 1
-    assert Start(card, files, store).has_read_saved
+    assert len(left(model.store / "tiny.quantized")) == 1
+    assert model.start().has_read_saved
 
 
-def test_while_another_program_saves_a_model_it_is_loaded_and_not_saved(tmp_path: Path) -> None:
-    card, files, store = (
-        published(tmp_path / "published"),
-        tmp_path / "published",
-        tmp_path / "store",
-    )
-    inside, go = threading.Event(), threading.Event()
-    other = store_of(store)
-    record = Start(card, files, tmp_path / "other").checkpoints.all()[0].record
+def test_while_another_program_saves_a_model_it_is_loaded_and_not_saved(model: Published) -> None:
+    inside, go, store = threading.Event(), threading.Event(), model.store
+    record = model.start_elsewhere().checkpoints.all()[0].record
 
     def slowly(folder: Path) -> None:
         (folder / "model.safetensors").write_bytes(b"half of it")
@@ -493,11 +443,11 @@ def test_while_another_program_saves_a_model_it_is_loaded_and_not_saved(tmp_path
         go.wait(60)
         raise OSError("no space left")
 
-    saving = threading.Thread(target=other.save, args=("tiny", record, slowly))
+    saving = threading.Thread(target=store_of(store).save, args=("tiny", record, slowly))
     saving.start()
     assert inside.wait(60)
     try:
-        start = Start(card, files, store)
+        start = model.start()
         assert start.checkpoints.all() == []
         (half,) = left(store / "tiny.quantized")
         assert (store / "tiny.quantized" / half / "model.safetensors").exists(), "it is not swept"
@@ -578,15 +528,6 @@ def test_the_command_removes_nothing_else(name: str, tmp_path: Path) -> None:
 # ------------------------------------------------------------ the whole program
 
 
-PROFILE = {
-    "name": "tiny",
-    "title": "Tiny",
-    "device": "cpu",
-    "budget": "500MB",
-    "models": {"text-generation": ["tiny-mistral"]},
-}
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with a mistral of 50 MB in 16 bits, and its profile."""
@@ -611,8 +552,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         context_tokens=256,
         concurrency=1,
     )
-    (data / "models" / "profiles").mkdir()
-    (data / "models" / "profiles" / "tiny.toml").write_text(tomlkit.dumps(PROFILE), "utf-8")
+    add_profile(data / "models", "tiny", "500MB", {"text-generation": ["tiny-mistral"]})
     return data
 
 
@@ -670,12 +610,10 @@ def test_the_second_start_reads_the_saved_model_and_not_the_published_one(data: 
     assert not any("as published" in line for line in told_again)
 
 
-def test_a_stand_in_on_another_device_saves_nothing(tmp_path: Path) -> None:
-    card, files = published(tmp_path / "published"), tmp_path / "published"
-    store, told = store_of(tmp_path / "store"), list[str]()
+def test_a_stand_in_on_another_device_saves_nothing(model: Published) -> None:
+    store, told = store_of(model.store), list[str]()
     with load_context(LoadContext(store, told.append, saves=False)):
-        backend: Backend = load(card, files, "cpu")
-    backend.close()
+        load(model.card, model.files, "cpu").close()
     store.wait()
     assert store.all() == []
     assert "as published" in told[0]

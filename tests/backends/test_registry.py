@@ -6,6 +6,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ SITE = ROOT / "tests/fixtures/site"
 
 
 @pytest.fixture
-def forgotten() -> Iterator[None]:
-    """What was imported of the package is imported anew by the next test."""
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A package with an engine is installed; what was imported of it is forgotten afterwards."""
+    monkeypatch.syspath_prepend(str(SITE))
     yield
     for name in [name for name in sys.modules if name.split(".")[0] == "parrot_engine"]:
         del sys.modules[name]
@@ -50,20 +52,14 @@ def test_nothing_is_brought_by_packages_that_are_not_there() -> None:
     assert model_folders() == []
 
 
-@pytest.mark.usefixtures("forgotten")
-def test_a_package_brings_an_engine_and_its_card(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.syspath_prepend(str(SITE))
+@pytest.mark.usefixtures("site")
+def test_a_package_brings_an_engine_and_its_card(tmp_path: Path) -> None:
     family = find_family("parrot")
     assert family is not None
     assert family.engine == "parrot_engine.engine"
-    program = build(read_settings(profile="parrot", data=tmp_path, upgrade=False))
-    try:
+    with closing(build(read_settings(profile="parrot", data=tmp_path, upgrade=False))) as program:
         said = Message("user", (TextPart("Pretty Polly"),))
         events = list(program.assistant.reply(Conversation((said,)), threading.Event()))
-    finally:
-        program.close()
     told = "".join(event.text for event in events if isinstance(event, TextDelta))
     assert told == "Pretty Polly"
 
@@ -73,11 +69,10 @@ def parrot(**facts: Any) -> ModelCard:
     return ModelCard.model_validate({**found, **facts})
 
 
-@pytest.mark.usefixtures("forgotten")
+@pytest.mark.usefixtures("site")
 def test_an_engine_of_a_package_declares_its_options(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.syspath_prepend(str(SITE))
     load(parrot(engine={"repeats": 2}), tmp_path, "cpu").close()
     with pytest.raises(CardError, match=r"no option of parrot; did you mean engine\.repeats\?"):
         load(parrot(engine={"repeat": 2}), tmp_path, "cpu")
@@ -85,26 +80,22 @@ def test_an_engine_of_a_package_declares_its_options(
     check_options(parrot(engine={"anything": 2}))
 
 
-@pytest.mark.usefixtures("forgotten")
+@pytest.mark.usefixtures("site")
 def test_an_engine_of_a_package_declares_its_forward_passes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.syspath_prepend(str(SITE))
-    layer = ModelPart(
-        library="torch", model="Linear", config={"in_features": 8, "out_features": 100}
-    )
-    card = parrot(
-        architecture=ModulesArchitecture(kind="modules", parts={"beak": layer}),
-        quantization=["bf16"],
-    )
+    sizes = {"in_features": 8, "out_features": 100}
+    layer = ModelPart(library="torch", model="Linear", config=sizes)
+    shape = ModulesArchitecture(kind="modules", parts={"beak": layer})
+    card = parrot(architecture=shape, quantization=["bf16"])
     assert footprint(card).runtime == card.context_tokens * (8 + 100) * 2
     monkeypatch.delattr("parrot_engine.engine.forward_passes")
     with pytest.raises(CardError, match="parrot: nothing is known of what an engine"):
         footprint(card)
 
 
-def test_no_package_replaces_an_engine_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SITE))
+@pytest.mark.usefixtures("site")
+def test_no_package_replaces_an_engine_of_the_program() -> None:
     assert find_family("llama_cpp") is FAMILIES["llama_cpp"]
 
 

@@ -4,21 +4,18 @@ request over both."""
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import transformers
-from text_requests import text_request
-from tiny_models import hub_card, save_causal
+from text_requests import QUESTION, ask
+from tiny_models import hub_card, load_causal, save_causal
 
-from multimodal.backends.base import load
 from multimodal.backends.hf.causal_lm import CausalLM
 from multimodal.backends.hf.generation import published_sampling
 from multimodal.backends.sampling import PublishedSampling, ResolvedSampling, resolve_sampling
 from multimodal.catalog.cards import Catalog, ModelCard
-from multimodal.events import TextDelta
 from multimodal.messages import Sampling
 
 OWN = PublishedSampling(temperature=0.3, top_p=0.5, top_k=20, min_p=0.1, repeat_penalty=1.05)
@@ -93,18 +90,11 @@ def published_model(folder: Path, stated: ModelCard | None = None, **published: 
     config = save_causal(folder, "llama")
     facts = {"eos_token_id": 3, "pad_token_id": 0, "transformers_version": "4.40.0", **published}
     (folder / "generation_config.json").write_text(json.dumps(facts))
-    shape = hub_card("causal_lm", "AutoModelForCausalLM", config).architecture
-    made = load((stated or card()).model_copy(update={"architecture": shape}), folder, "cpu")
-    assert isinstance(made, CausalLM)
-    return made
+    return load_causal((folder, config), sampling=(stated or card()).sampling)
 
 
 def said(model: CausalLM, **given: Any) -> str:
-    request = text_request(
-        (("user", "What colour is the car?"),), sampling=Sampling(seed=3, max_tokens=24, **given)
-    )
-    events = model.run(request, threading.Event())
-    return "".join(event.text for event in events if isinstance(event, TextDelta))
+    return ask(model, QUESTION, sampling=Sampling(seed=3, max_tokens=24, **given)).text
 
 
 def test_a_reply_is_drawn_as_the_checkpoint_says(tmp_path: Path) -> None:

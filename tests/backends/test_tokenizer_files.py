@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 import sentencepiece
-import transformers
-from tiny_models import WORDS, hub_card, save_causal
+from tiny_models import WORDS, Checkpoint, byte_tokenizer, load_causal, save_causal, tokenizer
 from tokenizers import (
     AddedToken,
     Tokenizer,
@@ -25,7 +24,6 @@ from tokenizers import (
     trainers,
 )
 
-from multimodal.backends.base import load
 from multimodal.backends.tokenizer_files import load_tokenizer
 from multimodal.errors import BackendError
 
@@ -80,16 +78,7 @@ def gemma_like(*more: AddedToken) -> Tokenizer:
 
 
 def of_bytes(*more: AddedToken) -> Tokenizer:
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=list(ENDS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    made.train_from_iterator([WORDS], trainer)
+    made: Tokenizer = byte_tokenizer(ENDS)
     made.add_special_tokens(list(more))
     return made
 
@@ -206,30 +195,26 @@ def test_a_llama_tokenizer_without_tokenizer_json_splits_as_sentencepiece(tmp_pa
 
 def test_a_tokenizer_that_knows_more_than_the_model_is_refused_at_load(tmp_path: Path) -> None:
     config = save_causal(tmp_path, "llama", vocab_size=300)
-    card = hub_card("causal_lm", "AutoModelForCausalLM", config)
-    with pytest.raises(
-        BackendError, match=r"its tokenizer knows 3\d\d tokens, .* embeddings for 300"
-    ):
-        load(card, tmp_path, "cpu")
+    told = r"its tokenizer knows 3\d\d tokens, .* embeddings for 300"
+    with pytest.raises(BackendError, match=told):
+        load_causal((tmp_path, config))
 
 
-def with_a_token_more(folder: Path, template: str) -> Any:
+def with_a_token_more(folder: Path, template: str) -> Checkpoint:
     """A checkpoint whose tokenizer has a special token that the model was never enlarged for."""
-    config = save_causal(folder, "llama", template=template)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    config = {**config, "vocab_size": len(tokenizer)}
-    save_causal(folder, "llama", template=template, vocab_size=len(tokenizer))
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|new|>"]})
-    tokenizer.save_pretrained(folder)
-    return hub_card("causal_lm", "AutoModelForCausalLM", config)
+    known = tokenizer(template)
+    config = save_causal(folder, "llama", vocab_size=len(known))
+    known.add_special_tokens({"additional_special_tokens": ["<|new|>"]})
+    known.save_pretrained(folder)
+    return folder, config
 
 
 def test_a_special_token_that_the_template_writes_must_have_an_embedding(tmp_path: Path) -> None:
     template = "<|new|>{% for m in messages %}{{ m['content'] }}{% endfor %}"
     with pytest.raises(BackendError, match=r'such as "<\|new\|>"'):
-        load(with_a_token_more(tmp_path, template), tmp_path, "cpu")
+        load_causal(with_a_token_more(tmp_path, template))
 
 
 def test_a_special_token_that_nothing_writes_needs_none(tmp_path: Path) -> None:
     template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    assert load(with_a_token_more(tmp_path, template), tmp_path, "cpu")
+    assert load_causal(with_a_token_more(tmp_path, template))

@@ -6,8 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from conftest import free_port
-from fake_hub import CARD, TENSORS, FakeHub, contents, weights
+from fake_hub import CARD, TENSORS, FakeHub, contents, unreachable, weights
 
 from multimodal.catalog.cards import ModelCard
 from multimodal.catalog.sources import FileSource
@@ -45,7 +44,7 @@ def test_a_file_that_is_another_one_is_refused(tmp_path: Path, hub: FakeHub) -> 
 
 
 def test_an_address_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
-    nowhere = FakeHub(f"http://127.0.0.1:{free_port()}")
+    nowhere = unreachable()
     with pytest.raises(WeightsError, match=r"small.pt cannot be reached \(ConnectError\); connect"):
         weights(tmp_path, nowhere).ensure(file_card(nowhere))
 

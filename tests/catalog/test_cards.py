@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from card_texts import CARD, PROFILE, catalog_of
+from card_texts import CARD, PROFILE, card_from, catalog_of
 from conftest import ROOT
 from fakes import FakeSource, program
 
@@ -119,92 +120,76 @@ def test_an_unknown_profile_is_answered_with_those_that_exist(catalog: Catalog) 
         catalog.profile("embeded")
 
 
-def test_a_wheel_that_no_file_comes_from_is_refused(tmp_path: Path) -> None:
-    source = """
+ZEROS = "0" * 64
+WHEEL = f"""
 [[source.wheels]]
 project = "one"
 version = "1"
-sha256 = "{0}"
+sha256 = "{ZEROS}"
 size_bytes = 1
-[[source.files]]
-path = "x"
-sha256 = "{0}"
-size_bytes = 1
-places = [{{ kind = "wheels", members = ["other:x"] }}]
-[source]
-kind = "files"
-""".format("0" * 64)
-    folder = 'source = { kind = "folder", path = "/weights" }\n'
-    with pytest.raises(CardError, match="'other:x' names no wheel of this card"):
-        catalog_of(tmp_path, CARD.replace(folder, "") + source)
-
-
-@pytest.mark.parametrize(
-    ("fault", "sentence"),
-    [
-        ('repo = "a"\npth = "x"', r"unknown field 'source.files.0.places.0.pth'"),
-        ('repo = "a"', r"the field 'source.files.0.places.0.path' is missing"),
-        ('repo = "a"\npath = "../x"', r"source.files.0.places.0.path: "),
-    ],
-)
-def test_a_fault_in_a_place_is_told_with_its_place(
-    tmp_path: Path, fault: str, sentence: str
-) -> None:
-    source = f"""
-[source]
-kind = "files"
-[[source.files]]
-path = "x"
-sha256 = "{"0" * 64}"
-size_bytes = 1
-[[source.files.places]]
-kind = "hub"
-{fault}
 """
-    folder = 'source = { kind = "folder", path = "/weights" }\n'
-    with pytest.raises(CardError, match=f"tiny.toml: {sentence}"):
-        catalog_of(tmp_path, CARD.replace(folder, "") + source)
 
 
-@pytest.mark.parametrize("path", ["../x", "/x", "a/../x", ".hidden", "a//b", "a\\\\b", "", "a.py"])
-def test_a_file_lies_inside_its_own_folder(tmp_path: Path, path: str) -> None:
-    source = f"""
+def files(place: str = 'kind = "folder", path = "/weights"', path: str = "x") -> str:
+    """The source of a card of one file that lies in that place."""
+    return f"""
 [source]
 kind = "files"
 [[source.files]]
 path = "{path}"
-sha256 = "{"0" * 64}"
+sha256 = "{ZEROS}"
 size_bytes = 1
-places = [{{ kind = "folder", path = "/weights" }}]
+places = [{{ {place} }}]
 """
-    folder = 'source = { kind = "folder", path = "/weights" }\n'
-    with pytest.raises(CardError, match=r"tiny.toml: source.files.0.path: "):
-        catalog_of(tmp_path, CARD.replace(folder, "") + source)
 
 
-def test_only_a_shipped_card_names_an_address(catalog: Catalog, tmp_path: Path) -> None:
-    address = f'source = {{ kind = "file", url = "https://host/a.pt", sha256 = "{"0" * 64}" }}\n'
-    folder = 'source = { kind = "folder", path = "/weights" }\n'
-    with pytest.raises(CardError, match=r"tiny.toml: source: only shipped cards are fetched from"):
-        catalog_of(tmp_path, CARD.replace(folder, address))
-    part = f"source.parts.ear = {address.partition(' = ')[2]}"
-    with pytest.raises(CardError, match=r"tiny.toml: source: only shipped cards are fetched from"):
-        catalog_of(tmp_path, CARD.replace(folder, f'source.kind = "parts"\n{part}'))
+def parts(ear: str) -> str:
+    return f'[source]\nkind = "parts"\nparts.ear = {{ {ear} }}\n'
+
+
+ADDRESS = f'kind = "file", url = "https://host/a.pt", sha256 = "{ZEROS}"'
+OUTSIDE = ("../x", "/x", "a/../x", ".hidden", "a//b", "a\\\\b", "", "a.py")
+BY_HAND = 'kind = "folder", repo = "a/b", files = ["../*"], published = "x"'
+ONLY_SHIPPED = "source: only shipped cards are fetched from"
+FAULTS = {
+    "a wheel of no file": (
+        files('kind = "wheels", members = ["other:x"]') + WHEEL,
+        ".*'other:x' names no wheel of this card",
+    ),
+    "a misspelt place": (
+        files('kind = "hub", repo = "a", pth = "x"'),
+        "unknown field 'source.files.0.places.0.pth'",
+    ),
+    "half a place": (
+        files('kind = "hub", repo = "a"'),
+        "the field 'source.files.0.places.0.path' is missing",
+    ),
+    "a place outside": (
+        files('kind = "hub", repo = "a", path = "../x"'),
+        "source.files.0.places.0.path: ",
+    ),
+    **{f"the file {path}": (files(path=path), "source.files.0.path: ") for path in OUTSIDE},
+    "a misspelt part": (
+        parts('kind = "hub", repo = "a/b", revison = "1"'),
+        "unknown field 'source.parts.ear.revison'",
+    ),
+    "a part outside": (parts(BY_HAND), ""),
+    "an address": (f"[source]\n{ADDRESS}".replace(", ", "\n"), ONLY_SHIPPED),
+    "a part at an address": (parts(ADDRESS), ONLY_SHIPPED),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_in_a_source_is_told_with_its_place(tmp_path: Path, name: str) -> None:
+    source, sentence = FAULTS[name]
+    with pytest.raises(CardError, match=f"tiny.toml: {sentence}"):
+        catalog_of(tmp_path, card_from(source))
+
+
+def test_the_address_of_a_shipped_card_names_its_checksum(catalog: Catalog) -> None:
     whisper = catalog.card("whisper-small").source
     assert isinstance(whisper, FileSource)
     assert whisper.sha256 in whisper.url
-
-
-def test_a_fault_in_a_part_is_told_with_its_place(tmp_path: Path) -> None:
-    folder = 'source = { kind = "folder", path = "/weights" }\n'
-    part = (
-        'source = { kind = "parts", parts.ear = { kind = "hub", repo = "a/b", revison = "1" } }\n'
-    )
-    with pytest.raises(CardError, match=r"tiny.toml: unknown field 'source.parts.ear.revison'"):
-        catalog_of(tmp_path, CARD.replace(folder, part))
-    outside = part.replace('kind = "hub"', 'kind = "folder", files = ["../*"], published = "x"')
-    with pytest.raises(CardError, match=r"tiny.toml: "):
-        catalog_of(tmp_path, CARD.replace(folder, outside))
 
 
 def test_the_embedded_profile_fits_its_own_budget(catalog: Catalog) -> None:
@@ -314,13 +299,10 @@ def test_a_context_is_never_longer_than_the_models(catalog: Catalog, context: st
 
 @pytest.mark.parametrize("asked", ["llama-2-13b-chat", "llama-2-13b-chat@4096"])
 def test_whoever_asks_gets_the_context_that_the_profile_allows(tmp_path: Path, asked: str) -> None:
-    made = program(tmp_path, FakeSource(), profile="gpu-12gb")
-    try:
+    with closing(program(tmp_path, FakeSource(), profile="gpu-12gb")) as made:
         assert made.card(asked).name == "llama-2-13b-chat@3840"
         assert made.card("llama-2-13b-chat:fp4").name == "llama-2-13b-chat:fp4@3840"
         assert made.card("gpt2").name == "gpt2"
-    finally:
-        made.close()
 
 
 def test_the_large_card_profile_lists_what_was_ordered(catalog: Catalog) -> None:

@@ -8,15 +8,14 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+import tiny_gguf
 from card_texts import CARD, PROFILE, catalog_of
 from conftest import ROOT
 from fake_hub import FakeHub, card_for
 from fake_hub import weights as fake_weights
 from tiny_gguf import LANGUAGE_FILE, PROJECTOR_FILE, save_gguf
-from tiny_models import hub_card
 from tiny_seeing import save_llava
 
 from multimodal.api import images, transcriptions
@@ -41,49 +40,38 @@ def marked(path: Path, text: str | None = None) -> Path:
     return path
 
 
-def _card(folder: Path) -> Any:
-    return read_card(marked(folder / "tiny.toml", CARD)).name == "tiny"
-
-
-def _profile(folder: Path) -> Any:
-    return read_profile(marked(folder / "mine.toml", PROFILE)).name == "mine"
-
-
-def _profile_of_the_option(folder: Path) -> Any:
-    catalog = Catalog([ROOT / "models"])
-    text = PROFILE.replace("tiny", "phi-2")
-    return catalog.profile(str(marked(folder / "mine.toml", text))).name == "mine"
-
-
-def _folder_of_cards(folder: Path) -> Any:
+def is_folder_read(folder: Path) -> bool:
     marked(folder / "cards/text/tiny.toml", CARD)
     marked(folder / "profiles/mine.toml", PROFILE)
     return Catalog([ROOT / "models", folder]).profile("mine").defaults == ("tiny",)
 
 
-def _labels(folder: Path) -> Any:
+def is_option_read(folder: Path) -> bool:
+    path = marked(folder / "mine.toml", PROFILE.replace("tiny", "phi-2"))
+    return Catalog([ROOT / "models"]).profile(str(path)).name == "mine"
+
+
+def are_labels_read(folder: Path) -> bool:
     labels = ROOT / "models/labels/imagenet-1k.tsv"
-    copied = Path(shutil.copy(labels, folder / "labels.tsv"))
-    return Vocabulary.read(marked(copied)) == Vocabulary.read(labels)
+    copied = marked(Path(shutil.copy(labels, folder / "labels.tsv")))
+    return Vocabulary.read(copied) == Vocabulary.read(labels)
 
 
-def _peaks(folder: Path) -> Any:
-    return Peaks(marked(folder / "peaks.json", '{"a": 20}')).workspace("a", 0, 100) == 22
+READERS: dict[str, Callable[[Path], bool]] = {
+    "card": lambda folder: read_card(marked(folder / "tiny.toml", CARD)).name == "tiny",
+    "profile": lambda folder: read_profile(marked(folder / "mine.toml", PROFILE)).name == "mine",
+    "profile of the option": is_option_read,
+    "folder of cards": is_folder_read,
+    "labels": are_labels_read,
+    "peaks": lambda folder: (
+        Peaks(marked(folder / "peaks.json", '{"a": 20}')).workspace("a", 0, 100) == 22
+    ),
+}
 
 
-READERS: list[Callable[[Path], Any]] = [
-    _card,
-    _profile,
-    _profile_of_the_option,
-    _folder_of_cards,
-    _labels,
-    _peaks,
-]
-
-
-@pytest.mark.parametrize("reads", READERS, ids=lambda reader: reader.__name__.strip("_"))
-def test_a_mark_in_front_of_utf8_is_no_fault(reads: Callable[[Path], Any], tmp_path: Path) -> None:
-    assert reads(tmp_path)
+@pytest.mark.parametrize("reader", READERS)
+def test_a_mark_in_front_of_utf8_is_no_fault(reader: str, tmp_path: Path) -> None:
+    assert READERS[reader](tmp_path)
 
 
 def test_marked_records_of_fetched_weights_are_read(hub: FakeHub, tmp_path: Path) -> None:
@@ -129,39 +117,31 @@ def test_the_home_of_nobody_is_named(tmp_path: Path) -> None:
         of_path(tmp_path, "~nobody-here/x")
 
 
-def test_a_card_may_name_the_gguf_file_itself(tmp_path: Path) -> None:
-    config = save_llava(tmp_path / "llava")
+@pytest.fixture
+def gguf(tmp_path: Path) -> Path:
+    """The file of a language model, with its projector beside it."""
+    save_llava(tmp_path / "llava")
     save_gguf(tmp_path / "llava", tmp_path / "gguf")
-    file = tmp_path / "gguf" / LANGUAGE_FILE
-    shutil.copy(file, file.with_name("another.gguf"))
-    facts = {
-        "architecture": {"kind": "gguf", "config": config["text_config"]},
-        "quantization": ["f32"],
-        "engine": {"threads": 1},
-        "source": {"kind": "folder", "path": str(file)},
-    }
-    card = hub_card("llama_cpp", "", {}, **facts)
+    return tmp_path / "gguf" / LANGUAGE_FILE
+
+
+def test_a_card_may_name_the_gguf_file_itself(gguf: Path, tmp_path: Path) -> None:
+    shutil.copy(gguf, gguf.with_name("another.gguf"))
+    source = {"kind": "folder", "path": str(gguf)}
+    card = tiny_gguf.card("llava", task="text-generation", converses=False, source=source)
     weights = Weights(tmp_path / "fetched")
     assert weights.ready(card)
     assert weights.offered_bytes(card) == 0
     found = gguf_files(card, weights.ensure(card))
-    assert found.language == file
+    assert found.language == gguf
     backend = load(card, weights.ensure(card), "cpu")
     backend.close()
 
 
-def test_the_projector_is_looked_for_beside_a_file_that_is_named(tmp_path: Path) -> None:
-    config = save_llava(tmp_path / "llava")
-    save_gguf(tmp_path / "llava", tmp_path / "gguf")
-    language, projector = (tmp_path / "gguf" / name for name in (LANGUAGE_FILE, PROJECTOR_FILE))
-    facts = {
-        "task": "image-to-text",
-        "architecture": {"kind": "gguf", "config": config, "projector": "f32"},
-        "quantization": ["f32"],
-        "source": {"kind": "folder", "path": str(language)},
-    }
-    found = gguf_files(hub_card("llama_cpp", "", {}, **facts), language)
-    assert (found.language, found.projector) == (language, projector)
+def test_the_projector_is_looked_for_beside_a_file_that_is_named(gguf: Path) -> None:
+    card = tiny_gguf.card("llava", source={"kind": "folder", "path": str(gguf)})
+    found = gguf_files(card, gguf)
+    assert (found.language, found.projector) == (gguf, gguf.with_name(PROJECTOR_FILE))
 
 
 def test_a_file_that_is_no_whole_model_names_the_folder(tmp_path: Path) -> None:
@@ -177,14 +157,11 @@ def test_a_file_that_is_no_whole_model_names_the_folder(tmp_path: Path) -> None:
 # ------------------------------------------------------------ names
 
 
-@pytest.mark.parametrize("name", sorted(ALIASES))
+WINDOWS_REFUSES = ["con", "nul.v1", "com3", "phi-2."]
+
+
+@pytest.mark.parametrize("name", [*sorted(ALIASES), *WINDOWS_REFUSES])
 def test_a_card_that_would_never_be_reached_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(CardError, match=rf"tiny.toml: name: '{name}' .*choose another name$"):
-        catalog_of(tmp_path, CARD.replace('"tiny"', f'"{name}"'))
-
-
-@pytest.mark.parametrize("name", ["con", "nul.v1", "com3", "phi-2."])
-def test_a_card_whose_folder_windows_would_refuse_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(CardError, match=rf"tiny.toml: name: '{name}' .*choose another name$"):
         catalog_of(tmp_path, CARD.replace('"tiny"', f'"{name}"'))
 

@@ -79,19 +79,18 @@ def drives(version: str, cuda: tuple[int, int], card: Gpu = CARD) -> Driver:
 # ------------------------------------------------------------ the card and PyTorch
 
 
-def test_a_torch_for_the_cpu_beside_a_card_on_windows_gets_the_command_that_mends_it() -> None:
-    found = judged(WINDOWS)["torch"]
+CPU_TORCH = replace(LINUX, torch="2.13.0+cpu", build=TorchBuild())
+
+
+@pytest.mark.parametrize("machine", [WINDOWS, CPU_TORCH], ids=["windows", "linux"])
+def test_a_torch_for_the_cpu_beside_a_card_gets_the_command_that_mends_it(machine: Machine) -> None:
+    found = judged(machine)["torch"]
     assert found.verdict == "warn"
     assert "built without CUDA" in found.found
-    assert "PyPI has no other" in found.found
+    assert ("for Windows, PyPI has no other" in found.found) is machine.windows
+    assert ("Windows" in found.found) is machine.windows
     assert found.fix == command("cu130")
-    assert judged(WINDOWS, wanted=True)["torch"].verdict == "fail"
-
-
-def test_a_torch_for_the_cpu_beside_a_card_on_linux_gets_the_same_command() -> None:
-    found = judged(replace(LINUX, torch="2.13.0+cpu", build=TorchBuild()))["torch"]
-    assert found.fix == command("cu130")
-    assert "Windows" not in found.found
+    assert judged(machine, wanted=True)["torch"].verdict == "fail"
 
 
 @pytest.mark.parametrize("machine", [LINUX, replace(WINDOWS, torch="2.13.0+cu130", build=FOUND)])
@@ -266,8 +265,9 @@ def test_a_bitsandbytes_without_its_library_for_cuda_is_installed_again() -> Non
     assert judged(replace(LINUX, bitsandbytes=""))["bitsandbytes"].found == "missing"
 
 
-def test_python_of_32_bits_fails() -> None:
+def test_python_of_32_bits_fails_and_little_memory_is_told() -> None:
     assert judged(replace(WINDOWS, bits=32))["Python"].verdict == "fail"
+    assert judged(replace(NO_CARD, free_bytes=GB))["memory"].verdict == "warn"
 
 
 def test_what_a_full_card_does_under_windows_is_told() -> None:
@@ -278,10 +278,6 @@ def test_what_a_full_card_does_under_windows_is_told() -> None:
     assert "WSL ignores" in judged(replace(LINUX, wsl=True))["full card"].found
     assert "full card" not in judged(LINUX)
     assert "full card" not in judged(replace(WINDOWS, driver=None))
-
-
-def test_little_memory_is_told() -> None:
-    assert judged(replace(NO_CARD, free_bytes=GB))["memory"].verdict == "warn"
 
 
 def test_missing_and_wrong_packages_get_their_commands() -> None:
@@ -330,9 +326,8 @@ def test_a_driver_that_does_not_tell_its_cuda_version_is_known_by_its_branch(
 def test_what_the_driver_does_not_know_is_left_open() -> None:
     (card,) = smi("580.1, NVIDIA GB10, [N/A], [N/A], [N/A]\n").gpus
     assert card == Gpu("NVIDIA GB10", 0, 0, None)
-    assert (
-        "GB)" not in judged(replace(LINUX, driver=Driver("580.1", (13, 0), (card,))))["GPU"].found
-    )
+    machine = replace(LINUX, driver=drives("580.1", (13, 0), card))
+    assert "GB)" not in judged(machine)["GPU"].found
 
 
 def test_an_old_driver_is_asked_without_the_field_it_does_not_know() -> None:
@@ -343,31 +338,22 @@ def test_an_old_driver_is_asked_without_the_field_it_does_not_know() -> None:
             return 2, 'Field "compute_cap" is not a valid field to query.\n'
         return 0, "470.82.01, Tesla T4, 15109, 15000\n"
 
-    assert query_driver(old) == Driver(
-        "470.82.01", (11, 4), (Gpu("Tesla T4", 15109 << 20, 15000 << 20),)
-    )
+    card = Gpu("Tesla T4", 15109 << 20, 15000 << 20)
+    assert query_driver(old) == Driver("470.82.01", (11, 4), (card,))
 
 
-@pytest.mark.parametrize(
-    ("status", "text"),
-    [
-        (9, "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."),
-        (0, "No devices were found"),
-    ],
-)
-def test_a_failing_nvidia_smi_is_told_in_its_words(status: int, text: str) -> None:
-    assert smi(text, status=status) == Driver(error=text)
+def test_a_failing_nvidia_smi_is_told_in_its_words() -> None:
+    failed = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."
+    for status, text in ((9, failed), (0, "No devices were found")):
+        assert smi(text, status=status) == Driver(error=text)
 
 
 def test_makers_of_cards_are_read_from_the_bus(tmp_path: Path) -> None:
-    for place, kind, maker in [
-        ("0", "0x030000", "0x10de"),
-        ("1", "0x038000", "0x1002"),
-        ("2", "0x020000", "0x8086"),
-    ]:
-        (tmp_path / place).mkdir()
-        (tmp_path / place / "class").write_text(f"{kind}\n")
-        (tmp_path / place / "vendor").write_text(f"{maker}\n")
+    for kind, maker in (("0x030000", "0x10de"), ("0x038000", "0x1002"), ("0x020000", "0x8086")):
+        place = tmp_path / maker
+        place.mkdir()
+        (place / "class").write_text(f"{kind}\n")
+        (place / "vendor").write_text(f"{maker}\n")
     assert vendors_on_bus(tmp_path) == {"NVIDIA", "AMD"}
 
 
@@ -387,10 +373,8 @@ def test_noise_before_the_facts_is_passed_over_and_a_crash_is_told() -> None:
     line = '{"cuda": "13.0", "compute": [8, 9], "kernels": ["sm_86"]}'
     found = parse_probe_output(f"WARNING: bitsandbytes\n{line}\n", "", 0)
     assert (found.cuda, found.compute, found.kernels) == ("13.0", (8, 9), ("sm_86",))
-    assert (
-        "status -11: Segmentation fault"
-        in parse_probe_output("", "Segmentation fault\n", -11).error
-    )
+    crashed = parse_probe_output("", "Segmentation fault\n", -11).error
+    assert "status -11: Segmentation fault" in crashed
     assert parse_probe_output("not facts", "", 0).error
 
 
@@ -405,6 +389,12 @@ def card_line(
     catalog: Catalog, room: Room, profile: str = "gpu-12gb", chosen: bool = False
 ) -> Finding:
     return capacity_finding(catalog, catalog.profile(profile), room, chosen)
+
+
+def findings_in(catalog: Catalog, room: Room) -> dict[str, Finding]:
+    """With the embedded profile."""
+    found = capacity_findings(catalog, catalog.profile("embedded"), room)
+    return {finding.name: finding for finding in found}
 
 
 def room(card_gb: float, budget: int | None = None, usable: bool = True) -> Room:
@@ -450,8 +440,7 @@ def test_without_a_card_its_profile_says_so(catalog: Catalog) -> None:
 
 
 def test_without_torch_only_what_needs_it_is_left_open(catalog: Catalog) -> None:
-    broken = replace(room(12.88), torch_loads=False)
-    found = {f.name: f for f in capacity_findings(catalog, catalog.profile("embedded"), broken)}
+    found = findings_in(catalog, replace(room(12.88), torch_loads=False))
     assert "until torch can be loaded" in found["profile gpu-12gb"].found
     assert "fits together" in found["profile embedded"].found
 
@@ -473,13 +462,10 @@ def test_offline_nobody_is_asked(ask: Callable[[bool], Finding]) -> None:
 
 
 def test_what_is_not_there_and_not_needed_is_not_called_ok(catalog: Catalog) -> None:
-    without = {f.name: f for f in capacity_findings(catalog, catalog.profile("embedded"), room(0))}
+    without = findings_in(catalog, room(0))
     assert without["profile gpu-12gb"].verdict == "info"
     assert without["profile embedded"].verdict == "ok"
-    too_small = {
-        f.name: f for f in capacity_findings(catalog, catalog.profile("embedded"), room(4))
-    }
-    assert too_small["profile gpu-24gb"].verdict == "info"
+    assert findings_in(catalog, room(4))["profile gpu-24gb"].verdict == "info"
     told = list(report(list(without.values())))
     assert any(row.startswith("info  profile gpu-12gb") for row in told)
     assert told[-1] == "\nNothing needs mending."
@@ -557,17 +543,23 @@ def test_json_says_name_ok_found_and_fix() -> None:
     assert {"name", "ok", "found", "fix"} <= set(found)
 
 
+def nvidia_smi(folder: Path) -> str:
+    """A PATH with a program of that name, which shows a card."""
+    folder.mkdir(exist_ok=True)
+    program = folder / "nvidia-smi"
+    asked = f'case "$1" in --query-gpu*) echo "{ROW.strip()}" ;; *) echo "{TABLE}" ;; esac'
+    program.write_text(f"#!/bin/sh\n{asked}\n")
+    program.chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
 @pytest.mark.skipif(
     os.name == "nt" or driver() is not None, reason="stands in for a driver that is not there"
 )
 def test_a_card_that_nvidia_smi_shows_is_told_from_the_command_line(tmp_path: Path) -> None:
     """A program of that name stands where the driver's would; PyTorch here finds no such card."""
-    program = tmp_path / "nvidia-smi"
-    program.write_text(f'#!/bin/sh\n[ -n "$1" ] && echo "{ROW.strip()}" || echo "{TABLE}"\n')
-    program.chmod(0o755)
     data = ("--data", str(tmp_path / "data"))
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    told = run("doctor", "--offline", "--device", "cuda", *data, PATH=path)
+    told = run("doctor", "--offline", "--device", "cuda", *data, PATH=nvidia_smi(tmp_path))
     assert told.exit_code == 1, told.stderr
     lines_told = told.stdout.splitlines()
     assert any(row.startswith("ok    NVIDIA driver") and "581.15" in row for row in lines_told)

@@ -4,7 +4,6 @@ fetched, and pip does with it what it should."""
 from __future__ import annotations
 
 import os
-import stat
 import subprocess
 import sys
 import zipfile
@@ -18,25 +17,16 @@ from browser import visit
 from conftest import ROOT, free_port
 from fakes import FakeSource, program
 from playwright.sync_api import Browser, expect
-from test_doctor import CARD, FOUND, GB, LINUX, NO_CARD, WINDOWS, command, drives
+from test_doctor import CARD, CPU_TORCH, FOUND, GB, NO_CARD, WINDOWS, command, drives, nvidia_smi
 
 from multimodal.access import Hosts
 from multimodal.build import UnusedGpu, read_catalog
 from multimodal.doctor.machine import Machine
 from multimodal.doctor.unused_gpu import find_unused_gpu
 from multimodal.memory.devices.nvidia import driver
-from multimodal.memory.devices.torch_build import TorchBuild
 from multimodal.settings import read_settings
 from multimodal.web.gauge import unused_gpu
 from multimodal.web.launch import open_page
-
-ON_LINUX = replace(LINUX, torch="2.13.0+cpu", build=TorchBuild())
-NVIDIA_SMI = """#!/bin/sh
-case "$1" in
-  --query-gpu*) echo "581.15, NVIDIA GeForce RTX 4070 Ti, 12282, 11000, 8.9" ;;
-  *) echo "| NVIDIA-SMI 581.15   Driver Version: 581.15   CUDA Version: 13.0 |" ;;
-esac
-"""
 
 
 def said(machine: Machine, **given: str) -> UnusedGpu | None:
@@ -44,7 +34,7 @@ def said(machine: Machine, **given: str) -> UnusedGpu | None:
     return find_unused_gpu(settings, read_catalog(settings), machine)
 
 
-@pytest.mark.parametrize("machine", [WINDOWS, ON_LINUX], ids=["windows", "linux"])
+@pytest.mark.parametrize("machine", [WINDOWS, CPU_TORCH], ids=["windows", "linux"])
 @pytest.mark.parametrize(
     "given", [{}, {"profile": "gpu-12gb"}, {"device": "cuda", "profile": "embedded"}]
 )
@@ -115,10 +105,7 @@ def test_without_a_driver_no_start_waits_for_pytorch(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="its nvidia-smi is a script of a shell")
 def test_the_command_comes_before_anything_is_asked_of_the_package_index(tmp_path: Path) -> None:
     """The program itself, with an nvidia-smi that shows a card, and PyTorch as it is here."""
-    tool = tmp_path / "bin" / "nvidia-smi"
-    tool.parent.mkdir()
-    tool.write_text(NVIDIA_SMI)
-    tool.chmod(stat.S_IRWXU)
+    path = nvidia_smi(tmp_path / "bin")
     process = subprocess.Popen(
         [sys.executable, "app.py", "--data", str(tmp_path / "data"), "--port", "0"],
         cwd=ROOT,
@@ -127,7 +114,7 @@ def test_the_command_comes_before_anything_is_asked_of_the_package_index(tmp_pat
         text=True,
         env=os.environ
         | {
-            "PATH": f"{tool.parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": path,
             "PIP_CONFIG_FILE": os.devnull,
             "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
             "PIP_EXTRA_INDEX_URL": "",

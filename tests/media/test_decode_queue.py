@@ -30,14 +30,14 @@ def test_one_is_decoded_at_a_time_in_the_order_of_asking(callers: ThreadPoolExec
         nonlocal running, most
         running, most = running + 1, max(most, running + 1)
         begun.append(number)
-        gate.wait(10)
+        gate.wait(60)
         running -= 1
         return number
 
     asked = []
     for number in range(5):
         asked.append(callers.submit(queue.run, lambda n=number: work(n), NEVER))
-        wait_until(lambda: len(begun) == 1 and asked[-1].running(), 10)
+        wait_until(lambda: len(begun) == 1 and asked[-1].running(), 60)
     gate.set()
     assert sorted(future.result() for future in asked) == list(range(5))
     assert most == 1
@@ -46,16 +46,16 @@ def test_one_is_decoded_at_a_time_in_the_order_of_asking(callers: ThreadPoolExec
 
 def test_who_leaves_gives_the_place_up_at_once(callers: ThreadPoolExecutor) -> None:
     queue, gate, left = DecodeQueue("test", waiting=1), threading.Event(), threading.Event()
-    first = callers.submit(queue.run, lambda: gate.wait(10), NEVER)
-    wait_until(lambda: first.running(), 10)
+    first = callers.submit(queue.run, lambda: gate.wait(60), NEVER)
+    wait_until(lambda: first.running(), 60)
     ran: list[str] = []
     second = callers.submit(queue.run, lambda: ran.append("second"), left)
     left.set()
     with pytest.raises(TurnStoppedError):
-        second.result(10)
+        second.result(30)
     third = callers.submit(queue.run, lambda: ran.append("third"), NEVER)
     gate.set()
-    third.result(10)
+    third.result(30)
     assert ran == ["third"]
 
 
@@ -64,14 +64,14 @@ def test_more_than_can_wait_are_told_to_come_again(callers: ThreadPoolExecutor) 
 
     def work() -> None:
         begun.set()
-        gate.wait(10)
+        gate.wait(60)
 
     asked = [callers.submit(queue.run, work, NEVER)]
-    assert begun.wait(10)
+    assert begun.wait(60)
     refusals = [callers.submit(queue.run, work, NEVER) for _ in range(3)]
-    wait_until(lambda: sum(future.done() for future in refusals) == 2, 10)
+    wait_until(lambda: sum(future.done() for future in refusals) == 2, 60)
     gate.set()
-    faults = [future.exception(10) for future in (*asked, *refusals)]
+    faults = [future.exception(30) for future in (*asked, *refusals)]
     assert sum(isinstance(fault, CapacityError) for fault in faults) == 2
     assert queue.run(lambda: "again", NEVER) == "again"
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import re
 import threading
-import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import httpx2 as httpx
 import numpy as np
 import pytest
 from fakes import served
+from media_files import as_wav
 from numpy.typing import NDArray
 
 from multimodal.build import Program, build
@@ -48,18 +47,6 @@ def url(real: Program) -> Iterator[str]:
 def spoken(examples: Path, name: str, decibels: float = 0.0) -> NDArray[np.float32]:
     heard = audio.decode((examples / name).read_bytes(), name, Limits())
     return heard * np.float32(10 ** (decibels / 20))
-
-
-def as_wav(*sides: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(len(sides))
-        file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes(
-            np.clip(np.round(np.stack(sides, 1) * 32768), -32768, 32767).astype(np.int16).tobytes()
-        )
-    return buffer.getvalue()
 
 
 def heard_by_api(url: str, data: bytes) -> str:

@@ -9,7 +9,6 @@ import struct
 import sys
 import threading
 import tracemalloc
-import wave
 import zlib
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from media_files import as_wav, saved
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
@@ -34,23 +34,13 @@ def media(tmp_path: Path) -> MediaFolder:
     return MediaFolder(tmp_path / "media")
 
 
-def picture(
-    size: tuple[int, int] = (64, 48), form: str = "JPEG", mode: str = "RGB", **more: object
-) -> bytes:
-    buffer = io.BytesIO()
+def picture(size: tuple[int, int] = (64, 48), form: str = "JPEG", **more: object) -> bytes:
     noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
-    Image.fromarray(noise).convert(mode).save(buffer, form, **more)
-    return buffer.getvalue()
+    return saved(Image.fromarray(noise), form, **more)
 
 
 def sound(seconds: float, rate: int = 8000) -> bytes:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(b"\1\0" * round(seconds * rate))
-    return buffer.getvalue()
+    return as_wav(np.full(round(seconds * rate), 1 / 32768), rate=rate)
 
 
 def encoded(form: str, seconds: int) -> bytes:
@@ -125,30 +115,21 @@ def test_broken_metadata_does_not_cost_the_picture(media: MediaFolder) -> None:
 
 @pytest.mark.parametrize("kind", [np.uint16, np.float32])
 def test_pictures_of_more_than_8_bits_keep_their_shades(media: MediaFolder, kind: type) -> None:
-    buffer = io.BytesIO()
     ramp: NDArray[Any] = np.linspace(0, 65_535, 64 * 64).reshape(64, 64).astype(kind)
-    Image.fromarray(ramp).save(buffer, "TIFF")
-    shades = np.asarray(media.image(media.add_image(buffer.getvalue(), "x-ray.tif")))
+    shades = np.asarray(seen(media, Image.fromarray(ramp), "TIFF"))
     assert shades.mean() == pytest.approx(127, abs=3)
 
 
-def png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+def seen(media: MediaFolder, image: Image.Image, form: str = "PNG") -> Image.Image:
+    """The picture as it is kept."""
+    return media.image(media.add_image(saved(image, form), "a picture"))
 
 
-def tiff(values: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, "TIFF")
-    return buffer.getvalue()
-
-
-def letters(ink: tuple[int, ...], mode: str = "RGBA", size: int = 60) -> Image.Image:
+def letters(ink: tuple[int, ...]) -> Image.Image:
     """A word in `ink` on a ground that is wholly transparent, whatever its colour."""
     page = Image.new("RGBA", (400, 120), (255, 255, 255, 0))
-    ImageDraw.Draw(page).text((20, 20), "NINE", (*ink, 255), ImageFont.load_default(size))
-    return page.convert(mode)
+    ImageDraw.Draw(page).text((20, 20), "NINE", (*ink, 255), ImageFont.load_default(60))
+    return page
 
 
 @pytest.mark.parametrize(
@@ -170,24 +151,23 @@ def test_transparent_pictures_stand_on_a_ground_their_letters_stand_out_from(
     image = letters(ink).convert("LA" if mode == "LA" else "RGBA")
     if mode == "PA":
         image = image.quantize(16)
-    seen = media.image(media.add_image(png(image), "a.png"))
-    assert seen.getpixel((0, 0)) == (ground,) * 3
-    shades = np.asarray(seen.convert("L"), np.int16)
+    kept = seen(media, image)
+    assert kept.getpixel((0, 0)) == (ground,) * 3
+    shades = np.asarray(kept.convert("L"), np.int16)
     assert np.ptp(shades) > 100, "the letters can be told from the ground"
 
 
 def test_letters_of_both_kinds_stand_out_from_grey(media: MediaFolder) -> None:
     image = letters((255, 255, 255))
     ImageDraw.Draw(image).text((220, 20), "NINE", (0, 0, 0, 255), ImageFont.load_default(60))
-    seen = np.asarray(media.image(media.add_image(png(image), "a.png")).convert("L"), np.int16)
-    assert min(seen.max() - seen[0, 0], seen[0, 0] - seen.min()) > 100
+    shades = np.asarray(seen(media, image).convert("L"), np.int16)
+    assert min(shades.max() - shades[0, 0], shades[0, 0] - shades.min()) > 100
 
 
 def test_where_nothing_is_drawn_the_ground_is_white(media: MediaFolder) -> None:
-    part = media.add_image(png(Image.new("RGBA", (32, 32), (255, 0, 0, 0))), "a.png")
-    assert media.image(part).getpixel((0, 0)) == (255, 255, 255)
-    whole = media.add_image(png(Image.new("RGBA", (32, 32), (255, 255, 255, 255))), "a.png")
-    assert media.image(whole).getpixel((0, 0)) == (255, 255, 255)
+    for colour in ((255, 0, 0, 0), (255, 255, 255, 255)):
+        kept = seen(media, Image.new("RGBA", (32, 32), colour))
+        assert kept.getpixel((0, 0)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize(
@@ -203,11 +183,11 @@ def test_the_ground_of_a_long_translucent_page_takes_little_memory(
     page.putpixel((0, 0), (*ink, 0))
     tracemalloc.start()
     try:
-        seen = flattened(page)
+        made = flattened(page)
         _, peak_bytes = tracemalloc.get_traced_memory()  # numpy's arrays; not Pillow's pictures
     finally:
         tracemalloc.stop()
-    assert seen.getpixel((0, 0)) == (ground,) * 3
+    assert made.getpixel((0, 0)) == (ground,) * 3
     assert peak_bytes < 100_000_000
 
 
@@ -218,56 +198,38 @@ def test_a_ground_chosen_by_every_so_manieth_pixel_is_that_of_all(media: MediaFo
     for top in range(0, 4000, 40):
         shade = 255 if top < 2000 else 0
         draw.text((0, top), "W" * 60, (shade, shade, shade, 255), ImageFont.load_default(36))
-    seen = media.image(media.add_image(png(page), "a.png"))
-    assert seen.getpixel((1199, 3999)) == (118, 118, 118)
+    assert seen(media, page).getpixel((1199, 3999)) == (118, 118, 118)
 
 
 RAMP = np.linspace(0, 1, 64 * 64).reshape(64, 64)
 
 
-@pytest.mark.parametrize(
-    ("values", "low", "high"),
-    [
-        (np.full((64, 64), 65_535, np.uint16), 255, 255),
-        (np.full((64, 64), 0, np.uint16), 0, 0),
-        (np.full((64, 64), 32_768, np.uint16), 127, 128),
-        (np.full((64, 64), 1.0, np.float32), 255, 255),
-        (np.full((64, 64), 255.0, np.float32), 255, 255),
-        (np.full((64, 64), 65_535, np.int32), 255, 255),
-        ((65_535 - 200 * RAMP).astype(np.uint16), 254, 255),
-        ((65_535 - 3000 * RAMP).astype(np.uint16), 243, 255),
-        ((200 * RAMP).astype(np.uint16), 0, 200),
-        ((4095 * RAMP).astype(np.uint16), 0, 255),
-        ((20_000 + 30_000 * RAMP).astype(np.uint16), 77, 195),
-        ((30_000 + 1000 * RAMP).astype(np.uint16), 0, 255),
-        ((0.25 + 0.5 * RAMP).astype(np.float32), 63, 192),
-        ((-1 + 2 * RAMP).astype(np.float32), 0, 255),
-        (np.where(RAMP > 0.5, np.inf, np.nan).astype(np.float32), 0, 255),
-    ],
-    ids=[
-        "white",
-        "black",
-        "grey",
-        "white of shares",
-        "white of bytes",
-        "white of 32 bits",
-        "white paper",
-        "a pale print",
-        "8 bits in 16",
-        "12 bits in 16",
-        "mid-tones",
-        "warmth",
-        "shares",
-        "signed",
-        "no number",
-    ],
-)
-def test_white_stays_white_and_only_a_low_range_is_stretched(
-    media: MediaFolder, values: NDArray[Any], low: int, high: int
-) -> None:
-    seen = np.asarray(media.image(media.add_image(tiff(values), "a.tif")), np.int16)
-    assert seen.min() == pytest.approx(low, abs=3)
-    assert seen.max() == pytest.approx(high, abs=3)
+SHADES: dict[str, tuple[NDArray[Any], int, int]] = {
+    "white": (np.full((64, 64), 65_535, np.uint16), 255, 255),
+    "black": (np.full((64, 64), 0, np.uint16), 0, 0),
+    "grey": (np.full((64, 64), 32_768, np.uint16), 127, 128),
+    "white of shares": (np.full((64, 64), 1.0, np.float32), 255, 255),
+    "white of bytes": (np.full((64, 64), 255.0, np.float32), 255, 255),
+    "white of 32 bits": (np.full((64, 64), 65_535, np.int32), 255, 255),
+    "white paper": ((65_535 - 200 * RAMP).astype(np.uint16), 254, 255),
+    "a pale print": ((65_535 - 3000 * RAMP).astype(np.uint16), 243, 255),
+    "8 bits in 16": ((200 * RAMP).astype(np.uint16), 0, 200),
+    "12 bits in 16": ((4095 * RAMP).astype(np.uint16), 0, 255),
+    "mid-tones": ((20_000 + 30_000 * RAMP).astype(np.uint16), 77, 195),
+    "warmth": ((30_000 + 1000 * RAMP).astype(np.uint16), 0, 255),
+    "shares": ((0.25 + 0.5 * RAMP).astype(np.float32), 63, 192),
+    "signed": ((-1 + 2 * RAMP).astype(np.float32), 0, 255),
+    "no number": (np.where(RAMP > 0.5, np.inf, np.nan).astype(np.float32), 0, 255),
+}
+"""Values of one channel, and the darkest and lightest that is kept of them."""
+
+
+@pytest.mark.parametrize("name", SHADES)
+def test_white_stays_white_and_only_a_low_range_is_stretched(media: MediaFolder, name: str) -> None:
+    values, low, high = SHADES[name]
+    shades = np.asarray(seen(media, Image.fromarray(values), "TIFF"), np.int16)
+    assert shades.min() == pytest.approx(low, abs=3)
+    assert shades.max() == pytest.approx(high, abs=3)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16"])
@@ -279,12 +241,10 @@ def test_pictures_far_larger_than_what_is_kept_look_the_same(tmp_path: Path, mod
         image = Image.fromarray(ramp.astype(np.uint16) * 257)
     else:
         image = Image.fromarray(ramp).convert("RGB" if mode in {"P", "CMYK"} else "L").convert(mode)
-    buffer = io.BytesIO()
-    image.save(buffer, "TIFF")
-    seen = np.asarray(media.image(media.add_image(buffer.getvalue(), "a.tif")).convert("L"))
-    assert seen.shape == (126, 2048)
+    kept = np.asarray(seen(media, image, "TIFF").convert("L"))
+    assert kept.shape == (126, 2048)
     expected = np.linspace(0, 255, 2048)[None].repeat(126, 0)
-    assert np.abs(seen.astype(float).mean(0) - expected[0]).mean() < (40 if mode == "1" else 4)
+    assert np.abs(kept.astype(float).mean(0) - expected[0]).mean() < (40 if mode == "1" else 4)
 
 
 def test_an_abandoned_picture_is_decoded_no_further(media: MediaFolder) -> None:
@@ -318,17 +278,6 @@ def test_sound_is_bounded_by_its_samples_whatever_the_header_says(tmp_path: Path
         MediaFolder(tmp_path, limits).add(bytes(data), "a.flac")
 
 
-def stereo(left: NDArray[Any], right: NDArray[Any], rate: int = 16_000) -> bytes:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(2)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        both = np.stack([left, right], 1) * 32767
-        file.writeframes(both.astype(np.int16).tobytes())
-    return buffer.getvalue()
-
-
 TONE = 0.3 * np.sin(np.arange(32_000) * (440 * 2 * np.pi / 16_000))
 OTHER = 0.3 * np.sin(np.arange(32_000) * (700 * 2 * np.pi / 16_000))
 
@@ -349,7 +298,7 @@ OTHER = 0.3 * np.sin(np.arange(32_000) * (700 * 2 * np.pi / 16_000))
 def test_the_sides_of_a_recording_do_not_cancel_each_other(
     media: MediaFolder, left: NDArray[Any], right: NDArray[Any], level: float
 ) -> None:
-    part = media.add_audio(stereo(left, right), "a.wav")
+    part = media.add_audio(as_wav(left, right), "a.wav")
     heard = media.waveform(part)
     assert np.sqrt(np.mean(np.square(heard))) == pytest.approx(level / np.sqrt(2), rel=0.1)
 
@@ -394,9 +343,7 @@ def test_a_long_page_is_kept_whole_and_a_turned_one_says_its_size_upright(
     assert (page.width, page.height, page.reduced_from) == (1080, 4000, None)
     exif = Image.Exif()
     exif[0x0112] = 6
-    buffer = io.BytesIO()
-    Image.new("RGB", (4000, 3000)).save(buffer, "JPEG", exif=exif)
-    turned = media.add_image(buffer.getvalue(), "phone.jpg")
+    turned = media.add_image(picture((4000, 3000), exif=exif), "phone.jpg")
     assert (turned.width, turned.height) == (1536, 2048)
     assert turned.reduced_from == (3000, 4000)
 

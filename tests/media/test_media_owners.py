@@ -3,7 +3,6 @@ longer holds, whatever else is started on the folder."""
 
 from __future__ import annotations
 
-import io
 import os
 import sqlite3
 import threading
@@ -12,9 +11,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from fakes import FakeSource, program
+from fakes import FakeSource, picture, program
 from filelock import FileLock
-from PIL import Image
 
 from multimodal.build import Program
 from multimodal.chats.service import Chats
@@ -33,19 +31,26 @@ def data(tmp_path: Path) -> Path:
 
 def copy_database(data: Path) -> Path:
     copy = data / "copy.sqlite3"
-    with closing(sqlite3.connect(data / "conversations.sqlite3")) as connection:
-        connection.execute("VACUUM INTO ?", (str(copy),))
+    change(database(data), f"VACUUM INTO '{copy}'")
     return copy
 
 
+def database(data: Path) -> Path:
+    return data / "conversations.sqlite3"
+
+
+def change(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
 @contextmanager
-def opened(data: Path, database: str | None = None) -> Iterator[Program]:
-    more = {"database": database} if database else {}
-    made = program(data, FakeSource(), **more)
-    try:
+def opened(data: Path, address: str | None = None) -> Iterator[Program]:
+    more = {"database": address} if address else {}
+    with closing(program(data, FakeSource(), **more)) as made:
         yield made
-    finally:
-        made.close()
 
 
 def show(made: Program, width: int = 64, name: str = "a.png") -> tuple[str, ImagePart]:
@@ -57,9 +62,7 @@ def show(made: Program, width: int = 64, name: str = "a.png") -> tuple[str, Imag
 
 
 def png(width: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, 64), "red").save(buffer, "PNG")
-    return buffer.getvalue()
+    return picture((width, 64), "red", "PNG")
 
 
 def age(data: Path) -> None:
@@ -71,6 +74,11 @@ def age(data: Path) -> None:
             if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'media'").fetchone():
                 connection.execute("UPDATE media SET added_at = ?", (OLD,))
                 connection.commit()
+
+
+def sweep_later(made: Program, data: Path) -> None:
+    age(data)
+    made.sweep()
 
 
 def is_here(made: Program, part: ImagePart) -> bool:
@@ -106,13 +114,11 @@ def test_a_picture_that_cannot_be_removed_yet_goes_with_a_later_sweep(data: Path
         path = made.media.path(busy)
         path.unlink()
         path.mkdir()
-        age(data)
-        made.sweep()
+        sweep_later(made, data)
         assert not is_here(made, other)
         path.rmdir()
         path.write_bytes(png(66))
-        age(data)
-        made.sweep()
+        sweep_later(made, data)
         assert not path.exists()
 
 
@@ -132,8 +138,7 @@ def test_another_database_on_the_same_folder_removes_nothing(
         mine, same = show(other)
         other.store.delete("ann", mine)
         assert same == part
-        age(data)
-        other.sweep()
+        sweep_later(other, data)
     if where is None:
         for path in tmp_path.glob("conversations.sqlite3*"):
             path.rename(data / path.name)
@@ -148,13 +153,11 @@ def test_what_two_databases_hold_stays_until_neither_does(data: Path) -> None:
     with opened(data) as one, opened(data, second) as two:
         (mine, part), (yours, _) = show(one), show(two)
         one.store.delete("ann", mine)
-        age(data)
-        one.sweep()
+        sweep_later(one, data)
         assert is_here(two, part)
         assert not any(str(one.store.media_owner) in str(path) for path in media_files(data))
         two.store.delete("ann", yours)
-        age(data)
-        two.sweep()
+        sweep_later(two, data)
     assert media_files(data) == []
 
 
@@ -164,8 +167,7 @@ def test_a_copy_of_a_database_has_the_pictures_and_the_first_one_keeps_them(data
     copy = copy_database(data)
     with opened(data, f"sqlite:///{copy}") as other:
         other.store.delete("ann", talk)
-        age(data)
-        other.sweep()
+        sweep_later(other, data)
         with opened(data) as made:
             assert is_here(made, part)
     with opened(data, f"sqlite:///{copy}") as other, opened(data) as made:
@@ -174,15 +176,14 @@ def test_a_copy_of_a_database_has_the_pictures_and_the_first_one_keeps_them(data
         assert is_here(other, part)
         made.media.sweep(0)
         made.store.delete("ann", made.store.headings("ann")[0].id)
-        age(data)
-        made.sweep()
+        sweep_later(made, data)
         assert is_here(other, part)
 
 
 def test_yesterdays_backup_put_in_place_loses_nothing_of_today(data: Path) -> None:
     with opened(data) as made:
         show(made, 64)
-    path = data / "conversations.sqlite3"
+    path = database(data)
     backup = path.read_bytes()
     with opened(data) as made:
         today, part = show(made, 65)
@@ -201,7 +202,7 @@ def test_yesterdays_backup_put_in_place_loses_nothing_of_today(data: Path) -> No
 def test_the_advice_for_a_corrupt_database_loses_nothing(data: Path) -> None:
     with opened(data) as made:
         talk, part = show(made)
-    path = data / "conversations.sqlite3"
+    path = database(data)
     whole = path.read_bytes()
     path.write_bytes(b"garbage" * 1000)
     with pytest.raises(StoreError) as caught, opened(data):
@@ -226,10 +227,7 @@ def make_older(data: Path) -> None:
     for path in media_files(data):
         (data / "media" / path.parent.name).mkdir(exist_ok=True)
         path.rename(data / "media" / path.parent.name / path.name)
-    with closing(sqlite3.connect(data / "conversations.sqlite3")) as connection:
-        connection.execute("DROP TABLE media")
-        connection.execute("DROP TABLE properties")
-        connection.commit()
+    change(database(data), "DROP TABLE media", "DROP TABLE properties")
 
 
 def test_what_an_older_version_added_is_found_and_stays_where_it_was(data: Path) -> None:
@@ -242,8 +240,7 @@ def test_what_an_older_version_added_is_found_and_stays_where_it_was(data: Path)
         assert is_here(made, held)
         own = data / "media" / made.store.media_owner
         made.store.delete("ann", talk)
-        age(data)
-        made.sweep()
+        sweep_later(made, data)
         assert [path.stem for path in own.rglob("*.png")] == [held.sha256]
     assert {path: path.read_bytes() for path in before} == before
     assert {path.stem for path in before} == {held.sha256, dropped.sha256}
@@ -257,8 +254,7 @@ def test_a_copy_that_is_opened_before_its_original_takes_nothing_from_it(data: P
     copy = copy_database(data)
     with opened(data, f"sqlite:///{copy}") as other:
         other.store.delete("ann", talk)
-        age(data)
-        other.sweep()
+        sweep_later(other, data)
     with opened(data) as made:
         assert made.store.load("ann", talk).messages[0].images == (part,)
         assert is_here(made, part)
@@ -279,9 +275,7 @@ def test_a_data_folder_that_was_moved_is_the_same_one(data: Path, tmp_path: Path
 def test_a_damaged_message_still_holds_its_picture(data: Path) -> None:
     with opened(data) as made:
         _, part = show(made)
-    with closing(sqlite3.connect(data / "conversations.sqlite3")) as connection:
-        connection.execute("UPDATE messages SET parts = substr(parts, 1, length(parts) - 3)")
-        connection.commit()
+    change(database(data), "UPDATE messages SET parts = substr(parts, 1, length(parts) - 3)")
     age(data)
     with opened(data) as made:
         made.sweep()
@@ -340,8 +334,7 @@ def test_what_a_kill_left_unfinished_is_removed(data: Path) -> None:
         left.write_bytes(b"half")
         made.sweep()
         assert left.exists(), "it may be under way"
-        age(data)
-        made.sweep()
+        sweep_later(made, data)
         assert not left.exists()
 
 
@@ -355,8 +348,7 @@ def test_pictures_are_kept_on_a_file_system_without_locks(
         assert is_here(made, part)
         made.store.delete("ann", talk)
         show(made, 65)
-        age(data)
-        made.sweep()
+        sweep_later(made, data)
         assert not is_here(made, part)
     told = [record.getMessage() for record in caplog.records if "locked" in record.getMessage()]
     assert len(told) == 1

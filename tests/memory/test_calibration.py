@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
-from fakes import FakeBackend, FakeSource
-from small_memory import CardOnCpu, leased
+from small_memory import CardOnCpu, Layers, leased, manager
+from small_shapes import TEXT
+from tiny_seeing import VISION
 from torch import nn
 
 from benchmarks.memory.turns import mixed
@@ -37,7 +38,6 @@ from multimodal.memory.devices.base import CUDA_CONTEXT_BYTES
 from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.devices.torch_build import TorchBuild
 from multimodal.memory.estimate.factors import ESTIMATE
-from multimodal.memory.manager import MemoryManager
 from multimodal.memory.reserve import driver_margin_bytes, model_bytes, planned_reserve_bytes
 from multimodal.settings import read_settings
 
@@ -57,14 +57,8 @@ def test_a_calibration_is_kept_for_what_was_measured_and_nothing_else(tmp_path: 
     found = kept("12gb-linux")
     write(tmp_path, found)
     assert read(tmp_path) == read(tmp_path, found.subject) == found
-    changes = {
-        "torch": "2.14.0+cu130",
-        "card": "another",
-        "bitsandbytes": "0.51.0",
-        "driver": "590.48",
-    }
-    for change in ({name: value} for name, value in changes.items()):
-        assert read(tmp_path, found.subject.model_copy(update=change)) is None
+    for name in ("torch", "card", "bitsandbytes", "driver"):
+        assert read(tmp_path, found.subject.model_copy(update={name: "another"})) is None
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"subject": 3}', "\x00"])
@@ -100,12 +94,8 @@ def test_a_probe_that_ends_its_process_is_told_and_the_others_go_on() -> None:
     told: list[tuple[str, bool]] = []
     found = run_probes("abcd", lambda name, probe: told.append((name, probe is None)), start)
     assert asked == [tuple("abcd"), tuple("cd")]
-    assert {name: probe.error for name, probe in found.items()} == {
-        "a": "",
-        "b": "it ended the process that tried it",
-        "c": "",
-        "d": "",
-    }
+    errors = {name: probe.error for name, probe in found.items()}
+    assert errors == dict.fromkeys("acd", "") | {"b": "it ended the process that tried it"}
     assert told == [(name, begins) for name in "abcd" for begins in (True, False)]
 
 
@@ -136,29 +126,13 @@ TINY_WHISPER = probes.HEARING | {
     "n_text_head": 2,
     "n_text_layer": 1,
 }
-TINY_SIGHT = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "image_size": 28,
-    "patch_size": 14,
-}
-TINY_WRITER = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 128,
-}
 
 
 @pytest.mark.parametrize(
     "probe",
     [
         lambda: probes.measure_hearing(CPU, TINY_WHISPER),
-        lambda: probes.measure_vision(CPU, TINY_SIGHT),
+        lambda: probes.measure_vision(CPU, VISION),
         pytest.param(lambda: probes.measure_image_decoder(64, CPU), marks=pytest.mark.slow),
     ],
     ids=["hearing", "seeing", "decoder"],
@@ -172,7 +146,7 @@ def test_what_a_turn_takes_is_measured_beside_what_is_counted_for_it(
 
 
 def test_ways_to_decode_are_measured_in_tokens_a_second() -> None:
-    facts = probes.measure_token_decoding(CPU, TINY_WRITER)
+    facts = probes.measure_token_decoding(CPU, TEXT)
     told = probe_line("decoding", Probe(facts=facts))
     assert min(facts.values()) > 0
     for name in ("dynamic", "static"):
@@ -281,9 +255,7 @@ def test_fit_and_the_ledger_give_the_same_bytes_with_what_was_measured(
     device.context_bytes = device.context_bytes or CUDA_CONTEXT_BYTES
     device.factors = found.factors
     budget = min(profile.budget, found.subject.card_bytes)
-    memory: MemoryManager[FakeBackend] = MemoryManager(
-        device, model_bytes(budget, device), FakeSource()
-    )
+    memory = manager(model_bytes(budget, device), device=device)
     asked = answer_for(
         catalog,
         profile,
@@ -297,8 +269,7 @@ def test_fit_and_the_ledger_give_the_same_bytes_with_what_was_measured(
     for member in (each.member for each in asked.lines):
         card = catalog.card(member.card)
         with memory.lease(card, threading.Event()) as lease:
-            for _ in lease.wait():
-                pass
+            list(lease.wait())
             assert lease.size_bytes == member.footprint.workspace, member.card
             assert memory.snapshot().used_bytes >= member.footprint.total
         memory.unload(card.name)
@@ -315,14 +286,9 @@ def test_fit_says_where_its_reserve_comes_from(catalog: Catalog) -> None:
 
 
 def test_models_are_not_mirrored_where_mirrors_failed() -> None:
-    device = CardOnCpu(1 << 30, has_mirrors=False)
-
-    class Model:
-        def modules(self) -> list[nn.Module]:
-            return [nn.Linear(8, 8)]
-
-    assert device.loaded("a", Model()) == 8 * 9 * 4
-    assert device.park("a", Model()) == 0, "it is closed, and read from the disk next time"
+    device, model = CardOnCpu(1 << 30, has_mirrors=False), Layers(nn.Linear(8, 8))
+    assert device.loaded("a", model) == 8 * 9 * 4
+    assert device.park("a", model) == 0, "it is closed, and read from the disk next time"
 
 
 def test_what_failed_on_a_card_is_switched_off() -> None:
@@ -344,7 +310,7 @@ def test_every_card_keeps_the_budget_that_follows_from_it(path: Path, catalog: C
     device = Simulated.calibrated(found, host_bytes=16 * 10**9)
     budget = model_bytes(profile.budget, device)
     assert budget == min(profile.budget, found.subject.card_bytes) - device.context_bytes
-    memory: MemoryManager[FakeBackend] = MemoryManager(device, budget, FakeSource())
+    memory = manager(budget, device=device)
     most = 0
     for card in mixed(catalog, profile, 60):
         with leased(memory, card) as lease:
@@ -360,7 +326,6 @@ def test_every_card_keeps_the_budget_that_follows_from_it(path: Path, catalog: C
 
 
 def test_the_doctor_tells_what_was_measured() -> None:
-    machine = Machine("Linux", "Linux", "3.12", 64, 8, 10**10, 10**10)
     with_card = TorchBuild(cuda="13.0", card="NVIDIA GeForce RTX 4070 Ti", card_bytes=12)
 
     def told(build: TorchBuild, found: Calibration | None) -> list[tuple[str, str]]:
@@ -369,8 +334,7 @@ def test_the_doctor_tells_what_was_measured() -> None:
         )
         return [(finding.verdict, finding.found) for finding in findings]
 
-    assert machine.build.card == ""
-    assert told(machine.build, None) == []
+    assert told(TorchBuild(), None) == []
     ((verdict, words),) = told(with_card, None)
     assert (verdict, "multimodal calibrate" in words) == ("info", True)
     assert told(with_card, kept("12gb-linux")) == [("ok", "7 measurements, all as they should be")]

@@ -4,6 +4,7 @@ host memory."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -162,14 +163,11 @@ def _silent(name: str) -> tuple[str, ...]:
 def test_there_is_room_to_talk_hands_free(name: str, tmp_path: Path) -> None:
     """With the models that a profile begins with."""
     device = f"sim:{name.removeprefix('gpu-')}"
-    made = build(read_settings(profile=name, device=device, data=tmp_path))
-    try:
+    with closing(build(read_settings(profile=name, device=device, data=tmp_path))) as made:
         default = made.profile.default
         names = (default(Task.SPEECH), default(Task.TEXT), default(Task.TTS))
         check_room(made.memory, [made.catalog.card(card) for card in names if card is not None])
         assert None not in names
-    finally:
-        made.close()
 
 
 def test_a_voice_beside_a_card_takes_no_room_of_a_conversation() -> None:
@@ -185,9 +183,9 @@ def test_an_answer_is_read_aloud_beside_a_simulated_card(
 ) -> None:
     """Piper speaks for real, and nothing is charged to the card."""
     weights_of("piper-joe-en-us")
-    size = name.removeprefix("gpu-")
-    made = build(read_settings(profile=name, device=f"sim:{size}", data=tmp_path, weights=WEIGHTS))
-    try:
+    device = f"sim:{name.removeprefix('gpu-')}"
+    settings = read_settings(profile=name, device=device, data=tmp_path, weights=WEIGHTS)
+    with closing(build(settings)) as made:
         chat = made.store.create("ann", Controls())
         said = Message("assistant", (TextPart("The capital of Australia is Canberra."),))
         made.store.put("ann", chat, said)
@@ -202,6 +200,4 @@ def test_an_answer_is_read_aloud_beside_a_simulated_card(
         (voice,) = snapshot.held
         assert (voice.card, voice.place) == ("piper-joe-en-us", "host")
         assert snapshot.host_bytes == footprint(made.catalog.card(voice.card)).total
-    finally:
-        made.close()
     assert made.memory.snapshot().host_bytes == 0

@@ -3,6 +3,7 @@ card since it started is not given away."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,18 +23,6 @@ from multimodal.settings import read_settings
 GB = 10**9
 
 
-class Shared(Simulated):
-    """A card that other programs use as well, and that remembers its limits."""
-
-    def __init__(self, capacity_bytes: int, others_bytes: int = 0, context_bytes: int = 0) -> None:
-        super().__init__(capacity_bytes, context_bytes=context_bytes, others_bytes=others_bytes)
-        self.limits: list[int] = []
-
-    def limit(self, budget_bytes: int) -> None:
-        super().limit(budget_bytes)
-        self.limits.append(budget_bytes)
-
-
 @pytest.mark.parametrize(
     ("profile", "device", "reserve"),
     [
@@ -50,19 +39,20 @@ def test_the_program_keeps_as_much_free_as_fit_does(
     profile: str, device: str, reserve: int, tmp_path: Path
 ) -> None:
     settings = read_settings(profile=profile, device=device, data=tmp_path)
-    program = build(settings)
     planned = answer(settings).plan.fit_report
-    assert program.memory.budget_bytes == planned.budget_bytes - planned.reserve_bytes
     assert planned.reserve_bytes == reserve
-    program.close()
+    with closing(build(settings)) as program:
+        assert program.memory.budget_bytes == planned.budget_bytes - reserve
 
 
 def test_a_card_in_use_has_less_room_for_ledger_and_limit_alike() -> None:
-    device = Shared(12 * GB, others_bytes=2 * GB, context_bytes=CUDA_CONTEXT_BYTES)
+    device = Simulated(12 * GB, others_bytes=2 * GB, context_bytes=CUDA_CONTEXT_BYTES)
+    limits: list[int] = []
+    device.limit = limits.append  # type: ignore[method-assign]
     room = model_bytes(12 * GB, device)
     assert room == 10 * GB - CUDA_CONTEXT_BYTES
     memory = manager(room, device=device)
-    assert device.limits == [memory.budget_bytes] == [room]
+    assert limits == [memory.budget_bytes] == [room]
     assert model_bytes(8 * GB, device) == 8 * GB - CUDA_CONTEXT_BYTES
 
 
@@ -70,7 +60,7 @@ def test_a_budget_of_nothing_is_refused_in_a_sentence() -> None:
     with pytest.raises(SettingsError, match=r"--budget 0\.50 GB leaves nothing .* larger budget"):
         model_bytes(GB // 2, Simulated(12 * GB, context_bytes=CUDA_CONTEXT_BYTES))
     with pytest.raises(SettingsError, match="other programs take its memory"):
-        model_bytes(12 * GB, Shared(12 * GB, others_bytes=12 * GB))
+        model_bytes(12 * GB, Simulated(12 * GB, others_bytes=12 * GB))
 
 
 def test_a_card_keeps_room_for_its_context_whatever_the_profile_is_made_for(
@@ -85,13 +75,12 @@ def test_a_card_keeps_room_for_its_context_whatever_the_profile_is_made_for(
 
 def test_the_cpu_says_nothing_of_a_card(tmp_path: Path) -> None:
     settings = read_settings(profile="gpu-8gb", device="cpu", budget="0.7GB", data=tmp_path)
-    program = build(settings)
-    assert program.memory.budget_bytes == 700_000_000
-    program.close()
+    with closing(build(settings)) as program:
+        assert program.memory.budget_bytes == 700_000_000
 
 
 def test_a_turn_makes_room_that_another_program_took_meanwhile() -> None:
-    device = Shared(100)
+    device = Simulated(100)
     memory = manager(100, device=device)
     use(memory, A, B)
     device.others_bytes = 10
@@ -101,7 +90,7 @@ def test_a_turn_makes_room_that_another_program_took_meanwhile() -> None:
 
 
 def test_a_turn_that_other_programs_leave_no_room_is_told_so() -> None:
-    device = Shared(100)
+    device = Simulated(100)
     memory = manager(100, device=device)
     use(memory, A)
     device.others_bytes = 35
@@ -110,7 +99,7 @@ def test_a_turn_that_other_programs_leave_no_room_is_told_so() -> None:
 
 
 def test_a_turn_without_a_workspace_needs_no_room() -> None:
-    device = Shared(100)
+    device = Simulated(100)
     memory = manager(100, device=device)
     small = card("small", size=10)
     use(memory, small)

@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from card_texts import CARD as CARD_TEXT
-from card_texts import catalog_of
-from conftest import free_port, wait_until
+from card_texts import card_from, catalog_of
+from conftest import wait_until
 from fake_hub import (
     CARD,
     FETCHED,
@@ -22,6 +21,7 @@ from fake_hub import (
     contents,
     fetch_in_a_program,
     stop_in_silence,
+    unreachable,
     weights,
 )
 
@@ -77,9 +77,7 @@ def test_the_settings_of_the_hubs_own_tools_hold(
 def test_the_licence_and_the_size_are_told_before_anything_is_fetched(
     tmp_path: Path, hub: FakeHub
 ) -> None:
-    folder = '{ kind = "folder", path = "/weights" }'
-    text = CARD_TEXT.replace(folder, '{ kind = "hub", repo = "people/tiny" }')
-    catalog_of(tmp_path / "models", text)
+    catalog_of(tmp_path / "models", card_from('[source]\nkind = "hub"\nrepo = "people/tiny"'))
     program = build(read_settings(data=tmp_path, profile="mine", device="cpu"))
     program = replace(program, weights=weights(tmp_path / "weights", hub))
     told: list[tuple[str, int]] = []
@@ -235,21 +233,14 @@ def test_a_refusal_is_told(
 
 
 def test_a_hub_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
-    nowhere = FakeHub(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(WeightsError, match=r"the hub cannot be reached at http.*HF_ENDPOINT"):
-        weights(tmp_path, nowhere).ensure(CARD)
+        weights(tmp_path, unreachable()).ensure(CARD)
 
 
 def test_what_is_no_hub_is_told(tmp_path: Path, hub: FakeHub) -> None:
     hub.refusal, hub.listing_refused = (200, ""), True
     with pytest.raises(WeightsError, match="is not a hub; log in to your network"):
         weights(tmp_path, hub).ensure(CARD)
-
-
-def test_offline_nothing_is_asked_for(tmp_path: Path, hub: FakeHub) -> None:
-    with pytest.raises(WeightsError, match="--offline forbids"):
-        weights(tmp_path, hub, offline=True).ensure(CARD)
-    assert hub.requests == []
 
 
 def test_a_wrong_file_is_removed_and_told(tmp_path: Path, hub: FakeHub) -> None:
@@ -270,14 +261,6 @@ def test_a_damaged_file_is_fetched_again_alone(tmp_path: Path, hub: FakeHub) -> 
     assert not weights(tmp_path, hub).ready(CARD)
     weights(tmp_path, hub).ensure(CARD)
     assert hub.sent == [("tokenizer.model", 200, 600)]
-
-
-def test_a_copied_folder_is_verified_without_a_connection(tmp_path: Path, hub: FakeHub) -> None:
-    folder = weights(tmp_path, hub).ensure(CARD)
-    (folder / "verified.json").unlink()
-    hub.requests.clear()
-    weights(tmp_path, hub, offline=True).ensure(CARD)
-    assert hub.requests == []
 
 
 def test_pickles_are_fetched_only_when_named(tmp_path: Path, hub: FakeHub) -> None:
@@ -330,12 +313,6 @@ def test_a_file_outside_its_folder_is_refused(tmp_path: Path, hub: FakeHub, path
 def test_a_repository_cannot_write_our_records(tmp_path: Path, hub: FakeHub) -> None:
     chosen(tmp_path, hub, ["model.safetensors", "verified.json", "pinned.json"])
     assert hub.files_sent == {"model.safetensors"}
-
-
-def test_a_full_disk_is_told_before_anything_is_fetched(tmp_path: Path, hub: FakeHub) -> None:
-    with pytest.raises(WeightsError, match=r"need 1 MB .* and 0 MB are free; .*--data DIR"):
-        weights(tmp_path, hub, free_bytes=lambda path: 1000).ensure(CARD)
-    assert hub.sent == []
 
 
 def test_what_would_be_fetched_is_told_without_fetching(tmp_path: Path, hub: FakeHub) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import free_port, wait_until
-from fake_hub import FILES, FIRST, REPO, FakeHub, fetch_in_a_program
+from fake_hub import FILES, FIRST, REPO, FakeHub, fetch_in_a_program, unreachable
 from fake_hub import card_for as hub_card
 from fake_index import (
     CONTENT,
@@ -81,10 +81,6 @@ def places(tmp_path: Path, hub: FakeHub, index: Index) -> Places:
     hub.cut = "sub/tiny.gguf"
     index.wheels = {wheel_name(project): data for project, data in PIECES.items()}
     return Places(tmp_path, hub, index)
-
-
-def unreachable() -> FakeHub:
-    return FakeHub(f"http://127.0.0.1:{free_port()}")
 
 
 def names(folder: Path) -> list[str]:

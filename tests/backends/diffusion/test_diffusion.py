@@ -15,18 +15,15 @@ import pytest
 import tiny_diffusion as tiny
 import torch
 from PIL import Image
+from tiny_engines import leave_and_return
 
 from multimodal.backends.base import Backend, load
 from multimodal.backends.diffusion.denoising import PREVIEW_LATENTS
 from multimodal.backends.diffusion.pipeline import free_bytes_of, keep_decoder_in_range, set_tiling
 from multimodal.backends.sampling import MAX_SEED
-from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import EngineEvent, ImageGenerated, Notice, Preview, Progress
-from multimodal.memory.devices.base import Cpu
-from multimodal.memory.devices.mirror import HostMirror
 from multimodal.memory.devices.storages import slots, storage_bytes
-from multimodal.memory.manager import MemoryManager
 from multimodal.messages import Usage
 from multimodal.requests import ImageGenerationRequest
 
@@ -46,9 +43,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def backend(folder: Path) -> Iterator[Backend]:
-    loaded = load(tiny.card(folder), folder, "cpu")
-    yield loaded
-    loaded.close()
+    backend = load(tiny.card(folder), folder, "cpu")
+    yield backend
+    backend.close()
+
+
+def loaded(folder: Path, kind: tiny.Kind = "sd", checked: bool | None = None, **facts: Any) -> Any:
+    """A pipeline that was saved in `folder`; `facts` as its card says them."""
+    files = tiny.saved(folder, tiny.pipeline(kind, checked=checked))
+    return load(tiny.card(files, **facts), files, "cpu")
 
 
 def drawn(backend: Backend, request: ImageGenerationRequest) -> list[EngineEvent]:
@@ -79,6 +82,11 @@ def plain(made: Any, **more: Any) -> bytes:
     asked = {"num_inference_steps": 3, "guidance_scale": 5.0} | more
     picture: Image.Image = made("a cat", generator=noise, **asked).images[0]
     return picture.tobytes()
+
+
+def away(exact: bytes, near: bytes) -> float:
+    """By how much the colours of two pictures differ on average."""
+    return sum(abs(a - b) for a, b in zip(exact, near, strict=True)) / len(exact)
 
 
 # ------------------------------------------------------------ pictures
@@ -189,8 +197,7 @@ def test_drawing_anew_is_what_diffusers_does(kind: tiny.Kind, tmp_path: Path) ->
 
 
 def test_a_model_that_draws_from_words_alone_says_so(tmp_path: Path) -> None:
-    files = tiny.saved(tmp_path, tiny.pipeline("ldm"))
-    ldm = load(tiny.card(files), files, "cpu")
+    ldm = loaded(tmp_path, "ldm")
     with pytest.raises(RequestError, match="from words alone"):
         drawn(ldm, replace(CAT, source=Image.new("RGB", (64, 64))))
     told = notices(drawn(ldm, replace(CAT, negative_prompt="dogs")))
@@ -202,16 +209,15 @@ def test_a_model_that_draws_from_words_alone_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["sd", "sdxl"])
 def test_previews_are_small_and_change_nothing(kind: tiny.Kind, tmp_path: Path) -> None:
-    files = tiny.saved(tmp_path, tiny.pipeline(kind))
-    loaded = load(tiny.card(files, max_pixels=10**6), files, "cpu")
+    model = loaded(tmp_path, kind, max_pixels=10**6)
     large = replace(CAT, width=512, height=256)
-    events = drawn(loaded, replace(large, preview_every_s=0.0))
+    events = drawn(model, replace(large, preview_every_s=0.0))
     shown = [event for event in events if isinstance(event, Preview)]
     assert shown
     with Image.open(io.BytesIO(shown[0].jpeg)) as preview:
         assert preview.format == "JPEG"
         assert preview.size == (8 * PREVIEW_LATENTS, 4 * PREVIEW_LATENTS)
-    without = drawn(loaded, large)
+    without = drawn(model, large)
     assert not any(isinstance(event, Preview) for event in without)
     assert pixels(events) == pixels(without)
 
@@ -220,25 +226,21 @@ def test_previews_are_small_and_change_nothing(kind: tiny.Kind, tmp_path: Path) 
 
 
 def test_a_picture_that_is_flagged_is_held_back(tmp_path: Path) -> None:
-    files = tiny.saved(tmp_path, tiny.pipeline("sd", checked=True))
-    events = drawn(load(tiny.card(files), files, "cpu"), CAT)
+    events = drawn(loaded(tmp_path, checked=True), CAT)
     assert pixels(events) == []
     assert "safety checker of Tiny diffusion held back the picture of seed 7" in notices(events)[0]
 
 
 def test_a_picture_that_is_not_flagged_is_shown(tmp_path: Path) -> None:
-    files = tiny.saved(tmp_path, tiny.pipeline("sd", checked=False))
-    loaded = load(tiny.card(files), files, "cpu")
-    assert len(pixels(drawn(loaded, CAT))) == 1
+    assert len(pixels(drawn(loaded(tmp_path, checked=False), CAT))) == 1
 
 
 @pytest.mark.parametrize("kind", ["sd", "sdxl"])
 def test_what_of_a_prompt_is_not_read_is_told(kind: tiny.Kind, tmp_path: Path) -> None:
-    files = tiny.saved(tmp_path, tiny.pipeline(kind))
-    loaded = load(tiny.card(files), files, "cpu")
+    model = loaded(tmp_path, kind)
     fitting, long = "abc def ghi jkl", "Abc def ghi jkl and MORE."
-    assert notices(drawn(loaded, replace(CAT, prompt=fitting))) == []
-    told = notices(drawn(loaded, replace(CAT, prompt=long, negative_prompt=long)))
+    assert notices(drawn(model, replace(CAT, prompt=fitting))) == []
+    told = notices(drawn(model, replace(CAT, prompt=long, negative_prompt=long)))
     left = "Left out: “d MORE.”."
     assert told == [
         f"Tiny diffusion reads 14 tokens of a prompt. {left}",
@@ -285,70 +287,20 @@ def test_pickles_foreign_code_and_empty_folders_are_refused(folder: Path, tmp_pa
 # ------------------------------------------------------------ memory
 
 
-class Card(Cpu):
-    """The CPU as a card that mirrors what leaves it, as `Cuda` does."""
-
-    host_bytes = 10**9
-
-    def __init__(self) -> None:
-        self.mirrors: dict[str, list[HostMirror]] = {}
-        self.parked = 0
-
-    def loaded(self, card: str, model: Any) -> int:
-        here = torch.device("cpu")
-        self.mirrors[card] = [HostMirror(part, here) for part in model.modules()]
-        return sum(storage_bytes(part) for part in model.modules())
-
-    def park(self, card: str, model: object) -> int:
-        self.parked += 1
-        for mirror in self.mirrors[card]:
-            mirror.evict()
-        return sum(mirror.size_bytes for mirror in self.mirrors[card])
-
-    def restore(self, card: str, model: object) -> None:
-        for mirror in self.mirrors[card]:
-            mirror.restore()
-
-
-class Disk:
-    """The memory manager's source, for pipelines in folders."""
-
-    def fetch(self, card: ModelCard, report: Any) -> Path:
-        return Path(card.source.path)  # type: ignore[union-attr]
-
-    def load(self, card: ModelCard, files: Path, engine: str) -> Backend:
-        return load(card, files, engine)
-
-
 @pytest.mark.parametrize("kind", ["sd", "sdxl"])
 def test_a_model_that_left_and_came_back_draws_the_same(kind: tiny.Kind, tmp_path: Path) -> None:
-    files = tiny.saved(tmp_path, tiny.pipeline(kind))
-    first = tiny.card(files)
-    other = first.model_copy(update={"name": "other"})
-    device = Card()
-    source = Image.new("RGB", (64, 64), "red")
-    # Enough for the weights of one and what it takes to run, and not for two.
-    memory: MemoryManager[Backend] = MemoryManager(device, 3 * 10**9, Disk())
-    made = []
-    for card in (first, other, first, other):
-        with memory.lease(card, threading.Event(), 0) as lease:
-            list(lease.wait())
-            made.append(pixels(drawn(lease.backend, CAT)))
-            made.append(pixels(drawn(lease.backend, replace(CAT, source=source))))
-    assert device.parked >= 2
-    assert made[0::2] == [made[0]] * 4
-    assert made[1::2] == [made[1]] * 4
-    memory.close()
+    model = loaded(tmp_path, kind)
+    requests = CAT, replace(CAT, source=Image.new("RGB", (64, 64), "red"))
+    before = [pixels(drawn(model, request)) for request in requests]
+    leave_and_return(model)
+    assert [pixels(drawn(model, request)) for request in requests] == before
 
 
 def test_layers_without_room_visit_while_they_draw(folder: Path) -> None:
-    loaded: Any = load(tiny.card(folder), folder, "cpu")
-    before = pixels(drawn(loaded, CAT))
-    mirrors = [HostMirror(part, torch.device("cpu")) for part in loaded.modules()]
-    for mirror in mirrors:
-        mirror.evict()
-        mirror.restore(at_most_bytes=0)
-    assert pixels(drawn(loaded, CAT)) == before
+    model = load(tiny.card(folder), folder, "cpu")
+    before = pixels(drawn(model, CAT))
+    leave_and_return(model, at_most_bytes=0)
+    assert pixels(drawn(model, CAT)) == before
 
 
 @pytest.mark.parametrize("kind", ["nf4", "fp4", "nf4-double", "fp4-double", "int8"])
@@ -362,16 +314,16 @@ def test_only_what_the_card_names_is_packed(folder: Path, kind: str) -> None:
     events = drawn(packed, CAT)
     assert pixels(events) == pixels(drawn(packed, CAT))
     (exact,), (near,) = pictures(drawn(whole, CAT)), pictures(events)
-    away = [abs(a - b) for a, b in zip(exact.tobytes(), near.tobytes(), strict=True)]
-    assert 0 < sum(away) / len(away) < 20, "near the picture of the whole weights, not equal"
+    assert 0 < away(exact.tobytes(), near.tobytes()) < 20, (
+        "near the picture of the whole weights, not equal"
+    )
 
 
 def test_the_safety_checker_takes_nothing_of_the_device(tmp_path: Path) -> None:
-    files = tiny.saved(tmp_path, tiny.pipeline("sd", checked=True))
-    loaded: Any = load(tiny.card(files, ("bf16",)), files, "cpu")
-    kinds = {type(module).__name__ for module in loaded.modules()}
+    model = loaded(tmp_path, checked=True, quantization=("bf16",))
+    kinds = {type(module).__name__ for module in model.modules()}
     assert kinds == {"AutoencoderKL", "CLIPTextModel", "UNet2DConditionModel"}
-    assert "held back" in notices(drawn(loaded, CAT))[0], "it looks in fp32 whatever the others do"
+    assert "held back" in notices(drawn(model, CAT))[0], "it looks in fp32 whatever the others do"
 
 
 def test_a_decoder_that_overflows_in_half_precision_draws_without_a_copy_of_it() -> None:
@@ -388,8 +340,7 @@ def test_a_decoder_that_overflows_in_half_precision_draws_without_a_copy_of_it()
     before = {slot.tensor.data_ptr() for slot in slots(made.vae)}
     near = plain(made, latents=noise.half())
     assert {slot.tensor.data_ptr() for slot in slots(made.vae)} == before
-    away = [abs(a - b) for a, b in zip(exact, near, strict=True)]
-    assert sum(away) / len(away) < 4
+    assert away(exact, near) < 4
 
 
 # ------------------------------------------------------------ a card without room for the decoder

@@ -19,6 +19,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from text_requests import QUESTION, Turn, ask, text_request
+from tiny_engines import leave_and_return
 from tiny_models import (
     CAUSAL,
     Checkpoint,
@@ -38,7 +39,6 @@ from multimodal.backends.hf.prefix_cache import can_be_kept
 from multimodal.backends.sampling import ResolvedSampling
 from multimodal.errors import BackendError, CardError, PromptError
 from multimodal.events import EngineEvent, Progress, TextDelta
-from multimodal.memory.devices.mirror import HostMirror
 from multimodal.messages import Sampling, Usage
 from multimodal.requests import TextRequest
 
@@ -47,6 +47,7 @@ RIVERS: tuple[Turn, ...] = (
     ("user", "The river runs to the sea. " * 6),
     ("assistant", "It is so. " * 6),
 )
+LONG: Turn = ("user", "The cat sleeps in the warm sun. " * 150)
 VOCABULARY = {"<unk>": 0, "\n": 1, "<0xF0>": 2, "<0x9F>": 3, "a": 4, "b": 5}
 
 
@@ -211,27 +212,25 @@ def test_a_penalty_is_for_repeating_the_reply_not_the_prompt(llama: CausalLM) ->
 
 def test_a_long_prompt_is_read_in_pieces_and_answered_alike(folders: Any) -> None:
     model = load_causal(folders["llama"], context_tokens=4096)
-    long: Turn = ("user", "The cat sleeps in the warm sun. " * 150)
-    text, usage, events = ask(model, long)
+    text, usage, events = ask(model, LONG)
     assert usage.prompt_tokens > 2 * PIECE_TOKENS
     told = [event.fraction for event in events if isinstance(event, Progress)]
     assert len(told) >= 2
     assert all(a < b for a, b in pairwise(told))  # type: ignore[operator]
-    assert text == reference(model, long)
+    assert text == reference(model, LONG)
 
 
 def test_a_stop_while_a_long_prompt_is_read(folders: Any) -> None:
     model = load_causal(folders["llama"], context_tokens=4096)
     stop = threading.Event()
-    long = "The cat sleeps in the warm sun. " * 150
-    stream = model.run(text_request((("user", long),)), stop)
+    stream = model.run(text_request((LONG,)), stop)
     assert isinstance(next(stream), Progress)
     stop.set()
     rest = list(stream)
     assert isinstance(rest[-1], Usage)
     assert (rest[-1].finish, rest[-1].completion_tokens) == ("stopped", 0)
     # What was read until then is not lost.
-    assert ask(model, ("user", long))[1].cached_tokens >= PIECE_TOKENS
+    assert ask(model, LONG).usage.cached_tokens >= PIECE_TOKENS
 
 
 def test_the_oldest_turns_go_when_the_conversation_is_too_long(llama: CausalLM) -> None:
@@ -358,13 +357,10 @@ def test_eviction_between_two_turns_changes_no_word(folders: Any, kind: str) -> 
     """The CPU plays the card. 4-bit layers cannot be run there once mirrored: the kernels for the
     CPU repack weights in place."""
     model, still = (load_causal(folders["llama"], quantization=[kind]) for _ in range(2))
-    mirrors = [HostMirror(module, CPU) for module in model.modules()]
     answer = ask(model, QUESTION)[0]
     turns = (QUESTION, ("assistant", answer), ("user", "The river runs to the sea."))
     for _ in range(3):
-        for mirror in mirrors:
-            mirror.evict()
-            mirror.restore()
+        leave_and_return(model)
     text, usage, _ = ask(model, *turns)
     ask(still, QUESTION)
     assert text == ask(still, *turns)[0]

@@ -375,10 +375,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "no model": (saved(STATE), "has no 'model' in it"),
     "a list": (saved([1]), "has no 'model' in it"),
-    "no layer": (
-        saved({"model": {name: torch.zeros(4) for name in STATE}}),
-        "is no linear layer",
-    ),
+    "no layer": (saved({"model": {name: torch.zeros(4) for name in STATE}}), "is no linear layer"),
     "other variant": (
         saved({"model": tiny_minigpt4.projection("neighbours")}),
         "trained on 256 numbers a token",
@@ -388,11 +385,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
         "embeddings of 32 numbers, and the text model in llm/ reads 64",
     ),
     "damaged": (cut, "or is damaged"),
-    "no layer file": (without("*.pth"), "there are 0 files of *.pth"),
-    "two layer files": (
-        lambda folder: (folder / "more.pth").touch(),
-        "there are 2 files of *.pth",
-    ),
+    "no file": (without("*.pth"), "there are 0 files of *.pth"),
+    "two files": (lambda folder: (folder / "more.pth").touch(), "there are 2 files of *.pth"),
     "no tower": (without("vision/*.safetensors"), "no file of safetensors in"),
     "pickled tower": (pickled_tower, "there is no file of safetensors in"),
     "no text model": (without("llm/config.json"), "there is no config.json in"),

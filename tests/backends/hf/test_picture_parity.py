@@ -20,7 +20,7 @@ from PIL import Image
 from text_requests import text_request
 from tiny_models import hub_card, tokenizer
 from tiny_seeing import SEEING, SIDE, TEMPLATES, noise, save_llava, save_smolvlm_of_tiles
-from transformers import CLIPImageProcessorPil
+from transformers import CLIPImageProcessor, CLIPImageProcessorPil
 
 from multimodal.backends.base import load
 from multimodal.backends.hf.chat_template import ChatTemplate
@@ -109,21 +109,9 @@ def test_the_shipped_cards_of_llava_1_5_pad_at_its_published_size(
     stated = json.loads((tmp_path / "processor_config.json").read_text("utf-8"))
     stated.pop("image_processor", None)
     (tmp_path / "processor_config.json").write_text(json.dumps(stated))
-    clip = {
-        "image_processor_type": "CLIPImageProcessor",
-        "crop_size": {"height": 336, "width": 336},
-        "size": {"shortest_edge": 336},
-        "do_center_crop": True,
-        "do_convert_rgb": True,
-        "do_normalize": True,
-        "do_rescale": True,
-        "do_resize": True,
-        "image_mean": MEAN,
-        "image_std": DEVIATION,
-        "resample": 3,
-        "rescale_factor": 1 / 255,
-    }
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(clip))
+    clip = CLIPImageProcessor(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
+    assert clip.do_center_crop
+    clip.save_pretrained(tmp_path)
     card = read_card(ROOT / f"models/cards/image-to-text/{name}.toml")
     processor = load_processor(card, tmp_path)
     picture = noise(size)

@@ -6,12 +6,14 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import psutil
 import pytest
-from text_requests import text_request
+from text_requests import Reply, Turn, text_request
+from text_requests import ask as ask_plainly
 
 from multimodal.backends.base import Backend, load
 from multimodal.backends.context_window import surplus_turns
@@ -20,11 +22,12 @@ from multimodal.backends.llama_cpp.gguf_files import GgufFiles
 from multimodal.backends.llama_cpp.gguf_special_tokens import GgufTokenEscaper
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, PromptError
-from multimodal.events import EngineEvent, Notice, TextDelta
-from multimodal.messages import Role, Sampling, Usage
+from multimodal.events import TextDelta
+from multimodal.messages import Sampling, Usage
 
 NAME = "smollm2-135m-instruct"
 BRIEF = Sampling(seed=1, max_tokens=24)
+STORY: Turn = ("user", "Tell me a story.")
 
 
 def loaded(catalog: Catalog, files: Path, **changes: Any) -> Backend:
@@ -50,13 +53,8 @@ def forgetful(catalog: Catalog, weights_of: Callable[[str], Path]) -> Iterator[B
     backend.close()
 
 
-def ask(
-    model: Backend, *turns: tuple[Role, str], sampling: Sampling = BRIEF
-) -> tuple[str, Usage, list[EngineEvent]]:
-    events = list(model.run(text_request(turns, sampling=sampling), threading.Event()))
-    text = "".join(event.text for event in events if isinstance(event, TextDelta))
-    assert isinstance(events[-1], Usage)
-    return text, events[-1], events
+def ask(model: Backend, *turns: Turn, sampling: Sampling = BRIEF) -> Reply:
+    return ask_plainly(model, *turns, sampling=sampling)
 
 
 @pytest.mark.skipif(not hasattr(psutil.Process, "memory_maps"), reason="the system tells no maps")
@@ -88,10 +86,10 @@ def test_signs_that_a_person_types_are_read_as_text(model: Backend) -> None:
 
 
 def test_the_second_turn_computes_only_what_is_new(model: Backend) -> None:
-    question: tuple[Role, str] = ("user", "Tell me about rivers. " * 30)
+    question: Turn = ("user", "Tell me about rivers. " * 30)
     short = Sampling(max_tokens=24)  # with a seed, all of a prompt is read again
     answer, first, _ = ask(model, question, sampling=short)
-    follow: tuple[Role, str] = ("user", "And lakes?")
+    follow: Turn = ("user", "And lakes?")
     _, second, _ = ask(model, question, ("assistant", answer), follow, sampling=short)
     known = first.prompt_tokens + first.completion_tokens
     assert second.cached_tokens >= known - 2
@@ -100,25 +98,18 @@ def test_the_second_turn_computes_only_what_is_new(model: Backend) -> None:
 
 def test_the_same_seed_gives_the_same_answer(model: Backend) -> None:
     warm = Sampling(temperature=1.2, seed=5, max_tokens=24)
-    first, _, _ = ask(model, ("user", "Tell me a story."), sampling=warm)
-    again, _, _ = ask(model, ("user", "Tell me a story."), sampling=warm)
-    other, _, _ = ask(
-        model,
-        ("user", "Tell me a story."),
-        sampling=Sampling(temperature=1.2, seed=6, max_tokens=24),
-    )
+    drawn = (warm, warm, replace(warm, seed=6))
+    first, again, other = (ask(model, STORY, sampling=chosen).text for chosen in drawn)
     assert first == again != other
 
 
 def test_a_seed_gives_the_same_answer_whoever_else_is_asking(model: Backend) -> None:
     """Alone, three times at once, and beside other questions."""
     drawn = Sampling(temperature=0.9, top_p=1.0, seed=42, max_tokens=30)
-    ours: tuple[Role, str] = ("user", "Tell me a story about a lighthouse keeper and his dog.")
-    others: list[tuple[Role, str]] = [
-        ("user", f"Tell me about a {x}. " * 9) for x in ("cat", "king")
-    ]
+    ours: Turn = ("user", "Tell me a story about a lighthouse keeper and his dog.")
+    others: list[Turn] = [("user", f"Tell me about a {x}. " * 9) for x in ("cat", "king")]
 
-    def text(turn: tuple[Role, str]) -> str:
+    def text(turn: Turn) -> str:
         return ask(model, turn, sampling=drawn)[0]
 
     alone = text(ours)
@@ -131,13 +122,12 @@ def test_an_answer_may_take_all_of_the_context_that_its_question_leaves(
     catalog: Catalog, weights_of: Callable[[str], Path]
 ) -> None:
     small = loaded(catalog, weights_of(NAME), context_tokens=128, concurrency=1)
-    story: tuple[Role, str] = ("user", "Tell me a long story about a river and a mill.")
+    story: Turn = ("user", "Tell me a long story about a river and a mill.")
     for asked in (128, 10_000):
-        _, usage, events = ask(small, story, sampling=Sampling(seed=1, max_tokens=asked))
-        assert usage.prompt_tokens < 64
-        assert usage.prompt_tokens + usage.completion_tokens == 128
-        assert usage.finish == "length"
-        assert not any(isinstance(event, Notice) for event in events)
+        reply = ask(small, story, sampling=Sampling(seed=1, max_tokens=asked))
+        assert reply.usage.prompt_tokens < 64
+        assert reply.usage.prompt_tokens + reply.usage.completion_tokens == 128
+        assert (reply.usage.finish, reply.notices) == ("length", [])
     _, usage, _ = ask(small, story, sampling=Sampling(seed=1, max_tokens=70))
     assert usage.completion_tokens == 70, "more than half of the context"
     small.close()
@@ -167,46 +157,46 @@ def test_stop_frees_the_engine_soon_whether_it_reads_or_writes(model: Backend, p
 def test_a_stop_set_before_the_start_writes_nothing(model: Backend) -> None:
     stop = threading.Event()
     stop.set()
-    events = list(model.run(text_request((("user", "Tell me a story."),)), stop))
+    events = list(model.run(text_request((STORY,)), stop))
     assert sum(isinstance(event, TextDelta) for event in events) <= 1
     assert isinstance(events[-1], Usage)
     assert events[-1].finish == "stopped"
 
 
-LONG_TALK: list[tuple[Role, str]] = [
+LONG_TALK: list[Turn] = [
     turn
     for i in range(9)
     for turn in (("user", f"Question {i}: " + "word " * 40), ("assistant", "answer " * 10))
 ]
 
 
-def dropped_by(events: list[EngineEvent]) -> int:
-    (notice,) = [event for event in events if isinstance(event, Notice)]
-    match = re.match(r"The first (\d+) messages were left out", notice.text)
-    assert match, notice.text
+def dropped_by(reply: Reply) -> int:
+    (notice,) = reply.notices
+    match = re.match(r"The first (\d+) messages were left out", notice)
+    assert match, notice
     return int(match[1])
 
 
 def test_a_conversation_that_is_too_long_loses_just_the_turns_it_says(forgetful: Backend) -> None:
-    last: tuple[Role, str] = ("user", "Say hi.")
-    _, usage, events = ask(forgetful, *LONG_TALK, last)
-    dropped = dropped_by(events)
+    last: Turn = ("user", "Say hi.")
+    reply = ask(forgetful, *LONG_TALK, last)
+    dropped = dropped_by(reply)
     assert 0 < dropped < len(LONG_TALK)
-    assert usage.prompt_tokens <= 512 - 24
-    _, kept, events = ask(forgetful, *LONG_TALK[dropped:], last)
-    assert not [event for event in events if isinstance(event, Notice)]
-    assert kept.prompt_tokens == usage.prompt_tokens, "the notice does not tell the truth"
+    assert reply.usage.prompt_tokens <= 512 - 24
+    kept = ask(forgetful, *LONG_TALK[dropped:], last)
+    assert not kept.notices
+    assert kept.usage.prompt_tokens == reply.usage.prompt_tokens, "the notice tells the truth"
 
 
 def test_the_beginning_stays_the_same_for_several_turns(forgetful: Backend) -> None:
-    talk: list[tuple[Role, str]] = [*LONG_TALK, ("user", "Say hi.")]
+    talk: list[Turn] = [*LONG_TALK, ("user", "Say hi.")]
     known, dropped, reused = 0, [], 0
     for _ in range(6):
-        answer, usage, events = ask(forgetful, *talk, sampling=Sampling(max_tokens=8))
-        dropped.append(dropped_by(events))
-        reused += known > 0 and usage.cached_tokens >= known - 4
-        known = usage.prompt_tokens
-        talk += [("assistant", answer), ("user", "Again.")]
+        reply = ask(forgetful, *talk, sampling=Sampling(max_tokens=8))
+        dropped.append(dropped_by(reply))
+        reused += known > 0 and reply.usage.cached_tokens >= known - 4
+        known = reply.usage.prompt_tokens
+        talk += [("assistant", reply.text), ("user", "Again.")]
     assert dropped == sorted(dropped), "a turn that was left out came back"
     assert reused >= 4, f"the beginning moved: {dropped}"
 
@@ -226,21 +216,14 @@ def test_four_conversations_at_once(model: Backend) -> None:
         "whale": "Tell me about whales.",
         "piano": "How do I learn to play the piano?",
     }
-    found: dict[str, str] = {}
 
-    def turn(subject: str) -> None:
-        found[subject], _, _ = ask(
-            model, ("user", questions[subject]), sampling=Sampling(0, max_tokens=24)
-        )
+    def turn(question: str) -> str:
+        return ask(model, ("user", question), sampling=Sampling(0, max_tokens=24)).text
 
-    threads = [threading.Thread(target=turn, args=(subject,)) for subject in questions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    with ThreadPoolExecutor(4) as people:
+        found = dict(zip(questions, people.map(turn, questions.values()), strict=True))
     for subject, text in found.items():
         assert [word for word in questions if word in text.lower()] == [subject], found
-    assert found.keys() == questions.keys()
 
 
 def test_a_file_that_is_no_gguf_is_refused(catalog: Catalog, tmp_path: Path) -> None:

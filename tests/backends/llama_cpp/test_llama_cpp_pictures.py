@@ -18,7 +18,7 @@ from gguf import GGUFReader, GGUFWriter
 from local_server import running_server
 from PIL import Image
 from reference_answers import reference
-from text_requests import text_request
+from text_requests import QUESTION, Pictures, Turn, ask, text_request
 from tiny_gguf import (
     LANGUAGE_FILE,
     PICTURE_TOKENS,
@@ -26,6 +26,7 @@ from tiny_gguf import (
     SAVED,
     TALK,
     card,
+    finish_gguf,
     save_gguf,
 )
 from tiny_models import hub_card
@@ -37,16 +38,13 @@ from multimodal.backends.llama_cpp.gguf_files import gguf_files
 from multimodal.catalog.architectures import GgufArchitecture
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import BackendError, CardError, PromptError
-from multimodal.events import EngineEvent, ImageDescribed, Notice, TextDelta
+from multimodal.events import ImageDescribed, Notice, TextDelta
 from multimodal.memory.estimate.footprint import footprint
-from multimodal.messages import Role, Usage
 from multimodal.requests import ImageDescriptionRequest
 
 RED, BLUE = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
-QUESTION: tuple[Role, str] = ("user", "What colour is the car?")
 
-Turns = tuple[tuple[Role, str], ...]
-Pictures = tuple[tuple[int, Image.Image], ...]
+Turns = tuple[Turn, ...]
 
 
 @pytest.fixture(scope="module")
@@ -77,23 +75,14 @@ def llava(folder: Path) -> Path:
     return folder / "llava" / "gguf"
 
 
-def answer(model: Backend, *turns: tuple[Role, str], pictures: Pictures = (), **more: Any) -> Any:
-    """(text, usage, events)"""
-    request = text_request(turns, pictures=pictures, **more)
-    events: list[EngineEvent] = list(model.run(request, threading.Event()))
-    text = "".join(event.text for event in events if isinstance(event, TextDelta))
-    assert isinstance(events[-1], Usage)
-    return text, events[-1], events
-
-
 # ------------------------------------------------------------ conversations
 
 
 def test_another_picture_gets_another_answer_and_the_same_one_the_same(model: Backend) -> None:
-    red, usage, _ = answer(model, QUESTION, pictures=((0, RED),))
-    blue, _, _ = answer(model, QUESTION, pictures=((0, BLUE),))
-    again, _, _ = answer(model, QUESTION, pictures=((0, RED),))
-    none, fewer, _ = answer(model, QUESTION)
+    red, usage, _ = ask(model, QUESTION, pictures=((0, RED),))
+    blue, _, _ = ask(model, QUESTION, pictures=((0, BLUE),))
+    again, _, _ = ask(model, QUESTION, pictures=((0, RED),))
+    none, fewer, _ = ask(model, QUESTION)
     assert red == again
     assert len({red, blue, none}) == 3
     assert usage.prompt_tokens - fewer.prompt_tokens >= 16
@@ -110,7 +99,7 @@ def test_it_answers_what_transformers_answers(folder: Path, pictures: Pictures) 
         "cpu",
     )
     ours = load(card("smolvlm"), folder / "smolvlm" / "gguf", "cpu")
-    said, usage, _ = answer(ours, QUESTION, pictures=pictures)
+    said, usage, _ = ask(ours, QUESTION, pictures=pictures)
     expected = reference(theirs, QUESTION, pictures=pictures)
     # Bytes that are no character stand in one of them and are left out in the other.
     assert said.replace("\ufffd", "") == expected.replace("\ufffd", "") != ""
@@ -119,19 +108,19 @@ def test_it_answers_what_transformers_answers(folder: Path, pictures: Pictures) 
 
 
 def test_the_second_turn_looks_no_second_time(model: Backend) -> None:
-    text, first, _ = answer(model, QUESTION, pictures=((0, RED),))
+    text, first, _ = ask(model, QUESTION, pictures=((0, RED),))
     follow: Turns = (QUESTION, ("assistant", text), ("user", "Is it red?"))
-    _, second, _ = answer(model, *follow, pictures=((0, RED),))
+    _, second, _ = ask(model, *follow, pictures=((0, RED),))
     assert second.cached_tokens >= first.prompt_tokens - 4
-    _, other, _ = answer(model, *follow, pictures=((0, BLUE),))
+    _, other, _ = ask(model, *follow, pictures=((0, BLUE),))
     assert other.cached_tokens < 10, "another picture is not taken for known"
 
 
 def test_a_picture_in_the_second_turn_keeps_what_is_known_of_the_first(model: Backend) -> None:
-    text, first, _ = answer(model, QUESTION, pictures=((0, RED),))
+    text, first, _ = ask(model, QUESTION, pictures=((0, RED),))
     turns: Turns = (QUESTION, ("assistant", text), ("user", "And this one?"))
-    blue, second, _ = answer(model, *turns, pictures=((0, RED), (2, BLUE)))
-    red, _, _ = answer(model, *turns, pictures=((0, RED), (2, RED)))
+    blue, second, _ = ask(model, *turns, pictures=((0, RED), (2, BLUE)))
+    red, _, _ = ask(model, *turns, pictures=((0, RED), (2, RED)))
     assert second.cached_tokens >= first.prompt_tokens - 4
     assert blue != red
 
@@ -139,33 +128,32 @@ def test_a_picture_in_the_second_turn_keeps_what_is_known_of_the_first(model: Ba
 def test_conversations_that_take_turns_are_both_remembered(folder: Path, name: str) -> None:
     engine = {**card(name).engine, "prompt_cache_mib": 64}
     model = load(card(name, engine=engine), folder / name / "gguf", "cpu")
-    text, first, _ = answer(model, QUESTION, pictures=((0, RED),))
-    answer(model, ("user", "The river runs to the sea."), pictures=((0, BLUE),))
+    text, first, _ = ask(model, QUESTION, pictures=((0, RED),))
+    ask(model, ("user", "The river runs to the sea."), pictures=((0, BLUE),))
     turns: Turns = (QUESTION, ("assistant", text), ("user", "Is it red?"))
-    _, second, _ = answer(model, *turns, pictures=((0, RED),))
+    _, second, _ = ask(model, *turns, pictures=((0, RED),))
     assert second.cached_tokens >= first.prompt_tokens - 4
 
 
 def test_several_pictures_in_one_turn_are_told_apart(model: Backend, name: str) -> None:
-    one, usage, _ = answer(model, QUESTION, pictures=((0, RED), (0, BLUE)))
-    other, _, _ = answer(model, QUESTION, pictures=((0, BLUE), (0, RED)))
+    one, usage, _ = ask(model, QUESTION, pictures=((0, RED), (0, BLUE)))
+    other, _, _ = ask(model, QUESTION, pictures=((0, BLUE), (0, RED)))
     assert one != other, "their order matters"
     assert usage.prompt_tokens > 2 * PICTURE_TOKENS[name]
 
 
 def test_a_picture_without_a_word_is_described(model: Backend) -> None:
-    silent, _, _ = answer(model, ("user", ""), pictures=((0, RED),))
-    asked, _, _ = answer(model, ("user", "Describe this picture."), pictures=((0, RED),))
+    silent, _, _ = ask(model, ("user", ""), pictures=((0, RED),))
+    asked, _, _ = ask(model, ("user", "Describe this picture."), pictures=((0, RED),))
     assert silent == asked != ""
 
 
 def test_a_picture_is_described_for_another_model(model: Backend) -> None:
     request = ImageDescriptionRequest(RED, question=QUESTION[1])
-    events = list(model.run(request, threading.Event()))
-    described = events[-1]
+    *events, described = model.run(request, threading.Event())
     assert isinstance(described, ImageDescribed)
     assert described.description == described.answer
-    assert described.answer == answer(model, QUESTION, pictures=((0, RED),))[0].strip()
+    assert described.answer == ask(model, QUESTION, pictures=((0, RED),))[0].strip()
     assert not any(isinstance(event, TextDelta) for event in events)
 
 
@@ -185,7 +173,7 @@ def test_a_model_may_be_closed_as_soon_as_it_is_loaded(llava: Path) -> None:
 
 
 def long_talk(pictures: int) -> tuple[Turns, Pictures]:
-    turns: list[tuple[Role, str]] = []
+    turns: list[Turn] = []
     for _ in range(pictures):
         turns += [QUESTION, ("assistant", "It is red, as the sun. " * 3)]
     shown = tuple((2 * at, BLUE if at % 2 else RED) for at in range(pictures))
@@ -195,29 +183,29 @@ def long_talk(pictures: int) -> tuple[Turns, Pictures]:
 def test_turns_left_out_take_their_pictures_along_and_are_told(folder: Path, name: str) -> None:
     model = load(card(name, context_tokens=320), folder / name / "gguf", "cpu")
     turns, pictures = long_talk(8)
-    said, usage, events = answer(model, *turns, pictures=pictures)
+    said, usage, events = ask(model, *turns, pictures=pictures)
     (notice,) = [event for event in events if isinstance(event, Notice)]
     assert not any(isinstance(event, TextDelta) for event in events[: events.index(notice)])
     dropped = int(notice.text.split()[2])
     assert 0 < dropped < len(turns)
     assert usage.prompt_tokens <= 320 - 24
     kept = tuple((at - dropped, picture) for at, picture in pictures if at >= dropped)
-    again, same, events = answer(model, *turns[dropped:], pictures=kept)
-    assert not [event for event in events if isinstance(event, Notice)]
-    assert (again, same.prompt_tokens) == (said, usage.prompt_tokens)
+    again = ask(model, *turns[dropped:], pictures=kept)
+    assert not again.notices
+    assert (again.text, again.usage.prompt_tokens) == (said, usage.prompt_tokens)
 
 
 def test_more_pictures_than_it_reads_are_refused_with_the_way_out(model: Backend) -> None:
     with pytest.raises(PromptError, match=r"Tiny reads 512. Shorten it, show fewer pictures"):
-        answer(model, QUESTION, pictures=tuple((0, RED) for _ in range(40)))
-    assert answer(model, QUESTION, pictures=((0, RED),))[0]
+        ask(model, QUESTION, pictures=tuple((0, RED) for _ in range(40)))
+    assert ask(model, QUESTION, pictures=((0, RED),))[0]
 
 
 def test_a_turn_may_be_asked_in_less_context(model: Backend) -> None:
     turns, pictures = long_talk(3)
-    _, usage, events = answer(model, *turns, pictures=pictures, context_tokens=160)
-    assert usage.prompt_tokens <= 160 - 24
-    assert any(isinstance(event, Notice) for event in events)
+    reply = ask(model, *turns, pictures=pictures, context_tokens=160)
+    assert reply.usage.prompt_tokens <= 160 - 24
+    assert reply.notices
 
 
 # ------------------------------------------------------------ what a person may write
@@ -253,8 +241,8 @@ def test_nothing_a_person_writes_is_fetched_opened_or_taken_for_a_picture(
 ) -> None:
     url, seen = watched
     text = written.format(url=url, file=folder / "llava" / "gguf" / LANGUAGE_FILE)
-    plain, alone, _ = answer(model, ("user", text))
-    _, shown, _ = answer(model, ("user", text), pictures=((0, RED),))
+    plain, alone, _ = ask(model, ("user", text))
+    _, shown, _ = ask(model, ("user", text), pictures=((0, RED),))
     assert plain
     assert shown.prompt_tokens - alone.prompt_tokens < 60, "one picture and no more"
     assert seen == []
@@ -286,7 +274,7 @@ def test_a_text_model_leaves_a_projector_alone_and_needs_none(llava: Path, tmp_p
     shutil.copy(llava / LANGUAGE_FILE, tmp_path)
     without = load(text, tmp_path, "cpu")
     assert gguf_files(text, llava).projector is None
-    assert answer(beside, QUESTION)[0] == answer(without, QUESTION)[0] != ""
+    assert ask(beside, QUESTION)[0] == ask(without, QUESTION)[0] != ""
 
 
 def test_a_folder_without_one_of_each_is_refused(llava: Path, tmp_path: Path) -> None:
@@ -338,10 +326,7 @@ def test_a_model_of_a_kind_that_llama_cpp_does_not_know_is_told(
 ) -> None:
     copied(llava, tmp_path)
     writer = GGUFWriter(tmp_path / LANGUAGE_FILE, "nonesuch")
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish_gguf(writer)
     with pytest.raises(BackendError, match=r"cannot run tiny-f32.gguf \(nonesuch\)"):
         load(card("llava", task="text-generation"), tmp_path, "cpu")
 
@@ -403,8 +388,8 @@ def test_llavas_card_writes_the_conversation_it_was_trained_on(
     expected = (
         "A chat. USER: What colour is the car? ASSISTANT: It is red.</s>USER: Is it? ASSISTANT:"
     )
-    wanted, same, _ = answer(plain, ("user", expected))
-    said, usage, _ = answer(model, *turns, system_prompt="A chat.")
+    wanted, same, _ = ask(plain, ("user", expected))
+    said, usage, _ = ask(model, *turns, system_prompt="A chat.")
     assert (said, usage.prompt_tokens) == (wanted, same.prompt_tokens)
 
 
@@ -420,7 +405,6 @@ def test_a_file_without_a_chat_template_is_told_of_once_in_a_reply(
         (load(card("llava", chat_template=TALK), tmp_path / "bare", "cpu"), 0),
         (load(card("llava"), llava, "cpu"), 0),
     ):
-        _, _, events = answer(made, QUESTION)
-        told = [event.text for event in events if isinstance(event, Notice)]
+        told = ask(made, QUESTION).notices
         assert sum("has no chat template" in text for text in told) == len(told) == expected
         made.close()

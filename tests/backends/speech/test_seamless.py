@@ -15,12 +15,13 @@ import numpy as np
 import openai
 import psutil
 import pytest
-import tomlkit
 import torch
 import transformers
 from fakes import client_at, served
-from tiny_hearing import heard, save_seamless, save_wav2vec2
-from tiny_models import add_model, hub_card
+from tiny_engines import leave_and_return
+from tiny_hearing import heard, save_seamless
+from tiny_models import hub_card
+from tiny_voices import save_voices
 
 from multimodal.backends.base import load
 from multimodal.backends.speech import recognizer
@@ -31,7 +32,6 @@ from multimodal.errors import BackendError, CardError, PromptError, RequestError
 from multimodal.events import Notice, Progress, SentenceSpoken, SpeechGenerated, SpeechTranscribed
 from multimodal.limits import Limits
 from multimodal.media import audio
-from multimodal.memory.devices.mirror import HostMirror
 from multimodal.requests import TranscriptionRequest, TTSRequest
 from multimodal.settings import read_settings
 
@@ -44,11 +44,6 @@ Checkpoint = tuple[Path, dict[str, Any]]
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     folder = tmp_path_factory.mktemp("seamless")
     return folder, save_seamless(folder)
-
-
-@pytest.fixture(scope="module")
-def speech(examples: Path) -> Any:
-    return audio.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())
 
 
 def loaded(checkpoint: Checkpoint, **facts: Any) -> Seamless:
@@ -64,7 +59,9 @@ def model(checkpoint: Checkpoint) -> Seamless:
     return loaded(checkpoint)
 
 
-def written(folder: Path, waveform: Any, code: str, dtype: torch.dtype = torch.float32) -> str:
+def written(
+    folder: Path, waveform: Any, code: str, dtype: torch.dtype = torch.float32, **more: Any
+) -> str:
     """What transformers' own class for this one task writes."""
     cls = transformers.SeamlessM4Tv2ForSpeechToText
     model = cls.from_pretrained(folder, dtype=dtype).eval()
@@ -73,7 +70,7 @@ def written(folder: Path, waveform: Any, code: str, dtype: torch.dtype = torch.f
     for window in windows(waveform):
         inputs = processor(audio=window.samples, sampling_rate=16_000, return_tensors="pt")
         inputs["input_features"] = inputs["input_features"].to(dtype)
-        made = model.generate(**inputs, tgt_lang=code)
+        made = model.generate(**inputs, tgt_lang=code, **more)
         said += processor.batch_decode(made, skip_special_tokens=True)
     return " ".join(said)
 
@@ -92,51 +89,49 @@ def spoken(model: Seamless, text: str, **more: Any) -> Any:
 
 @pytest.mark.parametrize(("kind", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_it_writes_what_generate_writes_in_each_language(
-    checkpoint: Checkpoint, speech: Any, kind: str, dtype: torch.dtype
+    checkpoint: Checkpoint, story: Any, kind: str, dtype: torch.dtype
 ) -> None:
     model, folder = loaded(checkpoint, quantization=[kind]), checkpoint[0]
-    told = heard(model, speech, language="fr", translate_to_english_unless=("en",))
-    assert told.spoken.text == written(folder, speech, "fra", dtype)
-    assert told.english.text == written(folder, speech, "eng", dtype)
+    told = heard(model, story, language="fr", translate_to_english_unless=("en",))
+    assert told.spoken.text == written(folder, story, "fra", dtype)
+    assert told.english.text == written(folder, story, "eng", dtype)
     assert told.spoken.text != told.english.text
     assert told.spoken.language == "fr"
 
 
 def test_the_language_is_the_one_asked_for_else_the_cards_else_english(
-    checkpoint: Checkpoint, model: Seamless, speech: Any
+    checkpoint: Checkpoint, model: Seamless, story: Any
 ) -> None:
     folder = checkpoint[0]
-    plain = heard(model, speech, translate_to_english_unless=("en",))
+    plain = heard(model, story, translate_to_english_unless=("en",))
     assert (plain.spoken.language, plain.english) == ("en", None)
-    assert plain.spoken.text == written(folder, speech, "eng")
+    assert plain.spoken.text == written(folder, story, "eng")
     french = loaded(checkpoint, engine={"language": "fr"})
-    assert heard(french, speech).spoken.text == written(folder, speech, "fra")
-    assert heard(french, speech, language="zh").spoken.text == written(folder, speech, "cmn")
-    assert heard(model, speech, language="fra").spoken.text == written(folder, speech, "fra")
+    assert heard(french, story).spoken.text == written(folder, story, "fra")
+    assert heard(french, story, language="zh").spoken.text == written(folder, story, "cmn")
+    assert heard(model, story, language="fra").spoken.text == written(folder, story, "fra")
 
 
-def test_it_translates_into_the_language_that_is_wanted(
-    checkpoint: Checkpoint, speech: Any
-) -> None:
+def test_it_translates_into_the_language_that_is_wanted(checkpoint: Checkpoint, story: Any) -> None:
     model = loaded(checkpoint, languages=["en", "fr", "zh"], translates=["*"])
-    told = heard(model, speech, translate_to="zh")
-    assert told.spoken.text == written(checkpoint[0], speech, "eng")
-    assert told.translation.text == written(checkpoint[0], speech, "cmn")
+    told = heard(model, story, translate_to="zh")
+    assert told.spoken.text == written(checkpoint[0], story, "eng")
+    assert told.translation.text == written(checkpoint[0], story, "cmn")
     assert (told.spoken.language, told.english) == ("en", None)
-    same = heard(model, speech, language="fr", translate_to="fr")
-    assert (same.spoken.text, same.translation) == (written(checkpoint[0], speech, "fra"), None)
+    same = heard(model, story, language="fr", translate_to="fr")
+    assert (same.spoken.text, same.translation) == (written(checkpoint[0], story, "fra"), None)
     both = heard(
-        model, speech, language="fr", translate_to="zh", translate_to_english_unless=("en",)
+        model, story, language="fr", translate_to="zh", translate_to_english_unless=("en",)
     )
-    assert both.english.text == written(checkpoint[0], speech, "eng")
+    assert both.english.text == written(checkpoint[0], story, "eng")
     assert both.translation.text == told.translation.text
 
 
 def test_a_language_that_its_card_does_not_name_is_not_translated_to(
-    checkpoint: Checkpoint, speech: Any
+    checkpoint: Checkpoint, story: Any
 ) -> None:
     model = loaded(checkpoint)
-    events = list(model.run(TranscriptionRequest(speech, translate_to="fr"), threading.Event()))
+    events = list(model.run(TranscriptionRequest(story, translate_to="fr"), threading.Event()))
     (notice,) = (event for event in events if isinstance(event, Notice))
     assert "does not translate into French" in notice.text
     assert isinstance(events[-1], SpeechTranscribed)
@@ -144,9 +139,9 @@ def test_a_language_that_its_card_does_not_name_is_not_translated_to(
 
 
 @pytest.mark.parametrize("language", ["de", "gsw", "xx", "lb"])
-def test_a_language_it_does_not_know_is_told(model: Seamless, speech: Any, language: str) -> None:
+def test_a_language_it_does_not_know_is_told(model: Seamless, story: Any, language: str) -> None:
     with pytest.raises(RequestError, match=f"{language}'. Take one of en, fr, zh, or choose"):
-        model.run(TranscriptionRequest(speech, language), threading.Event())
+        model.run(TranscriptionRequest(story, language), threading.Event())
 
 
 def test_a_card_with_a_language_of_which_it_knows_nothing_is_refused(
@@ -157,45 +152,34 @@ def test_a_card_with_a_language_of_which_it_knows_nothing_is_refused(
 
 
 def test_several_guesses_are_followed_where_the_card_says_so(
-    checkpoint: Checkpoint, speech: Any
+    checkpoint: Checkpoint, story: Any
 ) -> None:
     wide = loaded(checkpoint, engine={"beam_size": 3})
-    cls = transformers.SeamlessM4Tv2ForSpeechToText
-    processor = transformers.SeamlessM4TProcessor.from_pretrained(checkpoint[0])
-    (window,) = windows(speech)
-    inputs = processor(audio=window.samples, sampling_rate=16_000, return_tensors="pt")
-    made = cls.from_pretrained(checkpoint[0]).eval().generate(**inputs, tgt_lang="eng", num_beams=3)
-    expected = processor.decode(made[0], skip_special_tokens=True)
-    assert heard(wide, speech).spoken.text == expected
+    assert heard(wide, story).spoken.text == written(checkpoint[0], story, "eng", num_beams=3)
 
 
 def test_a_long_recording_is_heard_piece_by_piece(
-    checkpoint: Checkpoint, model: Seamless, speech: Any
+    checkpoint: Checkpoint, model: Seamless, story: Any
 ) -> None:
-    pause = np.zeros(16_000 * (recognizer.PIECE_S - 2) - len(speech), np.float32)
-    long = np.concatenate([speech, pause, np.zeros(32_000, np.float32), speech])
+    pause = np.zeros(16_000 * (recognizer.PIECE_S - 2) - len(story), np.float32)
+    long = np.concatenate([story, pause, np.zeros(32_000, np.float32), story])
     told = heard(model, long)
     expected = [
         written(checkpoint[0], piece, "eng") for _, piece in recognizer.split_audio(long, 120)
     ]
     assert told.spoken.text == " ".join(expected)
     first, second = told.spoken.segments
-    assert first.end_s == pytest.approx(len(speech) / 16_000, abs=1)
+    assert first.end_s == pytest.approx(len(story) / 16_000, abs=1)
     assert second.start_s == pytest.approx(recognizer.PIECE_S, abs=1)
 
 
-def test_silence_has_no_words(model: Seamless) -> None:
-    told = heard(model, np.zeros(16_000 * 4, np.float32))
-    assert (told.spoken.text, told.spoken.language, told.spoken.segments) == ("", None, ())
-
-
-def test_a_stop_ends_the_hearing_within_a_token(model: Seamless, speech: Any) -> None:
+def test_a_stop_ends_the_hearing_within_a_token(model: Seamless, story: Any) -> None:
     stop = threading.Event()
     stop.set()
     manner = recognizer.TranscribeOptions("transcribe", "en", None, stop.is_set)
-    cut = model.words(speech, manner, lambda samples: False)
-    assert len(cut.text) < len(heard(model, speech).spoken.text) / 4
-    stream = model.run(TranscriptionRequest(speech), stop)
+    cut = model.words(story, manner, lambda samples: False)
+    assert len(cut.text) < len(heard(model, story).spoken.text) / 4
+    stream = model.run(TranscriptionRequest(story), stop)
     assert not [event for event in stream if isinstance(event, SpeechTranscribed)]
 
 
@@ -280,11 +264,9 @@ def test_nothing_to_say_is_told(model: Seamless) -> None:
 
 
 @pytest.mark.parametrize("kind", ["nf4-double", "int8"])
-def test_a_packed_model_hears_and_speaks_too(
-    checkpoint: Checkpoint, speech: Any, kind: str
-) -> None:
+def test_a_packed_model_hears_and_speaks_too(checkpoint: Checkpoint, story: Any, kind: str) -> None:
     model = loaded(checkpoint, quantization=[kind])
-    assert heard(model, speech).spoken.text
+    assert heard(model, story).spoken.text
     assert len(spoken(model, "Is it red?"))
 
 
@@ -299,34 +281,11 @@ def test_a_checkpoint_that_names_no_languages_is_refused(tmp_path: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def url(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A data folder with two speech models and a profile of them, on a card that holds one."""
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a program with two speech models, on a card that holds one."""
     data = tmp_path_factory.mktemp("data")
-    models, (folder, config) = data / "models", checkpoint
-    more = {
-        "quantization": ["bf16"],
-        "context_tokens": 64,
-        "speaks": ["en", "fr"],
-        "family": "seamless",
-    }
-    add_model(
-        models, "tiny-seamless", TASK, folder, model="SeamlessM4Tv2Model", config=config, **more
-    )
-    letters = save_wav2vec2(data / "wav2vec2")
-    ctc = {"family": "wav2vec2", "model": "AutoModelForCTC", "languages": ["fr"]}
-    add_model(models, "tiny-wav2vec2", TASK, data / "wav2vec2", config=letters, **ctc)
-    names = ["tiny-seamless", "tiny-wav2vec2"]
-    profile = {
-        "name": "tiny",
-        "title": "Tiny",
-        "device": "cpu",
-        "budget": "400MB",
-        "models": {TASK: names},
-    }
-    (models / "profiles").mkdir(parents=True)
-    (models / "profiles" / "tiny.toml").write_text(tomlkit.dumps(profile), "utf-8")
-    built = build(read_settings(data=data, profile="tiny", device="sim:400MB"))
-    with served(built) as url:
+    save_voices(data)
+    with served(build(read_settings(data=data, profile="voices", device="sim:400MB"))) as url:
         yield url
 
 
@@ -337,13 +296,13 @@ def client(url: str) -> Iterator[openai.OpenAI]:
 
 
 def test_openai_clients_hear_with_both(
-    client: openai.OpenAI, checkpoint: Checkpoint, examples: Path, speech: Any
+    client: openai.OpenAI, checkpoint: Checkpoint, examples: Path, story: Any
 ) -> None:
     file = examples / "speech-en.wav"
     told = client.audio.transcriptions.create(model="tiny-seamless", file=file, language="fr")
-    assert told.text == written(checkpoint[0], speech, "fra", torch.bfloat16)
+    assert told.text == written(checkpoint[0], story, "fra", torch.bfloat16)
     english = client.audio.translations.create(model="tiny-seamless", file=file)
-    assert english.text == written(checkpoint[0], speech, "eng", torch.bfloat16)
+    assert english.text == written(checkpoint[0], story, "eng", torch.bfloat16)
     other = client.audio.transcriptions.create(
         model="tiny-wav2vec2", file=file, response_format="verbose_json"
     )
@@ -412,12 +371,9 @@ def test_a_stop_ends_the_speaking_between_sentences(model: Seamless) -> None:
     assert not [event for event in rest if isinstance(event, SpeechGenerated)]
 
 
-def test_eviction_changes_neither_word_nor_voice(checkpoint: Checkpoint, speech: Any) -> None:
+def test_eviction_changes_neither_word_nor_voice(checkpoint: Checkpoint, story: Any) -> None:
     model = loaded(checkpoint)
-    words, voice = heard(model, speech), spoken(model, TEXT)
-    mirrors = [HostMirror(module, torch.device("cpu")) for module in model.modules()]
-    for mirror in mirrors:
-        mirror.evict()
-        mirror.restore()
-    assert heard(model, speech) == words
+    words, voice = heard(model, story), spoken(model, TEXT)
+    leave_and_return(model)
+    assert heard(model, story) == words
     assert np.array_equal(spoken(model, TEXT), voice)

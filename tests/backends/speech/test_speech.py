@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.catalog.sources import FolderSource
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import EngineEvent, Notice, Progress, SpeechTranscribed
-from multimodal.media.ingestion import MediaFolder
+from multimodal.limits import Limits
+from multimodal.media.audio import decode
 from multimodal.requests import TranscriptionRequest
 
 SPEECH = (
@@ -33,17 +35,10 @@ Waveforms = dict[str, NDArray[np.float32]]
 
 
 @pytest.fixture(scope="module")
-def media(tmp_path_factory: pytest.TempPathFactory) -> MediaFolder:
-    return MediaFolder(tmp_path_factory.mktemp("media"))
-
-
-@pytest.fixture(scope="module")
-def waveforms(media: MediaFolder, examples: Path) -> Waveforms:
+def waveforms(examples: Path) -> Waveforms:
     """The examples by name, and the first sentence of one."""
-    found = {
-        file.stem: media.waveform(media.add_audio(file, file.name))
-        for file in examples.glob("*.wav")
-    }
+    files = examples.glob("*.wav")
+    found = {file.stem: decode(file.read_bytes(), file.name, Limits()) for file in files}
     return found | {"sentence": found["speech-en"][: 3 * 16_000]}
 
 
@@ -72,22 +67,28 @@ def ears(
     backend.close()
 
 
-def hear(
-    ears: Backend, media: MediaFolder, path: Path, **more: object
+def heard(
+    ears: Backend, waveform: NDArray[np.float32], **more: Any
 ) -> tuple[list[EngineEvent], SpeechTranscribed]:
-    part = media.add_audio(path, path.name)
-    request = TranscriptionRequest(media.waveform(part), **more)  # type: ignore[arg-type]
-    events = list(ears.run(request, threading.Event()))
+    events = list(ears.run(TranscriptionRequest(waveform, **more), threading.Event()))
     assert isinstance(events[-1], SpeechTranscribed)
     return events, events[-1]
+
+
+def heard_in(ears: Backend, waveform: NDArray[np.float32], **more: Any) -> SpeechTranscribed:
+    return heard(ears, waveform, **more)[1]
+
+
+def silence(seconds: float) -> NDArray[np.float32]:
+    return np.zeros(int(16_000 * seconds), np.float32)
 
 
 def words(text: str | None) -> list[str]:
     return re.findall(r"[\w']+", (text or "").lower())
 
 
-def test_a_clip_is_heard_word_for_word(ears: Backend, media: MediaFolder, examples: Path) -> None:
-    events, told = hear(ears, media, examples / "speech-en.wav")
+def test_a_clip_is_heard_word_for_word(ears: Backend, waveforms: Waveforms) -> None:
+    events, told = heard(ears, waveforms["speech-en"])
     assert words(told.spoken.text) == words(SPEECH)
     assert told.spoken.language == "en"
     assert told.english is None
@@ -95,29 +96,24 @@ def test_a_clip_is_heard_word_for_word(ears: Backend, media: MediaFolder, exampl
 
 
 def test_french_is_recognised_and_translated_when_wanted(
-    ears: Backend, media: MediaFolder, examples: Path
+    ears: Backend, waveforms: Waveforms
 ) -> None:
-    _, told = hear(ears, media, examples / "question-fr.wav", translate_to_english_unless=("en",))
+    _, told = heard(ears, waveforms["question-fr"], translate_to_english_unless=("en",))
     assert told.spoken.language == "fr"
     assert "la musique" in told.spoken.text
     assert "music" in told.english.text.lower()
-    _, told = hear(
-        ears, media, examples / "question-fr.wav", translate_to_english_unless=("en", "fr")
-    )
+    _, told = heard(ears, waveforms["question-fr"], translate_to_english_unless=("en", "fr"))
     assert told.english is None
 
 
-@pytest.mark.parametrize("kind", ["silence", "noise", "tone"])
-def test_what_is_not_speech_gets_no_words(ears: Backend, media: MediaFolder, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["noise", "tone"])
+def test_what_is_not_speech_gets_no_words(ears: Backend, kind: str) -> None:
     time = np.arange(16_000 * 4) / 16_000
     sounds = {
-        "silence": np.zeros_like(time),
         "noise": np.random.default_rng(0).normal(0, 0.1, time.shape),
         "tone": 0.3 * np.sin(2 * np.pi * 440 * time),
     }
-    request = TranscriptionRequest(sounds[kind].astype(np.float32))
-    (event,) = [e for e in ears.run(request, threading.Event()) if isinstance(e, SpeechTranscribed)]
-    assert event.spoken.text == ""
+    assert heard_in(ears, sounds[kind].astype(np.float32)).spoken.text == ""
 
 
 def test_a_long_recording_is_cut_where_it_is_quiet() -> None:
@@ -131,15 +127,12 @@ def test_a_long_recording_is_cut_where_it_is_quiet() -> None:
     assert list(split_audio(wave[:0], 120)) == []
 
 
-def test_words_of_every_piece_are_joined(ears: Backend, media: MediaFolder, examples: Path) -> None:
-    part = media.add_audio(examples / "speech-en.wav", "long")
-    once = media.waveform(part)
-    pause = np.zeros(16_000 * (recognizer.PIECE_S - 2) - len(once), np.float32)
-    waveform = np.concatenate([once, pause, np.zeros(32_000, np.float32), once])
-    events = list(ears.run(TranscriptionRequest(waveform), threading.Event()))
-    assert isinstance(events[-1], SpeechTranscribed)
-    assert words(events[-1].spoken.text) == words(SPEECH) * 2
-    assert events[-1].spoken.language == "en"
+def test_words_of_every_piece_are_joined(ears: Backend, waveforms: Waveforms) -> None:
+    once = waveforms["speech-en"]
+    pause = silence(recognizer.PIECE_S - len(once) / 16_000)
+    told = heard_in(ears, np.concatenate([once, pause, once]))
+    assert words(told.spoken.text) == words(SPEECH) * 2
+    assert told.spoken.language == "en"
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(openai_card: ModelCard, tmp_path: Path) -> None:
@@ -176,12 +169,9 @@ def test_ctranslate2_weights_that_are_broken_are_refused(catalog: Catalog, tmp_p
         load(catalog.card("whisper-base"), tmp_path, "cpu")
 
 
-def test_every_segment_is_where_its_words_were_said(
-    ears: Backend, media: MediaFolder, examples: Path
-) -> None:
+def test_every_segment_is_where_its_words_were_said(ears: Backend, waveforms: Waveforms) -> None:
     """A pause, ten seconds of speech, a longer pause, a question."""
-    files = (examples / "speech-en.wav", examples / "question-en.wav")
-    story, question = (media.waveform(media.add_audio(file, file.name)) for file in files)
+    story, question = waveforms["speech-en"], waveforms["question-en"]
     told = heard_in(ears, np.concatenate([silence(10), story, silence(20), question]))
     assert " ".join(segment.text for segment in told.spoken.segments) == told.spoken.text
     start_s = 10.0
@@ -233,8 +223,8 @@ def test_each_sentence_is_written_in_the_language_it_is_said_in(
     english, french = waveforms["sentence"], waveforms["question-fr"]
     for first, second in ((english, french), (french, english)):
         told = heard_in(ears, np.concatenate([first, silence(0.5), second]))
-        assert "in the east and sets in the west" in (told.spoken.text).lower()
-        assert "la musique" in (told.spoken.text).lower()
+        assert "in the east and sets in the west" in told.spoken.text.lower()
+        assert "la musique" in told.spoken.text.lower()
         languages = ["en", "fr"] if first is english else ["fr", "en"]
         assert list(dict.fromkeys(s.language for s in told.spoken.segments)) == languages
         assert told.spoken.language == "fr", "most of it is"
@@ -247,11 +237,11 @@ def test_a_sentence_in_another_language_is_found_after_many(
     recording = np.concatenate([story, silence(0.5), story, silence(0.5), french])
     told = heard_in(ears, recording, translate_to_english_unless=("en",))
     assert words(told.spoken.text).count("dinner") == 2
-    assert "la musique" in (told.spoken.text).lower()
+    assert "la musique" in told.spoken.text.lower()
     assert told.spoken.language == "en"
     assert {s.language for s in told.spoken.segments if s.start_s > 20.8} == {"fr"}
     assert {s.language for s in told.spoken.segments if s.start_s < 20.5} == {"en"}
-    assert "music" in (told.english.text).lower(), "who reads English only, reads it all"
+    assert "music" in told.english.text.lower(), "who reads English only, reads it all"
     assert words(told.english.text).count("dinner") == 2
 
 
@@ -265,7 +255,7 @@ def test_words_that_may_occur_are_written_as_the_prompt_spells_them(
     ears: Backend, waveforms: Waveforms
 ) -> None:
     told = heard_in(ears, waveforms["question-en"], prompt="Fotosynthesis, Mr. Fotosynthesis.")
-    assert "Fotosynthesis" in (told.spoken.text)
+    assert "Fotosynthesis" in told.spoken.text
 
 
 def test_a_temperature_is_used_and_told(ears: Backend, waveforms: Waveforms) -> None:
@@ -288,25 +278,14 @@ def test_every_segment_says_how_sure_the_engine_was(ears: Backend, waveforms: Wa
 
 
 def test_segments_of_a_later_piece_count_from_the_beginning(
-    ears: Backend, media: MediaFolder, examples: Path
+    ears: Backend, waveforms: Waveforms
 ) -> None:
-    once = media.waveform(media.add_audio(examples / "question-fr.wav", "once"))
-    pause = np.zeros(16_000 * (recognizer.PIECE_S + 30), np.float32)
-    told = heard_in(ears, np.concatenate([pause, once]), translate_to_english_unless=("en",))
+    later = np.concatenate([silence(recognizer.PIECE_S + 30), waveforms["question-fr"]])
+    told = heard_in(ears, later, translate_to_english_unless=("en",))
     for segments in (told.spoken.segments, told.english.segments):
         assert segments[0].start_s == pytest.approx(recognizer.PIECE_S + 30, abs=0.6)
     assert "la musique" in " ".join(segment.text for segment in told.spoken.segments)
     assert "music" in " ".join(segment.text for segment in told.english.segments).lower()
-
-
-def silence(seconds: float) -> NDArray[np.float32]:
-    return np.zeros(int(16_000 * seconds), np.float32)
-
-
-def heard_in(ears: Backend, waveform: NDArray[np.float32], **more: object) -> SpeechTranscribed:
-    *_, told = ears.run(TranscriptionRequest(waveform, **more), threading.Event())  # type: ignore[arg-type]
-    assert isinstance(told, SpeechTranscribed)
-    return told
 
 
 @pytest.mark.parametrize(("name", "language"), [("sentence", "en"), ("question-fr", "fr")])
@@ -336,22 +315,18 @@ def test_an_utterance_that_is_too_short_to_tell_is_in_the_likely_language(
     assert heard_in(ears, short, is_utterance=True, likely="en").spoken.language == "en"
 
 
-def test_a_language_that_is_none_is_refused(
-    ears: Backend, media: MediaFolder, examples: Path
-) -> None:
+def test_a_language_that_is_none_is_refused(ears: Backend, waveforms: Waveforms) -> None:
     with pytest.raises(RequestError, match="does not know the language 'xx'"):
-        hear(ears, media, examples / "speech-en.wav", language="xx")
+        heard(ears, waveforms["speech-en"], language="xx")
 
 
 def test_a_model_that_was_not_trained_to_translate_leaves_the_words_as_they_are(
-    openai_card: ModelCard, media: MediaFolder, examples: Path
+    openai_card: ModelCard, waveforms: Waveforms
 ) -> None:
     card = openai_card.model_copy(update={"translates": (), "engine": {"beam_size": 1}})
     assert isinstance(card.source, FolderSource)
     turbo = load(card, card.source.path, "cpu")
-    events, told = hear(
-        turbo, media, examples / "question-fr.wav", translate_to_english_unless=("en",)
-    )
+    events, told = heard(turbo, waveforms["question-fr"], translate_to_english_unless=("en",))
     assert any(isinstance(e, Notice) and "does not translate" in e.text for e in events)
     assert (told.spoken.language, told.english) == ("fr", None)
     assert "la musique" in told.spoken.text

@@ -9,6 +9,8 @@ import shutil
 import threading
 import wave
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -157,36 +159,28 @@ def test_a_voice_recorded_in_the_language_is_taken_first() -> None:
 def test_files_that_are_no_voice_are_told(tmp_path: Path) -> None:
     save_piper(tmp_path / "piper")
     (tmp_path / "piper" / "voice.onnx.json").write_text("{}", "utf-8")
-    with pytest.raises(BackendError, match=re.escape("voice.onnx.json is not Piper's")):
-        load(card("piper", tmp_path / "piper", ENGLISH), tmp_path / "piper", "cpu")
     save_kokoro(tmp_path / "kokoro", voices=("other",))
-    with pytest.raises(BackendError, match=r"the voice One cannot be read from voices\.npz"):
-        load(card("kokoro", tmp_path / "kokoro", ENGLISH), tmp_path / "kokoro", "cpu")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BackendError, match=r"no \.onnx file"):
-        load(card("kokoro", tmp_path / "empty", ENGLISH), tmp_path / "empty", "cpu")
+    for family, name, sentence in (
+        ("piper", "piper", r"voice\.onnx\.json is not Piper's"),
+        ("kokoro", "kokoro", r"the voice One cannot be read from voices\.npz"),
+        ("kokoro", "empty", r"no \.onnx file"),
+    ):
+        with pytest.raises(BackendError, match=sentence):
+            load(card(family, tmp_path / name, ENGLISH), tmp_path / name, "cpu")
 
 
 # ------------------------------------------------------------ pronunciation and sound
 
 
 def test_english_is_pronounced_from_any_thread_with_its_numbers() -> None:
-    english = phonemizer("en-US")
-    said: list[str] = []
     text = "I read 3 books; Dr. Lee reads the GPUs at 10%."
-    threads = [
-        threading.Thread(target=lambda: said.append(english.phonemes(text))) for _ in range(3)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    english.close()
-    assert len(set(said)) == 1
+    with closing(phonemizer("en-US")) as english, ThreadPoolExecutor(3) as threads:
+        (said,) = set(threads.map(english.phonemes, [text] * 3))
     for word in ("θɹˈiː", "dˈɑːktɚ", "dʒˈiː pˈiː", "tˈɛn pɚsˈɛnt"):
-        assert word in said[0]
-    assert said[0].endswith(".")
-    assert not any(letter.isdigit() for letter in said[0])
+        assert word in said
+    assert said.endswith(".")
+    assert not any(letter.isdigit() for letter in said)
 
 
 def test_a_language_that_nothing_pronounces_is_told() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,8 +29,6 @@ from multimodal.backends.speech.whisper_decoding import (
 )
 from multimodal.catalog.cards import Catalog
 from multimodal.events import DecodingStatistics, Segment, Transcription
-from multimodal.limits import Limits
-from multimodal.media import audio
 
 RATE = 16_000
 LENGTH = 200 * RATE
@@ -167,13 +164,10 @@ class Mumbled(WhisperRecognizer[None]):
 
 
 def test_words_that_are_unlikely_are_kept_where_another_try_has_none(
-    catalog: Catalog, examples: Path
+    catalog: Catalog, speech: Any
 ) -> None:
-    recording = audio.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())
     model = Mumbled(catalog.card("whisper-base"), None)
-    heard = model.words(
-        recording[: 4 * RATE], TranscribeOptions("transcribe", "en", None), lambda _: True
-    )
+    heard = model.words(speech, TranscribeOptions("transcribe", "en", None), lambda _: True)
     assert heard.text == "What is it?"
 
 
@@ -193,12 +187,6 @@ class Quick(WhisperRecognizer[None]):
         return {"en": 1.0}
 
 
-@pytest.fixture(scope="module")
-def sentence(examples: Path) -> Any:
-    spoken = audio.decode((examples / "speech-en.wav").read_bytes(), "speech", Limits())
-    return spoken[: 3 * RATE]
-
-
 def quickly(
     catalog: Catalog, recording: Any, found: Hypothesis | None, **how: Any
 ) -> Transcription:
@@ -208,8 +196,8 @@ def quickly(
     return model.words(recording, manner, lambda _: True)
 
 
-def test_one_utterance_is_heard_in_the_quick_way(catalog: Catalog, sentence: Any) -> None:
-    heard = quickly(catalog, sentence, hypothesis("The sun rises.", speech_s=2.0))
+def test_one_utterance_is_heard_in_the_quick_way(catalog: Catalog, speech: Any) -> None:
+    heard = quickly(catalog, speech, hypothesis("The sun rises.", speech_s=2.0))
     assert (heard.text, heard.language) == ("The sun rises.", "fr")
     assert [segment.language for segment in heard.segments] == ["fr"]
 
@@ -225,21 +213,21 @@ def test_one_utterance_is_heard_in_the_quick_way(catalog: Catalog, sentence: Any
     ids=["gave up", "unlikely", "a loop", "written twice"],
 )
 def test_what_the_quick_way_does_not_hear_well_is_heard_as_usual(
-    catalog: Catalog, sentence: Any, found: Hypothesis | None
+    catalog: Catalog, speech: Any, found: Hypothesis | None
 ) -> None:
-    assert quickly(catalog, sentence, found).text == "Heard as usual."
+    assert quickly(catalog, speech, found).text == "Heard as usual."
 
 
 @pytest.mark.parametrize("how", [{"is_utterance": False}, {"prompt": "Ra"}, {"temperature": 0.5}])
 def test_what_asks_for_more_is_heard_as_usual(
-    catalog: Catalog, sentence: Any, how: dict[str, Any]
+    catalog: Catalog, speech: Any, how: dict[str, Any]
 ) -> None:
-    assert quickly(catalog, sentence, hypothesis("Quick."), **how).text == "Heard as usual."
+    assert quickly(catalog, speech, hypothesis("Quick."), **how).text == "Heard as usual."
 
 
-def test_a_long_pause_makes_it_more_than_one_utterance(catalog: Catalog, sentence: Any) -> None:
+def test_a_long_pause_makes_it_more_than_one_utterance(catalog: Catalog, speech: Any) -> None:
     pause = np.zeros(4 * RATE, np.float32)
-    heard = quickly(catalog, np.concatenate([sentence, pause, sentence]), hypothesis("Quick."))
+    heard = quickly(catalog, np.concatenate([speech, pause, speech]), hypothesis("Quick."))
     assert heard.text == "Heard as usual. Heard as usual."
 
 
@@ -256,11 +244,11 @@ LOOP = "1-1-" * 40
     ids=["a loop", "said again and again", "nothing else is heard"],
 )
 def test_what_repeats_itself_in_a_window_that_cannot_be_cut_is_heard_in_another_way(
-    catalog: Catalog, sentence: Any, found: Hypothesis | None, expected: str
+    catalog: Catalog, speech: Any, found: Hypothesis | None, expected: str
 ) -> None:
     model = Quick(catalog.card("whisper-base"), None)
     model.found, model.usual = found, LOOP
-    heard = model.words(sentence, TranscribeOptions("transcribe", "en", None), lambda _: True)
+    heard = model.words(speech, TranscribeOptions("transcribe", "en", None), lambda _: True)
     assert heard.text == expected.strip()
 
 

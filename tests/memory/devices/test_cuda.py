@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import wait_until
 from fakes import FakeBackend, FakeSource, card
-from small_memory import A, C, CardOnCpu, Forgetful, leased, manager, use
+from small_memory import A, C, CardOnCpu, Forgetful, Layers, leased, manager, use
 from torch import nn
 
 from multimodal.backends.base import load
@@ -55,19 +55,11 @@ def test_out_of_memory_while_loading_is_no_broken_model(
         load(wanted, tmp_path, "cuda")
 
 
-class TwoLayers:
-    def __init__(self) -> None:
-        self.layers = [nn.Linear(8, 8), nn.Linear(8, 8)]
-
-    def modules(self) -> list[nn.Linear]:
-        return self.layers
-
-
 @pytest.mark.parametrize("partly", [False, True])
 def test_a_model_of_several_modules_comes_back_whole_or_not_at_all(
     partly: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device, model = CardOnCpu(1 << 20), TwoLayers()
+    device, model = CardOnCpu(1 << 20), Layers(nn.Linear(8, 8), nn.Linear(8, 8))
     device.free_bytes = lambda: 100_000  # type: ignore[method-assign]
     device.loaded("a", model)
     device.park("a", model)
@@ -202,20 +194,14 @@ def test_a_restore_takes_until_its_last_copy_has_arrived() -> None:
 # ------------------------------------------------------------ room for mirrors
 
 
-class Layers:
-    """A model whose mirror takes a whole number of kilobytes."""
-
-    def __init__(self, kilobytes: int) -> None:
-        self.layer = nn.Linear(256, kilobytes, bias=False)
-
-    def modules(self) -> list[nn.Module]:
-        return [self.layer]
+def sized(kilobytes: int) -> Layers:
+    return Layers(nn.Linear(256, kilobytes, bias=False))
 
 
 def test_models_on_the_card_give_up_their_mirrors_for_one_that_leaves() -> None:
     device = CardOnCpu(10 * 1024)
-    models = {name: Layers(4) for name in "abc"}
-    before = {name: model.layer.weight.clone() for name, model in models.items()}
+    models = {name: sized(4) for name in "abc"}
+    before = {name: model.layers[0].weight.clone() for name, model in models.items()}
     for name, model in models.items():
         assert device.loaded(name, model) == 4 * 1024
     assert [device.park(name, models[name]) for name in "ab"] == [4096, 4096]
@@ -227,12 +213,12 @@ def test_models_on_the_card_give_up_their_mirrors_for_one_that_leaves() -> None:
     assert device.park("a", models["a"]) == 4096
     device.restore("a", models["a"])
     device.restore("c", models["c"])
-    assert all(torch.equal(models[name].layer.weight, before[name]) for name in "ac")
+    assert all(torch.equal(models[name].layers[0].weight, before[name]) for name in "ac")
 
 
 def test_a_reload_is_priced_by_where_the_model_would_come_from() -> None:
     device = CardOnCpu(10 * 1024)
-    model = Layers(8)
+    model = sized(8)
     device.loaded("with modules", model)
     assert device.reload_s("with modules", 8 * 1024, 7.0) == pytest.approx(8 * 1024 / 10e9)
     assert device.reload_s("of another engine", 8 * 1024, 7.0) == 7.0

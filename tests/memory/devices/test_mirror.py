@@ -11,6 +11,7 @@ import bitsandbytes as bnb
 import pytest
 import torch
 import transformers
+from small_shapes import TEXT
 from torch import nn
 
 from multimodal.memory.devices.host_slabs import PAGE, HostMemoryPool
@@ -21,16 +22,7 @@ CPU = torch.device("cpu")
 
 
 def llama() -> nn.Module:
-    config = transformers.AutoConfig.for_model(
-        "llama",
-        vocab_size=256,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-    )
+    config = transformers.AutoConfig.for_model("llama", **TEXT, tie_word_embeddings=True)
     return transformers.AutoModelForCausalLM.from_config(config).to(torch.bfloat16).eval()
 
 
@@ -49,6 +41,12 @@ def quantized(kind: str) -> nn.Module:
     return module
 
 
+@torch.no_grad()
+def logits(model: Any) -> torch.Tensor:
+    found: torch.Tensor = model(torch.arange(20)[None]).logits
+    return found
+
+
 def contents(module: nn.Module) -> list[torch.Tensor]:
     return [slot.tensor.clone() for slot in slots(module)]
 
@@ -59,15 +57,13 @@ def storages(module: nn.Module) -> dict[int, torch.UntypedStorage]:
 
 
 def test_output_after_fifty_evictions_is_bit_identical() -> None:
-    model, ids = llama(), torch.arange(20)[None]
-    with torch.no_grad():
-        before = model(ids).logits
+    model = llama()
+    before = logits(model)
     mirror = HostMirror(model, CPU)
     for _ in range(50):
         mirror.evict()
         mirror.restore()
-    with torch.no_grad():
-        assert torch.equal(model(ids).logits, before)
+    assert torch.equal(logits(model), before)
     assert model.lm_head.weight is model.model.embed_tokens.weight, "what is tied stays tied"
 
 
@@ -151,9 +147,8 @@ def test_views_and_odd_strides_come_back_as_they_were() -> None:
 
 @pytest.mark.parametrize("layers", [0, 1, 2, 3])
 def test_layers_without_room_visit_while_they_run(layers: int) -> None:
-    model, ids = llama(), torch.arange(20)[None]
-    with torch.no_grad():
-        before = model(ids).logits
+    model = llama()
+    before = logits(model)
     mirror = HostMirror(model, CPU)
     mirror.evict()
     host = storages(model)
@@ -162,15 +157,13 @@ def test_layers_without_room_visit_while_they_run(layers: int) -> None:
     here = {at: slab for at, slab in storages(model).items() if at not in host}
     assert sum(slab.nbytes() for slab in here.values()) == room
     for _ in range(2):
-        with torch.no_grad():
-            assert torch.equal(model(ids).logits, before)
+        assert torch.equal(logits(model), before)
         absent = [model.get_submodule(f"model.layers.{n}") for n in range(layers, 3)]
         assert all(storages(layer).keys() <= host.keys() for layer in absent), "visitors have left"
     mirror.evict()
     mirror.restore()
     assert not storages(model).keys() & host.keys()
-    with torch.no_grad():
-        assert torch.equal(model(ids).logits, before)
+    assert torch.equal(logits(model), before)
 
 
 def test_a_visitor_leaves_even_where_its_forward_fails() -> None:
@@ -218,11 +211,10 @@ class _Filling(HostMirror):
         return slab
 
 
-@torch.no_grad()
 def test_what_did_not_fit_is_gone_while_the_error_is_handled() -> None:
     """Else the next try would find the device as full as this one."""
-    model, ids = llama(), torch.arange(20)[None]
-    before = model(ids).logits
+    model = llama()
+    before = logits(model)
     mirror = _Filling(model, CPU)
     mirror.made = []
     mirror.evict()
@@ -232,7 +224,7 @@ def test_what_did_not_fit_is_gone_while_the_error_is_handled() -> None:
     assert len(mirror.made) == 2
     assert [slab() for slab in mirror.made] == [None, None]
     mirror.restore(at_most_bytes=0)
-    assert torch.equal(model(ids).logits, before)
+    assert torch.equal(logits(model), before)
 
 
 # ------------------------------------------------------------ locked pages
@@ -272,18 +264,17 @@ def test_pages_are_locked_to_the_page_and_given_back() -> None:
     assert driver.locked == {}, "nobody else could lock these pages otherwise"
 
 
-@torch.no_grad()
 def test_what_the_driver_does_not_lock_is_copied_all_the_same() -> None:
-    model, ids = llama(), torch.arange(20)[None]
-    before = model(ids).logits
-    refusing = Driver(16 * PAGE)
+    model = llama()
+    before = logits(model)
+    refusing = Driver(64 * PAGE)
     mirror = HostMirror(model, CPU, refusing)
     for _ in range(2):
         mirror.evict()
         assert refusing.locked
         assert not mirror.is_locked
         mirror.restore()
-        assert torch.equal(model(ids).logits, before)
+        assert torch.equal(logits(model), before)
     generous = Driver(1 << 30)
     other = HostMirror(model, CPU, generous)
     other.evict()
@@ -291,4 +282,4 @@ def test_what_the_driver_does_not_lock_is_copied_all_the_same() -> None:
     other.restore()
     other.release()
     assert generous.locked == {}
-    assert torch.equal(model(ids).logits, before)
+    assert torch.equal(logits(model), before)

@@ -14,8 +14,10 @@ from conftest import ROOT
 from fakes import FakeSource, program
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import add_profile
 
 from benchmarks.memory.__main__ import FOUR
+from multimodal.build import build
 from multimodal.catalog.architectures import MeasuredArchitecture
 from multimodal.catalog.cards import Catalog
 from multimodal.errors import SettingsError, UnknownModelError
@@ -148,12 +150,8 @@ def test_a_card_of_12_gb_trains_7b_with_qlora_only(catalog: Catalog) -> None:
 
 
 def test_the_page_plans_with_a_persons_own_profile(tmp_path: Any) -> None:
-    own = tmp_path / "models" / "profiles"
-    own.mkdir(parents=True)
-    (own / "mine.toml").write_text(
-        'name = "mine"\ntitle = "Mine"\ndevice = "cpu"\nbudget = "2GB"\n'
-        '[models]\ntext-generation = ["smollm2-135m-instruct"]\n'
-    )
+    by_task = {"text-generation": ["smollm2-135m-instruct"]}
+    add_profile(tmp_path / "models", "mine", "2GB", by_task)
     with gr.Blocks():
         panel = FittingPanel(program(tmp_path, FakeSource()))
     assert "Fits together, 1.05 GB spare." in panel.work_out("mine", None, "")
@@ -228,18 +226,12 @@ def test_bad_use_of_the_command_is_told(arguments: tuple[str, ...], sentence: st
 
 
 def test_a_profile_that_cannot_run_says_so_at_the_start(tmp_path: Any) -> None:
-    from multimodal.build import build
-
     models = tmp_path / "models"
     card = (ROOT / "models/cards/text-generation/phi-2.toml").read_text("utf-8")
     card = card.replace('name = "phi-2"', 'name = "odd"').replace("causal_lm", "odd_family")
-    profile = 'name = "odd"\ntitle = "Odd"\ndevice = "cpu"\nbudget = "9GB"\n'
-    for path, text in {
-        "cards/text-generation/odd.toml": card,
-        "profiles/odd.toml": f'{profile}[models]\ntext-generation = ["odd"]\n',
-    }.items():
-        (models / path).parent.mkdir(parents=True, exist_ok=True)
-        (models / path).write_text(text, "utf-8")
+    add_profile(models, "odd", "9GB", {"text-generation": ["odd"]})
+    (models / "cards" / "text").mkdir(parents=True)
+    (models / "cards" / "text" / "odd.toml").write_text(card, "utf-8")
     with pytest.raises(SettingsError, match=r"odd_family.*multimodal fit --profile odd"):
         build(read_settings(profile="odd", data=tmp_path))
 
