@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from own_models import write_card, write_profile
 
 from multimodal.backends.registry import has_family
 from multimodal.build import choose_profile, choose_profile_and_device, missing_families
@@ -19,33 +20,13 @@ from multimodal.memory.devices.simulated import Simulated
 from multimodal.settings import read_settings
 
 GB = 1_000_000_000
-CARD = """
-name = "{name}"
-title = "{name}"
-task = "text-generation"
-family = "{family}"
-license = "MIT"
-source = {{ kind = "folder", path = "/nowhere" }}
-architecture = {{ kind = "measured", weights_bytes = 1000 }}
-"""
-PROFILE = """
-name = "{name}"
-title = "{name}"
-device = "{device}"
-budget = "{budget}"
-[models]
-text-generation = ["{card}"]
-"""
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Catalog:
     """The shipped catalog, and profiles of a family that runs and of one that nobody wrote."""
-    cards, profiles = tmp_path / "cards" / "text-generation", tmp_path / "profiles"
-    cards.mkdir(parents=True)
-    profiles.mkdir()
     for name, family in (("runs", "llama_cpp"), ("planned", "not_written_yet")):
-        (cards / f"{name}.toml").write_text(CARD.format(name=name, family=family))
+        write_card(tmp_path, name, "text-generation", family)
     for name, device, budget, card in (
         ("small", "cuda", "6GB", "runs"),
         ("large", "cuda", "11GB", "runs"),
@@ -53,8 +34,7 @@ def own(tmp_path: Path) -> Catalog:
         ("huge-planned", "cuda", "12GB", "planned"),
         ("host", "cpu", "5GB", "runs"),
     ):
-        text = PROFILE.format(name=name, device=device, budget=budget, card=card)
-        (profiles / f"{name}.toml").write_text(text)
+        write_profile(tmp_path, name, {"text-generation": [card]}, device=device, budget=budget)
     return Catalog([ROOT / "models", tmp_path])
 
 

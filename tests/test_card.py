@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomlkit
 import torch
 from conftest import wait_until
+from own_models import write_profile
 from PIL import Image
 from tiny_engines import CASES, ENGINES, answer, modules_of
 from tiny_models import add_model, save_causal
@@ -108,7 +108,7 @@ def test_an_engine_computes_in_one_thread_until_it_is_closed(tmp_path: Path, spe
     assert len(used[0]) == 1
     assert used == [used[0]] * 3
     backend.close()
-    wait_until(lambda: used[0].isdisjoint(threading.enumerate()), 10)
+    wait_until(lambda: used[0].isdisjoint(threading.enumerate()))
 
 
 def test_leaving_gives_the_memory_back(tmp_path: Path, device: Cuda) -> None:
@@ -191,15 +191,8 @@ def save_program(data: Path) -> None:
             quantization=["nf4-double"],
             **more,
         )
-    profile = {
-        "name": "one-card",
-        "title": "One card",
-        "device": "cuda",
-        "budget": "4GB",
-        "models": {"text-generation": ["talker"], "image-to-text": ["seer"]},
-    }
-    (models / "profiles").mkdir(parents=True)
-    (models / "profiles" / "one-card.toml").write_text(tomlkit.dumps(profile), "utf-8")
+    offers = {"text-generation": ["talker"], "image-to-text": ["seer"]}
+    write_profile(models, "one-card", offers, device="cuda", budget="4GB")
 
 
 def test_the_whole_program_answers_on_the_card(tmp_path: Path) -> None:

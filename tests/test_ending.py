@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, wait_until
@@ -67,20 +69,16 @@ def test_a_stream_under_way_ends_with_the_server(tmp_path: Path) -> None:
 
     def listen(url: str) -> None:
         with client_at(url) as client:
-            messages = [{"role": "user", "content": "hello"}]
-            for chunk in client.chat.completions.create(
-                model="auto", messages=messages, stream=True
-            ):  # type: ignore[call-overload]
+            asked: Any = {"model": "auto", "messages": [{"role": "user", "content": "hello"}]}
+            for chunk in client.chat.completions.create(**asked, stream=True):
                 if chunk.choices and chunk.choices[0].delta.content:
                     heard.set()
 
-    heard = threading.Event()
+    heard, pool = threading.Event(), ThreadPoolExecutor(1)
     with running_page(tmp_path) as page:
         page.source.script = endless
-        listener = threading.Thread(target=listen, args=(page.url,), daemon=True)
-        listener.start()
+        listener = pool.submit(listen, page.url)
         assert heard.wait(30)
         assert page.source.active == 1
     wait_until(lambda: page.source.active == 0)
-    listener.join(10)
-    assert not listener.is_alive()
+    listener.result(60)

@@ -10,23 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
+import psutil
 import pytest
-from browser import Person, launch
-from conftest import ROOT, running_app, wait_until
-from playwright.sync_api import Browser, sync_playwright
+from browser import Person, visit
+from conftest import ROOT, free_port, running_app, wait_until
+from playwright.sync_api import Browser, expect
 
 from multimodal.catalog.cards import Catalog
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = launch(playwright.chromium)
-        yield browser
-        browser.close()
 
 
 def start(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -48,6 +43,13 @@ def told(run: subprocess.CompletedProcess[str], status: int) -> str:
     (line,) = (line for line in lines if not line.startswith("Others could read "))
     assert line.startswith("multimodal: ")
     return line
+
+
+@contextmanager
+def visited(browser: Browser, data: Path, *options: str, **more: Any) -> Iterator[Person]:
+    """A person at an app of its own."""
+    with running_app(data, *options, **more) as app, visit(browser, app.url) as person:
+        yield person
 
 
 def test_a_port_in_use_is_told(tmp_path: Path) -> None:
@@ -111,62 +113,52 @@ def test_wrong_options_are_told(tmp_path: Path, options: list[str], sentence: st
     assert sentence in line
 
 
-def test_a_second_start_is_usable_within_six_seconds(
+def test_a_second_start_is_usable_after_little_work(
     browser: Browser, all_weights: Path, tmp_path: Path
 ) -> None:
+    """Counted in processor time, which is the same on a busy machine."""
     with running_app(tmp_path):
         pass
-    started = time.monotonic()
-    with running_app(tmp_path) as app:
-        person = Person(browser, app.url)
-        seconds = time.monotonic() - started
-        person.close()
-    print(f"usable after {seconds:.1f} s")
-    assert seconds < 20, "ten times slower machines included"
+    with running_app(tmp_path) as app, visit(browser, app.url):
+        spent = psutil.Process(app.process.pid).cpu_times()
+    print(f"usable after {spent.user + spent.system:.1f} s of processor time")
+    assert spent.user + spent.system < 20
 
 
 def test_a_killed_app_shows_the_conversation_again(
     browser: Browser, all_weights: Path, tmp_path: Path
 ) -> None:
-    with running_app(tmp_path) as app:
-        person = Person(browser, app.url)
+    port = free_port()
+    with (
+        running_app(tmp_path, port=port) as app,
+        closing(Person(browser, app.url)) as person,
+    ):
         person.ask("Say the word apple.")
-        person.type("Tell me a very long story about a dragon and a princess.")
-        person.send()
-        wait_until(lambda: person.replies.count() == 2 and len(person.reply()) > 150, 20, 0.01)
+        person.say("Tell me a very long story about a dragon and a princess.")
+        wait_until(lambda: person.replies.count() == 2 and len(person.reply()) > 150, every_s=0.01)
         time.sleep(0.5)
         app.process.send_signal(signal.SIGKILL)
         app.process.wait()
-        port = app.url.rsplit(":", 1)[1]
-    command = [sys.executable, "app.py", "--data", str(tmp_path), "--port", port]
-    environment = {**os.environ, "MULTIMODAL_WEIGHTS": str(all_weights)}
-    again = subprocess.Popen(command, cwd=ROOT, env=environment)
-    try:
-        wait_until(lambda: _alive(app.url), 60)
-        person.open()
-        wait_until(lambda: person.said.count() == 2, 10)
-        assert "Interrupted" in person.reply()
-        assert len(person.reply()) > 100, "what was written before the kill is lost"
-        person.do("Answer again")
-        person.stop_button.click()
-        person.page.locator("#chat .pane:not(.busy)").wait_for()
-        assert person.said.count() == 2
-    finally:
-        again.terminate()
-        again.wait(20)
+        with running_app(tmp_path, port=port):
+            person.open()
+            expect(person.said).to_have_count(2)
+            assert "Interrupted" in person.reply()
+            assert len(person.reply()) > 100, "what was written before the kill is lost"
+            person.do("Answer again")
+            person.stop_button.click()
+            person.page.locator("#chat .pane:not(.busy)").wait_for()
+            assert person.said.count() == 2
 
 
 def test_an_index_that_cannot_be_reached_is_told_on_the_page_and_the_page_stays(
     browser: Browser, tmp_path: Path
 ) -> None:
-    with running_app(tmp_path, "--offline", weights=tmp_path / "none") as app:
-        person = Person(browser, app.url)
+    with visited(browser, tmp_path, "--offline", weights=tmp_path / "none") as person:
         alert = person.page.locator("#fetching [role=alert]")
-        alert.wait_for(timeout=10_000)
+        alert.wait_for()
         assert "SmolLM2 135M has no weights yet" in alert.inner_text()
         assert "--offline" in person.ask("Hello")
         assert person.said.last.locator("> .body").inner_text() == "Hello"
-        person.close()
 
 
 def test_the_first_start_shows_its_progress_and_answers_when_ready(
@@ -174,10 +166,8 @@ def test_the_first_start_shows_its_progress_and_answers_when_ready(
 ) -> None:
     """Weights that were copied are verified on the first start, which takes a moment."""
     shutil.copytree(all_weights, tmp_path / "weights", ignore=shutil.ignore_patterns("verified*"))
-    with running_app(tmp_path / "data", weights=tmp_path / "weights") as app:
-        person = Person(browser, app.url)
+    with visited(browser, tmp_path / "data", weights=tmp_path / "weights") as person:
         assert "plants" in person.ask("What is photosynthesis?").lower()
-        person.close()
 
 
 def test_weights_that_are_damaged_are_told_when_they_cannot_be_fetched(
@@ -188,61 +178,11 @@ def test_weights_that_are_damaged_are_told_when_they_cannot_be_fetched(
     shutil.copytree(weights_of(name), folder)
     path = folder / "model.gguf"
     path.write_bytes(path.read_bytes()[:-1000] + b"\0" * 1000)
-    with running_app(tmp_path / "data", "--offline", weights=tmp_path / "weights") as app:
-        person = Person(browser, app.url)
+    with visited(browser, tmp_path / "data", "--offline", weights=tmp_path / "weights") as person:
         assert "SmolLM2 135M has no weights yet" in person.ask("Hello")
-        person.close()
 
 
-def test_a_simulated_card_says_so_on_the_page(
-    browser: Browser, all_weights: Path, tmp_path: Path
-) -> None:
-    with running_app(tmp_path, "--device", "sim:12GB", "--profile", "embedded") as app:
-        person = Person(browser, app.url)
-        shown = person.page.locator("#gauge").inner_text()
-        assert "Simulated 12 GB card" in shown
-        assert "with their real weights" in shown
-        assert httpx.get(f"{app.url}/health").json()["simulated"] is True
-        person.close()
-
-
-def test_models_that_do_not_fit_together_take_turns(
-    browser: Browser, all_weights: Path, examples: Path, tmp_path: Path
-) -> None:
-    with running_app(tmp_path, "--budget", "1GB") as app:
-        person = Person(browser, app.url)
-        assert "cat" in person.ask("What is this?", examples / "chelsea.jpg")
-        person.page.get_by_text("New chat").click()
-        wait_until(lambda: person.said.count() == 0, 5)
-        person.ask("Say hello.")
-        person.route()
-        assert "Picture describer" in person.routes.last.locator(".timings").inner_text()
-        person.close()
-
-
-def test_with_a_login_the_page_asks_for_it(
-    browser: Browser, all_weights: Path, tmp_path: Path
-) -> None:
-    with running_app(tmp_path, "--auth", "ann:secret") as app:
-        page = browser.new_page()
-        page.goto(app.url)
-        page.get_by_label("username").fill("ann")
-        page.get_by_label("password").fill("secret")
-        page.get_by_role("button").first.click()
-        page.wait_for_selector("#composer textarea")
-        page.close()
-
-
-def test_sigterm_ends_it_within_seconds(all_weights: Path, tmp_path: Path) -> None:
+def test_sigterm_ends_it(all_weights: Path, tmp_path: Path) -> None:
     with running_app(tmp_path) as app:
-        started = time.monotonic()
         app.process.terminate()
-        assert app.process.wait(20) == 0
-        assert time.monotonic() - started < 10
-
-
-def _alive(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health").status_code == 200
-    except httpx.HTTPError:
-        return False
+        assert app.process.wait(60) == 0

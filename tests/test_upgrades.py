@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from fakes import LADDER, FakeSource, Shelf, write_ladder
+from fakes import LADDER_MODELS, FakeSource, Shelf, write_ladder
 from fakes import card as fake_card
+from own_models import write_profile
 
 from multimodal.backends.base import Backend
 from multimodal.catalog.cards import Catalog, ModelCard, Profile
@@ -306,8 +307,8 @@ def test_the_languages_are_those_of_the_model_that_answers_now(world: World) -> 
 
 
 def test_an_upgrade_must_be_one_of_the_profiles_models(world: World, tmp_path: Path) -> None:
-    wrong = LADDER.replace('["large", "middle"]', '["small"]')
-    (tmp_path / "models" / "profiles" / "mine.toml").write_text(wrong, "utf-8")
+    better = {"text-generation": ["small"]}
+    write_profile(tmp_path / "models", "mine", LADDER_MODELS, upgrades=better)
     with pytest.raises(CardError, match="upgrade small"):
         Catalog([tmp_path / "models"])
 

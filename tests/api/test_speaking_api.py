@@ -12,8 +12,8 @@ from typing import Any
 import httpx2 as httpx
 import openai
 import pytest
-import tomlkit
 from fakes import client_at, served
+from own_models import write_card, write_profile
 from tiny_speech import save_piper
 
 from multimodal.build import build
@@ -30,23 +30,15 @@ def save_cards(data: Path) -> None:
     """A profile with two models for speech, one of which has two voices."""
     for name, voices in {"hum": ["low", "high"], "buzz": ["bee"]}.items():
         save_piper(data / name)
-        card = {
-            "name": name,
-            "title": name.capitalize(),
-            "task": "text-to-speech",
-            "family": "piper",
-            "license": "MIT",
-            "voices": [{"name": v, "title": v.capitalize(), "language": "en-US"} for v in voices],
-            "source": {"kind": "folder", "path": str(data / name)},
-            "architecture": {"kind": "measured", "weights_bytes": 1000},
-        }
-        path = data / "models" / "cards" / "text-to-speech" / f"{name}.toml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(tomlkit.dumps(card), "utf-8")
-    profile = {"name": "humming", "title": "Humming", "device": "cpu", "budget": "1GB"}
-    profile |= {"models": {"text-to-speech": ["hum", "buzz"]}}
-    (data / "models" / "profiles").mkdir()
-    (data / "models" / "profiles" / "humming.toml").write_text(tomlkit.dumps(profile), "utf-8")
+        write_card(
+            data / "models",
+            name,
+            "text-to-speech",
+            "piper",
+            voices=[{"name": v, "title": v.capitalize(), "language": "en-US"} for v in voices],
+            source={"kind": "folder", "path": str(data / name)},
+        )
+    write_profile(data / "models", "humming", {"text-to-speech": ["hum", "buzz"]})
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +91,8 @@ def test_the_sound_comes_as_events_where_that_is_asked_for(url: str) -> None:
     assert [event["type"] for event in deltas] == ["speech.audio.delta"] * len(deltas)
     assert done["type"] == "speech.audio.done"
     whole = b"".join(base64.b64decode(event["audio"]) for event in deltas)
-    assert (
-        whole
-        == httpx.post(
-            f"{url}/v1/audio/speech", json=body | {"stream_format": "audio"}, timeout=60
-        ).content
-    )
+    at_once = body | {"stream_format": "audio"}
+    assert whole == httpx.post(f"{url}/v1/audio/speech", json=at_once, timeout=60).content
     assert len(deltas) >= 2, "a sentence at a time"
 
 

@@ -18,9 +18,10 @@ import torch
 import transformers
 from command_line import run
 from conftest import ROOT
+from own_models import write_profile
 from quantized_store import LLAMA, ROOM, Published, Start, keep, record_of, store_of
 from tiny_engines import ENGINES, modules_of
-from tiny_models import CHATML, add_model, add_profile, causal_config, tokenizer
+from tiny_models import CHATML, add_model, causal_config, tokenizer
 from torch import nn
 from typer.testing import Result
 
@@ -552,7 +553,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         context_tokens=256,
         concurrency=1,
     )
-    add_profile(data / "models", "tiny", "500MB", {"text-generation": ["tiny-mistral"]})
+    write_profile(data / "models", "tiny", {"text-generation": ["tiny-mistral"]}, budget="500MB")
     return data
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from browser import BOX, Person, launch, visit
+from browser import LAPTOP, PHONE, Person, opened_browser, visit
 from conftest import wait_until
 from conversation_sound import rest, save
 from fake_page import FakePage, running_page
-from fakes import FakeSource, program
-from playwright.sync_api import Browser, expect, sync_playwright
+from fakes import ANN, FakeSource, program
+from playwright.sync_api import Browser, expect
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -26,9 +27,6 @@ from multimodal.messages import Controls, TranscriptionSettings
 from multimodal.web import hands_free
 from multimodal.web.hands_free import HandsFreeTalk
 
-HEARD_MS = 60_000
-PHONE = {"width": 390, "height": 844}
-ANN = "ann"
 RATE = {"rate": 16_000}
 
 
@@ -43,10 +41,8 @@ def listening(question: np.ndarray, tmp_path_factory: pytest.TempPathFactory) ->
     """A browser whose microphone hears a question, again and again."""
     folder = tmp_path_factory.mktemp("microphone")
     recording = save(folder / "question.wav", [rest(2), question, rest(3)])
-    with sync_playwright() as playwright:
-        opened = launch(playwright.chromium, f"--use-file-for-fake-audio-capture={recording}")
+    with opened_browser(f"--use-file-for-fake-audio-capture={recording}") as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -56,9 +52,9 @@ def page(tmp_path: Path) -> Iterator[FakePage]:
         yield page
 
 
-@pytest.fixture(params=[{"width": 1280, "height": 800}, PHONE], ids=["laptop", "phone"])
+@pytest.fixture(params=[LAPTOP, PHONE], ids=["laptop", "phone"])
 def person(listening: Browser, page: FakePage, request: pytest.FixtureRequest) -> Iterator[Person]:
-    with visit(listening, page.url, viewport=request.param) as person:
+    with visit(listening, page.url, **request.param) as person:
         yield person
 
 
@@ -71,11 +67,10 @@ def test_what_is_said_is_sent_and_the_answer_is_heard(person: Person, page: Fake
     page.say("It is a lamp.")
     talk(person)
     first = person.page.locator(".message.user .body").first
-    expect(first).to_have_text("What is this?", timeout=HEARD_MS)
+    expect(first).to_have_text("What is this?")
     expect(person.page.locator(".message.assistant .body").first).to_have_text("It is a lamp.")
-    wait_until(lambda: "It is a lamp." in spoken(page), 20)
-    found = Axe().run(person.page, options={"runOnly": ["wcag2a", "wcag2aa"]})
-    assert [rule["id"] for rule in found.response["violations"]] == []
+    wait_until(lambda: "It is a lamp." in spoken(page))
+    assert person.barriers() == []
     person.page.get_by_role("button", name="End", exact=True).click()
     expect(person.page.locator(".talk")).to_be_hidden()
     expect(person.page.get_by_role("button", name="Talk hands-free")).to_be_visible()
@@ -90,14 +85,14 @@ def test_an_answer_is_spoken_while_it_is_written_and_words_stop_it(
 ) -> None:
     pen = page.pen()
     talk(person)
-    expect(person.page.locator(".message.user")).to_have_count(1, timeout=HEARD_MS)
+    expect(person.page.locator(".message.user")).to_have_count(1)
     pen.write("It is a lamp. ", "It is ")
-    wait_until(lambda: "It is a lamp." in spoken(page), 20)
+    wait_until(lambda: "It is a lamp." in spoken(page))
     page.source.transcript = "Stop, tell me more."
-    expect(person.page.locator(".queue li")).to_have_count(1, timeout=HEARD_MS)
+    expect(person.page.locator(".queue li")).to_have_count(1)
     page.echo()
     pen.write("not. ")
-    expect(person.page.locator(".message.user")).to_have_count(2, timeout=HEARD_MS)
+    expect(person.page.locator(".message.user")).to_have_count(2)
     expect(person.page.locator(".message.assistant .note").first).to_have_text("Stopped.")
     pen.end()
 
@@ -105,19 +100,13 @@ def test_an_answer_is_spoken_while_it_is_written_and_words_stop_it(
 def test_escape_ends_what_is_said_and_then_the_conversation(person: Person, page: FakePage) -> None:
     pen = page.pen()
     talk(person)
-    expect(person.page.locator(".message.user")).to_have_count(1, timeout=HEARD_MS)
+    expect(person.page.locator(".message.user")).to_have_count(1)
     person.page.get_by_role("button", name="Mute the microphone").click()
     pen.write("It is ")
     expect(person.page.locator(".message.assistant .body")).to_have_text("It is")
     person.page.keyboard.press("Escape")
     note = person.page.locator(".message.assistant .note")
-
-    def is_stopped() -> bool:  # a model that writes on until it is stopped
-        pen.write("a lamp ")
-        person.page.wait_for_timeout(100)
-        return note.text_content() == "Stopped."
-
-    wait_until(is_stopped, 20)
+    pen.write_until(lambda: note.text_content() == "Stopped.")
     expect(person.page.locator(".talk")).to_be_visible()
     person.page.keyboard.press("Escape")
     expect(person.page.locator(".talk")).to_be_hidden()
@@ -128,21 +117,20 @@ def test_a_muted_microphone_hears_nothing(person: Person, page: FakePage) -> Non
     mute = person.page.get_by_role("button", name="Mute the microphone")
     mute.click()
     expect(mute).to_have_attribute("aria-pressed", "true")
-    expect(person.page.locator(".talk-state")).to_have_text("Muted", timeout=HEARD_MS)
+    expect(person.page.locator(".talk-state")).to_have_text("Muted")
     person.page.wait_for_timeout(8_000)  # the question is said in it
     expect(person.page.locator(".message")).to_have_count(0)
     mute.click()
-    expect(person.page.locator(".message.user")).to_have_count(1, timeout=HEARD_MS)
+    expect(person.page.locator(".message.user")).to_have_count(1)
 
 
 def test_another_chat_ends_the_conversation(person: Person, page: FakePage) -> None:
     talk(person)
-    expect(person.page.locator(".message.user")).to_have_count(1, timeout=HEARD_MS)
-    if (person.page.viewport_size or PHONE)["width"] < 768:
-        person.page.get_by_role("button", name="Open the side panel").click()
+    expect(person.page.locator(".message.user")).to_have_count(1)
+    person.open_side()
     person.page.locator("#new").click()
     expect(person.page.locator(".talk")).to_be_hidden()
-    expect(person.page.locator(BOX)).to_have_value("")
+    expect(person.box).to_have_value("")
 
 
 def test_a_conversation_may_begin_while_the_page_still_loads(
@@ -151,7 +139,7 @@ def test_a_conversation_may_begin_while_the_page_still_loads(
     with visit(listening, page.url) as person:
         person.page.goto(page.url, wait_until="commit")
         talk(person)
-        expect(person.page.locator(".message.user").first).to_be_visible(timeout=HEARD_MS)
+        expect(person.page.locator(".message.user").first).to_be_visible()
         person.page.get_by_role("button", name="End", exact=True).click()
 
 
@@ -171,17 +159,9 @@ def source() -> FakeSource:
 
 
 @pytest.fixture
-def made(tmp_path: Path, source: FakeSource) -> Iterator[Program]:
-    made = program(tmp_path, source)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def server(made: Program) -> Iterator[HandsFreeTalk]:
-    talk = HandsFreeTalk(made)
-    yield talk
-    talk.close()
+    with closing(HandsFreeTalk(made)) as talk:
+        yield talk
 
 
 @pytest.fixture
@@ -190,20 +170,11 @@ def client(server: HandsFreeTalk) -> Iterator[TestClient]:
         yield client
 
 
-def begun(
-    server: HandsFreeTalk,
-    client: TestClient,
-    controls: Controls | None = None,
-    rate: int = 16_000,
-) -> str:
+def begun(server: HandsFreeTalk, client: TestClient, rate: int = 16_000, **controls: Any) -> str:
     """The address of a conversation whose models are there."""
-    address = str(server.begin(ANN, controls or Controls())["address"])
-
-    def is_ready() -> bool:
-        reply = client.post(address, params={"rate": rate})
-        return bool(reply.json()["phase"] == "ready")
-
-    wait_until(is_ready, 20)
+    address = str(server.begin(ANN, Controls(**controls))["address"])
+    at = {"rate": rate}
+    wait_until(lambda: client.post(address, params=at).json()["phase"] == "ready")
     return address
 
 
@@ -223,7 +194,7 @@ def turns(client: TestClient, address: str, samples: np.ndarray, rate: int = 16_
 
     for at in range(0, len(samples), rate // 10):
         hears(samples[at : at + rate // 10])
-    wait_until(lambda: hears(np.zeros(rate // 10, np.float32)), 20)
+    wait_until(lambda: hears(np.zeros(rate // 10, np.float32)))
     return found
 
 
@@ -241,7 +212,7 @@ def test_a_turn_is_found_at_the_rate_of_any_microphone(
 def test_the_language_that_was_set_is_heard(
     server: HandsFreeTalk, client: TestClient, source: FakeSource, question: np.ndarray
 ) -> None:
-    address = begun(server, client, Controls(hearing=TranscriptionSettings("en")))
+    address = begun(server, client, hearing=TranscriptionSettings("en"))
     assert turns(client, address, question) == ["What is this?"]
     assert {request.language for request in source.requests} == {"en"}
 
@@ -255,9 +226,7 @@ def test_what_is_no_sound_ends_the_conversation_with_a_sentence(
         (RATE, b"x", "The sound of the microphone came in halves."),
         (RATE, bytes(200_000), "The sound is larger than 160 kB."),
     ):
-        address = server.begin(ANN, Controls())["address"]
-        if body:
-            wait_until(lambda a=address: client.post(a, params=RATE).json()["phase"] == "ready", 20)
+        address = begun(server, client) if body else server.begin(ANN, Controls())["address"]
         reply = client.post(address, params=params, content=body)
         assert (reply.status_code, sentence in reply.json()["error"]) == (400, True), reply.json()
         assert client.post(address, params=RATE).status_code == 404
@@ -274,20 +243,20 @@ def test_an_address_that_is_guessed_or_over_hears_nothing(
 
 
 def test_models_that_do_not_fit_together_are_not_begun_with(tmp_path: Path) -> None:
-    small = program(tmp_path, FakeSource(), budget="1GB")
-    talk = HandsFreeTalk(small)
     sentence = "Whisper base, SmolLM2 135M, Piper Joe must be in memory at once: 2.01 GB"
-    with pytest.raises(CapacityError, match=sentence):
-        talk.begin(ANN, Controls())
-    assert small.memory.snapshot().held == ()
-    talk.close()
-    small.close()
+    with (
+        closing(program(tmp_path, FakeSource(), budget="1GB")) as small,
+        closing(HandsFreeTalk(small)) as talk,
+    ):
+        with pytest.raises(CapacityError, match=sentence):
+            talk.begin(ANN, Controls())
+        assert small.memory.snapshot().held == ()
 
 
 def test_the_voice_has_said_a_word_before_the_first_answer(
     server: HandsFreeTalk, client: TestClient, source: FakeSource
 ) -> None:
-    begun(server, client, Controls(speak_in="en"))
+    begun(server, client, speak_in="en")
     (said,) = source.requests
     assert (said.text, said.language) == (REHEARSAL, "en")
 

@@ -7,16 +7,17 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browser import BOX, launch, visit
+from browser import BOX, opened_browser, visit
 from conftest import Server, running_app
 from conversation_sound import Samples, Speaker, cough, hiss, rest, save
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from multimodal.backends.base import load
 from multimodal.backends.speech.voice_activity import speech_probabilities
@@ -63,9 +64,8 @@ navigator.mediaDevices.getUserMedia = async (wanted) => {
 
 @pytest.fixture(scope="module")
 def speaker(catalog: Catalog, weights_of: Callable[[str], Path]) -> Iterator[Speaker]:
-    speaker = Speaker(catalog, weights_of("piper-joe-en-us"))
-    yield speaker
-    speaker.close()
+    with closing(Speaker(catalog, weights_of("piper-joe-en-us"))) as speaker:
+        yield speaker
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,8 @@ def talk(speaker: Speaker, tmp_path_factory: pytest.TempPathFactory) -> Talk:
 @pytest.fixture(scope="module")
 def listening(talk: Talk) -> Iterator[Browser]:
     """A browser with that microphone."""
-    with sync_playwright() as playwright:
-        opened = launch(
-            playwright.chromium, f"--use-file-for-fake-audio-capture={talk.recording}%noloop"
-        )
+    with opened_browser(f"--use-file-for-fake-audio-capture={talk.recording}%noloop") as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +142,8 @@ def test_a_conversation_has_the_right_turns_and_no_others(
         story_ends_s = max(last for first, last in sounds_s if first < begins_s["last"])
         if story_ends_s > begins_s["end"] + 2:  # else it was a short one
             assert any(cut_s > begins_s["last"] for cut_s in cuts_s), "words do"
-        expect(page.locator(".message.assistant")).to_have_count(4, timeout=MINUTE_MS)
-        expect(page.locator(".talk[data-phase=answering]")).to_be_visible(timeout=MINUTE_MS)
+        expect(page.locator(".message.assistant")).to_have_count(4)
+        expect(page.locator(".talk[data-phase=answering]")).to_be_visible()
         page.get_by_role("button", name="End", exact=True).click()
         expect(page.locator(".talk")).to_be_hidden()
         expect(page.locator(BOX)).to_have_value("")

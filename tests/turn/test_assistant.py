@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 from collections.abc import Generator, Iterator
@@ -119,15 +120,18 @@ def test_an_engine_that_fails_leaves_a_sentence_and_loses_nothing(talk: Talk) ->
     assert talk.answer().reply.text == "fine"
 
 
-def test_a_reply_is_kept_from_its_first_moment(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "SAVE_EVERY_S", 0.0)
+@pytest.mark.parametrize("save_every_s", [0.0, math.inf], ids=["while it grows", "at first"])
+def test_a_reply_is_kept_from_its_first_moment(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch, save_every_s: float
+) -> None:
+    monkeypatch.setattr(service, "SAVE_EVERY_S", save_every_s)
     talk.say("one two")
     for draft in talk.drafts():
         kept = talk.kept()
         assert [message.role for message in kept] == ["user", "assistant"]
         unfinished = kept[1].outcome is None or kept[1].outcome.finish == "unfinished"
         assert unfinished, "an unfinished reply is told from a finished one"
-        assert kept[1].text == draft.reply.text
+        assert kept[1].text == ("" if save_every_s else draft.reply.text)
 
 
 def test_a_conversation_is_answered_once_at_a_time(talk: Talk) -> None:

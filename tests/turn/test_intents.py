@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 
 import pytest
 from conftest import ROOT
@@ -42,54 +43,26 @@ def test_a_picture_without_words_is_described() -> None:
     assert focus_of("") == focus_of(" \n") == "general"
 
 
-@pytest.mark.parametrize("words", lines(TABLES["drawing"]))
-def test_these_words_wish_for_a_drawing(words: str) -> None:
-    assert wants_drawing(words)
+JUDGES: dict[str, tuple[Callable[[str], bool], bool]] = {
+    "drawing": (wants_drawing, True),
+    "not_drawing": (wants_drawing, False),
+    "transcript": (wants_transcript, True),
+    "no_transcript": (wants_transcript, False),
+    "follow_up": (points_at_something, True),
+    "no_follow_up": (points_at_something, False),
+    "elliptic": (is_elliptic, True),
+    "not_elliptic": (is_elliptic, False),
+    "names_a_picture": (names_a_picture, True),
+    "names_no_picture": (names_a_picture, False),
+}
 
 
-@pytest.mark.parametrize("words", lines(TABLES["not_drawing"]))
-def test_these_words_wish_for_no_drawing(words: str) -> None:
-    assert not wants_drawing(words)
-
-
-@pytest.mark.parametrize("words", lines(TABLES["transcript"]))
-def test_these_words_ask_for_what_was_said(words: str) -> None:
-    assert wants_transcript(words)
-
-
-@pytest.mark.parametrize("words", lines(TABLES["no_transcript"]))
-def test_these_words_ask_for_more_than_what_was_said(words: str) -> None:
-    assert not wants_transcript(words)
-
-
-@pytest.mark.parametrize("words", lines(TABLES["follow_up"]))
-def test_these_words_go_on_about_what_was_shown(words: str) -> None:
-    assert points_at_something(words)
-
-
-@pytest.mark.parametrize("words", lines(TABLES["no_follow_up"]))
-def test_these_words_are_about_something_else(words: str) -> None:
-    assert not points_at_something(words)
-
-
-@pytest.mark.parametrize("words", lines(TABLES["elliptic"]))
-def test_these_words_leave_out_what_they_ask(words: str) -> None:
-    assert is_elliptic(words)
-
-
-@pytest.mark.parametrize("words", lines(TABLES["not_elliptic"]))
-def test_these_words_say_what_they_ask(words: str) -> None:
-    assert not is_elliptic(words)
-
-
-@pytest.mark.parametrize("words", lines(TABLES["names_a_picture"]))
-def test_these_words_name_a_picture(words: str) -> None:
-    assert names_a_picture(words)
-
-
-@pytest.mark.parametrize("words", lines(TABLES["names_no_picture"]))
-def test_these_words_name_no_picture_of_this_conversation(words: str) -> None:
-    assert not names_a_picture(words)
+@pytest.mark.parametrize(
+    ("table", "words"), [(table, w) for table in JUDGES for w in lines(TABLES[table])]
+)
+def test_words_ask_for_what_their_table_says(table: str, words: str) -> None:
+    judge, expected = JUDGES[table]
+    assert bool(judge(words)) is expected
 
 
 @pytest.mark.parametrize(

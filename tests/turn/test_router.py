@@ -70,7 +70,15 @@ def tasks(route: Route) -> list[Task]:
     return [step.task for step in route.steps]
 
 
-@pytest.mark.parametrize("words", TEXT)
+def looked_at(route: Route) -> list[tuple[str | None, str]]:
+    return [(step.sha256, step.focus) for step in route.steps if step.task is Task.IMAGE]
+
+
+def pictures_of(route: Route) -> list[str | None]:
+    return [sha256 for sha256, _ in looked_at(route)]
+
+
+@pytest.mark.parametrize("words", [*TEXT, *NOT_DRAWING])
 def test_words_without_a_picture_go_to_the_text_model(router: Router, words: str) -> None:
     route = router.decide(said(TextPart(words)))
     assert (route.rule, tasks(route)) == ("text", [Task.TEXT])
@@ -92,11 +100,6 @@ def test_a_wish_for_a_drawing_is_answered_with_what_it_needs(router: Router, wor
     assert route.rule == "no-text-to-image"
     assert route.answer is not None
     assert "Stable Diffusion" in route.answer
-
-
-@pytest.mark.parametrize("words", NOT_DRAWING)
-def test_words_about_drawing_are_not_a_wish_for_one(router: Router, words: str) -> None:
-    assert router.decide(said(TextPart(words))).rule == "text"
 
 
 def test_a_recording_is_heard_first_and_then_decided_again(router: Router) -> None:
@@ -148,18 +151,23 @@ def about_picture(router: Router, *pictures: ImagePart) -> tuple[Message, ...]:
 
 
 @pytest.mark.parametrize(
-    "words", ["What colour is it?", "Is it a tabby?", "What else do you see?", "Is he sleeping?"]
+    ("words", "rule"),
+    [
+        ("What colour is it?", "earlier-picture"),
+        ("Is it a tabby?", "earlier-picture"),
+        ("What else do you see?", "earlier-picture"),
+        ("Is he sleeping?", "earlier-picture"),
+        ("What is photosynthesis?", "text"),
+        ("Thanks!", "text"),
+        ("Tell me a joke.", "text"),
+    ],
 )
-def test_a_follow_up_goes_back_to_the_picture(router: Router, words: str) -> None:
+def test_a_follow_up_goes_back_to_the_picture_and_another_subject_does_not(
+    router: Router, words: str, rule: str
+) -> None:
     route = router.decide(said(TextPart(words), before=about_picture(router, CAT)))
-    assert route.rule == "earlier-picture"
-    assert route.steps[0].sha256 == CAT.sha256
-
-
-@pytest.mark.parametrize("words", ["What is photosynthesis?", "Thanks!", "Tell me a joke."])
-def test_another_subject_after_a_picture_goes_to_the_text_model(router: Router, words: str) -> None:
-    route = router.decide(said(TextPart(words), before=about_picture(router, CAT)))
-    assert route.rule == "text"
+    assert route.rule == rule
+    assert route.steps[0].sha256 == (None if rule == "text" else CAT.sha256)
 
 
 TALK: tuple[Message, ...] = (
@@ -225,8 +233,7 @@ def test_the_words_say_which_picture_is_meant(
 ) -> None:
     talk = (*about_picture(router, CAT), *about_picture(router, CUP))
     route = router.decide(said(TextPart(words), before=talk))
-    looked_at = [step.sha256 for step in route.steps if step.task is Task.IMAGE]
-    assert looked_at == [picture.sha256 for picture in meant]
+    assert pictures_of(route) == [picture.sha256 for picture in meant]
 
 
 def test_a_picture_that_is_not_there_is_asked_about_and_not_guessed(router: Router) -> None:
@@ -249,18 +256,12 @@ def test_a_transcript_that_is_to_be_worked_on_goes_to_the_text_model(router: Rou
 
 def test_every_picture_of_a_message_is_looked_at(router: Router) -> None:
     route = router.decide(said(CAT, CUP, TextPart("What are these?")))
-    assert [step.sha256 for step in route.steps if step.task is Task.IMAGE] == [
-        CAT.sha256,
-        CUP.sha256,
-    ]
+    assert pictures_of(route) == [CAT.sha256, CUP.sha256]
 
 
 def test_a_chosen_model_overrides_the_rules(router: Router) -> None:
-    question = (CAT, TextPart("What is this?"))
-    assert tasks(router.decide(said(*question, model="smollm2-135m-instruct"))) == [
-        Task.IMAGE,
-        Task.TEXT,
-    ]
+    route = router.decide(said(CAT, TextPart("What is this?"), model="smollm2-135m-instruct"))
+    assert tasks(route) == [Task.IMAGE, Task.TEXT]
     dangerous = (CAT, TextPart("Is it dangerous?"))
     assert tasks(router.decide(said(*dangerous, model="picture-describer"))) == [Task.IMAGE]
     heard = replace(VOICE, transcript="What is this?", language="en")
@@ -297,10 +298,6 @@ def test_every_route_gives_its_reason_as_a_sentence(router: Router) -> None:
 
 SIGN = ImagePart("d" * 64, "image/webp", 400, 300, "sign.jpg")
 VAN = ImagePart("e" * 64, "image/webp", 400, 300, "van.jpg")
-
-
-def looked_at(route: Route) -> list[tuple[str | None, str]]:
-    return [(step.sha256, step.focus) for step in route.steps if step.task is Task.IMAGE]
 
 
 @pytest.mark.parametrize(
@@ -377,7 +374,7 @@ def test_of_several_pictures_of_a_message_those_are_looked_at_that_are_meant(
 ) -> None:
     before = about_picture(router, VAN)
     route = router.decide(said(CAT, CUP, SIGN, TextPart(words), before=before))
-    assert [sha256 for sha256, _ in looked_at(route)] == [part.sha256 for part in meant]
+    assert pictures_of(route) == [part.sha256 for part in meant]
 
 
 def test_the_second_is_counted_where_several_were_shown_last(router: Router) -> None:

@@ -8,20 +8,21 @@ import secrets
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import httpx2 as httpx
 import pytest
 from browser import Person
 from conftest import WEIGHTS, Server, running_app
-from fakes import FakeSource, program
 from local_server import running_server
 from playwright.sync_api import Browser
 
+from multimodal.build import Program
 from multimodal.chats.store import Store
 from multimodal.messages import Message, TextPart
 
@@ -149,19 +150,15 @@ def test_routes_that_the_page_does_not_use_are_closed(app: Server, method: str, 
     assert httpx.request(method, app.url + path, timeout=30).status_code == 404
 
 
-def test_every_route_of_the_installed_gradio_was_judged(tmp_path: Path) -> None:
+def test_every_route_of_the_installed_gradio_was_judged(made: Program) -> None:
     from gradio.routes import App
 
     from multimodal.web.page import Page
     from multimodal.web.route_table import ALLOWED, CLOSED
 
-    made = program(tmp_path, FakeSource())
-    try:
-        server = App.create_app(Page(made, "secret", "key").blocks)
-        found = set(server.openapi()["paths"])
-        found |= {route.path for route in server.routes if hasattr(route, "path")}
-    finally:
-        made.close()
+    server = App.create_app(Page(made, "secret", "key").blocks)
+    found = set(server.openapi()["paths"])
+    found |= {route.path for route in server.routes if hasattr(route, "path")}
 
     def plain(path: str) -> str:
         return path.rstrip("/").replace(":path}", "}").replace("{path_or_url}", "{path}")
@@ -287,10 +284,8 @@ def test_an_address_that_was_allowed_is_answered_to(all_weights: Path, tmp_path:
         assert "access-control-allow-credentials" not in called.headers
         asked = {"Origin": own, "Access-Control-Request-Method": "POST"}
         preflight = httpx.options(f"{app.url}/v1/chat/completions", headers=asked)
-        assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (
-            204,
-            own,
-        )
+        told = preflight.headers["access-control-allow-origin"]
+        assert (preflight.status_code, told) == (204, own)
         page = httpx.get(app.url, headers={"Origin": own})
         assert "access-control-allow-origin" not in page.headers
         assert httpx.get(app.url, headers={"Origin": EVIL}).status_code == 403
@@ -355,8 +350,6 @@ def site() -> Iterator[Site]:
     found = Site()
 
     class Handler(BaseHTTPRequestHandler):
-        pages: ClassVar[dict[str, str]] = {}
-
         def do_GET(self) -> None:
             found.asked.append(self.path)
             self.send_response(200)
@@ -382,11 +375,9 @@ INTRUSION = """(url) => {
     <img src=x onerror="window.intruded = 'handler'">
     <form action="${url}/form" method="post" id="theirs"><button>ok</button></form>`;
   document.body.append(made);
-  for (const text of ["window.intruded = 'inline'"]) {
-    const script = document.createElement("script");
-    script.textContent = text;
-    document.body.append(script);
-  }
+  const inline = document.createElement("script");
+  inline.textContent = "window.intruded = 'inline'";
+  document.body.append(inline);
   const script = document.createElement("script");
   script.src = `${url}/script`;
   document.body.append(script);
@@ -399,24 +390,21 @@ INTRUSION = """(url) => {
 def test_nothing_that_gets_into_the_page_runs_or_reaches_another_site(
     browser: Browser, app: Server, site: Site
 ) -> None:
-    person = Person(browser, app.url)
-    assert person.faults == []
-    assert person.page.evaluate(INTRUSION, site.url) == "refused"
-    person.page.wait_for_timeout(1500)
-    assert person.page.evaluate("window.intruded") is None
-    assert site.asked == []
-    assert person.page.url.startswith(app.url)
-    person.close()
+    with closing(Person(browser, app.url)) as person:
+        assert person.faults == []
+        assert person.page.evaluate(INTRUSION, site.url) == "refused"
+        person.page.wait_for_timeout(1500)
+        assert person.page.evaluate("window.intruded") is None
+        assert site.asked == []
+        assert person.page.url.startswith(app.url)
 
 
 def test_no_other_site_frames_the_page(browser: Browser, app: Server, site: Site) -> None:
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(f"{site.url}/?{app.url}/")
-    page.wait_for_timeout(1500)
-    assert "elsewhere" in page.inner_text("body")
-    assert not any(frame.query_selector("#composer") for frame in page.frames)
-    context.close()
+    with browser.new_page() as page:
+        page.goto(f"{site.url}/?{app.url}/")
+        page.wait_for_timeout(1500)
+        assert "elsewhere" in page.inner_text("body")
+        assert not any(frame.query_selector("#composer") for frame in page.frames)
 
 
 # ------------------------------------------------------------ logins
@@ -439,11 +427,8 @@ def test_the_login_cookie_is_closed_to_scripts_and_to_other_sites(closed: Server
     with stranger(closed) as client:
         plain = log_in(client, "ann", "right").headers.get_list("set-cookie")
         client.headers["X-Forwarded-Proto"] = "https"
-        over_tls = client.post(
-            "/login",
-            data={"username": "ann", "password": "right"},
-            headers={"Origin": closed.url.replace("http:", "https:")},
-        ).headers.get_list("set-cookie")
+        client.headers["Origin"] = closed.url.replace("http:", "https:")
+        over_tls = log_in(client, "ann", "right").headers.get_list("set-cookie")
     assert len(plain) == len(over_tls) == 2
     for cookie in plain + over_tls:
         assert "samesite=strict" in cookie.lower()
@@ -591,12 +576,15 @@ def test_events_whose_answers_nobody_fetches_are_refused_until_they_are_read(app
 
 def tick(server: Server, session: str) -> dict[str, Any]:
     """The body of what the page sends every two seconds."""
-    config = config_of(httpx.get(server.url).text)
-    (step,) = [
-        step for step in config["dependencies"] if any(t[1] == "tick" for t in step["targets"])
-    ]
+    (step,) = steps_of(config_of(httpx.get(server.url).text), "tick")
     data = [None for _ in step["inputs"]]
     return {"data": data, "fn_index": step["id"], "session_hash": session}
+
+
+def steps_of(config: dict[str, Any], event: str) -> list[dict[str, Any]]:
+    """What Gradio's page does on an event of that name."""
+    steps = config["dependencies"]
+    return [step for step in steps if any(target[1] == event for target in step["targets"])]
 
 
 def config_of(page: str) -> dict[str, Any]:
@@ -640,16 +628,12 @@ def loaded(server: Server, kept: dict[str, Any]) -> str:
     with stranger(server) as client:
         config = config_of(client.get("/").text)
         kinds = {part["id"]: part["type"] for part in config["components"]}
-        loads = [
-            step for step in config["dependencies"] if any(t[1] == "load" for t in step["targets"])
-        ]
+        loads = steps_of(config, "load")
         assert loads
         for step in loads:
             data = [kept if kinds[i] == "browserstate" else None for i in step["inputs"]]
             body = {"data": data, "fn_index": step["id"], "session_hash": session}
             assert client.post(f"{GRADIO}/queue/join", json=body).status_code == 200
-        with client.stream(
-            "GET", f"{GRADIO}/queue/data", params={"session_hash": session}
-        ) as stream:
-            lines = list(stream.iter_lines())
-    return "\n".join(lines)
+        answers = f"{GRADIO}/queue/data?session_hash={session}"
+        with client.stream("GET", answers) as stream:
+            return "\n".join(stream.iter_lines())

@@ -6,8 +6,7 @@ import asyncio
 import json
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,8 +29,16 @@ COOKIE = f"multimodal-browser={'a' * 32}"
 IDLE_S = 0.2
 
 
-@asynccontextmanager
-async def guarded(**logins: str) -> AsyncIterator[Starlette]:
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def app() -> AsyncIterator[Starlette]:
     """An application that reads what reaches it, behind a border that does not wait for long."""
 
     async def reads(request: Request) -> Response:
@@ -40,7 +47,7 @@ async def guarded(**logins: str) -> AsyncIterator[Starlette]:
     paths = (JOIN, CANCEL, "/gradio_api/reset", "/login")
     app = Starlette(routes=[Route(path, reads, methods=["POST"]) for path in paths])
     app.state.inner = app.middleware_stack = app.build_middleware_stack()
-    border = Border(Hosts("127.0.0.1"), Logins(logins), [], idle_s=IDLE_S)
+    border = Border(Hosts("127.0.0.1"), Logins({}), [], idle_s=IDLE_S)
     async with border.lifespan(app):
         yield app
 
@@ -67,7 +74,7 @@ class Call:
     async def send(self, message: Message) -> None:
         self.replies.append(message)
 
-    async def ask(self, app: Callable[..., Awaitable[None]], timeout_s: float = 30) -> int:
+    async def ask(self, app: Starlette) -> int:
         headers = {"host": "127.0.0.1", "content-type": "application/json", "cookie": self.cookie}
         scope: dict[str, Any] = {
             "type": "http",
@@ -78,7 +85,7 @@ class Call:
             "scheme": "http",
             "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
         }
-        await asyncio.wait_for(app(scope, self.receive, self.send), timeout_s)
+        await app(scope, self.receive, self.send)
         return int(self.replies[0]["status"])
 
     @property
@@ -91,42 +98,32 @@ def event(session: str = "one") -> bytes:
 
 
 @pytest.mark.parametrize("path", [JOIN, CANCEL, "/gradio_api/reset", "/login"])
-def test_a_body_that_stands_still_is_ended(path: str) -> None:
-    async def scene() -> None:
-        async with guarded() as app:
-            started = time.monotonic()
-            call = Call(path, [b'{"session_hash": "', None])
-            assert await call.ask(app) == 400
-            assert "stopped in the middle" in call.text
-            assert time.monotonic() - started >= IDLE_S
-
-    asyncio.run(scene())
+async def test_a_body_that_stands_still_is_ended(app: Starlette, path: str) -> None:
+    started = time.monotonic()
+    call = Call(path, [b'{"session_hash": "', None])
+    assert await call.ask(app) == 400
+    assert "stopped in the middle" in call.text
+    assert time.monotonic() - started >= IDLE_S
 
 
-def test_a_body_that_comes_slowly_is_read_whole() -> None:
-    async def scene() -> None:
-        async with guarded() as app:
-            whole = event()
-            call = Call(JOIN, [whole[i : i + 1] for i in range(len(whole))])
-            assert await call.ask(app) == 200
-            assert call.text == str(len(whole))
-
-    asyncio.run(scene())
+async def test_a_body_that_comes_slowly_is_read_whole(app: Starlette) -> None:
+    whole = event()
+    call = Call(JOIN, [whole[i : i + 1] for i in range(len(whole))])
+    assert await call.ask(app) == 200
+    assert call.text == str(len(whole))
 
 
 @pytest.mark.parametrize("path", [JOIN, CANCEL])
-def test_who_may_send_nothing_is_told_before_the_body_is_read(path: str) -> None:
-    async def scene() -> None:
-        async with guarded() as app:
-            call = Call(path, [event()], cookie="")
-            assert await call.ask(app) == 403
-            assert "cookie" in call.text
-            assert call.read == 0
-
-    asyncio.run(scene())
+async def test_who_may_send_nothing_is_told_before_the_body_is_read(
+    app: Starlette, path: str
+) -> None:
+    call = Call(path, [event()], cookie="")
+    assert await call.ask(app) == 403
+    assert "cookie" in call.text
+    assert call.read == 0
 
 
-def test_a_body_that_would_grow_in_memory_is_refused_unparsed() -> None:
+async def test_a_body_that_would_grow_in_memory_is_refused_unparsed(app: Starlette) -> None:
     body = b"[" + b"{}," * 999_999 + b"{}]"
     assert len(body) <= Limits().words_body_bytes + 2
     tracemalloc.start()
@@ -136,14 +133,9 @@ def test_a_body_that_would_grow_in_memory_is_refused_unparsed() -> None:
         assert tracemalloc.get_traced_memory()[1] < 100_000, "it was parsed before it was counted"
     finally:
         tracemalloc.stop()
-
-    async def scene() -> None:
-        async with guarded() as app:
-            call = Call(JOIN, [body[:-3] + b"]"])
-            assert await call.ask(app) == 400
-            assert "values" in call.text
-
-    asyncio.run(scene())
+    call = Call(JOIN, [body[:-3] + b"]"])
+    assert await call.ask(app) == 400
+    assert "values" in call.text
 
 
 def test_bodies_that_are_read_together_are_bounded_and_small_ones_always_pass() -> None:

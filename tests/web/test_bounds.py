@@ -114,21 +114,20 @@ def event(files: list[str], words: str = "") -> dict[str, Any]:
     return {"data": [box], "fn_index": 0}
 
 
-def post(url: str, body: bytes, wait_s: float = PATIENCE_S) -> httpx.Response | None:
-    """None where the attacker left before there was an answer."""
+def attempt(url: str, wait_s: float, **body: Any) -> httpx.Response | None:
+    """The answer to a POST; None where the attacker left before there was one."""
     try:
-        return httpx.post(f"{url}/v1/chat/completions", content=body, timeout=wait_s)
+        return httpx.post(url, timeout=wait_s, **body)
     except httpx.HTTPError:
         return None
+
+
+def post(url: str, body: bytes, wait_s: float = PATIENCE_S) -> httpx.Response | None:
+    return attempt(f"{url}/v1/chat/completions", wait_s, content=body)
 
 
 def transcribe(url: str, data: bytes, wait_s: float = PATIENCE_S) -> httpx.Response | None:
-    try:
-        return httpx.post(
-            f"{url}/v1/audio/transcriptions", files={"file": ("a.flac", data)}, timeout=wait_s
-        )
-    except httpx.HTTPError:
-        return None
+    return attempt(f"{url}/v1/audio/transcriptions", wait_s, files={"file": ("a.flac", data)})
 
 
 def upload(url: str, *files: bytes, wait_s: float = PATIENCE_S) -> httpx.Response:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from browser import Person, visit
-from fake_page import FakePage, running_page
+from conftest import wait_until
+from fake_page import FakePage
 from playwright.sync_api import Browser
 
 SLOW = """([part, milliseconds]) => {
@@ -27,53 +26,38 @@ BREAK = """() => {
 """Whichever pane is there by then: one may be made anew while the page begins."""
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakePage]:
-    with running_page(tmp_path_factory.mktemp("page")) as page:
-        yield page
-
-
-def test_what_a_script_of_the_pane_throws_is_a_fault(browser: Browser, page: FakePage) -> None:
-    person = Person(browser, page.url)
+def test_what_a_script_of_the_pane_throws_is_a_fault(browser: Browser, chat: FakePage) -> None:
+    person = Person(browser, chat.url)
     person.page.evaluate(BREAK)
-    person.type("hello")
-    person.send()
-    for _ in range(200):  # a busy machine takes more than a second for it
-        if person.faults:
-            break
-        person.page.wait_for_timeout(100)
+    person.say("hello")
+    wait_until(lambda: bool(person.page.wait_for_timeout(100)) or person.faults)
     assert "broken on purpose" in "".join(person.faults)
     person.close()
 
 
-def test_a_visit_that_fails_leaves_no_context_behind(browser: Browser, page: FakePage) -> None:
+def test_a_visit_that_fails_leaves_no_context_behind(browser: Browser, chat: FakePage) -> None:
     before = len(browser.contexts)
-    with pytest.raises(AssertionError), visit(browser, page.url) as person:
+    with pytest.raises(AssertionError), visit(browser, chat.url) as person:
         person.faults.append("a fault")
-    with pytest.raises(RuntimeError), visit(browser, page.url):
+    with pytest.raises(RuntimeError), visit(browser, chat.url):
         raise RuntimeError
     assert len(browser.contexts) == before
 
 
 def test_an_answer_that_is_slow_to_begin_is_not_taken_for_the_one_before(
-    browser: Browser, page: FakePage
+    person: Person, chat: FakePage
 ) -> None:
-    with visit(browser, page.url) as person:
-        page.say("the first answer")
-        assert person.ask("hello") == "the first answer"
-        page.say("the second answer")
-        person.page.evaluate(SLOW, ['"retry"', 6_000])
-        person.do("Answer again")
-        person.wait()
-        assert person.reply() == "the second answer"
+    chat.say("the first answer")
+    assert person.ask("hello") == "the first answer"
+    chat.say("the second answer")
+    person.page.evaluate(SLOW, ['"retry"', 6_000])
+    person.do("Answer again")
+    person.wait()
+    assert person.reply() == "the second answer"
 
 
-def test_a_page_is_open_once_it_shows_what_the_server_says(
-    browser: Browser, page: FakePage
-) -> None:
-    page.echo()
-    with visit(browser, page.url) as person:
-        person.ask("what was said")
-        person.page.add_init_script(f"""({SLOW})(['"owner"', 4000])""")
-        person.open()
-        assert person.said.count() == 1
+def test_a_page_is_open_once_it_shows_what_the_server_says(person: Person) -> None:
+    person.ask("what was said")
+    person.page.add_init_script(f"""({SLOW})(['"owner"', 4000])""")
+    person.open()
+    assert person.said.count() == 1

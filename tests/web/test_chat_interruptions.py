@@ -3,17 +3,16 @@ refused message before one that waits, a press of a button that goes."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import BOX, Person, visit
+from browser import BOX, Person
 from conftest import wait_until
-from fake_page import FakePage, running_page
+from fake_page import FakePage
 from fakes import picture
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 
 KEY = """([selector, key, options]) => document.querySelector(selector).dispatchEvent(
     new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true, ...options}))"""
@@ -30,43 +29,18 @@ PASTE = """([selector, kinds]) => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakePage]:
-    with running_page(tmp_path_factory.mktemp("page")) as page:
-        yield page
-
-
-@pytest.fixture
-def person(browser: Browser, chat: FakePage) -> Iterator[Person]:
-    chat.echo()
-    with visit(browser, chat.url) as person:
-        yield person
-
-
-@pytest.fixture
-def red(tmp_path: Path) -> Path:
-    path = tmp_path / "red.png"
-    path.write_bytes(picture((300, 200), "red", "PNG"))
-    return path
-
-
 def hold(page: Page, pattern: str) -> Callable[[], None]:
     """Let no request to `pattern` through until what this returns is called."""
     held: list[Route] = []
-    released = threading.Event()
-
-    def take(route: Route) -> None:
-        if released.is_set():
-            route.continue_()
-        else:
-            held.append(route)
+    is_released = False
 
     def release() -> None:
-        released.set()
+        nonlocal is_released
+        is_released = True
         for route in held:
             route.continue_()
 
-    page.route(pattern, take)
+    page.route(pattern, lambda route: route.continue_() if is_released else held.append(route))
     return release
 
 
@@ -104,21 +78,15 @@ def test_what_waits_is_not_sent_before_what_was_refused(
 ) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(picture((64, 64), "red", "PNG")[:40])
-    pen = chat.pen()
-    person.type("the first")
-    person.send()
-    pen.write("An answer.")
-    expect(person.replies.last).to_contain_text("An answer")
+    pen = chat.begin_answer(person, "the first", "An answer.")
     person.attach(broken)
-    person.type("the second")
-    person.send()
-    person.type("the third")
-    person.send()
+    person.say("the second")
+    person.say("the third")
     waiting = person.page.locator("#chat .queue li")
     expect(waiting).to_have_count(2)
     pen.end()
     assert "broken.png" in person.complaint()
-    expect(person.page.locator(BOX)).to_have_value("the second")
+    expect(person.box).to_have_value("the second")
     expect(waiting).to_have_count(1)
     expect(waiting).to_contain_text("Sent after what is in the message box")
     assert person.said.count() == 1, "the third was meant to follow the second"
@@ -138,8 +106,7 @@ def test_an_edit_sent_while_an_answer_is_written_says_why_it_waits(
     pen = chat.pen()
     person.do("Edit")
     editor = person.page.get_by_label("Edit the message")
-    person.type("meanwhile")
-    person.send()
+    person.say("meanwhile")
     expect(person.stop_button).to_be_visible()
     editor.fill("two apples")
     editor.press("Control+Enter")
@@ -158,7 +125,7 @@ def test_keys_of_an_input_method_neither_send_nor_stop(
 ) -> None:
     person.type("にほん")
     person.page.evaluate(KEY, [BOX, "Enter", options])
-    expect(person.page.locator(BOX)).to_have_value("にほん")
+    expect(person.box).to_have_value("にほん")
     pen = chat.pen()
     person.send()
     pen.write("Once ")
@@ -202,12 +169,6 @@ def test_a_refused_upload_says_what_the_server_said(person: Person, red: Path) -
 # ---------------------------------------------------------------- the focus
 
 
-def press(person: Person, name: str) -> None:
-    button = person.page.get_by_role("button", name=name, exact=True).last
-    button.focus()
-    person.page.keyboard.press("Enter")
-
-
 def holds_focus(person: Person) -> bool:
     return bool(person.page.evaluate("document.activeElement !== document.body"))
 
@@ -222,37 +183,30 @@ def test_a_button_that_goes_leaves_the_focus_on_the_page(
     else:
         person.attach(red)
         person.type("and this?")
-    press(person, name)
+    person.page.get_by_role("button", name=name, exact=True).last.press("Enter")
     person.page.wait_for_timeout(300)
-    wait_until(lambda: holds_focus(person), 5)
+    wait_until(lambda: holds_focus(person))
     person.page.locator("#chat .pane:not(.busy):not(:has(.pending))").wait_for()
-    wait_until(lambda: holds_focus(person), 5)
+    wait_until(lambda: holds_focus(person))
 
 
 def test_the_focus_stays_on_the_page_when_an_answer_ends_by_itself(
     person: Person, chat: FakePage
 ) -> None:
-    pen = chat.pen()
-    person.type("hello")
-    person.send()
-    pen.write("Good day.")
-    expect(person.replies.last).to_contain_text("Good day")
+    pen = chat.begin_answer(person, "hello", "Good day.")
     person.stop_button.focus()
     pen.end()
     person.wait()
     expect(person.stop_button).to_be_hidden()
-    expect(person.page.locator(BOX)).to_be_focused()
+    expect(person.box).to_be_focused()
 
 
-def test_a_chat_chosen_on_a_phone_has_the_focus(browser: Browser, chat: FakePage) -> None:
-    size = {"width": 390, "height": 844}
-    chat.echo()
-    with visit(browser, chat.url, viewport=size, has_touch=True, is_mobile=True) as phone:
-        phone.ask("hello")
-        phone.page.get_by_role("button", name="Open the side panel").click()
-        phone.side.locator("#conversations .open").first.click()
-        wait_until(lambda: holds_focus(phone), 5)
-        assert phone.page.evaluate("!document.activeElement.closest('[inert]')")
+def test_a_chat_chosen_on_a_phone_has_the_focus(phone: Person) -> None:
+    phone.ask("hello")
+    phone.page.get_by_role("button", name="Open the side panel").click()
+    phone.side.locator("#conversations .open").first.click()
+    wait_until(lambda: holds_focus(phone))
+    assert phone.page.evaluate("!document.activeElement.closest('[inert]')")
 
 
 # ---------------------------------------------------------------- the list of chats

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import gradio as gr
 import pytest
 from fakes import FakeSource, program
+from own_models import write_profile
 
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO, Catalog
@@ -28,9 +30,9 @@ ANYTHING = TranscriptionSettings("en", "fr")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    made = program(tmp_path_factory.mktemp("data"), FakeSource(), profile="gpu-12gb")
-    yield made
-    made.close()
+    data = tmp_path_factory.mktemp("data")
+    with closing(program(data, FakeSource(), profile="gpu-12gb")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +43,13 @@ def ui(made: Program) -> Layout:
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[Any]:
     """A function that makes the page of another profile."""
-    opened: list[Program] = []
+    with ExitStack() as opened:
 
-    def page(profile: str) -> Layout:
-        opened.append(program(tmp_path, FakeSource(), profile=profile))
-        return Page(opened[-1], "secret", "key").ui
+        def page(profile: str) -> Layout:
+            made = program(tmp_path, FakeSource(), profile=profile)
+            return Page(opened.enter_context(closing(made)), "secret", "key").ui
 
-    yield page
-    for one in opened:
-        one.close()
+        yield page
 
 
 def labels(choice: gr.Dropdown) -> list[str]:
@@ -140,21 +140,12 @@ def test_what_another_model_cannot_do_is_left_to_it(ui: Layout) -> None:
     assert (language.value, translate_to.value) == ("en", "")
 
 
-SILENT = """
-name = "silent"
-title = "Silent"
-device = "cpu"
-budget = "4GB"
-[models]
-text-generation = ["smollm2-135m-instruct"]
-automatic-speech-recognition = ["whisper-base"]
-"""
-
-
 def test_where_no_model_speaks_nothing_is_said_of_it(other: Any, tmp_path: Path) -> None:
-    profiles = tmp_path / "models" / "profiles"
-    profiles.mkdir(parents=True)
-    (profiles / "silent.toml").write_text(SILENT, "utf-8")
+    offers = {
+        "text-generation": ["smollm2-135m-instruct"],
+        "automatic-speech-recognition": ["whisper-base"],
+    }
+    write_profile(tmp_path / "models", "silent", offers, budget="4GB")
     silent = other("silent").voice
     assert silent.language.visible
     assert silent.translate_to.visible
@@ -214,24 +205,25 @@ SET = Controls(
 )
 
 
+def shown_of(ui: Layout, controls: Controls) -> list[Any]:
+    """What the page sends of these where nothing is touched."""
+    parts = to_inputs(ui, controls)
+    return [part.value if isinstance(part, gr.Dropdown) else part for part in parts]
+
+
 @pytest.mark.parametrize(
     "controls",
     [SET, replace(SET, model=SEAMLESS, hearing=ANYTHING), replace(SET, model=AUTO, speak_in=None)],
 )
 def test_what_was_set_is_shown_again_and_means_the_same(ui: Layout, controls: Controls) -> None:
-    shown = [
-        part.value if isinstance(part, gr.Dropdown) else part for part in to_inputs(ui, controls)
-    ]
+    shown = shown_of(ui, controls)
     assert len(shown) == len(ui.controls)
     assert from_inputs(ui, *shown) == controls
 
 
 def test_an_untouched_page_leaves_sampling_to_the_model(ui: Layout) -> None:
     """Whichever answers: one model's values, shown and sent, would be forced on all others."""
-    shown = [
-        part.value if isinstance(part, gr.Dropdown) else part for part in to_inputs(ui, Controls())
-    ]
-    sampling = from_inputs(ui, *shown).sampling
+    sampling = from_inputs(ui, *shown_of(ui, Controls())).sampling
     assert (sampling.temperature, sampling.top_p, sampling.repeat_penalty) == (None, None, None)
     assert [part.value for part in (ui.temperature, ui.top_p, ui.penalty)] == [None] * 3
 

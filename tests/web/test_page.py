@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2 as httpx
 import pytest
-from browser import BOX, Person, visit
+from browser import BOX, Person, place_of, visit
 from conftest import Server, running_app, wait_until
 from PIL import Image
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Browser, Locator
 
 from multimodal.web.launch import GRACE_S
 
 
 @pytest.fixture
-def person(browser: Browser, app: Server) -> Iterator[Person]:
-    with visit(browser, app.url) as person:
-        yield person
+def server(app: Server) -> Server:
+    return app
 
 
 def test_a_question_in_words_streams_an_answer_with_its_route(person: Person) -> None:
-    person.type("What is photosynthesis?")
-    person.send()
+    person.say("What is photosynthesis?")
     person.replies.last.wait_for()
     lengths = set()
     while person.stop_button.is_visible():
@@ -34,69 +31,60 @@ def test_a_question_in_words_streams_an_answer_with_its_route(person: Person) ->
     assert "SmolLM2" in person.routes.last.inner_text()
 
 
-def test_pictures_are_described_and_read(person: Person, examples: Path) -> None:
-    assert "cat" in person.ask("What is in this picture?", examples / "chelsea.jpg")
-    assert "espresso" in person.ask("", examples / "coffee.jpg")
-    assert "Tomatoes need sun" in person.ask("What does it say?", examples / "printed-words.png")
-
-
 def test_an_example_is_asked_with_one_click(browser: Browser, app: Server) -> None:
     for _ in range(2):
-        person = Person(browser, app.url)
-        person.page.locator("#chat .examples button").nth(1).click()
-        person.wait()
-        assert "cat" in person.reply()
-        person.close()
+        with visit(browser, app.url) as person:
+            person.page.locator("#chat .examples button").nth(1).click()
+            person.wait()
+            assert "cat" in person.reply()
 
 
 def test_what_another_person_sends_too_is_not_lost(
     browser: Browser, app: Server, examples: Path
 ) -> None:
     picture = examples / "chelsea.jpg"
-    waiting, quick = Person(browser, app.url), Person(browser, app.url)
-    waiting.attach(picture)
-    quick.ask("What is this?", picture)
-    assert "cat" in waiting.ask("What is this?")
-    shown = waiting.said.locator("img").first
-    assert shown.evaluate("image => image.complete && image.naturalWidth") > 0
-    assert app.data.as_posix() not in waiting.page.content(), "no folder of the server is shown"
-    for person in (waiting, quick):
-        person.close()
+    with visit(browser, app.url) as waiting, visit(browser, app.url) as quick:
+        waiting.attach(picture)
+        quick.ask("What is this?", picture)
+        assert "cat" in waiting.ask("What is this?")
+        shown = waiting.said.locator("img").first
+        assert shown.evaluate("image => image.complete && image.naturalWidth") > 0
+        assert app.data.as_posix() not in waiting.page.content(), "no folder of the server is shown"
 
 
 def test_what_fits_is_worked_out_before_a_model_is_chosen(person: Person) -> None:
     page = person.page
     person.unfold("What fits?", "Set of models")
-    person.write("Budget", "lots")
-    page.keyboard.press("Enter")
-    expect(page.locator(".fit-wrong")).to_contain_text("“lots” is no size", timeout=60_000)
     person.choose("Set of models", "One GPU of 12 GB")
     person.write("Budget", "24GB")
     page.keyboard.press("Enter")
-    told = page.locator("section.fit").inner_text(timeout=60_000)
+    told = page.locator("section.fit").inner_text()
     for words in ("Fits together", "Mistral 7B", "+2.66 GB in use", "QLoRA"):
         assert words in told
     person.choose("Set of models", "Embedded")
     page.get_by_role("button", name="Work it out").click()
-    page.locator("section.fit").get_by_text("SmolLM2 135M").wait_for(timeout=60_000)
+    page.locator("section.fit").get_by_text("SmolLM2 135M").wait_for()
 
 
 def test_a_simulated_card_says_so_and_keeps_what_leaves(
     browser: Browser, all_weights: Path, tmp_path: Path, examples: Path
 ) -> None:
-    with running_app(tmp_path, "--device", "sim:2GB", "--budget", "1.5GB") as app:
-        person = Person(browser, app.url)
+    with (
+        running_app(tmp_path, "--device", "sim:2GB", "--budget", "1.5GB") as app,
+        visit(browser, app.url) as person,
+    ):
         person.ask("What is photosynthesis?")
         person.ask("What is this?", examples / "chelsea.jpg")
         gauge = person.page.locator("#gauge")
-        gauge.get_by_text("so SmolLM2 135M left").wait_for(timeout=10_000)
+        gauge.get_by_text("so SmolLM2 135M left").wait_for()
         told = gauge.inner_text()
-        assert "This card is simulated" in told
+        for words in ("Simulated 2 GB card", "This card is simulated", "with their real weights"):
+            assert words in told
+        assert httpx.get(f"{app.url}/health").json()["simulated"] is True
         assert "kept in host memory" in told
         person.ask("What is gravity?")
         restored = re.compile(r"restored in 0\.0\d s \(25\.0 GB/s\)")  # the simulated bus
-        gauge.get_by_text(restored).wait_for(timeout=10_000)
-        person.close()
+        gauge.get_by_text(restored).wait_for()
 
 
 def test_a_later_question_goes_back_to_the_picture(person: Person, examples: Path) -> None:
@@ -144,8 +132,7 @@ def test_the_microphone_records_and_sends_with_two_presses(person: Person) -> No
 
 
 def test_stop_ends_the_answer_at_the_next_word(person: Person) -> None:
-    person.type("Tell me a very long story about a dragon and a princess.")
-    person.send()
+    person.say("Tell me a very long story about a dragon and a princess.")
     person.replies.last.wait_for()
     pane = person.page.locator("#chat .pane")
     before = pane.get_attribute("data-receipts")
@@ -164,13 +151,11 @@ def test_stop_ends_the_answer_at_the_next_word(person: Person) -> None:
 
 
 def test_a_closed_tab_frees_the_engine_after_its_grace(browser: Browser, app: Server) -> None:
-    leaving = Person(browser, app.url)
-    leaving.type("Count from one to five hundred in words.")
-    leaving.send()
-    leaving.replies.last.wait_for()
-    assert _leases(app) == 1
-    leaving.close()
-    wait_until(lambda: _leases(app) == 0, GRACE_S + 10)
+    with visit(browser, app.url) as leaving:
+        leaving.say("Count from one to five hundred in words.")
+        leaving.replies.last.wait_for()
+        assert _leases(app) == 1
+    wait_until(lambda: _leases(app) == 0, GRACE_S + 60)
 
 
 def test_retry_edit_and_take_back(person: Person) -> None:
@@ -184,7 +169,7 @@ def test_retry_edit_and_take_back(person: Person) -> None:
     person.wait()
     assert words(person.said.last) == "What is the capital of France?"
     person.do("Take back")
-    wait_until(lambda: person.said.count() == 0, 5)
+    wait_until(lambda: person.said.count() == 0)
     assert person.page.input_value(BOX) == "What is the capital of France?"
 
 
@@ -195,41 +180,21 @@ def test_redo_with_another_model(person: Person, examples: Path) -> None:
     assert "Picture describer → SmolLM2 135M" in person.routes.last.inner_text()
 
 
-def test_conversations_survive_a_reload_and_can_be_switched_and_deleted(person: Person) -> None:
-    person.ask("Say the word apple.")
-    person.page.get_by_text("New chat").click()
-    wait_until(lambda: person.said.count() == 0, 5)
-    person.ask("Say the word pear.")
-    person.open()
-    person.said.last.wait_for()
-    assert words(person.said.last) == "Say the word pear."
-    person.page.locator("#conversations").get_by_text("Say the word apple.").click()
-    wait_until(lambda: words(person.said.last) == "Say the word apple.", 5)
-    person.page.get_by_role("button", name="Delete “Say the word apple.”").click()
-    wait_until(lambda: person.said.count() == 0, 5)
-    titles = person.page.locator("#conversations .open")
-    expect(titles).to_have_text(["Say the word pear."])
-
-
 def test_two_people_never_see_each_others_conversations(browser: Browser, app: Server) -> None:
-    first, second = Person(browser, app.url), Person(browser, app.url)
-    first.ask("My secret word is xylophone.")
-    second.open()
-    assert "xylophone" not in second.page.content()
-    first.open()
-    first.said.last.wait_for()
-    assert "xylophone" in first.page.content()
-    first.close()
-    second.close()
+    with visit(browser, app.url) as first, visit(browser, app.url) as second:
+        first.ask("My secret word is xylophone.")
+        second.open()
+        assert "xylophone" not in second.page.content()
+        first.open()
+        first.said.last.wait_for()
+        assert "xylophone" in first.page.content()
 
 
 def test_an_empty_message_is_refused_in_words_and_hides_nothing(person: Person) -> None:
     person.ask("What is photosynthesis?")
-    person.type("   ")
-    person.send()
+    person.say("   ")
     assert "The message is empty" in person.complaint()
-    spot = person.replies.first.bounding_box()
-    assert spot is not None
+    spot = place_of(person.replies.first)
     on_top = "([x, y]) => !!document.elementFromPoint(x, y).closest('#chat .message')"
     beginning = [spot["x"] + 20, spot["y"] + spot["height"] / 2]
     assert person.page.evaluate(on_top, beginning), "something lies over the conversation"
@@ -239,16 +204,14 @@ def test_a_bad_file_is_refused_and_the_message_kept(person: Person, tmp_path: Pa
     path = tmp_path / "dot.png"
     Image.new("RGB", (1, 1)).save(path)
     person.attach(path)
-    person.type("What is this?")
-    person.send()
+    person.say("What is this?")
     assert "only 1x1 pixels" in person.complaint()
     assert person.page.input_value(BOX) == "What is this?"
     assert person.attachments.count() == 1
 
 
 def test_a_prompt_of_a_megabyte_is_refused_and_kept(person: Person) -> None:
-    person.type("word " * 200_000)
-    person.send()
+    person.say("word " * 200_000)
     assert "1,000,000 characters long" in person.complaint()
     assert len(person.page.input_value(BOX)) == 1_000_000
 
@@ -265,12 +228,12 @@ def test_the_page_works_with_the_keyboard_alone(person: Person) -> None:
     assert words(person.said.last) == "And goodbye."
     page.locator("#new").focus()
     page.keyboard.press("Enter")
-    wait_until(lambda: person.said.count() == 0, 5)
+    wait_until(lambda: person.said.count() == 0)
     page.get_by_label("Model", exact=True).focus()
     menu = page.get_by_role("listbox")
     menu.wait_for()
     page.keyboard.press("Tab")
-    wait_until(lambda: not menu.is_visible(), 5)
+    wait_until(lambda: not menu.is_visible())
     page.keyboard.press("Tab")
     assert not menu.is_visible(), "a menu that was left stays closed"
 
@@ -287,37 +250,7 @@ def test_instructions_and_sampling_are_kept_with_the_conversation(person: Person
     person.open()
     person.said.last.wait_for()
     page.get_by_text("Instructions and sampling").click()
-    wait_until(lambda: page.locator("#system textarea").input_value() == "You are a pirate.", 10)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_is_cut_off_at_any_size(
-    browser: Browser, app: Server, width: int, scheme: str
-) -> None:
-    size = {"width": width, "height": 800}
-    person = Person(browser, app.url, viewport=size, color_scheme=scheme)
-    person.ask("Say hello.")
-    wide = person.page.evaluate("document.documentElement.scrollWidth")
-    box = person.page.locator("#composer").bounding_box()
-    assert wide <= width
-    assert box is not None
-    assert box["x"] >= 0
-    assert box["x"] + box["width"] <= width
-    assert box["y"] + box["height"] <= 800
-    person.close()
-
-
-def test_the_page_asks_nothing_of_other_hosts(browser: Browser, app: Server) -> None:
-    person = Person(browser, app.url)
-    asked: list[str] = []
-    person.page.on("request", lambda request: asked.append(request.url))
-    person.open()
-    person.ask("Say hello.")
-    foreign = [url for url in asked if not url.startswith((app.url, "data:", "blob:"))]
-    assert asked
-    assert foreign == []
-    person.close()
+    wait_until(lambda: page.locator("#system textarea").input_value() == "You are a pirate.")
 
 
 def _leases(app: Server) -> int:

@@ -3,71 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import tiny_diffusion as tiny
-from browser import Person, visit
+from browser import Person
 from conftest import Server, running_app, wait_until
 from fakes import FakeSource, program
-from playwright.sync_api import Browser
+from own_models import write_card, write_profile
 
 from multimodal.web.page import Page
 
-CARD = """\
-name = "tiny-diffusion"
-title = "Tiny diffusion"
-task = "text-to-image"
-family = "diffusion"
-license = "MIT"
-source = { kind = "folder", path = "FOLDER" }
-architecture = { kind = "measured", weights_bytes = 5_000_000 }
-drawing = { steps = 60, width = 256, height = 256 }
-"""
-PROFILE = """\
-name = "studio"
-title = "Studio"
-device = "cpu"
-budget = "1GB"
-
-[models]
-text-to-image = ["tiny-diffusion"]
-"""
-
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The app with a profile of a person's own, whose one model draws noise."""
     data = tmp_path_factory.mktemp("studio")
     files = tiny.saved(data / "pipeline", tiny.pipeline("sd"))
-    for path, text in {
-        "models/cards/text-to-image/tiny.toml": CARD.replace("FOLDER", files.as_posix()),
-        "models/profiles/studio.toml": PROFILE,
-    }.items():
-        (data / path).parent.mkdir(parents=True)
-        (data / path).write_text(text, "utf-8")
+    write_card(
+        data / "models",
+        "tiny-diffusion",
+        "text-to-image",
+        "diffusion",
+        source={"kind": "folder", "path": str(files)},
+        architecture={"kind": "measured", "weights_bytes": 5_000_000},
+        drawing={"steps": 60, "width": 256, "height": 256},
+    )
+    write_profile(data / "models", "studio", {"text-to-image": ["tiny-diffusion"]})
     with running_app(data, "--profile", "studio") as app:
         yield app
 
 
-@pytest.fixture
-def person(browser: Browser, studio: Server) -> Iterator[Person]:
-    with visit(browser, studio.url) as person:
-        yield person
-
-
-def test_a_drawing_is_previewed_shown_and_kept(person: Person, studio: Server) -> None:
-    person.type("Draw a cat in the snow")
-    person.send()
+def test_a_drawing_is_previewed_shown_and_kept(person: Person, server: Server) -> None:
+    person.say("Draw a cat in the snow")
     preview = person.page.locator("#chat .message.assistant img[src^='data:image/jpeg']")
-    preview.first.wait_for(timeout=60_000)
+    preview.first.wait_for()
     assert preview.first.evaluate("image => image.naturalWidth") == 256
     assert "Drawing" in person.routes.last.inner_text()
     person.wait()
     assert preview.count() == 0
     shown = person.answers.last.locator(".picture img")
-    assert studio.data.as_posix() not in person.page.content()
-    wait_until(lambda: shown.evaluate("image => image.naturalWidth") == 256, 10)
+    assert server.data.as_posix() not in person.page.content()
+    wait_until(lambda: shown.evaluate("image => image.naturalWidth") == 256)
     assert "had nothing to say" not in person.page.locator("#chat").inner_text()
     person.open()
     person.answers.last.locator(".picture img").wait_for()
@@ -93,18 +71,15 @@ def test_how_pictures_are_drawn_can_be_set(person: Person) -> None:
 
 
 def test_stop_ends_a_drawing(person: Person) -> None:
-    page = person.page
     person.unfold("Pictures", "Steps")
-    page.locator("#steps input").fill("200")
-    person.type("Draw a cat")
-    person.send()
-    page.locator("#chat .message.assistant img").first.wait_for(timeout=60_000)
+    person.page.locator("#steps input").fill("200")
+    person.say("Draw a cat")
+    person.page.locator("#chat .message.assistant img").first.wait_for()
     person.stop_button.click()
-    page.locator("#chat .pane:not(.busy)").wait_for(timeout=5_000)
+    person.wait()
     assert "Stopped." in person.reply()
 
 
 def test_a_profile_that_cannot_draw_offers_no_settings_for_it(tmp_path: Path) -> None:
-    made = program(tmp_path, FakeSource())
-    assert Page(made, "secret", "key").ui.drawing == []
-    made.close()
+    with closing(program(tmp_path, FakeSource())) as made:
+        assert Page(made, "secret", "key").ui.drawing == []

@@ -2,79 +2,51 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
-import pytest
-from browser import BOX, Person, visit
+from browser import Person
 from conftest import wait_until
-from fake_page import FakePage, running_page
-from playwright.sync_api import Browser, Error, Route, expect
+from fake_page import FakePage
+from playwright.sync_api import Error, Route, expect
 
 from multimodal.requests import TextRequest
 
-SENT = re.compile(r"queue/join")
 
+def send_and_lose(
+    person: Person, words: str, lose: Callable[[Route], None] = lambda route: None
+) -> None:
+    """Send a message whose first request is lost: it never arrives, or as `lose` says."""
+    lost: list[Route] = []
 
-@pytest.fixture(scope="module")
-def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakePage]:
-    with running_page(tmp_path_factory.mktemp("page"), 20.0) as page:
-        yield page
+    def take(route: Route) -> None:
+        if lost or words not in (route.request.post_data or ""):
+            route.continue_()
+        else:
+            lost.append(route)
+            lose(route)
 
-
-@pytest.fixture
-def person(browser: Browser, chat: FakePage) -> Iterator[Person]:
-    chat.echo()
-    with visit(browser, chat.url) as person:
-        yield person
-
-
-def holds(words: str) -> Callable[[Route], bool]:
-    """Whether a request of the page brings these words to the server."""
-    return lambda route: words in (route.request.post_data or "")
-
-
-def open_chat(person: Person, title: str) -> None:
-    person.page.locator("#conversations").get_by_text(title).click()
-
-
-def begin(person: Person, text: str) -> None:
-    """A new chat with one answered message."""
-    person.page.locator("#new").click()
-    expect(person.said).to_have_count(0)
-    person.ask(text)
+    person.page.route("**/queue/join*", take)
+    with person.page.expect_request(lambda asked: words in (asked.post_data or "")):
+        person.say(words)
+    expect(person.page.locator("#chat .pending")).to_contain_text(words)
 
 
 def expect_idle(person: Person) -> None:
     """Nothing is on its way, whether it was asked for before or after the page was opened."""
     idle = person.page.locator("#chat .pane:not(.busy):not(:has(.pending))")
-    expect(idle).to_be_visible(timeout=20_000)
+    expect(idle).to_be_visible()
 
 
 def test_a_message_whose_page_was_reloaded_before_it_was_sent_is_there_once(
     person: Person,
 ) -> None:
-    held: list[Route] = []
-    is_sent = holds("of no return")
-
-    def hold(route: Route) -> None:
-        if is_sent(route):
-            held.append(route)  # it never arrives
-        else:
-            route.continue_()
-
-    person.page.route(SENT, hold)
-    person.type("words of no return")
-    person.send()
-    expect(person.page.locator("#chat .pending")).to_contain_text("words of no return")
-    wait_until(lambda: bool(person.page.wait_for_timeout(50)) or len(held) == 1, 10)
-    person.page.unroute(SENT)
+    send_and_lose(person, "words of no return")
     person.open()
-    expect(person.said).to_have_count(1, timeout=20_000)
-    expect(person.replies.last).to_contain_text("of no return", timeout=20_000)
+    expect(person.said).to_have_count(1)
+    expect(person.replies.last).to_contain_text("of no return")
     expect_idle(person)
-    expect(person.page.locator(BOX)).to_have_value("")
+    expect(person.box).to_have_value("")
     person.open()
     expect(person.said).to_have_count(1)
     expect(person.page.locator("#chat .pending")).to_have_count(0)
@@ -83,65 +55,41 @@ def test_a_message_whose_page_was_reloaded_before_it_was_sent_is_there_once(
 def test_a_message_whose_receipt_was_lost_is_there_once(person: Person, chat: FakePage) -> None:
     """The server has it, and the page is reloaded before it is told so."""
     pen = chat.pen()
-    is_sent = holds("told to nobody")
 
     def lose(route: Route) -> None:
-        if is_sent(route):
-            route.fetch()
-            with suppress(Error):  # where the page is left before, it is handled by that
-                route.abort()
-        else:
-            route.continue_()
+        route.fetch()
+        with suppress(Error):  # where the page is left before, it is handled by that
+            route.abort()
 
-    person.page.route(SENT, lose)
-    person.type("told to nobody")
-    person.send()
-    expect(person.page.locator("#chat .pending")).to_have_count(1)
-    wait_until(lambda: chat.source.active == 1, 10)
-    person.page.unroute(SENT)
+    send_and_lose(person, "told to nobody", lose)
+    wait_until(lambda: chat.source.active == 1)
     person.open()
     pen.write("Heard.")
     expect(person.replies.last).to_contain_text("Heard.")
     pen.end()
     expect_idle(person)
     expect(person.said).to_have_count(1)
-    expect(person.page.locator(BOX)).to_have_value("")
+    expect(person.box).to_have_value("")
 
 
 def test_a_message_that_got_lost_on_its_way_is_sent_again_and_there_once(
-    browser: Browser, chat: FakePage
+    person: Person,
 ) -> None:
-    chat.echo()
-    with visit(browser, chat.url) as person:
-        person.page.clock.install()
-        lost: list[Route] = []
-        is_sent = holds("lost on its way")
-
-        def lose(route: Route) -> None:
-            if is_sent(route) and not lost:
-                lost.append(route)  # the first time it never arrives
-            else:
-                route.continue_()
-
-        person.page.route(SENT, lose)
-        person.type("lost on its way")
-        person.send()
-        expect(person.page.locator("#chat .pending")).to_have_count(1)
-        wait_until(lambda: bool(person.page.wait_for_timeout(50)) or len(lost) == 1, 10)
-        person.page.clock.fast_forward(61_000)
-        expect(person.said).to_have_count(1, timeout=20_000)
-        expect(person.page.locator("#chat .pending")).to_have_count(0)
-        expect(person.page.locator(BOX)).to_have_value("")
-        expect(person.page.locator("#chat .alert p")).to_have_count(0)
-        expect(person.replies.last).to_contain_text("lost on its way")
-        person.page.unroute(SENT)
+    person.page.clock.install()
+    send_and_lose(person, "lost on its way")
+    person.page.clock.fast_forward(61_000)
+    expect(person.said).to_have_count(1)
+    expect(person.page.locator("#chat .pending")).to_have_count(0)
+    expect(person.box).to_have_value("")
+    expect(person.page.locator("#chat .alert p")).to_have_count(0)
+    expect(person.replies.last).to_contain_text("lost on its way")
 
 
 def test_of_two_chats_clicked_one_after_another_the_second_is_shown(person: Person) -> None:
-    begin(person, "about apples")
-    begin(person, "about pears")
-    person.page.locator("#new").click()
-    expect(person.said).to_have_count(0)
+    person.ask("about apples")
+    person.new_chat()
+    person.ask("about pears")
+    person.new_chat()
     for _ in range(3):
         person.page.evaluate(
             """() => {
@@ -153,8 +101,7 @@ def test_of_two_chats_clicked_one_after_another_the_second_is_shown(person: Pers
         )
         person.page.wait_for_timeout(700)
         expect(person.said.last).to_contain_text("about pears")
-        person.page.locator("#new").click()
-        expect(person.said).to_have_count(0)
+        person.new_chat()
 
 
 def test_of_two_chats_that_are_answered_each_grows_while_it_is_looked_at(
@@ -169,19 +116,16 @@ def test_of_two_chats_that_are_answered_each_grows_while_it_is_looked_at(
 
     chat.source.script = script
     for words in pens:
-        person.page.locator("#new").click()
-        expect(person.said).to_have_count(0)
-        person.type(words)
-        person.send()
+        person.new_chat()
+        person.say(words)
         expect(person.said).to_have_count(1)
         pens[words].write("Well")
         expect(person.replies.last).to_contain_text("Well")
     for turn in range(3):
         for words, pen in pens.items():
-            open_chat(person, words)
-            expect(person.said.last).to_contain_text(words)
+            person.open_chat(words)
             pen.write(f" and {turn}")
-            expect(person.replies.last).to_contain_text(f"and {turn}", timeout=3000)
+            expect(person.replies.last).to_contain_text(f"and {turn}")
     for pen in pens.values():
         pen.end()
     person.wait()
@@ -190,43 +134,32 @@ def test_of_two_chats_that_are_answered_each_grows_while_it_is_looked_at(
 def test_a_temperature_out_of_bounds_is_told_at_once_and_stops_no_stop(
     person: Person, chat: FakePage
 ) -> None:
-    pen = chat.pen()
-    person.type("hello")
-    person.send()
-    pen.write("Well ")
-    expect(person.replies.last).to_contain_text("Well")
+    pen = chat.begin_answer(person, "hello", "Well ")
     person.unfold("Instructions and sampling", "Temperature")
     person.page.get_by_label("Temperature", exact=True).fill("3")
     person.stop_button.click()
-
-    def is_over() -> bool:
-        pen.write("and ")
-        return not person.stop_button.is_visible()
-
-    wait_until(is_over, 10)
-    person.type("and now?")
-    person.send()
-    told = person.page.locator("#chat .alert p")
-    expect(told).to_contain_text("3 cannot be used as the temperature", timeout=2000)
-    expect(person.page.locator(BOX)).to_have_value("and now?")
+    pen.write_until(lambda: not person.stop_button.is_visible())
+    person.say("and now?")
+    assert "3 cannot be used as the temperature" in person.complaint()
+    expect(person.box).to_have_value("and now?")
     expect(person.said).to_have_count(1)
     person.do("Take back")
     expect(person.said).to_have_count(0)
-    expect(person.page.locator(BOX)).to_have_value("hello\nand now?")
+    expect(person.box).to_have_value("hello\nand now?")
 
 
 def test_what_is_set_for_a_chat_is_there_after_a_look_at_another(person: Person) -> None:
-    begin(person, "about apples")
-    begin(person, "about pears")
+    person.ask("about apples")
+    person.new_chat()
+    person.ask("about pears")
     person.unfold("Instructions and sampling", "Temperature")
     person.write("Instructions", "You are a pirate.")
-    open_chat(person, "about apples")
-    expect(person.said.last).to_contain_text("about apples")
+    person.open_chat("about apples")
     instructions = person.page.locator("#system textarea")
     expect(instructions).to_have_value("")
-    open_chat(person, "about pears")
+    person.open_chat("about pears")
     expect(instructions).to_have_value("You are a pirate.")
-    person.page.locator(BOX).focus()
+    person.box.focus()
     person.open()
     person.unfold("Instructions and sampling", "Temperature")
     expect(instructions).to_have_value("You are a pirate.")

@@ -53,6 +53,6 @@ def test_what_fits_is_worked_out_for_a_set_of_ones_own(person: Person) -> None:
     person.write("Budget", "12GB")
     person.page.locator("#fit-ask").click()
     told = person.page.locator("#fit-told .fit")
-    told.wait_for(timeout=60_000)
+    told.wait_for()
     assert "Phi-2" in told.inner_text()
     assert "Fits together" in told.inner_text()

@@ -11,8 +11,6 @@ from conftest import free_port
 from fake_page import running_page
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-BACK_MS = 30_000
-
 
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
@@ -25,7 +23,7 @@ def log_in(page: Page) -> None:
     page.get_by_label("username").fill("ann")
     page.get_by_label("password").fill("right")
     page.get_by_role("button", name="Login").click()
-    expect(page.locator(BOX)).to_be_visible(timeout=BACK_MS)
+    expect(page.locator(BOX)).to_be_visible()
 
 
 def test_a_page_comes_back_to_its_login_form_when_the_server_was_started_anew(
@@ -38,7 +36,7 @@ def test_a_page_comes_back_to_its_login_form_when_the_server_was_started_anew(
         page.wait_for_selector("#chat .pane[data-receipts]")  # it knows whose draft it is
         page.fill(BOX, "what was being written")
     with running_page(tmp_path, port=port, auth="ann:right"):
-        expect(page.get_by_label("password")).to_be_visible(timeout=BACK_MS)
+        expect(page.get_by_label("password")).to_be_visible()
         log_in(page)
         expect(page.locator(BOX)).to_have_value("what was being written")
 
@@ -51,12 +49,12 @@ def test_a_page_whose_login_ended_elsewhere_shows_its_login_form(
         page.goto(server.url)
         log_in(page)
         other.goto(server.url)
-        expect(other.locator(BOX)).to_be_visible(timeout=BACK_MS)
+        expect(other.locator(BOX)).to_be_visible()
         # In a tab of its own: one that holds the page opens itself again when its login ends, and
         # that can break off this visit.
         context.new_page().goto(f"{server.url}/logout")
-        expect(other.get_by_label("password")).to_be_visible(timeout=BACK_MS)
-        expect(page.get_by_label("password")).to_be_visible(timeout=BACK_MS)
+        expect(other.get_by_label("password")).to_be_visible()
+        expect(page.get_by_label("password")).to_be_visible()
         log_in(page)
 
 
@@ -68,7 +66,7 @@ def test_a_page_that_asks_in_vain_is_not_opened_again_and_again(
         visits: list[str] = []
         page.on("framenavigated", lambda frame: visits.append(frame.url))
         page.goto(server.url)
-        expect(page.locator(BOX)).to_be_visible(timeout=BACK_MS)
+        expect(page.locator(BOX)).to_be_visible()
         headers = {"Page-Reload": "once", "Content-Type": "application/json"}
         page.route(
             "**/queue/join*",
@@ -86,7 +84,7 @@ def test_tabs_that_are_opened_together_for_the_first_time_share_their_chats(
         for tab in tabs:  # as a browser does that is started with several tabs
             tab.evaluate("url => { location.href = url; }", server.url)
         for tab in tabs:
-            expect(tab.locator(BOX)).to_be_visible(timeout=BACK_MS)
+            expect(tab.locator(BOX)).to_be_visible()
         tabs[0].wait_for_timeout(3_000)  # time for a tab to notice that the other has its cookie
         for tab in tabs:
             tab.wait_for_function("() => localStorage.getItem('multimodal-chat') !== null")
@@ -97,7 +95,7 @@ def test_tabs_that_are_opened_together_for_the_first_time_share_their_chats(
         for tab in tabs:
             tab.reload()
             titles = tab.locator("#conversations .open")
-            expect(titles).to_have_text(["chat 1", "chat 0"], timeout=BACK_MS)
+            expect(titles).to_have_text(["chat 1", "chat 0"])
 
 
 def test_a_tab_whose_session_is_of_another_cookie_opens_itself_again(
@@ -105,9 +103,9 @@ def test_a_tab_whose_session_is_of_another_cookie_opens_itself_again(
 ) -> None:
     with running_page(tmp_path) as server, visit(browser, server.url) as person:
         assert person.ask("before") == "before"
-        with person.page.expect_navigation(timeout=BACK_MS):
+        with person.page.expect_navigation():
             person.context.add_cookies(
                 [{"name": "multimodal-browser", "value": "b" * 32, "url": server.url}]
             )
-        expect(person.replies).to_have_text(["before"], timeout=BACK_MS)
+        expect(person.replies).to_have_text(["before"])
         assert person.ask("after") == "after"

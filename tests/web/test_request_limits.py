@@ -86,31 +86,33 @@ def test_another_fault_of_the_disk_is_not_called_a_full_one(tmp_path: Path) -> N
         post(breaks, UPLOAD, LIMITS, tmp_path, content=form(10), headers=FORM)
 
 
+def receive(ledger: UploadLedger, visitor: str, size: int) -> None:
+    with ledger.receiving(visitor, size):
+        pass
+
+
 def test_uploads_are_counted_by_visitor_and_in_all(tmp_path: Path) -> None:
     ledger = UploadLedger(tmp_path, LIMITS, 3600)
     for visitor in ("ann", "ann", "bob"):
-        with ledger.receiving(visitor, 900):
-            pass
-    with pytest.raises(CapacityError, match="You have sent"), ledger.receiving("ann", 900):
-        pass
-    with pytest.raises(CapacityError, match="holds too many"), ledger.receiving("eve", 900):
-        pass
-    with pytest.raises(TooLargeError), ledger.receiving("eve", 1001):
-        pass
-    with ledger.receiving("eve", 100):
-        pass
+        receive(ledger, visitor, 900)
+    with pytest.raises(CapacityError, match="You have sent"):
+        receive(ledger, "ann", 900)
+    with pytest.raises(CapacityError, match="holds too many"):
+        receive(ledger, "eve", 900)
+    with pytest.raises(TooLargeError):
+        receive(ledger, "eve", 1001)
+    receive(ledger, "eve", 100)
 
 
 def test_what_was_deleted_counts_no_longer_but_what_was_cut_off_does(tmp_path: Path) -> None:
     ledger = UploadLedger(tmp_path, LIMITS, 0)
     for _ in range(5):
-        with ledger.receiving("ann", 900):
-            pass
+        receive(ledger, "ann", 900)
     for _ in range(2):
         with pytest.raises(RuntimeError), ledger.receiving("ann", 900):
             raise RuntimeError
-    with pytest.raises(CapacityError, match="You have sent"), ledger.receiving("ann", 900):
-        pass
+    with pytest.raises(CapacityError, match="You have sent"):
+        receive(ledger, "ann", 900)
 
 
 def test_small_files_count_for_the_room_that_each_takes(tmp_path: Path) -> None:
@@ -145,8 +147,7 @@ def test_counting_an_upload_takes_no_longer_the_more_are_kept(tmp_path: Path) ->
 
         sys.setprofile(note)
         try:
-            with ledger.receiving("ann", 1):
-                pass
+            receive(ledger, "ann", 1)
         finally:
             sys.setprofile(None)
         return made
@@ -154,8 +155,7 @@ def test_counting_an_upload_takes_no_longer_the_more_are_kept(tmp_path: Path) ->
     calls()
     few = calls()
     for _ in range(2000):
-        with ledger.receiving("ann", 1):
-            pass
+        receive(ledger, "ann", 1)
     assert calls() < 2 * few
 
 

@@ -14,7 +14,7 @@ from conftest import ROOT
 from fakes import FakeSource, program
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import add_profile
+from own_models import write_profile
 
 from benchmarks.memory.__main__ import FOUR
 from multimodal.build import build
@@ -151,7 +151,7 @@ def test_a_card_of_12_gb_trains_7b_with_qlora_only(catalog: Catalog) -> None:
 
 def test_the_page_plans_with_a_persons_own_profile(tmp_path: Any) -> None:
     by_task = {"text-generation": ["smollm2-135m-instruct"]}
-    add_profile(tmp_path / "models", "mine", "2GB", by_task)
+    write_profile(tmp_path / "models", "mine", by_task, budget="2GB")
     with gr.Blocks():
         panel = FittingPanel(program(tmp_path, FakeSource()))
     assert "Fits together, 1.05 GB spare." in panel.work_out("mine", None, "")
@@ -229,7 +229,7 @@ def test_a_profile_that_cannot_run_says_so_at_the_start(tmp_path: Any) -> None:
     models = tmp_path / "models"
     card = (ROOT / "models/cards/text-generation/phi-2.toml").read_text("utf-8")
     card = card.replace('name = "phi-2"', 'name = "odd"').replace("causal_lm", "odd_family")
-    add_profile(models, "odd", "9GB", {"text-generation": ["odd"]})
+    write_profile(models, "odd", {"text-generation": ["odd"]}, budget="9GB")
     (models / "cards" / "text").mkdir(parents=True)
     (models / "cards" / "text" / "odd.toml").write_text(card, "utf-8")
     with pytest.raises(SettingsError, match=r"odd_family.*multimodal fit --profile odd"):
