@@ -15,8 +15,9 @@ from multimodal.backends.base import Backend
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import DeviceFullError
 from multimodal.events import EngineEvent, Notice, Preview, Progress
-from multimodal.memory.lease import Lease, Reservation
+from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
+from multimodal.memory.reservation import Reservation
 from multimodal.oom_fallbacks import fallbacks
 from multimodal.requests import Request
 

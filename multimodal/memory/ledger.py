@@ -14,8 +14,9 @@ from multimodal.errors import BackendError, CapacityError, MultimodalError
 from multimodal.events import Progress
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.eviction import Resident
-from multimodal.memory.lease import B, Entry, Lease, Reservation
+from multimodal.memory.lease import B, Entry, Lease
 from multimodal.memory.records import Decision, HeldEntry
+from multimodal.memory.reservation import Reservation
 from multimodal.sizes import gigabytes
 
 PATIENCE_S = 10.0

@@ -30,10 +30,11 @@ from multimodal.memory.devices.base import Device
 from multimodal.memory.devices.device_errors import device_error
 from multimodal.memory.estimate.footprint import cpu_footprint, footprint
 from multimodal.memory.eviction import victims
-from multimodal.memory.lease import B, Entry, Lease, Reservation
+from multimodal.memory.lease import B, Entry, Lease
 from multimodal.memory.ledger import Ledger
 from multimodal.memory.peaks import Peaks
 from multimodal.memory.records import Decision, Snapshot
+from multimodal.memory.reservation import Reservation
 from multimodal.memory.transfers import ModelSource, Transfers
 from multimodal.messages import Task
 from multimodal.sizes import gigabytes

@@ -31,13 +31,13 @@ from multimodal.catalog.sources import (
 from multimodal.errors import WeightsError
 from multimodal.weights.copies import recorded_files, take_copy
 from multimodal.weights.downloads import raise_if_stopped, until_stopped
+from multimodal.weights.fetchers import ManualFiles, Parts, UrlFile
 from multimodal.weights.files import FilesFetcher
 from multimodal.weights.hub import Hub
 from multimodal.weights.job import FORBIDDEN, Fetcher, File, Job
 from multimodal.weights.package_index import IndexSettings, pip_settings
 from multimodal.weights.progress import FetchProgress, ReportFetch, console_progress, silent
 from multimodal.weights.quantized import QuantizedCheckpoints
-from multimodal.weights.suppliers import ManualFiles, Parts, UrlFile
 
 __all__ = ["FetchProgress", "ReportFetch", "Weights", "console_progress"]
 
@@ -89,16 +89,16 @@ class Weights:
         """
         if isinstance(card.source, FolderSource):
             return _existing(card, card.source)
-        supplier, job = self._supplier(card), self._job(card, on_progress, stop)
-        if supplier is not None and not job.verified():
-            until_stopped(lambda: self._provide(job, supplier), stop)
+        fetcher, job = self._supplier(card), self._job(card, on_progress, stop)
+        if fetcher is not None and not job.verified():
+            until_stopped(lambda: self._provide(job, fetcher), stop)
         return job.folder
 
     def known_bytes(self, card: ModelCard) -> int:
         """What the card itself says would be fetched; 0 where only the place knows, or nobody
         fetches it."""
-        supplier = self._supplier(card)
-        return 0 if supplier is None else supplier.known_bytes()
+        fetcher = self._supplier(card)
+        return 0 if fetcher is None else fetcher.known_bytes()
 
     def offered_bytes(self, card: ModelCard) -> int:
         """How much `ensure` would fetch for a card that is not ready; fetches nothing.
@@ -107,12 +107,12 @@ class Weights:
         """
         if isinstance(card.source, FolderSource):
             _existing(card, card.source)
-        supplier = self._supplier(card)
-        if supplier is None:
+        fetcher = self._supplier(card)
+        if fetcher is None:
             return 0
         if self._offline:
             raise WeightsError(FORBIDDEN)
-        return supplier.offered_bytes(self._job(card))
+        return fetcher.offered_bytes(self._job(card))
 
     # ------------------------------------------------------------ one card
 
@@ -147,28 +147,28 @@ class Weights:
         folder = self._folder / card.base
         return Job(card, folder, on_progress, stop, self._offline, self._free_bytes)
 
-    def _provide(self, job: Job, supplier: Fetcher) -> None:
+    def _provide(self, job: Job, fetcher: Fetcher) -> None:
         with self._sentences(job.card):
             self._folder.mkdir(parents=True, exist_ok=True)
-            job.tally.total_bytes = supplier.known_bytes()
+            job.tally.total_bytes = fetcher.known_bytes()
             job.report("waiting")
             with self._exclusive(job):
                 if not job.verified():
-                    self._complete(job, supplier)
+                    self._complete(job, fetcher)
 
-    def _complete(self, job: Job, supplier: Fetcher) -> None:
+    def _complete(self, job: Job, fetcher: Fetcher) -> None:
         job.folder.mkdir(parents=True, exist_ok=True)
-        wanted = supplier.wanted(job)
-        missing = self._without_copies(job, supplier, wanted)
+        wanted = fetcher.wanted(job)
+        missing = self._without_copies(job, fetcher, wanted)
         if missing:
             if self._offline:
                 raise WeightsError(FORBIDDEN)
-            job.begin(supplier.extent(job, wanted, missing))
-            supplier.fetch(job, missing)
+            job.begin(fetcher.extent(job, wanted, missing))
+            fetcher.fetch(job, missing)
         job.record(wanted)
 
     def _without_copies(
-        self, job: Job, supplier: Fetcher, wanted: tuple[File, ...]
+        self, job: Job, fetcher: Fetcher, wanted: tuple[File, ...]
     ) -> tuple[File, ...]:
         """The files that are neither in the card's folder nor elsewhere on this machine."""
         absent = [file for file in wanted if not job.holds(file)]
@@ -177,7 +177,7 @@ class Weights:
             file
             for file in absent
             if not take_copy(job, file, recorded.get(file.size_bytes or 0, ()))
-            and not take_copy(job, file, supplier.copies(job, file))
+            and not take_copy(job, file, fetcher.copies(job, file))
         )
 
     @contextmanager

@@ -26,7 +26,7 @@ WAYS = {"hub": "HF_ENDPOINT", "index": "PIP_INDEX_URL"}
 
 @dataclass(frozen=True)
 class FilesFetcher(Fetcher):
-    """The supplier of a card whose source is files."""
+    """The fetcher of a card whose source is files."""
 
     source: FilesSource
     settings: Callable[[], IndexSettings]

@@ -63,7 +63,7 @@ class Pin(StrictModel):
 
 @dataclass(frozen=True)
 class Hub(Fetcher):
-    """The supplier of a card whose source is a repository of the hub."""
+    """The fetcher of a card whose source is a repository of the hub."""
 
     source: HubSource
     api: Callable[[], HfApi]

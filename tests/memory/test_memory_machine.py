@@ -26,8 +26,9 @@ from hypothesis.stateful import (
 
 from multimodal.errors import BackendError, DeviceFullError, DeviceLostError, MultimodalError
 from multimodal.memory.devices.simulated import Simulated
-from multimodal.memory.lease import Lease, Reservation
+from multimodal.memory.lease import Lease
 from multimodal.memory.manager import MemoryManager
+from multimodal.memory.reservation import Reservation
 
 BUDGET, CAPACITY, CONTEXT, HOST = 100, 130, 10, 60
 CARDS = [card(f"m{size}", size=size, concurrency=2) for size in (20, 35, 50, 80)]

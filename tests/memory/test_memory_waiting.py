@@ -11,9 +11,9 @@ from small_memory import A, B, C, Manager, Slow, finish, leased, manager, start,
 
 from multimodal.errors import BackendError, CapacityError, TurnStoppedError
 from multimodal.memory.devices.base import Cpu
-from multimodal.memory.lease import MAX_WAIT_S
 from multimodal.memory.ledger import PATIENCE_S
 from multimodal.memory.manager import MemoryManager
+from multimodal.memory.reservation import MAX_WAIT_S
 
 
 def closed() -> FakeSource:

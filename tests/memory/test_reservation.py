@@ -15,8 +15,8 @@ from small_memory import A, B, C, Manager, finish, held, leased, manager, reserv
 
 from multimodal.errors import CapacityError, DeviceFullError, DeviceLostError, TurnStoppedError
 from multimodal.memory.devices.simulated import Simulated
-from multimodal.memory.lease import MAX_WAIT_S, Reservation
 from multimodal.memory.peaks import Peaks
+from multimodal.memory.reservation import MAX_WAIT_S, Reservation
 from multimodal.runner import recover
 from multimodal.web.gauge import gauge
 

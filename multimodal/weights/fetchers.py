@@ -107,52 +107,50 @@ class ManualFiles(Fetcher):
 @dataclass(frozen=True)
 class Parts(Fetcher):
     """Parts that are published in several places. Each has a folder of its name, in which its
-    supplier works as if the part were the whole card; disk, progress and record are those of the
+    fetcher works as if the part were the whole card; disk, progress and record are those of the
     card."""
 
-    suppliers: Mapping[str, Fetcher]
+    fetchers: Mapping[str, Fetcher]
 
     def known_bytes(self) -> int:
-        known = [supplier.known_bytes() for supplier in self.suppliers.values()]
+        known = [fetcher.known_bytes() for fetcher in self.fetchers.values()]
         return sum(known) if all(known) else 0
 
     def offered_bytes(self, job: Job) -> int:
-        return sum(
-            supplier.offered_bytes(job.part(name)) for name, supplier in self.suppliers.items()
-        )
+        return sum(fetcher.offered_bytes(job.part(name)) for name, fetcher in self.fetchers.items())
 
     def wanted(self, job: Job) -> tuple[File, ...]:
         wanted: list[File] = []
-        for name, supplier in self.suppliers.items():
+        for name, fetcher in self.fetchers.items():
             job.part(name).folder.mkdir(exist_ok=True)
-            files = supplier.wanted(job.part(name))
+            files = fetcher.wanted(job.part(name))
             wanted += (file.model_copy(update={"path": f"{name}/{file.path}"}) for file in files)
         return tuple(wanted)
 
     def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> DownloadSize:
         extents = (
-            supplier.extent(job.part(name), _of(name, wanted), _of(name, missing))
-            for name, supplier in self.suppliers.items()
+            fetcher.extent(job.part(name), _of(name, wanted), _of(name, missing))
+            for name, fetcher in self.fetchers.items()
         )
         return sum(extents, DownloadSize())
 
     def copies(self, job: Job, file: File) -> Iterable[Path]:
         name = file.path.partition("/")[0]
         (inside,) = _of(name, (file,))
-        return self.suppliers[name].copies(job.part(name), inside)
+        return self.fetchers[name].copies(job.part(name), inside)
 
     def fetch(self, job: Job, missing: tuple[File, ...]) -> None:
         """The smallest file of each part comes first: a place that refuses does so at once, and
         not after the hours that another part takes."""
         for first in (True, False):
-            for name, supplier in self.suppliers.items():
+            for name, fetcher in self.fetchers.items():
                 files = sorted(_of(name, missing), key=lambda file: file.size_bytes or 0)
                 if chosen := tuple(files[:1] if first else files[1:]):
-                    supplier.fetch(job.part(name), chosen)
+                    fetcher.fetch(job.part(name), chosen)
 
 
 def _of(name: str, files: Iterable[File]) -> tuple[File, ...]:
-    """The files of that part, as its supplier calls them."""
+    """The files of that part, as its fetcher calls them."""
     inside = f"{name}/"
     return tuple(
         file.model_copy(update={"path": file.path.removeprefix(inside)})
