@@ -74,7 +74,7 @@ class Weights:
         """Whether `ensure` would return at once; looks at sizes and times, reads no weights."""
         if isinstance(card.source, FolderSource):
             return _is_there(card.source.path)
-        return self._supplier(card) is None or self._job(card).verified()
+        return self._fetcher(card) is None or self._job(card).verified()
 
     def ensure(
         self,
@@ -89,7 +89,7 @@ class Weights:
         """
         if isinstance(card.source, FolderSource):
             return _existing(card, card.source)
-        fetcher, job = self._supplier(card), self._job(card, on_progress, stop)
+        fetcher, job = self._fetcher(card), self._job(card, on_progress, stop)
         if fetcher is not None and not job.verified():
             until_stopped(lambda: self._provide(job, fetcher), stop)
         return job.folder
@@ -97,7 +97,7 @@ class Weights:
     def known_bytes(self, card: ModelCard) -> int:
         """What the card itself says would be fetched; 0 where only the place knows, or nobody
         fetches it."""
-        fetcher = self._supplier(card)
+        fetcher = self._fetcher(card)
         return 0 if fetcher is None else fetcher.known_bytes()
 
     def offered_bytes(self, card: ModelCard) -> int:
@@ -107,7 +107,7 @@ class Weights:
         """
         if isinstance(card.source, FolderSource):
             _existing(card, card.source)
-        fetcher = self._supplier(card)
+        fetcher = self._fetcher(card)
         if fetcher is None:
             return 0
         if self._offline:
@@ -116,7 +116,7 @@ class Weights:
 
     # ------------------------------------------------------------ one card
 
-    def _supplier(self, card: ModelCard) -> Fetcher | None:
+    def _fetcher(self, card: ModelCard) -> Fetcher | None:
         """Who has the weights; None for what nobody fetches."""
         match card.source:
             case FolderSource() | PackageSource():

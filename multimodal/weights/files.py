@@ -115,10 +115,7 @@ class FilesFetcher(Fetcher):
         return [self._place(file, place, kept) for place in file.places]
 
     def _place(
-        self,
-        file: WeightFile,
-        place: HubPlace | WheelsPlace | FolderPlace,
-        kept: frozenset[str],
+        self, file: WeightFile, place: HubPlace | WheelsPlace | FolderPlace, kept: frozenset[str]
     ) -> PlaceFetcher:
         match place:
             case HubPlace():

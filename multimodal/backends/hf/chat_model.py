@@ -150,12 +150,7 @@ class ChatModel(LoadedModel[Any], ABC):
             self._write(prompt, replace(chosen, max_tokens=left), context, emit, stopped)
 
     def _fitting(
-        self,
-        request: TextRequest,
-        context: int,
-        room: int,
-        emit: Emit,
-        stopped: Stopped,
+        self, request: TextRequest, context: int, room: int, emit: Emit, stopped: Stopped
     ) -> Prompt | None:
         """The prompt, without the oldest turns if it is too long; None once it is stopped."""
         total = attempt = 0
@@ -173,12 +168,7 @@ class ChatModel(LoadedModel[Any], ABC):
         return prompt
 
     def _write(
-        self,
-        prompt: Prompt,
-        chosen: ResolvedSampling,
-        context: int,
-        emit: Emit,
-        stopped: Stopped,
+        self, prompt: Prompt, chosen: ResolvedSampling, context: int, emit: Emit, stopped: Stopped
     ) -> None:
         model: Any = self._model
         guesses = self._guesses(prompt, chosen)

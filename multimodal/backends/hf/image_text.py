@@ -23,11 +23,7 @@ from multimodal.backends.hf.picture_processor import (
     fill_missing_settings,
     load_processor,
 )
-from multimodal.backends.hf.vision_chat import (
-    VisionChatModel,
-    chat_messages,
-    digest,
-)
+from multimodal.backends.hf.vision_chat import VisionChatModel, chat_messages, digest
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CardError
 from multimodal.requests import TextRequest

@@ -32,11 +32,7 @@ from multimodal.backends.base import Backend
 from multimodal.backends.checkpoints import check_folder, element_type, from_folder
 from multimodal.backends.hf.chat_model import Prompt, tokens_of
 from multimodal.backends.hf.chat_template import ChatTemplate
-from multimodal.backends.hf.vision_chat import (
-    VisionChatModel,
-    chat_messages,
-    digest,
-)
+from multimodal.backends.hf.vision_chat import VisionChatModel, chat_messages, digest
 from multimodal.backends.tokenizer_files import load_tokenizer
 from multimodal.catalog.architectures import ModulesArchitecture
 from multimodal.catalog.cards import ModelCard

@@ -51,11 +51,7 @@ class PrefixCaches:
         self._lock = threading.Lock()
 
     def take(
-        self,
-        tokens: Sequence[int],
-        device: torch.device,
-        about: str = "",
-        at_least: int = 0,
+        self, tokens: Sequence[int], device: torch.device, about: str = "", at_least: int = 0
     ) -> Any | None:
         """The cache of the conversation that `tokens` go on with, cut to what they share and moved
         to `device`; None where there is none. At least the last token is left to be computed.

@@ -92,10 +92,7 @@ class SpeechRecognizer(LoadedModel[Model], ABC):
         return self._worker.stream(lambda emit, stopped: self._hear(request, emit, stopped), stop)
 
     def words(
-        self,
-        piece: NDArray[np.float32],
-        manner: TranscribeOptions,
-        heard: Callable[[int], bool],
+        self, piece: NDArray[np.float32], manner: TranscribeOptions, heard: Callable[[int], bool]
     ) -> Transcription:
         """What is said in `piece`; its segments count from the start of `piece`.
 

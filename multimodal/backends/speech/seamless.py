@@ -45,10 +45,7 @@ from multimodal.backends.tokenizer_files import LOCAL, check_vocabulary, load_to
 from multimodal.backends.worker import Emit, Stopped
 from multimodal.catalog.cards import ModelCard, truncate
 from multimodal.errors import BackendError, CardError, PromptError, RequestError
-from multimodal.events import (
-    EngineEvent,
-    Segment,
-)
+from multimodal.events import EngineEvent, Segment
 from multimodal.media.audio import SAMPLE_RATE, at_speed
 from multimodal.requests import TranscriptionRequest, TTSRequest
 

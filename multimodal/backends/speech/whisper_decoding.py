@@ -144,10 +144,7 @@ class WhisperRecognizer(SpeechRecognizer[Model]):
         return None
 
     def words(
-        self,
-        piece: NDArray[np.float32],
-        manner: TranscribeOptions,
-        heard: Callable[[int], bool],
+        self, piece: NDArray[np.float32], manner: TranscribeOptions, heard: Callable[[int], bool]
     ) -> Transcription:
         if manner.is_utterance and (quick := self._utterance(piece, manner)) is not None:
             return quick
