@@ -133,7 +133,7 @@ class Bench:
         self._model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            generation_config=GenerationConfig(  # type: ignore[no-untyped-call]
+            generation_config=GenerationConfig(
                 max_new_tokens=TOKENS,
                 do_sample=False,
                 pad_token_id=0,

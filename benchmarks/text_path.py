@@ -24,8 +24,8 @@ import xllamacpp
 from multimodal.backends.llama_cpp.engine import parameters
 from multimodal.backends.llama_cpp.gguf_files import GgufFiles
 from multimodal.build import build
-from multimodal.events import Done, TextDelta
-from multimodal.messages import Controls, Conversation, Message, Outcome, Sampling, TextPart
+from multimodal.events import TextDelta
+from multimodal.messages import Controls, Conversation, Message, Sampling, TextPart, Usage
 from multimodal.settings import read_settings
 
 CARD = "smollm2-135m-instruct"
@@ -87,15 +87,16 @@ class Bench:
     def bare(self, seed: int) -> float:
         return raw(self.server, self.card.system_prompt, QUESTION, seed).rate
 
-    def whole(self, conversation: Conversation) -> tuple[float, str, Outcome]:
-        clock, words, outcome = Clock(), "", Outcome()
+    def whole(self, conversation: Conversation) -> tuple[float, str, Usage]:
+        clock, words, usage = Clock(), "", None
         for event in self.program.assistant.reply(conversation, threading.Event()):
             if isinstance(event, TextDelta):
                 clock.tick()
                 words += event.text
-            elif isinstance(event, Done):
-                outcome = event.outcome
-        return clock.rate, words, outcome
+            elif isinstance(event, Usage):
+                usage = event
+        assert usage is not None, "a text model counts its tokens"
+        return clock.rate, words, usage
 
 
 def asked(seed: int) -> Conversation:

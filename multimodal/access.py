@@ -43,14 +43,14 @@ _PORT = re.compile("[0-9]{1,5}")
 # ------------------------------------------------------------ owners
 
 
-def owner_of(login: str | None, claim: object, first: str | None = None) -> str:
+def resolve_owner(login: str | None, claim: object, first: str | None = None) -> str:
     """The owner of what a person stores.
 
     login: the user name that the server verified for this request; None where none is asked for.
     claim: what the browser says that its owner was last time. It counts only without a login, and
         only in the form of the ids that this program draws (128 random bits), so it can never
         name what belongs to a login.
-    first: whose a browser is that says nothing yet (`first_owner`); None draws a new owner.
+    first: whose a browser is that says nothing yet (`owner_of_cookie`); None draws a new owner.
     """
     if login is not None:
         return _LOGIN + login
@@ -59,7 +59,7 @@ def owner_of(login: str | None, claim: object, first: str | None = None) -> str:
     return first or new_id()
 
 
-def first_owner(secret: str, cookie: str) -> str:
+def owner_of_cookie(secret: str, cookie: str) -> str:
     """The owner of a browser with this cookie, an HMAC under a secret of the server: tabs that are
     opened together for the first time have the same one, and nobody else can work it out."""
     return hmac.new(secret.encode(), f"first owner:{cookie}".encode(), sha256).hexdigest()[:32]
@@ -205,19 +205,19 @@ class Hosts:
         self._origins.add(found)
         self._names.add(found[1])
 
-    def answers_to(self, host: str) -> bool:
+    def is_allowed_host(self, host: str) -> bool:
         """Whether the value of a Host header names this server."""
         name, _ = split_host(host)
         return name in self._names or (not self.is_local and _is_address(name))
 
-    def is_listed(self, origin: str) -> bool:
+    def is_allowed_origin(self, origin: str) -> bool:
         """Whether it is one of the origins that were added."""
         try:
             return parsed_origin(origin) in self._origins
         except ValueError:
             return False
 
-    def is_own(self, origin: str, host: str) -> bool:
+    def is_same_origin(self, origin: str, host: str) -> bool:
         """Whether a page of `origin` was served by the server that `host`, a Host header, names."""
         try:
             scheme, name, port = parsed_origin(origin)
@@ -226,7 +226,7 @@ class Hosts:
         own, own_port = split_host(host)
         return name == own and port == (own_port or DEFAULT_PORTS[scheme])
 
-    def is_https(self, host: str) -> bool:
+    def is_https_only(self, host: str) -> bool:
         """Whether this name is reached over TLS alone, by what was added."""
         name, _ = split_host(host)
         schemes = {scheme for scheme, known, _ in self._origins if known == name}

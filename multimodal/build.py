@@ -11,8 +11,8 @@ import psutil
 from multimodal.backends.base import Backend, load
 from multimodal.backends.compute_device import runs_on_cpu
 from multimodal.backends.engine_options import check_catalog
-from multimodal.backends.load_context import LoadContext, load_context
-from multimodal.backends.registry import has_family, model_folders
+from multimodal.backends.load_context import LoadContext, use_load_context
+from multimodal.backends.registry import catalog_folders, has_family
 from multimodal.catalog.cards import (
     AUTO,
     Catalog,
@@ -41,7 +41,7 @@ from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.host import HostMemory, host_bytes
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
-from multimodal.memory.reserve import is_on_card, model_bytes, planned_reserve_bytes
+from multimodal.memory.reserve import is_on_gpu, model_bytes, planned_reserve_bytes
 from multimodal.memory.transfers import ReportProgress
 from multimodal.settings import Settings
 from multimodal.speeds import SpeedBook
@@ -145,7 +145,7 @@ class _Models:
         def tell(doing: str) -> None:
             self.reports[card.name](Progress(doing))
 
-        with load_context(LoadContext(self.weights.quantized, tell, engine == self.engine)):
+        with use_load_context(LoadContext(self.weights.quantized, tell, engine == self.engine)):
             return load(card, files, engine)
 
 
@@ -164,12 +164,12 @@ def build(settings: Settings) -> Program:
     budget = model_bytes(budget_bytes(settings, profile), device)
     peaks = Peaks(settings.data / "peaks.json")
     host: HostMemory[Backend] | None = None
-    if is_on_card(profile, settings.device_kind):
+    if is_on_gpu(profile, settings.device_kind):
         most = host_bytes(psutil.virtual_memory().total)
         host = HostMemory(most, _Models(weights, "cpu"), peaks, runs_on_cpu)
     memory = MemoryManager(device, budget, _Models(weights, device.engine), peaks, host)
     if host is not None:
-        host.lend(memory.mirrors)
+        host.share_with(memory.mirrors)
     store, media = open_storage(settings)
     return assemble(settings, catalog, profile, memory, weights, store, media)
 
@@ -221,7 +221,7 @@ def read_catalog(settings: Settings) -> Catalog:
     """The shipped cards and profiles, then those of other packages, of --models and of the data
     folder. Raises CardError."""
     extra = [settings.models] if settings.models else []
-    catalog = Catalog([shipped_models(), *model_folders(), *extra, settings.data / "models"])
+    catalog = Catalog([shipped_models(), *catalog_folders(), *extra, settings.data / "models"])
     check_catalog(catalog)
     return catalog
 

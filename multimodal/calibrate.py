@@ -11,7 +11,7 @@ from multimodal.errors import SettingsError
 from multimodal.memory.calibration.process import Show, Start, lines_of, run_probes
 from multimodal.memory.calibration.record import Calibration, DeviceFingerprint, Probe, write
 from multimodal.memory.devices.base import nvidia_driver_is_here
-from multimodal.memory.reserve import is_on_card
+from multimodal.memory.reserve import is_on_gpu
 from multimodal.settings import Settings
 
 UNITS = (
@@ -59,14 +59,14 @@ def measure(
     return found
 
 
-def calibrate_first(settings: Settings, tell: Callable[[str], None]) -> None:
+def calibrate_new_card(settings: Settings, tell: Callable[[str], None]) -> None:
     """Measure the card that the program is about to use, unless it was measured as it is now.
     `tell` is given lines for a person; never raises for what a card does."""
     if settings.calibrate and (subject := _unmeasured(settings)) is not None:
-        measure_first(subject, settings.data, tell)
+        measure_new_card(subject, settings.data, tell)
 
 
-def measure_first(
+def measure_new_card(
     subject: DeviceFingerprint,
     folder: Path,
     tell: Callable[[str], None],
@@ -76,7 +76,7 @@ def measure_first(
 
     def show(name: str, probe: Probe | None) -> None:
         if probe is not None:
-            tell(probe_line(name, probe))
+            tell(format_probe(name, probe))
 
     tell(FIRST.format(card=subject.card))
     try:
@@ -94,12 +94,12 @@ def _unmeasured(settings: Settings) -> DeviceFingerprint | None:
 
     here = total_gpu_bytes()
     profile = choose_profile(read_catalog(settings), settings.profile, here)
-    if not here or not is_on_card(profile, kind) or load_calibration(settings.data) is not None:
+    if not here or not is_on_gpu(profile, kind) or load_calibration(settings.data) is not None:
         return None
     return device_fingerprint()
 
 
-def probe_line(name: str, probe: Probe) -> str:
+def format_probe(name: str, probe: Probe) -> str:
     """One probe for a person."""
     if probe.error:
         return f"fail  {name:<12}  {probe.error}"

@@ -62,7 +62,7 @@ def _is_any(path: Path, patterns: tuple[str, ...]) -> bool:
 
 
 @contextmanager
-def held_data_folder(settings: Settings) -> Iterator[Callable[[str], None]]:
+def lock_data_folder(settings: Settings) -> Iterator[Callable[[str], None]]:
     """Keep other servers off the folder; the function that is yielded notes this one's address.
 
     The operating system frees the lock of a program that ends in whatever way. Commands that serve

@@ -35,7 +35,7 @@ class Fetching:
     ) -> None:
         """Fetch what is not there yet, one card after another; never raises. Failures are kept in
         `errors`, and met again, as an error, by the turn that needs the model."""
-        for card in [card for card in cards if not weights.ready(card)]:
+        for card in [card for card in cards if not weights.is_ready(card)]:
             try:
                 self.fetch(weights, card, show, announce, self.stop)
             except MultimodalError as error:

@@ -17,7 +17,7 @@ from multimodal.memory.devices.base import nvidia_driver_is_here
 from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
 from multimodal.memory.estimate.fit_report import BUS_BYTES_PER_S, FitLine
 from multimodal.memory.estimate.footprint import Footprint
-from multimodal.memory.estimate.training import Training, trainable
+from multimodal.memory.estimate.training import Training, plan_training
 from multimodal.memory.plan import Plan, make_plan, request_for
 from multimodal.memory.reserve import describe_reserve
 from multimodal.messages import Task
@@ -154,7 +154,7 @@ def _training(
     cards: tuple[ModelCard, ...], room: int
 ) -> list[tuple[ModelCard, tuple[Training, ...]]]:
     text = [card for card in cards if card.task is Task.TEXT]
-    found = [(card, tuple(trainable(card, room))) for card in text]
+    found = [(card, tuple(plan_training(card, room))) for card in text]
     return [(card, ways) for card, ways in found if ways]
 
 

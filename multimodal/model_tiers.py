@@ -31,7 +31,7 @@ def current_tier(program: Program) -> ModelTier:
     text = [upgrade for upgrade in reversed(upgrades) if upgrade.task is Task.TEXT]
     begins = program.catalog.profile(EMBEDDED)
     known = begins.upgrades.get(Task.TEXT, ())
-    cards = card_profiles(program.catalog)
+    cards = gpu_profiles(program.catalog)
     rungs = 1 + len(known) + len(cards)
     notes = tuple(_note(program, one) for one in upgrades if one.task is not Task.TEXT)
     if program.profile.name == EMBEDDED or text:
@@ -52,7 +52,7 @@ def current_tier(program: Program) -> ModelTier:
     return ModelTier(2 + len(known) + place, rungs, program.profile.title, why, following, notes)
 
 
-def card_profiles(catalog: Catalog) -> list[Profile]:
+def gpu_profiles(catalog: Catalog) -> list[Profile]:
     """Those for a graphics card, by rising budget."""
     found = [profile for profile in catalog.profiles if profile.device == "cuda"]
     return sorted(found, key=lambda profile: profile.budget)
@@ -98,7 +98,7 @@ def _note(program: Program, upgrade: Upgrade) -> str:
 
 def _needs(catalog: Catalog, place: int) -> str:
     """What the profile for a card at that place of the ladder needs; "" above the last."""
-    cards = card_profiles(catalog)
+    cards = gpu_profiles(catalog)
     if place >= len(cards):
         return ""
     profile = cards[place]

@@ -55,7 +55,7 @@ class Upgrade:
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
+class UpgradeChoices:
     """The tasks for which a person keeps the first model."""
 
     declined: Sequence[Task] = ()
@@ -92,7 +92,7 @@ class Upgrades:
         self._stop = threading.Event()
         self._is_closed = False
         self._measured_now: set[str] = set()
-        self._choices = JsonFile(parts.choices, Choices, "upgrades are offered anew")
+        self._choices = JsonFile(parts.choices, UpgradeChoices, "upgrades are offered anew")
         self._declined = set(self._choices.read().declined)
         self._upgrades = {
             (task, name): Upgrade(task, name, "declined" if task in self._declined else "waiting")
@@ -125,7 +125,7 @@ class Upgrades:
             for card in map(self._parts.catalog.card, names):
                 speed = self._parts.speeds.speed(card)
                 is_enough = speed is not None and speed.is_enough
-                if is_enough and self._fits(card) and self._parts.weights.ready(card):
+                if is_enough and self._fits(card) and self._parts.weights.is_ready(card):
                     self._take_over(task, card, speed)
                     break
 
@@ -195,7 +195,7 @@ class Upgrades:
         self, task: Task, card: ModelCard, show: Show, announce: Announce, stop: threading.Event
     ) -> Speed:
         """What the card was measured to do here, fetched and loaded for it where it never was."""
-        parts, is_ready = self._parts, self._parts.weights.ready(card)
+        parts, is_ready = self._parts, self._parts.weights.is_ready(card)
         if not self._fits(card):
             needed = gigabytes(footprint(card).total)
             budget = gigabytes(parts.memory.budget_for(card))
@@ -220,7 +220,7 @@ class Upgrades:
         first = self._parts.defaults.first(task)
         if first is None or not _writes(begun := self._parts.catalog.card(first)):
             return
-        if not self._parts.weights.ready(begun):
+        if not self._parts.weights.is_ready(begun):
             return
         ratio = footprint(begun).weights / footprint(card).weights
         expected = self._measured(begun, stop).written_per_s * ratio * MORE_THAN_SCALED
@@ -289,12 +289,12 @@ class Upgrades:
                 self._upgrades[key] = Upgrade(*key, state)
 
     def _write_choices(self) -> None:
-        self._choices.write(Choices(sorted(self._declined)))
+        self._choices.write(UpgradeChoices(sorted(self._declined)))
 
 
 def offer(card: ModelCard, weights: Weights) -> str:
     """“Qwen2.5 Coder 1.5B (Apache-2.0, 1.1 GB)”: what is told before it is fetched."""
-    size = weights.known_bytes(card)
+    size = weights.declared_bytes(card)
     amount = f", {download_size(size)}" if size else ""
     return f"{card.title} ({card.license}{amount})"
 

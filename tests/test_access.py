@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multimodal.access import Hosts, Logins, first_owner, network_of, owner_of, parsed_origin
+from multimodal.access import (
+    Hosts,
+    Logins,
+    network_of,
+    owner_of_cookie,
+    parsed_origin,
+    resolve_owner,
+)
 from multimodal.messages import new_id
 
 # ------------------------------------------------------------ owners
@@ -16,23 +23,23 @@ from multimodal.messages import new_id
 
 def test_a_login_is_the_owner_whatever_the_browser_says() -> None:
     for claim in (None, "", "login:bob", new_id(), {"owner": "login:bob"}):
-        assert owner_of("alice", claim) == "login:alice"
+        assert resolve_owner("alice", claim) == "login:alice"
 
 
 def test_a_browser_keeps_the_id_that_it_was_given() -> None:
-    given_before = owner_of(None, None)
-    assert owner_of(None, given_before) == given_before
-    assert owner_of(None, None) != owner_of(None, None)
+    given_before = resolve_owner(None, None)
+    assert resolve_owner(None, given_before) == given_before
+    assert resolve_owner(None, None) != resolve_owner(None, None)
 
 
 def test_tabs_of_a_browser_without_an_owner_are_given_the_same_one() -> None:
-    first = first_owner("secret", "a" * 32)
-    assert owner_of(None, "", first) == owner_of(None, None, first) == first
-    assert owner_of(None, first, first_owner("secret", "b" * 32)) == first
-    assert owner_of("ann", None, first) == "login:ann"
-    others = {first_owner("other", "a" * 32), first_owner("secret", "b" * 32), "a" * 32}
+    first = owner_of_cookie("secret", "a" * 32)
+    assert resolve_owner(None, "", first) == resolve_owner(None, None, first) == first
+    assert resolve_owner(None, first, owner_of_cookie("secret", "b" * 32)) == first
+    assert resolve_owner("ann", None, first) == "login:ann"
+    others = {owner_of_cookie("other", "a" * 32), owner_of_cookie("secret", "b" * 32), "a" * 32}
     assert first not in others
-    assert owner_of(None, first) == first, "it is kept like one that was drawn"
+    assert resolve_owner(None, first) == first, "it is kept like one that was drawn"
 
 
 @given(
@@ -44,7 +51,7 @@ def test_tabs_of_a_browser_without_an_owner_are_given_the_same_one() -> None:
     | st.dictionaries(st.text(), st.text())
 )
 def test_a_browser_never_names_what_belongs_to_a_login(claim: object) -> None:
-    owner = owner_of(None, claim)
+    owner = resolve_owner(None, claim)
     assert not owner.startswith("login:")
     assert len(owner) == 32
     assert set(owner) <= set("0123456789abcdef")
@@ -165,55 +172,55 @@ def test_a_server_for_this_machine_answers_to_few_names(host: str) -> None:
     hosts = Hosts(host)
     shown = f"[{host}]" if ":" in host else host
     for name in ("localhost", "LOCALHOST:7860", "127.0.0.1:7860", "[::1]:7860", shown):
-        assert hosts.answers_to(name)
+        assert hosts.is_allowed_host(name)
     for name in ("evil.example", "evil.example:7860", "192.0.2.1", "localhost.evil.example", ""):
-        assert not hosts.answers_to(name)
+        assert not hosts.is_allowed_host(name)
 
 
 @pytest.mark.parametrize("port", ["7" * 5000, "65536", "000007860", "-1", "٧٨٦٠", "78 60", "", "x"])
 def test_a_host_whose_port_is_none_is_no_name_of_the_server(port: str) -> None:
     hosts = Hosts("127.0.0.1")
     for name in ("localhost", "127.0.0.1", "[::1]"):
-        assert not hosts.answers_to(f"{name}:{port}")
-        assert not hosts.is_https(f"{name}:{port}")
-        assert not hosts.is_own("http://localhost:80", f"{name}:{port}")
-        assert not hosts.is_own(f"http://{name}:{port}", name)
-        assert not hosts.is_listed(f"http://{name}:{port}")
+        assert not hosts.is_allowed_host(f"{name}:{port}")
+        assert not hosts.is_https_only(f"{name}:{port}")
+        assert not hosts.is_same_origin("http://localhost:80", f"{name}:{port}")
+        assert not hosts.is_same_origin(f"http://{name}:{port}", name)
+        assert not hosts.is_allowed_origin(f"http://{name}:{port}")
 
 
 def test_a_server_for_everybody_answers_to_addresses_and_to_no_strange_name() -> None:
     for host in ("0.0.0.0", "::", "192.0.2.1", "chat.example"):  # noqa: S104
         hosts = Hosts(host)
         for name in ("192.0.2.1:7860", "[2001:db8::1]:7860", "localhost:7860"):
-            assert hosts.answers_to(name)
+            assert hosts.is_allowed_host(name)
         for name in ("evil.example:7860", "1.evil.example", "evil.example:7860:1", "[evil]"):
-            assert not hosts.answers_to(name)
-    assert Hosts("chat.example").answers_to("chat.example:7860")
+            assert not hosts.is_allowed_host(name)
+    assert Hosts("chat.example").is_allowed_host("chat.example:7860")
 
 
 def test_a_share_link_is_answered_to_once_it_is_there() -> None:
     hosts = Hosts("127.0.0.1")
     link = "https://0123456789abcdef.gradio.live"
-    assert not hosts.answers_to(link.removeprefix("https://"))
+    assert not hosts.is_allowed_host(link.removeprefix("https://"))
     hosts.add(link)
-    assert hosts.answers_to("0123456789abcdef.gradio.live")
-    assert hosts.is_listed(link)
-    assert hosts.is_https("0123456789abcdef.gradio.live")
+    assert hosts.is_allowed_host("0123456789abcdef.gradio.live")
+    assert hosts.is_allowed_origin(link)
+    assert hosts.is_https_only("0123456789abcdef.gradio.live")
     for other in ("fedcba9876543210.gradio.live", "gradio.live", "x.0123456789abcdef.gradio.live"):
-        assert not hosts.answers_to(other)
-        assert not hosts.is_listed(f"https://{other}")
-    assert not hosts.is_listed(link.replace("https", "http"))
+        assert not hosts.is_allowed_host(other)
+        assert not hosts.is_allowed_origin(f"https://{other}")
+    assert not hosts.is_allowed_origin(link.replace("https", "http"))
 
 
 def test_an_origin_is_our_own_by_name_and_port() -> None:
     hosts = Hosts("127.0.0.1")
-    assert hosts.is_own("http://127.0.0.1:7860", "127.0.0.1:7860")
-    assert hosts.is_own("http://localhost", "localhost:80")
-    assert hosts.is_own("https://localhost:443", "localhost")
-    assert hosts.is_own("HTTP://[::1]:7860", "[::1]:7860")
+    assert hosts.is_same_origin("http://127.0.0.1:7860", "127.0.0.1:7860")
+    assert hosts.is_same_origin("http://localhost", "localhost:80")
+    assert hosts.is_same_origin("https://localhost:443", "localhost")
+    assert hosts.is_same_origin("HTTP://[::1]:7860", "[::1]:7860")
     for origin in ("null", "", "http://127.0.0.1:7861", "http://127.0.0.1", "ftp://127.0.0.1:7860"):
-        assert not hosts.is_own(origin, "127.0.0.1:7860")
-    assert not hosts.is_own("https://localhost", "localhost:80")
+        assert not hosts.is_same_origin(origin, "127.0.0.1:7860")
+    assert not hosts.is_same_origin("https://localhost", "localhost:80")
 
 
 @pytest.mark.parametrize(

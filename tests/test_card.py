@@ -48,7 +48,7 @@ CACHED = ("causal_lm mistral", "nf4-double")
 def device() -> Iterator[Cuda]:
     found = Cuda()
     yield found
-    found.collect()
+    found.free_cached()
 
 
 def settled_answer(backend: Backend, asks: str, speech: Any) -> list[str]:
@@ -65,14 +65,14 @@ def test_an_engine_answers_the_same_after_it_left_the_card(
     engine = ENGINES[name]
     backend = load(engine.make(tmp_path, kind), tmp_path, "cuda")
     before = settled_answer(backend, engine.asks, speech)
-    held = device.loaded("tiny", backend)
+    held = device.finish_load("tiny", backend)
     assert held == sum(storage_bytes(module) for module in modules_of(backend)) > 0
     for _ in range(3):
         assert device.park("tiny", backend) >= held
         device.restore("tiny", backend)
         assert answer(backend, engine.asks, speech) == before
     backend.close()
-    device.forget("tiny")
+    device.drop_mirror("tiny")
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
@@ -112,16 +112,16 @@ def test_an_engine_computes_in_one_thread_until_it_is_closed(tmp_path: Path, spe
 
 
 def test_leaving_gives_the_memory_back(tmp_path: Path, device: Cuda) -> None:
-    device.collect()
+    device.free_cached()
     empty = torch.cuda.memory_allocated()
     backend = load(ENGINES["seamless"].make(tmp_path, "bf16"), tmp_path, "cuda")
-    device.loaded("tiny", backend)
+    device.finish_load("tiny", backend)
     loaded = torch.cuda.memory_allocated() - empty
     assert loaded > 0
     device.park("tiny", backend)
     assert torch.cuda.memory_allocated() - empty <= 0.01 * loaded
     backend.close()
-    device.forget("tiny")
+    device.drop_mirror("tiny")
 
 
 class _Folders:
@@ -140,7 +140,7 @@ class _Folders:
 class Unlimited(Cuda):
     """A card whose kernels may take more than the small budget of its models."""
 
-    def limit(self, budget_bytes: int) -> None:
+    def set_limit(self, budget_bytes: int) -> None:
         super().limit(self.capacity_bytes())
 
 

@@ -16,7 +16,7 @@ from command_line import run
 from conftest import ROOT
 from fakes import FakeSource, program
 
-from multimodal.data_folder import held_data_folder, prepare_data_folder
+from multimodal.data_folder import lock_data_folder, prepare_data_folder
 from multimodal.errors import SettingsError
 from multimodal.messages import Message, TextPart
 from multimodal.settings import page_secret, read_settings
@@ -24,11 +24,11 @@ from multimodal.settings import page_secret, read_settings
 posix = pytest.mark.skipif(os.name != "posix", reason="rights come from the folder on Windows")
 HOLD = """
 import sys, time
-from multimodal.data_folder import held_data_folder, prepare_data_folder
+from multimodal.data_folder import lock_data_folder, prepare_data_folder
 from multimodal.settings import read_settings
 settings = read_settings(data=sys.argv[1])
 prepare_data_folder(settings)
-with held_data_folder(settings) as note:
+with lock_data_folder(settings) as note:
     note("http://127.0.0.1:7860")
     print("held", flush=True)
     time.sleep(600)
@@ -66,7 +66,9 @@ def fill(data: Path) -> None:
     page_secret(settings)
     with closing(program(data, FakeSource())) as made:
         part = made.media.add_audio(ROOT / "examples" / "question-en.wav", "q.wav")
-        made.store.put("ann", made.store.create("ann"), Message("user", (part, TextPart("Hello"))))
+        made.store.put_message(
+            "ann", made.store.create("ann"), Message("user", (part, TextPart("Hello")))
+        )
         assert (data / "conversations.sqlite3-wal").exists(), "looked at while it is open"
         for path in [data, *data.rglob("*")]:
             assert not mode(path) & 0o077, f"others can read {path}"
@@ -148,7 +150,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_folder_is_served_once_and_the_second_is_told_by_whom(
     holder: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    with pytest.raises(SettingsError) as caught, held_data_folder(read_settings(data=tmp_path)):
+    with pytest.raises(SettingsError) as caught, lock_data_folder(read_settings(data=tmp_path)):
         pass
     told = str(caught.value)
     assert f"http://127.0.0.1:7860 (process {holder.pid})" in told
@@ -163,10 +165,10 @@ def test_a_server_that_was_killed_holds_nothing(
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     assert (tmp_path / "serving.json").exists(), "it had no time to put that away"
-    with held_data_folder(read_settings(data=tmp_path)):
+    with lock_data_folder(read_settings(data=tmp_path)):
         assert str(os.getpid()) in (tmp_path / "serving.json").read_text("utf-8")
     assert not (tmp_path / "serving.json").exists()
-    with held_data_folder(read_settings(data=tmp_path)):
+    with lock_data_folder(read_settings(data=tmp_path)):
         pass
 
 

@@ -240,9 +240,9 @@ def test_a_model_is_counted_on_the_cpu_as_its_engine_keeps_it_there(
     assert cpu_footprint(model).weights == pytest.approx(times * footprint(model).weights, rel=0.01)
 
 
-def cpu_fallback(model: ModelCard, beside_bytes: int) -> str | None:
+def cpu_fallback(model: ModelCard, cpu_free_bytes: int) -> str | None:
     """What is told where a model must run on the CPU, and so much host memory is free."""
-    device = Simulated(10**11, host_bytes=beside_bytes)
+    device = Simulated(10**11, host_bytes=cpu_free_bytes)
     memory: MemoryManager[FakeBackend] = MemoryManager(device, 10**11, FakeSource())
     with memory.lease(model, threading.Event()) as lease:
         return memory.cpu_fallback(lease)

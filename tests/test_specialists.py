@@ -24,7 +24,7 @@ from multimodal.memory.estimate.footprint import footprint
 from multimodal.messages import Controls, Outcome, Sampling
 from multimodal.settings import read_settings
 from multimodal.turn.draft import Draft
-from multimodal.web.chat_view import alternatives
+from multimodal.web.chat_view import alternative_models
 
 ANN = "ann"
 LONG = Sampling(max_tokens=200)
@@ -177,7 +177,7 @@ def test_several_pictures_are_seen_together(program: Program, red: Path) -> None
 def test_offers_to_redo_are_few_and_begin_with_the_defaults(program: Program, red: Path) -> None:
     last, _ = answers(program, "What is this?", red)
     talk = replace(last.conversation, messages=(*last.conversation.messages, last.reply))
-    offered = alternatives(program, talk)
+    offered = alternative_models(program, talk)
     assert offered[0] == "tiny-mistral"
     assert "tiny-llava" not in offered, "it has just answered"
     assert len(offered) == 4

@@ -14,7 +14,7 @@ from card_texts import CARD
 from conftest import ROOT
 
 from multimodal.catalog.cards import Catalog, read_card
-from multimodal.cli.commands import accept_any_text
+from multimodal.cli.commands import replace_unprintable
 from multimodal.doctor.torch_wheels import INDEX, TORCH, WHEELS
 from multimodal.errors import CardError
 from multimodal.web.launch import WAIT_S, wait_for_event
@@ -63,7 +63,7 @@ def written(encoding: str, is_windows: bool) -> bytes:
     """What a file of that encoding holds after the words were printed to it."""
     buffer = io.BytesIO()
     stream = io.TextIOWrapper(buffer, encoding=encoding)
-    accept_any_text((stream, None), is_windows)
+    replace_unprintable((stream, None), is_windows)
     print(WORDS, file=stream, end="", flush=True)
     return buffer.getvalue()
 

@@ -27,7 +27,7 @@ ROUNDS, EVICTIONS, TOKENS = 5, 50, 512
 def measure(catalog: Catalog, chosen: Profile, budget: int, turns: int) -> dict[str, Any]:
     """All figures of one card. Needs host memory for the largest model in 16 bits."""
     device = Cuda()
-    device.limit(model_bytes(budget, device))
+    device.set_limit(model_bytes(budget, device))
     cards = [catalog.card(name) for name in chosen.names]
     found = {
         "name": device.name,
@@ -43,7 +43,7 @@ def _model(card: ModelCard, device: Cuda) -> dict[str, Any]:
     model = RandomModel(card, "cuda")
     torch.cuda.synchronize()
     loaded_s = time.perf_counter() - started_s
-    truth = device.loaded(card.name, model)
+    truth = device.finish_load(card.name, model)
     before = model.output()
     first_s = _timed(lambda: device.park(card.name, model))
     device.restore(card.name, model)
@@ -58,7 +58,7 @@ def _model(card: ModelCard, device: Cuda) -> dict[str, Any]:
     peer = _peers(model) if "4" not in card.quantization[0] else _moved(model)
     size = footprint(card)
     model.close()
-    device.forget(card.name)
+    device.drop_mirror(card.name)
     ideal_s = truth / device.bus_bytes_per_s()
     return {
         "estimate_over_truth": round(size.weights / truth, 4),
@@ -151,7 +151,7 @@ def _run(
     catalog: Catalog, chosen: Profile, device: Cuda, budget: int, turns: int
 ) -> dict[str, Any]:
     """Mixed turns under the budget; the card must have no other user."""
-    device.collect()
+    device.free_cached()
     driver = _Driver(device.capacity_bytes())
     context = driver.taken() - torch.cuda.memory_reserved()
     room = model_bytes(budget, device)

@@ -12,12 +12,12 @@ from torch import nn
 from transformers.initialization import no_init_weights
 from whisper.model import Whisper
 
-from multimodal.backends.registry import FAMILIES, resolve
+from multimodal.backends.registry import FAMILIES, import_object
 from multimodal.backends.speech.openai_whisper import whisper_in_half
 from multimodal.catalog.architectures import ModelPart, ModulesArchitecture
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
-from multimodal.memory.estimate.modules import construct_module, quantizable
+from multimodal.memory.estimate.modules import instantiate_module, quantizable
 from multimodal.memory.transfers import ReportProgress
 
 SPREAD = 0.02
@@ -31,7 +31,7 @@ class RandomModel:
         if not isinstance(shape, ModulesArchitecture):
             raise BackendError(f"{card.name}: not made of PyTorch modules")
         kind = card.quantization[0]
-        self._passes: Any = resolve(FAMILIES[card.family].forward_passes)
+        self._passes: Any = import_object(FAMILIES[card.family].forward_passes)
         self._side = shape.picture_side
         self._parts = [random_module(part, kind, device) for part in shape.parts.values()]
 
@@ -81,9 +81,9 @@ def random_module(part: ModelPart, kind: str, device: str) -> nn.Module:
     """`part` on `device`, its linear layers quantized as bitsandbytes would."""
     dtype = torch.float32 if kind == "fp32" else torch.bfloat16
     with no_init_weights():
-        module = _typed(construct_module(part), dtype).eval().requires_grad_(False)
+        module = _typed(instantiate_module(part), dtype).eval().requires_grad_(False)
     if hasattr(module, "tie_weights"):
-        module.tie_weights()  # which the missing initialisation would have done
+        module.tie_weights()  # which the missing initialisation would have done  # type: ignore[operator]
     packed = set(quantizable(module, part.keeps_fp32)) if part.quantized and "4" in kind else set()
     to_inputs: set[int] = set()
     for name, layer in list(module.named_modules()):
@@ -118,7 +118,7 @@ def _four_bit(layer: Any, kind: str, device: str) -> nn.Module:
         device="meta",
     )
     weight = torch.randn(layer.weight.shape, dtype=torch.bfloat16, device=device) * SPREAD
-    made.weight = bnb.nn.Params4bit(
+    made.weight = bnb.nn.Params4bit(  # type: ignore[misc]
         weight.cpu() if device == "cpu" else weight,
         requires_grad=False,
         compress_statistics=kind.endswith("-double"),

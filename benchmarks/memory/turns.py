@@ -23,7 +23,7 @@ def mixed(catalog: Catalog, profile: Profile, turns: int, seed: int = 7) -> list
     """The cards that so many turns use, one after the other."""
     chance = random.Random(seed)  # noqa: S311
     kinds = chance.choices(list(SHARES), weights=list(SHARES.values()), k=turns)
-    names = [profile.default(task) for kind in kinds for task in kind]
+    names = [profile.default_name(task) for kind in kinds for task in kind]
     return [catalog.card(name) for name in names if name]
 
 

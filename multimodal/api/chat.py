@@ -81,7 +81,7 @@ class _Reply:
         """Take one event in; the piece of text it brought, if any."""
         if event is None:
             return None
-        self._draft = self._draft.after(event)
+        self._draft = self._draft.apply(event)
         match event:
             case TextDelta(text):
                 return text

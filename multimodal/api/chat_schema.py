@@ -20,7 +20,7 @@ from multimodal.api.schemas import RequestModel, Seed, normalize_seed
 from multimodal.catalog.cards import AUTO
 from multimodal.errors import PromptError, RequestError
 from multimodal.limits import Limits
-from multimodal.media.ingestion import Intake, MediaFolder
+from multimodal.media.ingestion import MediaFolder, MediaIntake
 from multimodal.messages import Controls, Conversation, Message, Part, Sampling, TextPart
 
 MESSAGES = 2000
@@ -225,7 +225,7 @@ def _words(read: Read) -> str:
     return "\n".join(part for part in read if isinstance(part, str))
 
 
-def _part(part: str | Picture | Sound, media: MediaFolder, intake: Intake) -> Part:
+def _part(part: str | Picture | Sound, media: MediaFolder, intake: MediaIntake) -> Part:
     if isinstance(part, str):
         return TextPart(part)
     most = media.limits.file_bytes

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from multimodal.api.stop_signals import stop_signals
+from multimodal.api.shutdown_signals import shutdown_signals
 
 WORKERS = 64
 """Streams at once; a further one waits for a thread. More than the engines serve at a time."""
@@ -40,7 +40,7 @@ async def while_connected(work: Callable[[threading.Event], T], request: Request
     Once the client leaves, `stop` is set and ClientDisconnect is raised; it is set at the end of
     the server, too.
     """
-    with stop_signals(request.app).signal() as stop:
+    with shutdown_signals(request.app).signal() as stop:
         future = asyncio.get_running_loop().run_in_executor(files, work, stop)
         while not (await asyncio.wait({future}, timeout=POLL_S))[0]:
             if await request.is_disconnected():
@@ -59,7 +59,7 @@ async def events(
     """
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[T | Exception | _Tick | None] = asyncio.Queue()
-    with stop_signals(request.app).signal() as stop:
+    with shutdown_signals(request.app).signal() as stop:
         pool.submit(_pump, start, stop, lambda it: loop.call_soon_threadsafe(queue.put_nowait, it))
         # One timer for the whole stream: one for each event would cost as much as passing it on.
         timer = loop.call_later(POLL_S, queue.put_nowait, _Tick())

@@ -19,7 +19,7 @@ NOTHING: tuple[Any, ...] = (None, "", [], {})
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RefusedField:
     """Why a field is refused, as the end of a sentence; `neutral` values ask for what is done
     anyway, and pass."""
 
@@ -33,7 +33,7 @@ class RequestFields:
 
     honoured: frozenset[str]
     harmless: frozenset[str] = frozenset()
-    refused: Mapping[str, Refusal] = field(default_factory=dict)
+    refused: Mapping[str, RefusedField] = field(default_factory=dict)
 
     @property
     def known(self) -> frozenset[str]:
@@ -91,50 +91,58 @@ CHAT = RequestFields(
         }
     ),
     refused={
-        "n": Refusal("one answer is written at a time. Ask again for another.", _not(1)),
-        "response_format": Refusal(
+        "n": RefusedField("one answer is written at a time. Ask again for another.", _not(1)),
+        "response_format": RefusedField(
             "answers are plain text here; neither JSON nor a schema is enforced. Leave it out, "
             "and ask for the form in words.",
             _not({"type": "text"}),
         ),
-        "tools": Refusal(NO_TOOLS),
-        "tool_choice": Refusal(NO_TOOLS, _not("none", "auto")),
-        "functions": Refusal(NO_TOOLS),
-        "function_call": Refusal(NO_TOOLS, _not("none", "auto")),
-        "logprobs": Refusal(NO_LOGPROBS, _not(False, 0)),
-        "top_logprobs": Refusal(NO_LOGPROBS, _not(0)),
-        "logit_bias": Refusal("tokens are not weighted by number here. Leave it out."),
-        "frequency_penalty": Refusal(NO_PENALTY, _not(0)),
-        "presence_penalty": Refusal(NO_PENALTY, _not(0)),
-        "modalities": Refusal(
+        "tools": RefusedField(NO_TOOLS),
+        "tool_choice": RefusedField(NO_TOOLS, _not("none", "auto")),
+        "functions": RefusedField(NO_TOOLS),
+        "function_call": RefusedField(NO_TOOLS, _not("none", "auto")),
+        "logprobs": RefusedField(NO_LOGPROBS, _not(False, 0)),
+        "top_logprobs": RefusedField(NO_LOGPROBS, _not(0)),
+        "logit_bias": RefusedField("tokens are not weighted by number here. Leave it out."),
+        "frequency_penalty": RefusedField(NO_PENALTY, _not(0)),
+        "presence_penalty": RefusedField(NO_PENALTY, _not(0)),
+        "modalities": RefusedField(
             "answers are text here; for a voice send the answer to /v1/audio/speech.",
             _not(["text"]),
         ),
-        "audio": Refusal("answers are text here; for a voice send them to /v1/audio/speech."),
-        "verbosity": Refusal("ask for a short or a long answer in words.", _not("medium")),
-        "web_search_options": Refusal("the net is never searched here. Leave it out.", (None,)),
-        "moderation": Refusal("nothing is moderated here. Leave it out."),
-        "top_k": Refusal(ONE_SAMPLER, _not(0, -1)),
-        "min_p": Refusal(ONE_SAMPLER, _not(0)),
-        "typical_p": Refusal(ONE_SAMPLER, _not(1)),
-        "mirostat": Refusal(ONE_SAMPLER, _not(0)),
-        "grammar": Refusal("no grammar is enforced here. Leave it out."),
-        "json_schema": Refusal("no schema is enforced here. Leave it out."),
-        "guided_json": Refusal("no schema is enforced here. Leave it out."),
-        "guided_regex": Refusal(NO_FORM),
-        "guided_choice": Refusal(NO_FORM),
-        "guided_grammar": Refusal(NO_FORM),
-        "structured_outputs": Refusal(NO_FORM),
-        "n_predict": Refusal("give max_tokens, which is honoured.", _not(-1)),
-        "min_tokens": Refusal("an answer ends where the model ends it. Leave it out.", _not(0)),
-        "ignore_eos": Refusal("an answer ends where the model ends it. Leave it out.", _not(False)),
-        "stop_token_ids": Refusal("give the words that end an answer as stop."),
-        "bad_words": Refusal("no word is forbidden here. Leave it out."),
-        "best_of": Refusal("one answer is written at a time. Leave it out.", _not(1)),
-        "use_beam_search": Refusal(ONE_SAMPLER, _not(False)),
-        "length_penalty": Refusal(ONE_SAMPLER, _not(1)),
-        "chat_template": Refusal("a model's own template is used. Write another into its card."),
-        "continue_final_message": Refusal(
+        "audio": RefusedField("answers are text here; for a voice send them to /v1/audio/speech."),
+        "verbosity": RefusedField("ask for a short or a long answer in words.", _not("medium")),
+        "web_search_options": RefusedField(
+            "the net is never searched here. Leave it out.", (None,)
+        ),
+        "moderation": RefusedField("nothing is moderated here. Leave it out."),
+        "top_k": RefusedField(ONE_SAMPLER, _not(0, -1)),
+        "min_p": RefusedField(ONE_SAMPLER, _not(0)),
+        "typical_p": RefusedField(ONE_SAMPLER, _not(1)),
+        "mirostat": RefusedField(ONE_SAMPLER, _not(0)),
+        "grammar": RefusedField("no grammar is enforced here. Leave it out."),
+        "json_schema": RefusedField("no schema is enforced here. Leave it out."),
+        "guided_json": RefusedField("no schema is enforced here. Leave it out."),
+        "guided_regex": RefusedField(NO_FORM),
+        "guided_choice": RefusedField(NO_FORM),
+        "guided_grammar": RefusedField(NO_FORM),
+        "structured_outputs": RefusedField(NO_FORM),
+        "n_predict": RefusedField("give max_tokens, which is honoured.", _not(-1)),
+        "min_tokens": RefusedField(
+            "an answer ends where the model ends it. Leave it out.", _not(0)
+        ),
+        "ignore_eos": RefusedField(
+            "an answer ends where the model ends it. Leave it out.", _not(False)
+        ),
+        "stop_token_ids": RefusedField("give the words that end an answer as stop."),
+        "bad_words": RefusedField("no word is forbidden here. Leave it out."),
+        "best_of": RefusedField("one answer is written at a time. Leave it out.", _not(1)),
+        "use_beam_search": RefusedField(ONE_SAMPLER, _not(False)),
+        "length_penalty": RefusedField(ONE_SAMPLER, _not(1)),
+        "chat_template": RefusedField(
+            "a model's own template is used. Write another into its card."
+        ),
+        "continue_final_message": RefusedField(
             "an answer is begun by the model. Leave it out, and end with a message of the user.",
             _not(False),
         ),
@@ -154,7 +162,7 @@ MESSAGE = RequestFields(
         }
     ),
     refused={
-        "audio": Refusal(
+        "audio": RefusedField(
             "no answer is kept as sound here, so none can be named. Send what was said as content."
         )
     },
@@ -182,18 +190,18 @@ TRANSLATIONS = RequestFields(
 TRANSCRIPTIONS = RequestFields(
     honoured=TRANSLATIONS.honoured | {"languages", "keywords"},
     refused={
-        "chunking_strategy": Refusal(
+        "chunking_strategy": RefusedField(
             "recordings are always cut where nobody speaks. Leave it out.", _not("auto")
         ),
-        "include": Refusal(NO_LOGPROBS),
-        "known_speaker_names": Refusal(NO_SPEAKERS),
-        "known_speaker_references": Refusal(NO_SPEAKERS),
+        "include": RefusedField(NO_LOGPROBS),
+        "known_speaker_names": RefusedField(NO_SPEAKERS),
+        "known_speaker_references": RefusedField(NO_SPEAKERS),
     },
 )
 
 SPEECH = RequestFields(
     honoured=_names("input model voice response_format speed stream_format language text_language"),
-    refused={"instructions": Refusal("voices take no instructions here. Leave it out.")},
+    refused={"instructions": RefusedField("voices take no instructions here. Leave it out.")},
 )
 
 IMAGES = RequestFields(
@@ -202,16 +210,16 @@ IMAGES = RequestFields(
     ),
     harmless=frozenset({"user", "safety_identifier", "moderation"}),
     refused={
-        "background": Refusal(ONE_PICTURE, _not("auto", "opaque")),
-        "complexity": Refusal(ONE_PICTURE, _not("auto")),
-        "quality": Refusal(ONE_PICTURE, _not("auto", "standard")),
-        "style": Refusal("say in the prompt which style is wanted.", _not("vivid")),
-        "output_format": Refusal("pictures are PNG files here.", _not("png")),
-        "output_compression": Refusal("pictures are PNG files here.", _not(100)),
-        "stream": Refusal("pictures come whole here. Leave it out.", _not(False)),
-        "partial_images": Refusal("pictures come whole here. Leave it out.", _not(0)),
-        "frame_count": Refusal("pictures do not move here. Leave it out.", _not(1)),
-        "frame_duration_ms": Refusal("pictures do not move here. Leave it out."),
-        "svg": Refusal("pictures are PNG files here."),
+        "background": RefusedField(ONE_PICTURE, _not("auto", "opaque")),
+        "complexity": RefusedField(ONE_PICTURE, _not("auto")),
+        "quality": RefusedField(ONE_PICTURE, _not("auto", "standard")),
+        "style": RefusedField("say in the prompt which style is wanted.", _not("vivid")),
+        "output_format": RefusedField("pictures are PNG files here.", _not("png")),
+        "output_compression": RefusedField("pictures are PNG files here.", _not(100)),
+        "stream": RefusedField("pictures come whole here. Leave it out.", _not(False)),
+        "partial_images": RefusedField("pictures come whole here. Leave it out.", _not(0)),
+        "frame_count": RefusedField("pictures do not move here. Leave it out.", _not(1)),
+        "frame_duration_ms": RefusedField("pictures do not move here. Leave it out."),
+        "svg": RefusedField("pictures are PNG files here."),
     },
 )

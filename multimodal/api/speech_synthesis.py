@@ -14,7 +14,12 @@ from multimodal.api.event_streams import events, format_sse
 from multimodal.api.guard import tell_errors
 from multimodal.api.schemas import SpokenText
 from multimodal.backends.engine_options import default_language
-from multimodal.backends.speech.speakers import offered_voices, speaker_for, speaks, without_a_voice
+from multimodal.backends.speech.speakers import (
+    can_speak,
+    choose_speaker,
+    missing_voice_error,
+    offered_voices,
+)
 from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.build import Program
 from multimodal.catalog.cards import ModelCard, truncate
@@ -101,8 +106,8 @@ def _card(program: Program, text: SpokenText) -> ModelCard:
     """The model that was named; else the profile's for the language, and for the voice."""
     if text.model not in MODELS:
         card = program.card(text.model)
-        if not speaks(card):
-            able = ", ".join(card.name for card in program.cards if speaks(card)) or "none"
+        if not can_speak(card):
+            able = ", ".join(card.name for card in program.cards if can_speak(card)) or "none"
             raise RequestError(f"{card.title} does not speak. Models that do: {able}.")
         return card
     voice = None if text.voice in VOICES else text.voice
@@ -111,11 +116,11 @@ def _card(program: Program, text: SpokenText) -> ModelCard:
         raise RequestError(
             f"There is no voice {truncate(voice)!r} here. There are: {_list(names)}."
         )
-    found = speaker_for(program.cards, text.language, voice, text.text_language)
+    found = choose_speaker(program.cards, text.language, voice, text.text_language)
     if found is not None:
         return found
-    if text.language is not None and any(map(speaks, program.cards)):
-        raise without_a_voice(program.cards, text.language)
+    if text.language is not None and any(map(can_speak, program.cards)):
+        raise missing_voice_error(program.cards, text.language)
     raise RequestError(f"The profile {program.profile.title} has no model that speaks.")
 
 

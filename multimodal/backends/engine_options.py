@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ConfigDict, ValidationError
 
-from multimodal.backends.registry import FAMILIES, find_family, resolve
+from multimodal.backends.registry import FAMILIES, find_family, import_object
 from multimodal.catalog.architectures import StrictModel
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import CardError
@@ -37,7 +37,7 @@ def check_options(card: ModelCard) -> EngineOptions | None:
     declares no options and takes any. Raises CardError for what the family has no option for, or
     refuses."""
     family = find_family(card.family)
-    model = None if family is None else resolve(family.options)
+    model = None if family is None else import_object(family.options)
     return None if model is None else parse_options(card, model)
 
 

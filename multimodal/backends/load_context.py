@@ -31,7 +31,7 @@ _context: ContextVar[LoadContext | None] = ContextVar("load_context", default=No
 
 
 @contextmanager
-def load_context(context: LoadContext) -> Iterator[None]:
+def use_load_context(context: LoadContext) -> Iterator[None]:
     """Let what is loaded in this block use `context`."""
     token = _context.set(context)
     try:

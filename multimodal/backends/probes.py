@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from multimodal.backends.registry import FAMILIES, resolve
+from multimodal.backends.registry import FAMILIES, import_object
 from multimodal.catalog.architectures import ModelPart
 from multimodal.memory.calibration.probes import PROBES as CARD_PROBES
 from multimodal.memory.calibration.probes import TOKENS, Measurements, run
 from multimodal.memory.devices.kernels import pack_layer
-from multimodal.memory.estimate.activation import counted_bytes
-from multimodal.memory.estimate.modules import build_meta_module, construct_module
+from multimodal.memory.estimate.activation import traced_bytes
+from multimodal.memory.estimate.modules import build_meta_module, instantiate_module
 
 MODULE = "multimodal.backends.probes"
 """This one, also where it is the main one of its process."""
@@ -120,10 +120,10 @@ def _peak(
 ) -> Measurements:
     """What one turn of a model of that family, with random weights in fp16, takes on `device`
     beside them, what is counted for it on the meta device, and how long it takes."""
-    passes: Any = resolve(FAMILIES[family].forward_passes)
-    counted = max(counted_bytes(passes, build_meta_module(part), TOKENS, side).values())
+    passes: Any = import_object(FAMILIES[family].forward_passes)
+    counted = max(traced_bytes(passes, build_meta_module(part), TOKENS, side).values())
     with device:
-        module = construct_module(part).eval().requires_grad_(False)
+        module = instantiate_module(part).eval().requires_grad_(False)
     if family == "openai_whisper":
         from multimodal.backends.speech.openai_whisper import whisper_in_half
 
@@ -143,7 +143,7 @@ def _peak(
         _finish(device)
     seconds = time.perf_counter() - started_s
     peak = torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else 0
-    return {"peak_bytes": peak, "counted_bytes": counted, "turn_s": seconds}
+    return {"peak_bytes": peak, "traced_bytes": counted, "turn_s": seconds}
 
 
 def _finish(device: torch.device) -> None:
@@ -155,7 +155,7 @@ def _writer(device: torch.device, sizes: Mapping[str, int]) -> Any:
     """A text model with random weights in nf4."""
     config = {"model_type": "llama", **sizes}
     with device:
-        model: Any = construct_module(
+        model: Any = instantiate_module(
             ModelPart(library="transformers", model="LlamaForCausalLM", config=config)
         )
     model.half().eval().requires_grad_(False)

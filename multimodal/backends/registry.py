@@ -96,7 +96,7 @@ def find_family(name: str) -> Family | None:
     return next((Family(it, f"{it}:EngineOptions", f"{it}:forward_passes") for it in modules), None)
 
 
-def resolve(place: str) -> Any | None:
+def import_object(place: str) -> Any | None:
     """What `options` or `forward_passes` of a family name; None where its module has no such name.
     Raises ImportError."""
     module, _, name = place.partition(":")
@@ -108,7 +108,7 @@ def has_family(family: str) -> bool:
     return find_family(family) is not None
 
 
-def model_folders() -> list[Path]:
+def catalog_folders() -> list[Path]:
     """The folders of cards and profiles that other packages bring. Raises CardError for one that
     is not there."""
     found = sorted(entry_points(group=MODELS), key=lambda entry: entry.name)

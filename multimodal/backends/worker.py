@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator
 
 from multimodal.errors import BackendError, MultimodalError
 from multimodal.events import EngineEvent
-from multimodal.memory.devices.device_errors import device_error, is_card_used
+from multimodal.memory.devices.device_errors import device_error, is_gpu_in_use
 
 Emit = Callable[[EngineEvent], None]
 Stopped = Callable[[], bool]
@@ -35,7 +35,7 @@ class Worker:
     program.
     """
 
-    def __init__(self, lasts: Callable[[], bool] = is_card_used) -> None:
+    def __init__(self, lasts: Callable[[], bool] = is_gpu_in_use) -> None:
         self._lasts = lasts
         self._lock = threading.Lock()
         self._begin()

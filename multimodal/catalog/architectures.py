@@ -90,7 +90,7 @@ class PictureInput(StrictModel):
     `image_aspect_ratio`; as the checkpoint's own files say unless given."""
 
 
-class Limits(StrictModel):
+class CardLimits(StrictModel):
     """What one request may bring."""
 
     audio_s: PositiveInt | None = None

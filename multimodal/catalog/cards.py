@@ -23,8 +23,8 @@ from pydantic import (
     ValidationError,
 )
 
-from multimodal.catalog.architectures import Architecture, Limits, PictureInput, StrictModel
-from multimodal.catalog.sources import FileSource, Source, comes_from
+from multimodal.catalog.architectures import Architecture, CardLimits, PictureInput, StrictModel
+from multimodal.catalog.sources import Source, UrlSource, comes_from
 from multimodal.errors import CardError, UnknownModelError
 from multimodal.messages import Task
 
@@ -224,7 +224,7 @@ class ModelCard(StrictModel):
     sampling: SamplingDefaults = SamplingDefaults()
     drawing: DrawingDefaults = DrawingDefaults()
     picture: PictureInput = PictureInput()
-    limits: Limits = Limits()
+    limits: CardLimits = CardLimits()
     engine: Mapping[str, str | int | float | bool] = Field(default_factory=dict)
     device: Literal["any", "cpu"] = "any"
     """With "cpu" it is kept off a graphics card that its engine could use; engines that have no
@@ -277,7 +277,7 @@ class Profile(StrictModel):
     """Per task, the cards that may take over from the default once they are fetched, the one to be
     tried first in front: the first that fits, can be had and is quick enough here does."""
 
-    def default(self, task: Task) -> str | None:
+    def default_name(self, task: Task) -> str | None:
         names = self.models.get(task, ())
         return names[0] if names else None
 
@@ -307,7 +307,7 @@ class Catalog:
         for place, folder in enumerate(folders):
             for path in sorted(folder.glob("cards/*/*.toml")):
                 card = read_card(path)
-                if place and comes_from(card.source, FileSource):
+                if place and comes_from(card.source, UrlSource):
                     raise CardError(
                         f"{path.name}: source: only shipped cards are fetched from an address; "
                         "fetch the file yourself and name its folder"

@@ -163,7 +163,7 @@ class HubSource(StrictModel):
         return patterns
 
 
-class FileSource(StrictModel):
+class UrlSource(StrictModel):
     """One file at a fixed address, known by its SHA-256. Only a shipped card may name one."""
 
     kind: Literal["file"]
@@ -189,7 +189,7 @@ class ManualSource(StrictModel):
 
 
 PartName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
-PartSource = Annotated[HubSource | FileSource | ManualSource, Field(discriminator="kind")]
+PartSource = Annotated[HubSource | UrlSource | ManualSource, Field(discriminator="kind")]
 
 
 class PartsSource(StrictModel):
@@ -200,7 +200,7 @@ class PartsSource(StrictModel):
 
 
 Source = Annotated[
-    FilesSource | FolderSource | PackageSource | HubSource | FileSource | PartsSource,
+    FilesSource | FolderSource | PackageSource | HubSource | UrlSource | PartsSource,
     Field(discriminator="kind"),
 ]
 

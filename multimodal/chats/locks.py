@@ -28,7 +28,7 @@ class ConversationLock:
 
     @property
     def is_held(self) -> bool:
-        return self.locks.holds(self)
+        return self.locks.is_held(self)
 
     def release(self) -> None:
         self.locks.release(self)
@@ -55,7 +55,7 @@ class ConversationLocks:
             if self._held.get(lock.conversation) is lock:
                 del self._held[lock.conversation]
 
-    def holds(self, lock: ConversationLock) -> bool:
+    def is_held(self, lock: ConversationLock) -> bool:
         with self._lock:
             return self._held.get(lock.conversation) is lock
 

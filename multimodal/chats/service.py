@@ -110,9 +110,9 @@ class Chat:
         """Raises ConversationNotFoundError."""
         return self.chats.store.load(self.owner, self.id)
 
-    def holds(self, message: str) -> bool:
+    def has_message(self, message: str) -> bool:
         """Whether the message of that id is stored in it."""
-        return self.chats.store.holds(self.owner, self.id, message)
+        return self.chats.store.has_message(self.owner, self.id, message)
 
     def set_controls(self, controls: Controls) -> None:
         self.chats.store.set_controls(self.owner, self.id, controls)
@@ -140,7 +140,7 @@ class Chat:
                 self._check_room(self.load().messages, text, len(files))
             message = self._message(text, files, stop, message_id)
             if begin_with is None:
-                store.put(self.owner, self.id, message)
+                store.put_message(self.owner, self.id, message)
             else:
                 store.create(self.owner, begin_with, self.id, message)
         return message
@@ -156,7 +156,7 @@ class Chat:
             self._check_room(before, text, len(media))
             words = (TextPart(text.strip()),) if text.strip() else ()
             edited = replace(old, parts=(*media, *words), damage=None)
-            self.chats.store.replace(self.owner, self.id, edited)
+            self.chats.store.replace_message(self.owner, self.id, edited)
 
     def take_back(self, message: str | None = None) -> Message | None:
         """Remove the person's newest message and its reply; return it, None if none is left.
@@ -174,7 +174,7 @@ class Chat:
                 return None
             kept = (part.sha256 for part in newest.parts if not isinstance(part, TextPart))
             self.chats.store.record_media(kept)  # they may be sent again, so they stay for a while
-            self.chats.store.cut(self.owner, self.id, newest.id)
+            self.chats.store.truncate(self.owner, self.id, newest.id)
         return newest
 
     def forget_reply(self, message: str) -> None:
@@ -186,7 +186,7 @@ class Chat:
                 raise RequestError(GONE)
             first = index if messages[index].role == "assistant" else index + 1
             if first < len(messages):
-                self.chats.store.cut(self.owner, self.id, messages[first].id)
+                self.chats.store.truncate(self.owner, self.id, messages[first].id)
 
     # ------------------------------------------------------------ what is answered
 
@@ -221,20 +221,20 @@ class Chat:
                         saved_s = time.monotonic()
                     yield draft
         finally:
-            self._keep(draft if draft.done else draft.ended())
+            self._keep(draft if draft.done else draft.cut_short())
 
     def _drafts(self, draft: Draft, stop: threading.Event) -> Generator[Draft, None, None]:
         try:
             _check_seed(draft.conversation.controls)
             with closing(self.chats.assistant.reply(draft.conversation, stop)) as events:
                 for event in events:
-                    draft = draft.after(event)
+                    draft = draft.apply(event)
                     yield draft
         except MultimodalError as error:
-            yield draft.ended(str(error))
+            yield draft.cut_short(str(error))
         except Exception:
             log.exception("a reply ended with an error that was not expected")
-            yield draft.ended(UNEXPECTED)
+            yield draft.cut_short(UNEXPECTED)
 
     def _keep(self, draft: Draft) -> None:
         """Store the messages whose pictures or recordings the reply gave words to, and it."""
@@ -247,7 +247,7 @@ class Chat:
     # ------------------------------------------------------------ inside
 
     def _put(self, message: Message) -> None:
-        self.chats.store.put(self.owner, self.id, message)
+        self.chats.store.put_message(self.owner, self.id, message)
 
     def _find(self, message: str) -> tuple[Message, tuple[Message, ...]]:
         """A message, and those before it."""

@@ -134,13 +134,13 @@ class Store:
 
     # ------------------------------------------------------------ messages
 
-    def put(self, owner: str, conversation: str, message: Message) -> None:
+    def put_message(self, owner: str, conversation: str, message: Message) -> None:
         """Append `message`, or replace the one with its id."""
         with self._database.session() as session:
             self._check_owner(session, owner, conversation)
             self._put(session, conversation, message)
 
-    def holds(self, owner: str, conversation: str, message: str) -> bool:
+    def has_message(self, owner: str, conversation: str, message: str) -> bool:
         """Whether that message is in that conversation of the owner's."""
         query = (
             select(MessageRow.id)
@@ -151,13 +151,13 @@ class Store:
         with self._database.session() as session:
             return session.scalar(query) is not None
 
-    def cut(self, owner: str, conversation: str, message: str) -> None:
+    def truncate(self, owner: str, conversation: str, message: str) -> None:
         """Remove the message with that id and all that follow it."""
         with self._database.session() as session:
             self._check_owner(session, owner, conversation)
             self._cut(session, conversation, message)
 
-    def replace(self, owner: str, conversation: str, message: Message) -> None:
+    def replace_message(self, owner: str, conversation: str, message: Message) -> None:
         """Put `message` in the place of the one with its id, and remove all that follow it."""
         with self._database.session() as session:
             self._check_owner(session, owner, conversation)

@@ -70,7 +70,7 @@ def models(settings: Settings, as_json: AsJson = False) -> None:
             "title": card.title,
             "license": card.license,
             "memory_bytes": footprint(card).total,
-            "ready": program.weights.ready(card),
+            "ready": program.weights.is_ready(card),
         }
         for card in program.cards
     ]
@@ -142,13 +142,13 @@ def doctor(settings: Settings, as_json: AsJson = False) -> None:
 def calibrate(settings: Settings, as_json: AsJson = False) -> None:
     """Measure what this machine's NVIDIA card really does, and plan with that from then on."""
     from multimodal.calibrate import calibrate as measure
-    from multimodal.calibrate import probe_line
+    from multimodal.calibrate import format_probe
 
     def show(name: str, probe: Probe | None) -> None:
         if probe is None:
             print(f"...   {name}", end="\r", file=sys.stderr, flush=True)
         elif not as_json:
-            print(probe_line(name, probe), flush=True)
+            print(format_probe(name, probe), flush=True)
 
     found = measure(settings, show)
     if as_json:
@@ -238,7 +238,9 @@ def _table(titles: list[str], rows: list[list[str]]) -> None:
     Console(width=None if sys.stdout.isatty() else 200, markup=False).print(table)
 
 
-def accept_any_text(streams: Iterable[TextIO | None], is_windows: bool = os.name == "nt") -> None:
+def replace_unprintable(
+    streams: Iterable[TextIO | None], is_windows: bool = os.name == "nt"
+) -> None:
     """Let everything that a model or a file name may hold be printed to those streams.
 
     Windows gives files and pipes the encoding of its language, such as cp1252, which has neither
@@ -260,10 +262,10 @@ def serve_main() -> None:
     """`python app.py`: the `serve` command alone."""
     only = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     only.command()(serve)
-    accept_any_text((sys.stdout, sys.stderr))
+    replace_unprintable((sys.stdout, sys.stderr))
     only()
 
 
 def main() -> None:
-    accept_any_text((sys.stdout, sys.stderr))
+    replace_unprintable((sys.stdout, sys.stderr))
     app()

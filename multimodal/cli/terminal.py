@@ -53,7 +53,7 @@ def _print_reply(program: Program, talk: Conversation) -> Message:
     draft, told = Draft(talk), set()
     with _stopped_by_ctrl_c() as stop:
         for event in program.assistant.reply(talk, stop):
-            draft = draft.after(event)
+            draft = draft.apply(event)
             match event:
                 case TextDelta(piece):
                     print(piece, end="", flush=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from multimodal.doctor import rules
 from multimodal.doctor.finding import Finding, Verdict
-from multimodal.doctor.machine import Machine, examined, installed, requirements
+from multimodal.doctor.machine import Machine, examine_machine, installed, requirements
 from multimodal.errors import MultimodalError
 from multimodal.settings import Settings
 
@@ -23,7 +23,7 @@ __all__ = ["Finding", "Verdict", "examine", "report"]
 
 def examine(settings: Settings) -> list[Finding]:
     """All findings, in the order a person would mend things; never raises for what it finds."""
-    machine = examined()
+    machine = examine_machine()
     missing = list(rules.packages(requirements(), installed))
     try:
         asked, models = _models(settings, machine)
@@ -112,7 +112,7 @@ def report(findings: list[Finding]) -> Iterator[str]:
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
         yield f"{finding.verdict:<4}  {finding.name:<{width}}  {finding.found}"
-    bad = [finding for finding in findings if not finding.ok]
+    bad = [finding for finding in findings if not finding.is_ok]
     if not bad:
         yield "\nNothing needs mending."
         return

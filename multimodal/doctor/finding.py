@@ -20,10 +20,10 @@ class Finding:
     fix: str = ""
 
     @property
-    def ok(self) -> bool:
+    def is_ok(self) -> bool:
         """Whether there is nothing to mend."""
         return self.verdict in {"ok", "info"}
 
     def as_dict(self) -> dict[str, str | bool]:
         """As `--json` prints it."""
-        return {"name": self.name, "ok": self.ok, **asdict(self)}
+        return {"name": self.name, "ok": self.is_ok, **asdict(self)}

@@ -36,7 +36,7 @@ class Machine:
     cores: int
     memory_bytes: int
     free_bytes: int
-    wsl: bool = False
+    is_wsl: bool = False
     vendors: frozenset[str] = frozenset()
     driver: Driver | None = None
     torch: str = ""
@@ -44,7 +44,7 @@ class Machine:
     bitsandbytes: str = ""
 
     @property
-    def windows(self) -> bool:
+    def is_windows(self) -> bool:
         return self.system == "Windows"
 
     @property
@@ -53,7 +53,7 @@ class Machine:
         return self.driver is not None and bool(self.driver.gpus)
 
 
-def examined(ask_torch: Callable[[], TorchBuild] = probe_build) -> Machine:
+def examine_machine(ask_torch: Callable[[], TorchBuild] = probe_build) -> Machine:
     """This machine. `ask_torch`: how it is learned what PyTorch can do."""
     memory = psutil.virtual_memory()
     torch = installed("torch")
@@ -65,7 +65,7 @@ def examined(ask_torch: Callable[[], TorchBuild] = probe_build) -> Machine:
         cores=os.cpu_count() or 1,
         memory_bytes=int(memory.total),
         free_bytes=int(memory.available),
-        wsl="microsoft" in platform.release().lower(),
+        is_wsl="microsoft" in platform.release().lower(),
         vendors=vendors_on_bus(),
         driver=driver(),
         torch=torch,

@@ -17,9 +17,9 @@ from multimodal.doctor.torch_wheels import (
     DRIVERS,
     TORCH,
     WHEELS,
-    install_torch,
+    driver_advice,
     runs_on,
-    update_driver,
+    torch_install_command,
     wheels_for,
 )
 from multimodal.memory.devices.nvidia import Gpu
@@ -49,7 +49,7 @@ def findings(machine: Machine, asked: bool) -> Iterator[Finding]:
 
 
 def python(machine: Machine) -> Finding:
-    where = f"{machine.release} (WSL)" if machine.wsl else machine.release
+    where = f"{machine.release} (WSL)" if machine.is_wsl else machine.release
     if machine.bits < 64:
         told = f"{machine.python} of 32 bits on {where}; PyTorch needs 64 bits"
         return Finding("fail", "Python", told, "install Python of 64 bits from python.org")
@@ -86,12 +86,12 @@ def driver(machine: Machine, asked: bool) -> Iterator[Finding]:
     if found is None:
         if "NVIDIA" in machine.vendors:
             told = "there is an NVIDIA card and no nvidia-smi: its driver is not installed"
-            yield Finding(lacking, "NVIDIA driver", told, update_driver(machine, "install"))
+            yield Finding(lacking, "NVIDIA driver", told, driver_advice(machine, "install"))
         return
     if found.error:
         way = (
             "restart the machine, which ends an update of the driver; if that does not help, "
-            + update_driver(machine, "install")
+            + driver_advice(machine, "install")
         )
         yield Finding(lacking, "NVIDIA driver", f"it does not answer: {found.error}", way)
         return
@@ -100,7 +100,7 @@ def driver(machine: Machine, asked: bool) -> Iterator[Finding]:
     if wheels_for(machine) is None and not machine.build.card:
         least = _dotted(min(wheels.cuda for wheels in WHEELS))
         told += f"; too old for the PyTorch that is needed here (CUDA {least} or newer)"
-        yield Finding(lacking, "NVIDIA driver", told, update_driver(machine))
+        yield Finding(lacking, "NVIDIA driver", told, driver_advice(machine))
         return
     yield Finding("ok", "NVIDIA driver", told)
 
@@ -113,7 +113,7 @@ def gpu(machine: Machine, asked: bool) -> Finding:
     if others:
         told = f"a card of {' and '.join(others)}; this program uses cards of NVIDIA only"
     hint = "if there is an NVIDIA card, install its driver"
-    hint += f" in Windows, not inside WSL ({DRIVERS})" if machine.wsl else f" ({DRIVERS})"
+    hint += f" in Windows, not inside WSL ({DRIVERS})" if machine.is_wsl else f" ({DRIVERS})"
     if asked:
         way = f"start with --profile embedded, on the CPU; {hint}"
         return Finding("fail", "GPU", told, way)
@@ -125,13 +125,13 @@ def torch(machine: Machine, asked: bool) -> Finding:
     build, here = machine.build, machine.torch
     lacking: Verdict = "fail" if asked else "warn"
     if not here:
-        return Finding("fail", "torch", "missing", install_torch(machine))
+        return Finding("fail", "torch", "missing", torch_install_command(machine))
     if not TORCH_VERSIONS.contains(here, prereleases=True):
         told = f"{here} is installed, {TORCH_VERSIONS} is needed"
-        return Finding("fail", "torch", told, install_torch(machine))
+        return Finding("fail", "torch", told, torch_install_command(machine))
     if build.error:
-        way = install_torch(machine)
-        if machine.windows:
+        way = torch_install_command(machine)
+        if machine.is_windows:
             way += f" ; if a DLL is still missing, install {REDISTRIBUTABLE}"
         return Finding("fail", "torch", f"{here} cannot be loaded: {build.error}", way)
     if build.card:
@@ -141,9 +141,9 @@ def torch(machine: Machine, asked: bool) -> Finding:
         if not machine.has_card:
             return Finding("ok", "torch", f"{told}; models run on the CPU")
         told += ": it cannot use the card"
-        if machine.windows:
+        if machine.is_windows:
             told += " (for Windows, PyPI has no other)"
-        return Finding(lacking, "torch", told, install_torch(machine))
+        return Finding(lacking, "torch", told, torch_install_command(machine))
     return _without_card(machine, lacking)
 
 
@@ -154,7 +154,7 @@ def _with_card(machine: Machine, lacking: Verdict) -> Finding:
         return Finding("ok", "torch", f"{told}")
     capability = _dotted(build.compute)
     told += f", but has no code for its compute capability {capability}"
-    return Finding(lacking, "torch", told, install_torch(machine))
+    return Finding(lacking, "torch", told, torch_install_command(machine))
 
 
 def _without_card(machine: Machine, lacking: Verdict) -> Finding:
@@ -165,9 +165,9 @@ def _without_card(machine: Machine, lacking: Verdict) -> Finding:
         return Finding("ok", "torch", f"{told}; models run on the CPU")
     told += f": {build.card_error}" if build.card_error else ""
     if machine.driver.cuda is None or _version(build.cuda) > machine.driver.cuda:
-        way = install_torch(machine)
+        way = torch_install_command(machine)
         if wheels_for(machine) is not None:
-            way += f" ; or {update_driver(machine)}"
+            way += f" ; or {driver_advice(machine)}"
         return Finding(lacking, "torch", told, way)
     way = (
         "see that the environment variable CUDA_VISIBLE_DEVICES is not set and that a container "
@@ -207,13 +207,13 @@ def calibration(machine: Machine, found: Calibration | None) -> Iterator[Finding
 def shared_memory(machine: Machine) -> Iterator[Finding]:
     """What Windows' driver does where a card is full (NVIDIA's answer 5490); how it is
     set cannot be read."""
-    if machine.has_card and (machine.windows or machine.wsl):
+    if machine.has_card and (machine.is_windows or machine.is_wsl):
         told = (
             "the driver may go on in host memory where a card is full, many times slower. "
             f"{POLICY} for python.exe, in NVIDIA's control panel, lets it refuse instead, which "
             "this program answers by sending a model away"
         )
-        told += "; WSL ignores that" if machine.wsl else ""
+        told += "; WSL ignores that" if machine.is_wsl else ""
         yield Finding("info", "full card", told)
 
 

@@ -36,7 +36,7 @@ SPARE_BYTES = 1_000_000_000
 def check_supplies(settings: Settings, cards: list[ModelCard]) -> Iterator[Finding]:
     """The findings for the models of the chosen profile."""
     weights = Weights(settings.weights_folder, settings.offline)
-    missing = [card for card in cards if not weights.ready(card)]
+    missing = [card for card in cards if not weights.is_ready(card)]
     yield package_index(settings.offline)
     from_hub = any(comes_from(card.source, HubSource) for card in missing)
     hub_answers = hub(settings.offline, from_hub)
@@ -46,7 +46,7 @@ def check_supplies(settings: Settings, cards: list[ModelCard]) -> Iterator[Findi
         if card not in missing:
             yield Finding("ok", card.title, "weights are here and verified")
             continue
-        if comes_from(card.source, HubSource) and not hub_answers.ok:
+        if comes_from(card.source, HubSource) and not hub_answers.is_ok:
             told = f"weights are missing: {hub_answers.found}"
             yield Finding("fail", card.title, told, hub_answers.fix)
             continue
@@ -59,7 +59,7 @@ def check_supplies(settings: Settings, cards: list[ModelCard]) -> Iterator[Findi
 def _missing(weights: Weights, card: ModelCard, offline: bool) -> tuple[Finding, int]:
     """What is said of a card without weights, and the bytes that they will take on the disk."""
     try:
-        size = weights.offered_bytes(card)
+        size = weights.query_bytes(card)
     except WeightsError as error:
         way = WAYS.get(type(card.source), "connect, then run this again")
         if offline:

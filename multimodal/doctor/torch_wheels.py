@@ -57,7 +57,7 @@ def wheels_for(machine: Machine) -> Wheels | None:
     return None
 
 
-def install_torch(machine: Machine) -> str:
+def torch_install_command(machine: Machine) -> str:
     """The command that installs a PyTorch that uses this machine's card; a sentence where its
     driver must come first.
 
@@ -69,7 +69,7 @@ def install_torch(machine: Machine) -> str:
         return f'pip install --force-reinstall "{TORCH}"'
     wheels = wheels_for(machine)
     if wheels is None:
-        return update_driver(machine)
+        return driver_advice(machine)
     build = f"{_release(machine.torch, wheels)}+{wheels.name}"
     again = "--force-reinstall --no-deps " if machine.torch == build else ""
     return f'pip install {again}"torch=={build}" --index-url {INDEX}/{wheels.name}'
@@ -86,12 +86,12 @@ def _release(here: str, wheels: Wheels) -> str:
     return str(release) if is_fit else wheels.last
 
 
-def update_driver(machine: Machine, verb: str = "update") -> str:
+def driver_advice(machine: Machine, verb: str = "update") -> str:
     """How the driver is brought to where every PyTorch named here runs."""
     goal = f"the NVIDIA driver {'to' if verb == 'update' else 'of branch'} {NEWEST_DRIVER} or newer"
-    if machine.wsl:
+    if machine.is_wsl:
         return f"{verb} {goal} in Windows, not inside WSL ({DRIVERS}), then run: wsl --shutdown"
-    if machine.windows:
+    if machine.is_windows:
         return f"{verb} {goal} from {DRIVERS}, then restart the machine"
     return (
         f"{verb} {goal} (on Ubuntu: sudo ubuntu-drivers install; elsewhere your distribution's "

@@ -9,7 +9,7 @@ from __future__ import annotations
 from multimodal.build import UnusedGpu, choose_profile, read_catalog
 from multimodal.catalog.cards import AUTO, Catalog
 from multimodal.doctor import rules
-from multimodal.doctor.machine import Machine, examined
+from multimodal.doctor.machine import Machine, examine_machine
 from multimodal.errors import MultimodalError
 from multimodal.memory.devices.base import nvidia_driver_is_here
 from multimodal.memory.devices.nvidia import driver
@@ -33,7 +33,7 @@ def unused_gpu(settings: Settings) -> UnusedGpu | None:
     if shown is None or not shown.gpus:
         return None
     try:
-        return find_unused_gpu(settings, read_catalog(settings), examined(installed_build))
+        return find_unused_gpu(settings, read_catalog(settings), examine_machine(installed_build))
     except MultimodalError:  # the start says it
         return None
 
@@ -46,7 +46,7 @@ def find_unused_gpu(settings: Settings, catalog: Catalog, machine: Machine) -> U
     profile = choose_profile(catalog, settings.profile, card.memory_bytes)
     is_wanted = settings.device_kind == "cuda" or profile.device == "cuda"
     finding = rules.torch(machine, asked=True)
-    if not is_wanted or finding.ok:
+    if not is_wanted or finding.is_ok:
         return None
     instead = ""
     if settings.profile == AUTO and settings.device_kind == "auto":

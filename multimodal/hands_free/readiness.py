@@ -29,13 +29,13 @@ def needed_bytes(cards: Sequence[ModelCard], factors: PeakFactors = ESTIMATE) ->
 def check_room(memory: MemoryManager[Backend], cards: Sequence[ModelCard]) -> None:
     """Raise CapacityError where a budget, of the card or of host memory beside it, does not hold
     at once those that are kept under it; nothing is loaded or evicted."""
-    for is_beside in (False, True):
-        there = [card for card in cards if memory.is_beside(card) is is_beside]
+    for is_on_host in (False, True):
+        there = [card for card in cards if memory.is_on_host(card) is is_on_host]
         needed = needed_bytes(there, memory.device.factors)
         if there and needed > (budget := memory.budget_for(there[0])):
             titles = ", ".join(card.title for card in there)
-            of = " of host memory" if is_beside else ""
-            more = "" if is_beside else ", or start with a larger --budget"
+            of = " of host memory" if is_on_host else ""
+            more = "" if is_on_host else ", or start with a larger --budget"
             raise CapacityError(
                 f"To talk hands-free, {titles} must be in memory at once: {gigabytes(needed)}, and "
                 f"the budget{of} is {gigabytes(budget)}. Choose a smaller model{more}."

@@ -46,7 +46,7 @@ ByteSource = Path | bytes | Callable[[], bytes]
 
 
 @dataclass(frozen=True)
-class Intake:
+class MediaIntake:
     """One request's pictures and recordings on their way in: what may still be decoded of them, and
     whether anybody still waits for it."""
 
@@ -65,12 +65,12 @@ class MediaFolder:
         self.limits = limits or Limits()
         self._pictures, self._recordings = DecodeQueue("pictures"), DecodeQueue("recordings")
 
-    def intake(self, stop: threading.Event | None = None) -> Intake:
+    def intake(self, stop: threading.Event | None = None) -> MediaIntake:
         """For the files of one request; setting `stop` ends the work on them."""
-        return Intake(DecodeQuota(self.limits), stop or threading.Event())
+        return MediaIntake(DecodeQuota(self.limits), stop or threading.Event())
 
     def add(
-        self, source: ByteSource, name: str, intake: Intake | None = None
+        self, source: ByteSource, name: str, intake: MediaIntake | None = None
     ) -> ImagePart | AudioPart:
         """Normalise and keep a picture or a recording, whichever it is.
 
@@ -81,19 +81,23 @@ class MediaFolder:
             return self.add_image(source, name, intake)
         return self.add_audio(source, name, intake)
 
-    def add_image(self, source: ByteSource, name: str, intake: Intake | None = None) -> ImagePart:
+    def add_image(
+        self, source: ByteSource, name: str, intake: MediaIntake | None = None
+    ) -> ImagePart:
         intake = intake or self.intake()
         return self._pictures.run(
             lambda: self._image(self._read(source, name), safe_name(name), intake), intake.stop
         )
 
-    def add_audio(self, source: ByteSource, name: str, intake: Intake | None = None) -> AudioPart:
+    def add_audio(
+        self, source: ByteSource, name: str, intake: MediaIntake | None = None
+    ) -> AudioPart:
         intake = intake or self.intake()
         return self._recordings.run(
             lambda: self._audio(self._read(source, name), safe_name(name), intake), intake.stop
         )
 
-    def add_made(self, png: bytes, description: str, facts: Mapping[str, str]) -> ImagePart:
+    def add_generated(self, png: bytes, description: str, facts: Mapping[str, str]) -> ImagePart:
         """Keep a picture that a model of ours made, as PNG with `facts` in its text metadata."""
         told = PngInfo()
         for name, value in facts.items():
@@ -167,7 +171,7 @@ class MediaFolder:
             raise MediaError(f"“{name}” is empty. Send the original again.")
         return data
 
-    def _image(self, data: bytes, name: str, intake: Intake) -> ImagePart:
+    def _image(self, data: bytes, name: str, intake: MediaIntake) -> ImagePart:
         _refuse_other_kinds(data, name)
         if not is_picture(data):
             raise MediaError(f"“{name}” is not a picture this program reads. Use JPEG or PNG.")
@@ -208,7 +212,7 @@ class MediaFolder:
             least = f"at least {limits.min_side} on each side are needed to see anything"
             raise MediaError(f"“{name}” is only {shown}; {least}. Send a larger one.")
 
-    def _audio(self, data: bytes, name: str, intake: Intake) -> AudioPart:
+    def _audio(self, data: bytes, name: str, intake: MediaIntake) -> AudioPart:
         _refuse_other_kinds(data, name)
         waveform = audio.decode(data, name, self.limits, intake.quota, intake.stop)
         seconds = len(waveform) / audio.SAMPLE_RATE

@@ -50,7 +50,7 @@ class HostDevice(Cpu):
     def free_bytes(self) -> int:
         return self.available_bytes() + (self.mirrors.parked_bytes if self.mirrors else 0)
 
-    def hold(self, card: str, size_bytes: int, parked: bool = False) -> None:
+    def begin_load(self, card: str, size_bytes: int, parked: bool = False) -> None:
         short = size_bytes - self.available_bytes()
         if short > 0 and self.mirrors is not None:
             self.mirrors.give_up(short)
@@ -75,6 +75,6 @@ class HostMemory(MemoryManager[B]):
     def is_home_of(self, card: ModelCard) -> bool:
         return self._runs_on_cpu(card)
 
-    def lend(self, mirrors: Transfers[B]) -> None:
+    def share_with(self, mirrors: Transfers[B]) -> None:
         """`mirrors` of the card lie in the same memory."""
         self._memory.mirrors = mirrors

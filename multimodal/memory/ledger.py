@@ -40,26 +40,26 @@ class Ledger(Generic[B]):
         self.decided = 0
 
     @property
-    def used(self) -> int:
+    def used_bytes(self) -> int:
         models = sum(entry.charged_bytes for entry in self.entries.values())
-        return models + self.workspaces + sum(other.size_bytes for other in self.reservations)
+        return models + self.workspace_total + sum(other.size_bytes for other in self.reservations)
 
     @property
-    def workspaces(self) -> int:
+    def workspace_total(self) -> int:
         return sum(lease.size_bytes for lease in self.leases)
 
     @property
-    def leaving(self) -> int:
+    def leaving_bytes(self) -> int:
         """Bytes that are still charged to models on their way off the device."""
         return sum(entry.charged_bytes for entry in self.entries.values() if entry.leaves)
 
     @property
-    def promised(self) -> int:
+    def loading_bytes(self) -> int:
         """Bytes of loads under way that the device may not show yet."""
         return sum(entry.promised_bytes for entry in self.entries.values())
 
     @property
-    def held(self) -> tuple[HeldEntry, ...]:
+    def held_entries(self) -> tuple[HeldEntry, ...]:
         return tuple(
             HeldEntry(e.card.name, e.size_bytes, e.leases, "ready" if e.backend else "loading")
             for e in self.entries.values()
@@ -74,7 +74,7 @@ class Ledger(Generic[B]):
         found = [e for e in self.entries.values() if e.backend is not None and not e.leases]
         return [entry.card.name for entry in sorted(found, key=lambda e: e.last_used_s)]
 
-    def ahead(self, reservation: Reservation) -> int:
+    def count_ahead(self, reservation: Reservation) -> int:
         """How many earlier waiters must come first: those for the same model, and one that has
         waited for memory longer than is fair."""
         earlier = self.queue[: self.queue.index(reservation)]
@@ -87,7 +87,7 @@ class Ledger(Generic[B]):
         )
         return same or int(starving)
 
-    def needed(self, reservation: Reservation) -> int:
+    def needed_bytes(self, reservation: Reservation) -> int:
         """The bytes it needs in all. Raises CapacityError where they never fit."""
         needed = reservation.size_bytes
         if isinstance(reservation, Lease):
@@ -111,7 +111,7 @@ class Ledger(Generic[B]):
         reservation.granted = True
         self.mark_shared()
 
-    def ask_for(self, short_bytes: int) -> None:
+    def request_shrink(self, short_bytes: int) -> None:
         """Ask who holds reservations to give back so much together, the largest first; nobody where
         that would not be enough."""
         spare = sorted(self.reservations, key=lambda other: other.spare_bytes, reverse=True)
@@ -135,7 +135,7 @@ class Ledger(Generic[B]):
         self.leave_queue(lease)
         self.leases.add(lease)
         lease.granted = True
-        lease.exclusive = len(self.leases) == 1 and not self.promised and not self.reservations
+        lease.exclusive = len(self.leases) == 1 and not self.loading_bytes and not self.reservations
         if not lease.exclusive:
             self.mark_shared()
 
@@ -162,7 +162,7 @@ class Ledger(Generic[B]):
             lease.entry.leases -= 1
             lease.entry.last_used_s = time.monotonic()
 
-    def retire(self, name: str) -> tuple[Entry[B], B]:
+    def begin_eviction(self, name: str) -> tuple[Entry[B], B]:
         """Take the model from an idle entry. The entry stays until the model is off the device, so
         that nobody loads a second copy beside it."""
         entry = self.entries[name]
@@ -173,7 +173,7 @@ class Ledger(Generic[B]):
         entry.progress = Progress(f"Unloading {entry.card.title}")
         return entry, backend
 
-    def fail(self, entry: Entry[B], error: MultimodalError) -> None:
+    def fail_load(self, entry: Entry[B], error: MultimodalError) -> None:
         """Take a failed load off the books, and tell everyone who waits for that model."""
         entry.error = error
         for waiting in self.queue:
@@ -181,23 +181,23 @@ class Ledger(Generic[B]):
                 waiting.entry = entry
         del self.entries[entry.card.name]
 
-    def retire_part(self, name: str) -> tuple[Entry[B], B] | None:
+    def begin_partial_eviction(self, name: str) -> tuple[Entry[B], B] | None:
         """Take a model that is there in part only and that nobody uses, so that the next turn
         tries all of it."""
         entry = self.entries.get(name)
         if entry is None or not entry.is_partial or name not in self.idle():
             return None
-        return self.retire(name)
+        return self.begin_eviction(name)
 
-    def is_awaited(self, name: str) -> bool:
+    def has_waiters(self, name: str) -> bool:
         return any(_model(waiting) == name for waiting in self.queue)
 
-    def correct(self, decision: Decision, seconds: float) -> None:
+    def set_seconds(self, decision: Decision, seconds: float) -> None:
         """A decision took so long, as was measured after it was recorded."""
         if decision in self.decisions:
             self.decisions[self.decisions.index(decision)] = replace(decision, seconds=seconds)
 
-    def record(self, decision: Decision) -> None:
+    def record_decision(self, decision: Decision) -> None:
         self.decisions.append(decision)
         self.decided += 1
 

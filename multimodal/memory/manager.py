@@ -58,8 +58,8 @@ class MemoryManager(Generic[B]):
         self.device = device
         self._host = host
         self._peaks = peaks or Peaks()
-        self.budget_bytes = min(budget_bytes, device.room_bytes())
-        device.limit(self.budget_bytes)
+        self.budget_bytes = min(budget_bytes, device.usable_bytes())
+        device.set_limit(self.budget_bytes)
         self._transfers = Transfers(device, source)
         self._changed = threading.Condition()
         self._beside = threading.Lock()
@@ -95,12 +95,12 @@ class MemoryManager(Generic[B]):
                 # Of a turn that found the device full, this is the least that it needed.
                 peak = self.device.turn_peak_bytes() if lease.is_measured else 0
                 self._ledger.release(lease)
-                part = self._ledger.retire_part(card.name)
+                part = self._ledger.begin_partial_eviction(card.name)
                 self._changed.notify_all()
             if part is not None:
                 self._send_away(*part)
             if lease.cpu_fallback is not None:
-                self._transfers.close_beside(card, lease.cpu_fallback)
+                self._transfers.close_on_cpu(card, lease.cpu_fallback)
                 lease.cpu_fallback = None
             self._peaks.learn(card.name, peak)
 
@@ -159,9 +159,9 @@ class MemoryManager(Generic[B]):
             self._ledger.leave_queue(lease)
             self._changed.notify_all()
         with self._beside:  # one after another, so that each sees what the others took
-            if cpu_footprint(lease.card).total > self.device.beside_bytes():
+            if cpu_footprint(lease.card).total > self.device.cpu_free_bytes():
                 return None
-            lease.cpu_fallback = self._transfers.beside(lease.card)
+            lease.cpu_fallback = self._transfers.load_on_cpu(lease.card)
         if lease.stop.is_set():
             raise TurnStoppedError("stopped while loading on the CPU")
         return f"The device was full; {lease.card.title} runs on the CPU this time, which is slow."
@@ -171,7 +171,7 @@ class MemoryManager(Generic[B]):
         with self._changed:
             is_idle = name in self._ledger.idle()
             if is_idle:
-                entry, model = self._ledger.retire(name)
+                entry, model = self._ledger.begin_eviction(name)
         if not is_idle:
             return self._host is not None and self._host.unload(name)
         self._transfers.close(name, model)
@@ -185,10 +185,10 @@ class MemoryManager(Generic[B]):
                 self.device.name,
                 self.device.simulated,
                 self.budget_bytes,
-                books.used,
-                books.workspaces,
-                books.held,
-                self._transfers.mirrored,
+                books.used_bytes,
+                books.workspace_total,
+                books.held_entries,
+                self._transfers.mirrored_entries,
                 len(books.queue),
                 tuple(books.decisions),
                 books.decided,
@@ -203,12 +203,12 @@ class MemoryManager(Generic[B]):
             self.unload(held.card)
         self._transfers.forget()
 
-    def is_beside(self, card: ModelCard) -> bool:
+    def is_on_host(self, card: ModelCard) -> bool:
         """Whether that model is kept in host memory beside the device, and takes nothing of its
         budget."""
         return self._host_for(card) is not None
 
-    def is_home_of(self, card: ModelCard) -> bool:
+    def is_placed_here(self, card: ModelCard) -> bool:
         """Whether that model is one for this device."""
         return True
 
@@ -224,7 +224,7 @@ class MemoryManager(Generic[B]):
 
     def _host_for(self, card: ModelCard) -> MemoryManager[B] | None:
         """The manager of host memory, where there is one and the card's engine runs there only."""
-        return self._host if self._host is not None and self._host.is_home_of(card) else None
+        return self._host if self._host is not None and self._host.is_placed_here(card) else None
 
     def _check_device(self) -> None:
         """Raise DeviceLostError once the device cannot be used any more."""
@@ -255,8 +255,8 @@ class MemoryManager(Generic[B]):
             return self._advance_lease(reservation)
         with self._changed:
             reservation.check_patience()
-            needed = self._ledger.needed(reservation)
-            if self._ledger.ahead(reservation) or not self._make_room(reservation, needed):
+            needed = self._ledger.needed_bytes(reservation)
+            if self._ledger.count_ahead(reservation) or not self._make_room(reservation, needed):
                 return self._ledger.waiting(reservation, needed)
             self._ledger.reserve(reservation)
             return None
@@ -267,20 +267,20 @@ class MemoryManager(Generic[B]):
                 raise type(error)(str(error)) from error
             entry = self._ledger.entries.get(lease.card.name)
             lease.check_patience(loading=entry is not None and entry.backend is None)
-            if (ahead := self._ledger.ahead(lease)) > 0:
+            if (ahead := self._ledger.count_ahead(lease)) > 0:
                 return Progress(f"Waiting for {lease.card.title}: {ahead} before you")
             if entry is None:
                 return self._admit(lease)
             lease.entry = entry
             if entry.backend is None:
                 return entry.progress
-            self._ledger.needed(lease)
+            self._ledger.needed_bytes(lease)
             has_place = entry.leases < entry.card.concurrency
             if not (has_place and self._make_room(lease, lease.size_bytes, entry)):
                 return Progress(f"Waiting for {lease.card.title}: you are next")
             self._ledger.grant(entry, lease)
             if lease.exclusive:
-                self.device.turn_begins()
+                self.device.reset_turn_peak()
             return None
 
     def pause(self) -> None:
@@ -296,22 +296,22 @@ class MemoryManager(Generic[B]):
         """Whether so many bytes are free now. Idle models begin to leave for them, but for the one
         of `entry`."""
         books, room = self._ledger, max(0, self._free_bytes())
-        gone = victims(needed, room + books.leaving, books.residents(entry))
+        gone = victims(needed, room + books.leaving_bytes, books.residents(entry))
         if gone is None:
             self._cannot_admit(reservation, needed, room, entry)
         for name in gone or ():
-            args, title = books.retire(name), f"evict {name}"
+            args, title = books.begin_eviction(name), f"evict {name}"
             threading.Thread(target=self._send_away, args=args, daemon=True, name=title).start()
             reservation.evicted = (*reservation.evicted, name)
         return needed <= room
 
     def _admit(self, lease: Lease[B]) -> Progress:
-        books, needed = self._ledger, self._ledger.needed(lease)
+        books, needed = self._ledger, self._ledger.needed_bytes(lease)
         free, size = self._free_bytes(), needed - lease.size_bytes
         if (gone := victims(needed, free, books.residents())) is None:
             return self._cannot_admit(lease, needed, free)
         charged = max(size, sum(books.entries[name].charged_bytes for name in gone))
-        leaving = [books.retire(name) for name in gone]
+        leaving = [books.begin_eviction(name) for name in gone]
         for victim, _model in leaving:
             victim.charged_bytes = 0
         entry = Entry[B](
@@ -328,14 +328,16 @@ class MemoryManager(Generic[B]):
     def _free_bytes(self) -> int:
         """By the books, or by the device's own count where other programs took some."""
         books = self._ledger
-        return min(self.budget_bytes - books.used, self.device.free_bytes() - books.promised)
+        return min(
+            self.budget_bytes - books.used_bytes, self.device.free_bytes() - books.loading_bytes
+        )
 
     def _cannot_admit(
         self, reservation: Reservation, needed: int, free: int, entry: Entry[B] | None = None
     ) -> Progress:
         books = self._ledger
         idle = sum(resident.size_bytes for resident in books.residents(entry) if resident.idle)
-        books.ask_for(needed - free - idle)
+        books.request_shrink(needed - free - idle)
         used = any(entry.leases or entry.backend is None for entry in books.entries.values())
         if used or books.reservations:
             return books.waiting(reservation, needed)
@@ -365,19 +367,19 @@ class MemoryManager(Generic[B]):
         with self._changed:
             entry.promised_bytes = 0
             if error is not None:
-                self._ledger.fail(entry, error)
-                self.device.drop(entry.card.name)
+                self._ledger.fail_load(entry, error)
+                self.device.remove(entry.card.name)
                 decision = replace(decision, victims=lease.evicted, error=str(error))
-            self._ledger.record(decision)
-            is_awaited = self._ledger.is_awaited(entry.card.name)
-            part = None if is_awaited else self._ledger.retire_part(entry.card.name)
+            self._ledger.record_decision(decision)
+            has_waiters = self._ledger.has_waiters(entry.card.name)
+            part = None if has_waiters else self._ledger.begin_partial_eviction(entry.card.name)
             self._changed.notify_all()
         if part is not None:  # whoever it was brought for has gone
             self._send_away(*part)
             return
-        if decision.how == "restored" and (seconds := self.device.settle(entry.card.name)):
+        if decision.how == "restored" and (seconds := self.device.wait_for_copies(entry.card.name)):
             with self._changed:
-                self._ledger.correct(decision, seconds)
+                self._ledger.set_seconds(decision, seconds)
 
     def _bring(self, entry: Entry[B], lease: Lease[B], decision: Decision) -> Decision:
         """Bring the model of `entry`, and return the decision with how that went."""
@@ -423,7 +425,7 @@ class MemoryManager(Generic[B]):
         """Send away up to `count` idle models (None: all); returns how many there were."""
         with self._changed:
             names = self._ledger.idle()[:count]
-            leaving = [self._ledger.retire(name) for name in names]
+            leaving = [self._ledger.begin_eviction(name) for name in names]
             reservation.evicted = (*reservation.evicted, *names)
         for victim, model in leaving:
             self._send_away(victim, model)
@@ -436,7 +438,7 @@ class MemoryManager(Generic[B]):
 
     def _off(self, entry: Entry[B]) -> None:
         with self._changed:
-            self.device.drop(entry.card.name)
+            self.device.remove(entry.card.name)
             del self._ledger.entries[entry.card.name]
             self._changed.notify_all()
 

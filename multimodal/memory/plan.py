@@ -19,7 +19,7 @@ from multimodal.memory.estimate.fit_report import (
 )
 from multimodal.memory.estimate.footprint import footprint, usual_quantization
 from multimodal.memory.host import is_cpu_only
-from multimodal.memory.reserve import is_on_card, planned_reserve_bytes
+from multimodal.memory.reserve import is_on_gpu, planned_reserve_bytes
 
 SHORTEST_CONTEXT = 1024
 MOST_STEPS = 3
@@ -53,7 +53,7 @@ def request_for(
     the CUDA context, `context_bytes` where they were measured, and models of which `runs_on_cpu`
     says so are beside it."""
     reserve = planned_reserve_bytes(profile, device_kind, context_bytes)
-    on_card = is_on_card(profile, device_kind)
+    on_card = is_on_gpu(profile, device_kind)
     beside = tuple(card for card in cards if on_card and runs_on_cpu(card))
     there = tuple(card for card in cards if card not in beside)
     return PlanRequest(there, budget_bytes, reserve, beside=beside, **more)

@@ -28,7 +28,7 @@ def driver_margin_bytes(is_spilling: bool | None) -> int:
     return SPILLING_MARGIN_BYTES if spills else DRIVER_MARGIN_BYTES
 
 
-def is_on_card(profile: Profile, device_kind: str = "auto") -> bool:
+def is_on_gpu(profile: Profile, device_kind: str = "auto") -> bool:
     """Whether `profile` runs on a card where it is to run on a device of that kind, as `--device`
     names it; a simulated card is the one that the profile is made for."""
     kind = device_kind if device_kind in {"cpu", "cuda"} else profile.device
@@ -40,7 +40,7 @@ def planned_reserve_bytes(
 ) -> int:
     """What a budget also has to hold where `profile` is to run on a device of that kind;
     `context_bytes` as measured on the card, where they were."""
-    return (context_bytes or CUDA_CONTEXT_BYTES) if is_on_card(profile, device_kind) else 0
+    return (context_bytes or CUDA_CONTEXT_BYTES) if is_on_gpu(profile, device_kind) else 0
 
 
 def describe_reserve(reserve_bytes: int) -> str:
@@ -55,7 +55,7 @@ def model_bytes(budget_bytes: int, device: Device) -> int:
     """
     reserve = device.context_bytes
     budget = min(budget_bytes, device.capacity_bytes())
-    left = min(budget - reserve, device.room_bytes())
+    left = min(budget - reserve, device.usable_bytes())
     if left <= 0 and budget <= reserve:
         raise SettingsError(
             f"--budget {gigabytes(budget)} leaves nothing for models: {gigabytes(reserve)} of it "

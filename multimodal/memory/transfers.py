@@ -61,7 +61,7 @@ class Transfers(Generic[B]):
         self._parked: dict[str, tuple[B, int]] = {}
 
     @property
-    def mirrored(self) -> tuple[MirroredEntry, ...]:
+    def mirrored_entries(self) -> tuple[MirroredEntry, ...]:
         """Evicted models whose weights stay in host memory, the longest there first."""
         with self._lock:
             return tuple(MirroredEntry(name, size) for name, (_, size) in self._parked.items())
@@ -106,11 +106,11 @@ class Transfers(Generic[B]):
         rungs: list[str] = []
         for rung in self.oom_recovery_steps(evict_idle):
             try:
-                self._device.hold(card.name, size_bytes, parked is not None)
+                self._device.begin_load(card.name, size_bytes, parked is not None)
                 admitted()
                 model, true_bytes = self._arrived(card, parked, files)
             except DeviceFullError as error:
-                self._device.drop(card.name)
+                self._device.remove(card.name)
                 if (told := rung()) is None:
                     if parked and self._partly(card, parked[0]):
                         seconds = self._device.now_s() - started_s
@@ -128,7 +128,7 @@ class Transfers(Generic[B]):
         """The model on the device, and its true bytes, 0 if they are not known."""
         if parked is None:
             model = self._source.load(card, files, self._device.engine)
-            return model, self._device.loaded(card.name, model)
+            return model, self._device.finish_load(card.name, model)
         self._device.restore(card.name, parked[0])
         return parked[0], 0
 
@@ -149,12 +149,12 @@ class Transfers(Generic[B]):
         """
 
         def collect() -> str:
-            self._device.collect()
+            self._device.free_cached()
             return "The device was full; its cache was emptied."
 
         def evict(count: int | None) -> str | None:
             gone = evict_idle(count)
-            self._device.collect()
+            self._device.free_cached()
             left = "one idle model left" if gone == 1 else f"{gone} idle models left"
             return f"The device was full; {left}." if gone else None
 
@@ -166,14 +166,14 @@ class Transfers(Generic[B]):
         yield lambda: evict(None)
         yield lambda: None
 
-    def beside(self, card: ModelCard) -> B:
+    def load_on_cpu(self, card: ModelCard) -> B:
         """A copy of the model on the CPU, which nobody keeps books of. Raises what loading does."""
         return self._source.load(card, self._source.fetch(card, lambda progress: None), "cpu")
 
     def evict(self, card: ModelCard, model: B, size_bytes: int) -> None:
         """Take the model off the device: parked if host memory has room for its mirror, else
         closed. Those that were parked longest make that room."""
-        most, kept = self._device.host_bytes, 0
+        most, kept = self._device.mirror_capacity_bytes, 0
         if size_bytes <= most:
             self._leave_at_most(most - size_bytes)
         try:
@@ -192,11 +192,11 @@ class Transfers(Generic[B]):
             log.exception("%s could not be closed", name)
         self._forget(name)
 
-    def close_beside(self, card: ModelCard, model: B) -> None:
+    def close_on_cpu(self, card: ModelCard, model: B) -> None:
         """Close a copy on the CPU. What goes wrong is no fault of the turn, which is over."""
         try:
             model.close()
-            self._device.collect()
+            self._device.free_cached()
         except Exception:
             log.exception("the copy of %s on the CPU could not be closed", card.title)
 
@@ -216,7 +216,7 @@ class Transfers(Generic[B]):
     def _keep(self, name: str, parked: tuple[B, int]) -> None:
         with self._lock:
             self._parked[name] = parked
-        self._leave_at_most(self._device.host_bytes)
+        self._leave_at_most(self._device.mirror_capacity_bytes)
 
     def _leave_at_most(self, most_bytes: int) -> None:
         """Close the models that were parked longest until the rest takes no more than that."""
@@ -230,6 +230,6 @@ class Transfers(Generic[B]):
 
     def _forget(self, name: str) -> None:
         try:
-            self._device.forget(name)
+            self._device.drop_mirror(name)
         except Exception:
             log.exception("%s could not be taken off %s", name, self._device.name)

@@ -39,7 +39,7 @@ from multimodal.messages import AudioPart, Conversation, Finish, Outcome, Route,
 from multimodal.requests import ImageGenerationRequest, Request, TranscriptionRequest, TTSRequest
 from multimodal.runner import Runner
 from multimodal.turn.draft import Draft
-from multimodal.turn.request_builder import RequestBuilder, annotate, without_voice
+from multimodal.turn.request_builder import RequestBuilder, annotate, missing_voice_notice
 from multimodal.turn.router import Router
 
 DOING = {
@@ -139,7 +139,9 @@ class Assistant:
                 yield from turn.answer_from_pictures(step)
         if route.aloud is not None and not stop.is_set():
             yield from self._speak_answer(route.aloud, turn, stop)
-        elif not route.again and (told := without_voice(route, turn.conversation, self._cards)):
+        elif not route.again and (
+            told := missing_voice_notice(route, turn.conversation, self._cards)
+        ):
             yield turn.saw(Notice(told))
 
     def _run_step(
@@ -179,7 +181,9 @@ class Assistant:
 
     def _speak_answer(self, step: Step, turn: _Turn, stop: threading.Event) -> Iterator[TurnEvent]:
         """Speak the answer; where that cannot be done it stands as it is, and why is told."""
-        if (request := self._requests.aloud(turn.draft.reply.text, turn.conversation)) is None:
+        if (
+            request := self._requests.tts_request(turn.draft.reply.text, turn.conversation)
+        ) is None:
             return
         try:
             with closing(self._run_step(step, turn, stop, request)) as events:
@@ -203,7 +207,7 @@ class _Turn:
         return self.draft.conversation
 
     def saw(self, event: TurnEvent) -> TurnEvent:
-        self.draft = self.draft.after(event)
+        self.draft = self.draft.apply(event)
         return event
 
     def answer_from_pictures(self, step: Step) -> Iterator[TurnEvent]:
@@ -224,4 +228,4 @@ def _store_picture(
     facts = {"prompt": request.prompt, "seed": str(made.seed), "model": card.title}
     if request.negative_prompt:
         facts["negative prompt"] = request.negative_prompt
-    return ImageStored(media.add_made(made.png, request.prompt, facts))
+    return ImageStored(media.add_generated(made.png, request.prompt, facts))

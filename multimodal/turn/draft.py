@@ -43,7 +43,7 @@ class Draft:
         """Since the turn began."""
         return time.monotonic() - self.started_s
 
-    def after(self, event: TurnEvent) -> Draft:
+    def apply(self, event: TurnEvent) -> Draft:
         """This draft with one more event folded in."""
         match event:
             case RouteChosen() | Notice() | Usage() | StepFinished():
@@ -63,7 +63,7 @@ class Draft:
                 return replace(self._with(outcome), progress=None, preview=None, done=True)
         return self
 
-    def ended(self, error: str | None = None) -> Draft:
+    def cut_short(self, error: str | None = None) -> Draft:
         """This draft cut short: failed with the sentence `error`, or stopped by the person."""
         finish: Finish = "failed" if error else "stopped"
         cut = replace(self.outcome, finish=finish, error=error)

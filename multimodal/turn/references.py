@@ -20,7 +20,7 @@ from multimodal.turn.intents import (
 from multimodal.turn.vocabulary import compile_any, compile_orders
 
 
-def spoken_and_typed(message: Message) -> str:
+def words_of_message(message: Message) -> str:
     """The words of a message: what was typed, then what was said (in English if translated)."""
     said = (part.english or part.transcript or "" for part in message.recordings)
     return "\n".join(filter(None, (message.text.strip(), *(text.strip() for text in said))))
@@ -48,7 +48,7 @@ def is_about_pictures(messages: Sequence[Message]) -> bool:
     for message in reversed(messages[first:]):
         if message.role != "user":
             continue
-        words = spoken_and_typed(message)
+        words = words_of_message(message)
         if message.images or names_a_picture(words):
             return True
         if not refers_to_shown(words):
@@ -64,10 +64,10 @@ def refers_to_shown(words: str) -> bool:
 def resolve_focus(conversation: Conversation) -> Focus | None:
     """What the findings about a picture must answer, None if they alone cannot. A question that
     leaves out what it asks asks what was asked before; where that needed thought, what it shows."""
-    words = spoken_and_typed(conversation.messages[-1])
+    words = words_of_message(conversation.messages[-1])
     if not is_elliptic(words):
         return focus_of(words)
-    asked = (spoken_and_typed(m) for m in reversed(conversation.messages) if m.role == "user")
+    asked = (words_of_message(m) for m in reversed(conversation.messages) if m.role == "user")
     return focus_of(next((said for said in asked if not is_elliptic(said)), "")) or "general"
 
 

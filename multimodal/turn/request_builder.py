@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from multimodal.backends.speech.speakers import without_a_voice
+from multimodal.backends.speech.speakers import missing_voice_error
 from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, MediaError
@@ -39,7 +39,7 @@ from multimodal.requests import (
     TTSRequest,
 )
 from multimodal.turn.image_prompts import prompt_of, redraw_wish
-from multimodal.turn.references import spoken_and_typed, wants_only_translation
+from multimodal.turn.references import wants_only_translation, words_of_message
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,7 +61,7 @@ class RequestBuilder:
         _, part = _find(conversation, step.sha256)
         if isinstance(part, AudioPart):
             return self._hear(part, conversation)
-        question = spoken_and_typed(conversation.messages[-1])
+        question = words_of_message(conversation.messages[-1])
         image = self.media.image(part)
         return ImageDescriptionRequest(image, step.focus, question, part.reduced_from)
 
@@ -81,7 +81,7 @@ class RequestBuilder:
                 "about others, send them once more."
             )
 
-    def aloud(self, answer: str, conversation: Conversation) -> TTSRequest | None:
+    def tts_request(self, answer: str, conversation: Conversation) -> TTSRequest | None:
         """How `answer` is spoken; None where it has no words. It is taken to be in the language
         that is spoken, unless it is known to be in another one."""
         controls = conversation.controls
@@ -103,7 +103,7 @@ class RequestBuilder:
     def _draw(self, step: Step, conversation: Conversation) -> ImageGenerationRequest:
         """A picture that was made here keeps its own prompt where it is drawn anew, since a wish
         such as “in blue” names no subject."""
-        words = spoken_and_typed(conversation.messages[-1])
+        words = words_of_message(conversation.messages[-1])
         source, prompt = None, prompt_of(words)
         if step.sha256 is not None:
             message, part = _find(conversation, step.sha256)
@@ -161,7 +161,7 @@ def annotate(
     raise BackendError(f"{step.card} answered as a model for something else does.")
 
 
-def without_voice(
+def missing_voice_notice(
     route: Route, conversation: Conversation, cards: Iterable[ModelCard]
 ) -> str | None:
     """Why the answer of `route`, in words, is not spoken by any of `cards` though that is wanted;
@@ -170,7 +170,7 @@ def without_voice(
     draws = any(step.task is Task.DRAW for step in route.steps)
     if language is None or route.aloud is not None or draws:
         return None
-    return f"The answer was not spoken. {without_a_voice(cards, language)}"
+    return f"The answer was not spoken. {missing_voice_error(cards, language)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +238,7 @@ def _as_words(message: Message, seen: Collection[str]) -> str:
         for p in message.images
         if p.description and p.sha256 not in seen
     )
-    return "\n\n".join(filter(None, (*described, spoken_and_typed(message))))
+    return "\n\n".join(filter(None, (*described, words_of_message(message))))
 
 
 def _find(conversation: Conversation, sha256: str | None) -> tuple[Message, AudioPart | ImagePart]:

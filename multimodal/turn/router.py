@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from multimodal.backends.speech.speakers import speaker_for
+from multimodal.backends.speech.speakers import choose_speaker
 from multimodal.catalog.cards import AUTO, Catalog, ModelCard, Profile
 from multimodal.catalog.defaults import DefaultModels
 from multimodal.errors import PromptError, RequestError
@@ -43,8 +43,8 @@ from multimodal.turn.references import (
     pictures_shown,
     refers_to_shown,
     resolve_focus,
-    spoken_and_typed,
     wants_only_translation,
+    words_of_message,
 )
 
 LONG_RECORDING_S = 90
@@ -88,7 +88,7 @@ class Router:
         carries, RequestError where the chosen model cannot do anything with the message.
         """
         last = conversation.messages[-1]
-        words = spoken_and_typed(last)
+        words = words_of_message(last)
         if not last.parts or not (words or last.images or last.recordings):
             raise PromptError("The message is empty. Type something, or add a picture or voice.")
         scene = _Scene(conversation, last, words, self._chosen(conversation))
@@ -241,7 +241,7 @@ class Router:
         if scene.chosen is not None:
             listed.insert(0, scene.chosen)
         known = controls.hearing.translate_to if route.rule == "translate" else None
-        card = speaker_for(listed, controls.speak_in, controls.voice, known)
+        card = choose_speaker(listed, controls.speak_in, controls.voice, known)
         if card is None:
             return route
         return replace(route, aloud=Step(card.task, card.name, "speak the answer"))
@@ -276,7 +276,7 @@ class Router:
         return f" It took over from {self._catalog.title(first)}, with which the program began."
 
     def _missing(self, ability: str, task: Task) -> Route:
-        able = [p.title for p in self._catalog.profiles if p.default(task)]
+        able = [p.title for p in self._catalog.profiles if p.default_name(task)]
         way = f"The set of models “{able[0]}” has one." if able else "No set of models has one yet."
         answer = (
             f"I cannot {ability} here: that needs {NEEDS[task]}, and this program was started with "

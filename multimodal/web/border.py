@@ -44,7 +44,7 @@ from multimodal.web.incoming import (
     session_in,
     whole_body,
 )
-from multimodal.web.outgoing import BROWSER_COOKIE, Outgoing, new_cookie
+from multimodal.web.outgoing import BROWSER_COOKIE, ResponseHeaders, new_cookie
 from multimodal.web.route_table import (
     ANSWERS,
     FILE,
@@ -67,7 +67,7 @@ RELOAD = {"Page-Reload": "once"}
 """The header of what a page is told that only opening it again mends; see `head.html`."""
 
 
-class Border:
+class AccessMiddleware:
     """Stands around an application once `lifespan` has run.
 
     hosts: the names that are answered to; may be added to while it runs (a share link).
@@ -104,7 +104,7 @@ class Border:
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
         request = Request(scope, receive)
-        outgoing = Outgoing(send, self._is_https(request))
+        outgoing = ResponseHeaders(send, self._is_https(request))
         try:
             listed = self._check_origin(request)
             if listed and is_api(scope["path"]):
@@ -119,7 +119,7 @@ class Border:
             return await response(scope, receive, outgoing)
         await self._app(scope, inner, outgoing)
 
-    async def _admit(self, request: Request, outgoing: Outgoing) -> Receive:
+    async def _admit(self, request: Request, outgoing: ResponseHeaders) -> Receive:
         """What the application may receive of `request`. Raises RefusedError."""
         path = request.scope["path"]
         found = self._routes.find(request.method, path)
@@ -153,7 +153,7 @@ class Border:
         headers = request.headers
         host = headers.get("host", "")
         for name in (host, headers.get("x-forwarded-host", "").split(",")[0].strip()):
-            if (name or name is host) and not self.hosts.answers_to(name):
+            if (name or name is host) and not self.hosts.is_allowed_host(name):
                 raise RefusedError(
                     403,
                     f"This server does not answer to {name[:SHOWN_CHARACTERS]!r}. Use its own "
@@ -162,9 +162,9 @@ class Border:
                 )
         origin = headers.get("origin")
         if origin is not None:
-            if self.hosts.is_own(origin, host):
+            if self.hosts.is_same_origin(origin, host):
                 return None
-            if self.hosts.is_listed(origin):
+            if self.hosts.is_allowed_origin(origin):
                 return origin
             raise foreign_origin(origin)
         if headers.get("sec-fetch-site") in FOREIGN_SITES and not _is_visit(request):
@@ -173,11 +173,11 @@ class Border:
 
     def _is_https(self, request: Request) -> bool:
         host = request.headers.get("host", "")
-        return request.scope.get("scheme") == "https" or self.hosts.is_https(host)
+        return request.scope.get("scheme") == "https" or self.hosts.is_https_only(host)
 
     # ------------------------------------------------------------ 3. logins
 
-    def _person(self, row: AllowedRoute, request: Request, outgoing: Outgoing) -> str:
+    def _person(self, row: AllowedRoute, request: Request, outgoing: ResponseHeaders) -> str:
         """Who asks, as `Sessions` tells people apart. Raises RefusedError for a missing login."""
         if self._logins and row.access is Access.PROGRAM:
             self._check_authorization(request)
@@ -196,7 +196,7 @@ class Border:
         found = credentials(request.headers.get("authorization", ""))
         if found is not None:
             check = self._logins.check(*found, address_of(request))
-            raise_if_waiting(check)
+            raise_if_throttled(check)
         if found is None or not check.is_right:
             way = "Send a login: Authorization: Bearer USER:PASSWORD."
             challenge = {"WWW-Authenticate": "Bearer"}
@@ -207,7 +207,7 @@ class Border:
         if self._logins:
             user, password = await login_form(request, body)
             check = self._logins.check(user, password, address_of(request))
-            raise_if_waiting(check)
+            raise_if_throttled(check)
             if not check.is_right:
                 raise RefusedError(400, "Incorrect credentials.", "authentication_error")
         return replayed(body, request.receive)
@@ -335,7 +335,7 @@ def foreign_origin(origin: str) -> RefusedError:
     )
 
 
-def raise_if_waiting(check: LoginCheck) -> None:
+def raise_if_throttled(check: LoginCheck) -> None:
     if check.wait_s:
         raise RefusedError(
             429,

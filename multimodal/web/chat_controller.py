@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from multimodal.backends.speech.speakers import without_a_voice
+from multimodal.backends.speech.speakers import missing_voice_error
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO
 from multimodal.chats.locks import ConversationBusyError
@@ -45,7 +45,7 @@ from multimodal.web.chat_list import UNDO_S, ChatList
 from multimodal.web.chat_pane import ExampleMessage
 from multimodal.web.chat_view import ChatView, Frame
 from multimodal.web.dictation import Dictation
-from multimodal.web.hands_free import HandsFreeTalk
+from multimodal.web.hands_free import HandsFreeService
 from multimodal.web.media_addresses import MediaAddresses
 from multimodal.web.presence import Presence
 from multimodal.web.reading_aloud import AnswerReader
@@ -75,7 +75,7 @@ class ChatController:
         uploads = program.settings.page_cache
         self.attachments = Attachments(program.media, self.addresses, uploads)
         self.dictation = Dictation(program, self.attachments)
-        self.talk = HandsFreeTalk(program)
+        self.talk = HandsFreeService(program)
         self.presence = Presence(grace_s, self.replies.abandon)
         self.list = ChatList(program, self.replies, undo_s)
         transcript = Transcript(program.catalog, program.media, self.addresses)
@@ -139,7 +139,7 @@ class ChatController:
     ) -> dict[str, Any]:
         match action:
             case ReadAloud():
-                return self.reader.receipt(session.owner, action.chat, action.message)
+                return self.reader.prepare(session.owner, action.chat, action.message)
             case Dictate():
                 hearing = self.controls(session, action.chat).hearing
                 return {"words": self.dictation.words(session, action.file, hearing)}
@@ -164,7 +164,7 @@ class ChatController:
                 if not action.chat and session.conversation:
                     raise RequestError("Another conversation was opened meanwhile. Send it again.")
                 self._say(reply, action, read_controls())
-        session.move(action.chat, chat)
+        session.switch(action.chat, chat)
         return chat
 
     def _prepared(self, owner: str, chat: str, message: str) -> RunningReply | None:
@@ -176,12 +176,12 @@ class ChatController:
                 other = self.replies.get(chat)
                 if other is not None and other.message == message:
                     other.wait_for_message()
-                if self.chats.open(owner, chat).holds(message):
+                if self.chats.open(owner, chat).has_message(message):
                     return None
                 if other is None or other.message != message or other.is_started:
                     raise
             else:
-                if not reply.chat.holds(message):
+                if not reply.chat.has_message(message):
                     return reply
                 self.replies.discard(reply)
                 return None
@@ -259,14 +259,14 @@ class ChatController:
     def _sound(self, session: TabSession, chat: str, spoken: SpokenTurn) -> dict[str, Any]:
         """The `address` where the newest answer is heard, while it is written or after that; or
         `why` nothing here speaks its language. Raises the errors of `Store.load`."""
-        stored, under_way = self.replies.read(session.owner, chat)
+        stored, under_way = self.replies.load_with_reply(session.owner, chat)
         reply = under_way or stored.messages[-1].text
         controls = stored.controls
         language = controls.speak_in or spoken.language or usual_language(self.program)
         if speaking_card(self.program, language, controls) is None:
-            return {"address": "", "why": str(without_a_voice(self.program.cards, language))}
+            return {"address": "", "why": str(missing_voice_error(self.program.cards, language))}
         said = SpokenReply(self.program, reply, controls, language)
-        said = self.talk.followed(spoken.address, session.owner, said)
+        said = self.talk.link_reply(spoken.address, session.owner, said)
         return {"address": self.reader.address(said.sentences)}
 
     def _changing(self, session: TabSession, chat: str) -> RunningReply:

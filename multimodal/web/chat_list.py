@@ -127,7 +127,7 @@ class ChatList:
         self._listing = threading.Lock()
         self._stamp = 0
 
-    def shown(self, session: TabSession) -> dict[str, Any]:
+    def frame(self, session: TabSession) -> dict[str, Any]:
         """The newest chats, as many as the tab asked for; `undo_s` is for how long a deleted one
         may still be had back. Of two frames the one with the greater `stamp` is the newer."""
         with self._listing:
@@ -154,7 +154,7 @@ class ChatList:
         """The list with one page more, from now on."""
         with session.lock:
             session.pages += 1
-        return self.shown(session)
+        return self.frame(session)
 
     def delete(self, session: TabSession, conversation: str) -> bool:
         """Delete a chat of the list; for a while it can be restored. Its reply is stopped now.

@@ -55,7 +55,7 @@ class ChatView:
         try:
             return self.show(session)
         except BaseException:
-            session.move(conversation, before)
+            session.switch(conversation, before)
             raise
 
     def show(self, session: TabSession) -> Frame:
@@ -65,7 +65,7 @@ class ChatView:
             try:
                 shown = self._whole(session, chat)
             except ConversationNotFoundError:
-                session.move(chat, "")
+                session.switch(chat, "")
                 continue
             with session.lock:
                 if session.conversation == chat:  # else the person has gone on meanwhile
@@ -78,7 +78,7 @@ class ChatView:
         try:
             return self.show(session)
         except MultimodalError as error:
-            session.add_complaint(str(error))
+            session.add_error(str(error))
             with session.lock:
                 return self._frame(session, session.conversation) | {"busy": session.is_busy}
 
@@ -88,7 +88,7 @@ class ChatView:
         with session.lock:
             session.follower += 1
             token, chat = session.follower, session.conversation
-        for running in self._replies.of(session.owner):
+        for running in self._replies.replies_of(session.owner):
             running.wake()  # an older call that waits for it
         reply = self._replies.get(chat)
         if reply is None:
@@ -111,7 +111,7 @@ class ChatView:
             seen = newest
         if is_ours():
             if reply.error is not None:
-                session.add_complaint(reply.error)
+                session.add_error(reply.error)
             yield self.refresh(session)
 
     def _whole(self, session: TabSession, chat: str) -> Frame:
@@ -119,9 +119,9 @@ class ChatView:
         if not chat:
             return {"messages": [], "busy": False}
         self._list.check_kept(session.owner, chat)
-        conversation, reply = self._replies.read(session.owner, chat)
+        conversation, reply = self._replies.load_with_reply(session.owner, chat)
         if reply is None:
-            redo = alternatives(self._program, conversation)
+            redo = alternative_models(self._program, conversation)
             return {"messages": self._transcript.conversation(conversation, redo), "busy": False}
         draft = reply.draft
         messages = [
@@ -179,7 +179,7 @@ class _Question:
         return True
 
 
-def alternatives(program: Program, conversation: Conversation) -> list[str]:
+def alternative_models(program: Program, conversation: Conversation) -> list[str]:
     """Which models could answer the newest message instead of those that did: the names of the
     cards worth offering, those that answer by themselves first; the model
     menu has all. A model is only offered where its answer could be of the same kind."""

@@ -52,7 +52,7 @@ def from_inputs(
     """The values of `ui.controls`, in that order. Raises RequestError for what is out of bounds:
     Gradio's own check would end the event, and nobody would be told what became of the message."""
     return Controls(
-        ui.quantization.asked_for(model, kind),
+        ui.quantization.model_name(model, kind),
         INSTRUCTIONS.checked(system),
         Sampling(
             TEMPERATURE.checked(temperature),
@@ -78,17 +78,19 @@ def from_inputs(
 def to_inputs(ui: Layout, controls: Controls) -> list[Any]:
     """What `ui.controls` show for a conversation that has these."""
     default, given = ui.defaults(), controls.sampling
-    model = ui.quantization.listed(controls.model)
+    model = ui.quantization.menu_entry(controls.model)
     return [
         model,
-        ui.quantization.shown(controls.model),
+        ui.quantization.update(controls.model),
         controls.system_prompt,
         given.temperature,
         given.top_p,
         given.repeat_penalty,
         default.max_tokens if given.max_tokens is None else given.max_tokens,
         given.seed,
-        *ui.voice.shown(model, controls.hearing, controls.speak_in, controls.voice, controls.speed),
+        *ui.voice.updates(
+            model, controls.hearing, controls.speak_in, controls.voice, controls.speed
+        ),
         *(astuple(controls.drawing) if ui.drawing else ()),
     ]
 
@@ -136,14 +138,14 @@ class ControlEvents:
         asked = TranscriptionSettings(language or None, translate_to or None)
         # In one piece: Gradio forgets what comes while it puts the choice on the page.
         shown = [
-            self._ui.quantization.shown(model, has_sizes=True),
-            *self._ui.voice.shown(model, asked, speak_in, voice, speed),
+            self._ui.quantization.update(model, has_sizes=True),
+            *self._ui.voice.updates(model, asked, speak_in, voice, speed),
         ]
         return shown if session.model == model else gr.skip()
 
     def _size(self, model: str, session: TabSession) -> Any:
         """What each quantization of the model takes, unless another was chosen meanwhile."""
-        sized = self._ui.quantization.sized(model)
+        sized = self._ui.quantization.update_with_sizes(model)
         return sized if session.model == model else gr.skip()
 
     def _reset(self) -> list[Any]:

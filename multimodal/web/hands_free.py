@@ -25,7 +25,7 @@ from starlette.routing import Route
 
 from multimodal.api.event_streams import in_thread
 from multimodal.api.guard import TimedReceive
-from multimodal.backends.speech.speakers import without_a_voice
+from multimodal.backends.speech.speakers import missing_voice_error
 from multimodal.backends.speech.voice_activity import speech_probabilities
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO, ModelCard
@@ -94,7 +94,7 @@ class LiveConversation:
                 self.listener.close()
 
 
-class HandsFreeTalk:
+class HandsFreeService:
     """Serves every person; one conversation a tab is the page's own rule. Thread-safe."""
 
     def __init__(self, program: Program) -> None:
@@ -125,7 +125,7 @@ class HandsFreeTalk:
         self._workers.submit(self._prepare, live, cards, language)
         return {"address": f"listen/{ticket}"}
 
-    def followed(self, address: str, owner: str, spoken: SpokenReply) -> SpokenReply:
+    def link_reply(self, address: str, owner: str, spoken: SpokenReply) -> SpokenReply:
         """The same answer, as the conversation at `address` hears of itself from now on. It is made
         only a little ahead of what is heard, and not while somebody speaks: on a small machine the
         words that interrupt it would be recognized late."""
@@ -160,7 +160,7 @@ class HandsFreeTalk:
         if hears is None or writes is None:
             raise RequestError("No model here hears and answers what is said. Type it instead.")
         if speaker is None:
-            raise without_a_voice(program.cards, language)
+            raise missing_voice_error(program.cards, language)
         catalog = program.catalog
         return [catalog.card(hears), catalog.card(writes), speaker]
 

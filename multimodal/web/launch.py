@@ -21,8 +21,8 @@ from starlette.middleware import Middleware
 
 from multimodal.access import Hosts, Logins
 from multimodal.build import Program, build, fetch_missing
-from multimodal.calibrate import calibrate_first
-from multimodal.data_folder import held_data_folder, prepare_data_folder
+from multimodal.calibrate import calibrate_new_card
+from multimodal.data_folder import lock_data_folder, prepare_data_folder
 from multimodal.doctor.unused_gpu import unused_gpu
 from multimodal.errors import MultimodalError, SettingsError
 from multimodal.private_files import make_private_folder
@@ -31,7 +31,7 @@ from multimodal.web.sessions import MAX_SESSIONS
 from multimodal.weights import console_progress
 
 if TYPE_CHECKING:
-    from multimodal.web.border import Border
+    from multimodal.web.border import AccessMiddleware
     from multimodal.web.page import Page
 
 log = logging.getLogger(__name__)
@@ -54,14 +54,14 @@ looks away, comes back sooner."""
 def serve(settings: Settings) -> None:
     """Serve until interrupted. Raises the start's errors, each one sentence."""
     prepare_data_folder(settings)
-    with held_data_folder(settings) as note_address:
+    with lock_data_folder(settings) as note_address:
         port, hosts = _free_port(settings), _hosts(settings)
         note_address(f"http://{settings.host}:{port}")
         _serve_at(port, hosts, settings)
 
 
 def _serve_at(port: int, hosts: Hosts, settings: Settings) -> None:
-    calibrate_first(settings, _announce)
+    calibrate_new_card(settings, _announce)
     unused = unused_gpu(settings)
     if unused is not None:
         _announce(f"{unused.sentence}\n\n    {unused.fix}\n")
@@ -120,14 +120,14 @@ def open_page(
     after its last page was closed."""
     settings = program.settings
     _prepare_gradio(settings)
-    from multimodal.web.border import Border
+    from multimodal.web.border import AccessMiddleware
     from multimodal.web.page import Page
     from multimodal.web.theme import theme
 
     logins, head = settings.logins(), _head()
     secrets = page_secret(settings), media_secret(settings)
     page = Page(program, *secrets, _examples(), grace_s)
-    border = Border(hosts, Logins(logins), [settings.page_cache])
+    border = AccessMiddleware(hosts, Logins(logins), [settings.page_cache])
     page.blocks.queue(default_concurrency_limit=None, api_open=False, max_size=EVENTS)
     page.blocks.launch(
         server_name=settings.host,
@@ -161,9 +161,9 @@ def open_page(
 
 def _close(page: Page) -> None:
     """Stop what is streamed or answered, then the server, which waits for it."""
-    from multimodal.api.stop_signals import stop_signals
+    from multimodal.api.shutdown_signals import shutdown_signals
 
-    stop_signals(page.blocks.app).close()
+    shutdown_signals(page.blocks.app).close()
     page.close()
     page.blocks.close(verbose=False)
 
@@ -194,7 +194,7 @@ def _prepare_gradio(settings: Settings) -> None:
     os.environ["GRADIO_TEMP_DIR"] = str(settings.page_cache)
 
 
-def _served(program: Program, page: Page, border: Border, head: str) -> dict[str, Any]:
+def _served(program: Program, page: Page, border: AccessMiddleware, head: str) -> dict[str, Any]:
     """What Gradio's application has beside its own routes; `head` is the page's."""
     from multimodal.api import routes
     from multimodal.web.content_policy import ContentPolicy, inline_scripts
@@ -211,7 +211,7 @@ def _served(program: Program, page: Page, border: Border, head: str) -> dict[str
     }
 
 
-def _check_border(page: Page, border: Border, hosts: Hosts) -> None:
+def _check_border(page: Page, border: AccessMiddleware, hosts: Hosts) -> None:
     """Raise RuntimeError unless the server stands behind its border; let its share link in."""
     if page.blocks.app.middleware_stack is not border:
         raise RuntimeError("the server does not stand behind its border")

@@ -80,14 +80,14 @@ class ModelMenu:
         )
 
     def _absent(self, card: ModelCard) -> str:
-        known = self._program.weights.known_bytes(card)
+        known = self._program.weights.declared_bytes(card)
         return f"needs {download_size(known)} download" if known else "needs a download"
 
     def _ready_names(self) -> frozenset[str]:
         with self._lock:
             if time.monotonic() - self._looked_s > LOOK_EVERY_S:
                 weights = self._program.weights
-                self._ready = frozenset(c.name for c in self._program.cards if weights.ready(c))
+                self._ready = frozenset(c.name for c in self._program.cards if weights.is_ready(c))
                 self._looked_s = time.monotonic()
             return self._ready
 

@@ -12,7 +12,7 @@ BROWSER_COOKIE = "multimodal-browser"
 COOKIE_S = 365 * 24 * 3600
 
 
-class Outgoing:
+class ResponseHeaders:
     """`send` that sees to the headers of what leaves."""
 
     def __init__(self, send: Send, is_https: bool) -> None:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.routing import Route
 
-from multimodal.access import first_owner, owner_of
+from multimodal.access import owner_of_cookie, resolve_owner
 from multimodal.build import Program
 from multimodal.errors import MultimodalError
 from multimodal.messages import Controls
@@ -137,9 +137,9 @@ class Page:
         self, browser: dict[str, str] | None, session: TabSession, request: gr.Request
     ) -> list[Any]:
         known, cookie = browser or {}, browser_of(request.cookies)
-        first = first_owner(self._own_secret, cookie) if cookie else None
+        first = owner_of_cookie(self._own_secret, cookie) if cookie else None
         login = getattr(request, "username", None)
-        session.owner = owner_of(login, known.get("owner"), first)
+        session.owner = resolve_owner(login, known.get("owner"), first)
         self.controller.presence.enter(_tab(request), session.owner)
         self.ui.menu.size_up()
         return self._opened(session, known.get("conversation", ""))
@@ -153,7 +153,7 @@ class Page:
 
     def _tick(self, session: TabSession, request: gr.Request) -> list[Any]:
         self._see(session, request, is_tick=True)
-        return [self._gauge(), self._menu(session), *self.ui.upgrades.shown(session)]
+        return [self._gauge(), self._menu(session), *self.ui.upgrades.updates(session)]
 
     def _menu(self, session: TabSession) -> Any:
         """The model menu where something of it changed since this tab was told."""
@@ -177,7 +177,7 @@ class Page:
             with _show_errors():
                 shown = self.controller.view.show(session)
                 controls = self.controller.controls(session, shown["chat"])
-        session.model = self.ui.quantization.listed(controls.model)
+        session.model = self.ui.quantization.menu_entry(controls.model)
         return [
             _packed(shown),
             self._list(session),
@@ -218,7 +218,7 @@ class Page:
         return [gr.skip(), self._list(session), self._browser(session), *stays]
 
     def _list(self, session: TabSession) -> Frame:
-        return self.controller.list.shown(session)
+        return self.controller.list.frame(session)
 
     def _browser(self, session: TabSession) -> dict[str, str]:
         return {"owner": session.owner, "conversation": session.conversation}

@@ -28,14 +28,14 @@ class QuantizationPanel:
             elem_id="quantization",
         )
 
-    def listed(self, model: str) -> str:
+    def menu_entry(self, model: str) -> str:
         """The model menu's entry for a model that may be asked for in any quantization."""
         names = self._program.profile.names
         base = ModelName.parse(model).base
         same = (name for name in names if ModelName.parse(name).base == base)
         return model if model in names else next(same, AUTO)
 
-    def asked_for(self, model: str | None, kind: str | None) -> str:
+    def model_name(self, model: str | None, kind: str | None) -> str:
         """The name that asks for the menu's `model` in that quantization; "name:int8"."""
         if not model or model == AUTO:
             return AUTO
@@ -44,9 +44,9 @@ class QuantizationPanel:
             return model
         return str(replace(ModelName.parse(model), quantization=kind))
 
-    def shown(self, model: str, has_sizes: bool = False) -> gr.Dropdown:
+    def update(self, model: str, has_sizes: bool = False) -> gr.Dropdown:
         """The choice as it is for `model`; where it has sizes, see `sized`."""
-        kinds = self._kinds(self.listed(model))
+        kinds = self._kinds(self.menu_entry(model))
         if len(kinds) < 2:
             # Hidden as it is: a browser keeps what a hidden menu held, which Gradio refuses, and
             # the message with it, where it is none of the choices. `asked_for` knows better.
@@ -59,7 +59,7 @@ class QuantizationPanel:
             choices = [(_label(kind, kind == kinds[0]), kind) for kind in kinds]
         return gr.Dropdown(choices, value=value, visible=True)
 
-    def sized(self, model: str) -> gr.Dropdown:
+    def update_with_sizes(self, model: str) -> gr.Dropdown:
         """The same with what each quantization takes; the first time this takes seconds."""
         kinds = self._kinds(model)
         return gr.Dropdown(self._sized(model, kinds)) if len(kinds) > 1 else gr.Dropdown()

@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from multimodal.api.event_streams import events
 from multimodal.api.speech_synthesis import encoded, next_sentence
-from multimodal.backends.speech.speakers import language_of_script, without_a_voice
+from multimodal.backends.speech.speakers import language_of_script, missing_voice_error
 from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.build import Program
 from multimodal.errors import MultimodalError, RequestError
@@ -49,7 +49,7 @@ class AnswerReader:
         self._lock = threading.Lock()
         self._tickets: OrderedDict[str, Speak] = OrderedDict()
 
-    def receipt(self, owner: str, chat: str, message: str) -> dict[str, Any]:
+    def prepare(self, owner: str, chat: str, message: str) -> dict[str, Any]:
         """For the page: the `address` of the sound, or `why` there is none; with the `words` and
         their `language`, for the browser's own voice. Raises RequestError where there is no such
         answer, or nothing to say."""
@@ -64,7 +64,7 @@ class AnswerReader:
         said = {"words": words, "language": language}
         card = speaking_card(self._program, language, found.controls)
         if card is None:
-            why = str(without_a_voice(self._program.cards, language))
+            why = str(missing_voice_error(self._program.cards, language))
             return {"address": "", "why": why, **said}
         voice = voice_of(card, language, found.controls)
         request = TTSRequest(words, language, None, voice, found.controls.speed)

@@ -82,12 +82,12 @@ class RunningReply:
         with self.changed:
             self.changed.notify_all()
 
-    def started(self) -> None:
+    def mark_started(self) -> None:
         with self.changed:
             self.is_started = True
             self.changed.notify_all()
 
-    def advance(self, draft: Draft) -> None:
+    def set_draft(self, draft: Draft) -> None:
         with self.changed:
             self.draft = draft
             self.version += 1
@@ -132,7 +132,7 @@ class ReplyRunner:
             name=f"reply {reply.conversation}",
             daemon=True,
         )
-        reply.started()
+        reply.mark_started()
         reply.thread.start()
 
     def discard(self, reply: RunningReply) -> None:
@@ -143,7 +143,9 @@ class ReplyRunner:
         with self._lock:
             return self._running.get(conversation)
 
-    def read(self, owner: str, conversation: str) -> tuple[Conversation, RunningReply | None]:
+    def load_with_reply(
+        self, owner: str, conversation: str
+    ) -> tuple[Conversation, RunningReply | None]:
         """A conversation as it is stored, and the reply under way in it: what is in neither was
         never said. Raises the errors of `Store.load`."""
         while True:
@@ -153,14 +155,14 @@ class ReplyRunner:
             if reply is not None or self.get(conversation) is None:
                 return stored, reply
 
-    def of(self, owner: str) -> list[RunningReply]:
+    def replies_of(self, owner: str) -> list[RunningReply]:
         """Those of one owner."""
         with self._lock:
             return [reply for reply in self._running.values() if reply.owner == owner]
 
     def abandon(self, owner: str) -> None:
         """Stop every reply of an owner who no longer waits for it."""
-        for reply in self.of(owner):
+        for reply in self.replies_of(owner):
             reply.stop.set()
 
     def stop(self, conversation: str, wait_s: float = 0.0) -> None:
@@ -199,7 +201,7 @@ class ReplyRunner:
         try:
             with closing(reply.chat.answer(reply.stop, controls)) as drafts:
                 for draft in drafts:
-                    reply.advance(draft)
+                    reply.set_draft(draft)
         except MultimodalError as fault:
             error = str(fault)
         except Exception:

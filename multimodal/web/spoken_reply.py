@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from multimodal.backends.speech.growing_text import GrowingText
 from multimodal.backends.speech.speakers import (
+    choose_speaker,
     language_of_script,
     languages_of,
-    speaker_for,
-    speakers,
-    without_a_voice,
+    missing_voice_error,
+    speaking_cards,
 )
 from multimodal.build import Program
 from multimodal.catalog.cards import ModelCard
@@ -118,20 +118,20 @@ class SpokenReply:
     def _card(self, language: str) -> ModelCard:
         card = speaking_card(self.program, language, self.controls)
         if card is None:
-            raise without_a_voice(self.program.cards, language)
+            raise missing_voice_error(self.program.cards, language)
         return card
 
 
 def usual_language(program: Program) -> str:
     """The one of the profile's first voice; what an answer in Latin letters is taken for."""
-    able = speakers(program.cards)
+    able = speaking_cards(program.cards)
     return next((code for card in able for code in languages_of(card)), "en")
 
 
 def speaking_card(program: Program, language: str, controls: Controls) -> ModelCard | None:
     """The one with the voice that was chosen where it speaks that language, else the first."""
     cards = program.cards
-    return speaker_for(cards, language, controls.voice) or speaker_for(cards, language)
+    return choose_speaker(cards, language, controls.voice) or choose_speaker(cards, language)
 
 
 def voice_of(card: ModelCard, language: str, controls: Controls) -> str | None:

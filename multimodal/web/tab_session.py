@@ -49,7 +49,7 @@ class TabSession:
     def __deepcopy__(self, memo: object) -> TabSession:
         return TabSession()
 
-    def move(self, before: str, after: str) -> bool:
+    def switch(self, before: str, after: str) -> bool:
         """Look at another conversation, unless the tab looks elsewhere by now; whether it did."""
         with self.lock:
             if self.conversation != before:
@@ -62,7 +62,7 @@ class TabSession:
             self.issued += 1
             self.receipts.append(receipt | {"nonce": nonce, "serial": self.issued})
 
-    def add_complaint(self, sentence: str) -> None:
+    def add_error(self, sentence: str) -> None:
         """A receipt that no action asked for."""
         with self.lock:
             self.add_receipt(f"told-{self.issued + 1}", {"error": sentence})

@@ -47,7 +47,7 @@ class UpgradePanel:
         for task, button in zip(self._tasks, self.choices, strict=True):
             button.click(partial(self._switch, task), [session], self.outputs, **quiet)
 
-    def shown(self, session: TabSession) -> list[Any]:
+    def updates(self, session: TabSession) -> list[Any]:
         """The outputs where something of them changed since this tab was told."""
         coming = self._coming()
         choices = map(self._choice, self._tasks)
@@ -68,7 +68,7 @@ class UpgradePanel:
     def _stay(self, session: TabSession) -> list[Any]:
         if (coming := self._coming()) is not None:
             self._program.upgrades.decline(coming.task)
-        return self.shown(session)
+        return self.updates(session)
 
     def _switch(self, task: Task, session: TabSession) -> list[Any]:
         upgrades = self._program.upgrades
@@ -76,7 +76,7 @@ class UpgradePanel:
             upgrades.accept(task)
         else:
             upgrades.decline(task)
-        return self.shown(session)
+        return self.updates(session)
 
     # ------------------------------------------------------------ what is shown
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import gradio as gr
 
 from multimodal.backends.engine_options import default_language
-from multimodal.backends.speech.speakers import languages_of, offered_voices, speakers
+from multimodal.backends.speech.speakers import languages_of, offered_voices, speaking_cards
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO, ModelCard
 from multimodal.languages import language_name
@@ -56,7 +56,7 @@ class VoicePanel:
     def inputs(self) -> list[gr.Dropdown]:
         return [self.language, self.translate_to, self.speak_in, self.voice, self.speed]
 
-    def shown(
+    def updates(
         self,
         model: str,
         asked: TranscriptionSettings,
@@ -95,7 +95,9 @@ class VoicePanel:
         if hears is None and usual is not None:
             hears = catalog.card(usual)
         cards = (chosen, *self._program.cards) if chosen else self._program.cards
-        spoken = dict.fromkeys(code for card in speakers(cards) for code in languages_of(card))
+        spoken = dict.fromkeys(
+            code for card in speaking_cards(cards) for code in languages_of(card)
+        )
         return (
             _spoken(hears),
             [("No", ""), *(_named(hears.translates_to) if hears else [])],

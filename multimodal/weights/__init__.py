@@ -20,13 +20,13 @@ from huggingface_hub import HfApi
 from multimodal.catalog.cards import ModelCard
 from multimodal.catalog.sources import (
     SINGLE_FILES,
-    FileSource,
     FilesSource,
     FolderSource,
     HubSource,
     ManualSource,
     PackageSource,
     PartsSource,
+    UrlSource,
 )
 from multimodal.errors import WeightsError
 from multimodal.weights.copies import recorded_files, take_copy
@@ -70,11 +70,11 @@ class Weights:
         self._hub_cache = hub_cache
         self.quantized = QuantizedCheckpoints(folder, quantized_bytes, free_bytes)
 
-    def ready(self, card: ModelCard) -> bool:
+    def is_ready(self, card: ModelCard) -> bool:
         """Whether `ensure` would return at once; looks at sizes and times, reads no weights."""
         if isinstance(card.source, FolderSource):
             return _is_there(card.source.path)
-        return self._fetcher(card) is None or self._job(card).verified()
+        return self._fetcher(card) is None or self._job(card).is_verified()
 
     def ensure(
         self,
@@ -90,17 +90,17 @@ class Weights:
         if isinstance(card.source, FolderSource):
             return _existing(card, card.source)
         fetcher, job = self._fetcher(card), self._job(card, on_progress, stop)
-        if fetcher is not None and not job.verified():
+        if fetcher is not None and not job.is_verified():
             until_stopped(lambda: self._provide(job, fetcher), stop)
         return job.folder
 
-    def known_bytes(self, card: ModelCard) -> int:
+    def declared_bytes(self, card: ModelCard) -> int:
         """What the card itself says would be fetched; 0 where only the place knows, or nobody
         fetches it."""
         fetcher = self._fetcher(card)
-        return 0 if fetcher is None else fetcher.known_bytes()
+        return 0 if fetcher is None else fetcher.declared_bytes()
 
-    def offered_bytes(self, card: ModelCard) -> int:
+    def query_bytes(self, card: ModelCard) -> int:
         """How much `ensure` would fetch for a card that is not ready; fetches nothing.
 
         Raises WeightsError, without the card's title, where it cannot be had.
@@ -112,7 +112,7 @@ class Weights:
             return 0
         if self._offline:
             raise WeightsError(FORBIDDEN)
-        return fetcher.offered_bytes(self._job(card))
+        return fetcher.query_bytes(self._job(card))
 
     # ------------------------------------------------------------ one card
 
@@ -126,14 +126,14 @@ class Weights:
             case source:
                 return self._of(source)
 
-    def _of(self, source: FilesSource | HubSource | FileSource | ManualSource) -> Fetcher:
+    def _of(self, source: FilesSource | HubSource | UrlSource | ManualSource) -> Fetcher:
         wait_s = self._retry_wait_s
         match source:
             case FilesSource():
                 return FilesFetcher(source, self._settings, self._hub, wait_s, self._hub_cache)
             case HubSource():
                 return Hub(source, self._hub, wait_s, self._hub_cache)
-            case FileSource():
+            case UrlSource():
                 return UrlFile(source, wait_s)
             case ManualSource():
                 return ManualFiles(source)
@@ -150,20 +150,20 @@ class Weights:
     def _provide(self, job: Job, fetcher: Fetcher) -> None:
         with self._sentences(job.card):
             self._folder.mkdir(parents=True, exist_ok=True)
-            job.tally.total_bytes = fetcher.known_bytes()
+            job.tally.total_bytes = fetcher.declared_bytes()
             job.report("waiting")
             with self._exclusive(job):
-                if not job.verified():
+                if not job.is_verified():
                     self._complete(job, fetcher)
 
     def _complete(self, job: Job, fetcher: Fetcher) -> None:
         job.folder.mkdir(parents=True, exist_ok=True)
-        wanted = fetcher.wanted(job)
+        wanted = fetcher.required_files(job)
         missing = self._without_copies(job, fetcher, wanted)
         if missing:
             if self._offline:
                 raise WeightsError(FORBIDDEN)
-            job.begin(fetcher.extent(job, wanted, missing))
+            job.begin(fetcher.download_size(job, wanted, missing))
             fetcher.fetch(job, missing)
         job.record(wanted)
 
@@ -171,13 +171,13 @@ class Weights:
         self, job: Job, fetcher: Fetcher, wanted: tuple[File, ...]
     ) -> tuple[File, ...]:
         """The files that are neither in the card's folder nor elsewhere on this machine."""
-        absent = [file for file in wanted if not job.holds(file)]
+        absent = [file for file in wanted if not job.has_file(file)]
         recorded = recorded_files(self._folder) if absent else {}
         return tuple(
             file
             for file in absent
             if not take_copy(job, file, recorded.get(file.size_bytes or 0, ()))
-            and not take_copy(job, file, fetcher.copies(job, file))
+            and not take_copy(job, file, fetcher.local_copies(job, file))
         )
 
     @contextmanager

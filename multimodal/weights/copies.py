@@ -73,7 +73,7 @@ def _is_right(job: Job, candidate: Path, file: File) -> bool:
         if candidate.stat().st_size != file.size_bytes:
             return False
         job.report("verifying")
-        return job.right(candidate, file)
+        return job.matches(candidate, file)
     except OSError:
         return False
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx2 as httpx
 
-from multimodal.catalog.sources import FileSource, ManualSource
+from multimodal.catalog.sources import ManualSource, UrlSource
 from multimodal.errors import WeightsError
 from multimodal.weights.downloads import PATIENT, Download
 from multimodal.weights.job import PART, DownloadSize, Fetcher, File, Job
@@ -19,30 +19,32 @@ from multimodal.weights.job import PART, DownloadSize, Fetcher, File, Job
 class UrlFile(Fetcher):
     """One file at an address that a shipped card names, known by its SHA-256."""
 
-    source: FileSource
+    source: UrlSource
     retry_wait_s: float
 
-    def known_bytes(self) -> int:
+    def declared_bytes(self) -> int:
         return self.source.size_bytes or 0
 
-    def offered_bytes(self, job: Job) -> int:
+    def query_bytes(self, job: Job) -> int:
         with httpx.Client(follow_redirects=True) as client:
             return self._size(client)
 
-    def wanted(self, job: Job) -> tuple[File, ...]:
+    def required_files(self, job: Job) -> tuple[File, ...]:
         source = self.source
         checksum = f"sha256:{source.sha256}"
         return (File(path=source.file_name, size_bytes=source.size_bytes, checksum=checksum),)
 
-    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> DownloadSize:
-        size = self.offered_bytes(job)
+    def download_size(
+        self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]
+    ) -> DownloadSize:
+        size = self.query_bytes(job)
         return DownloadSize(size, 0, size) if missing else DownloadSize(size, size)
 
     def fetch(self, job: Job, missing: tuple[File, ...]) -> None:
         url, part = self.source.url, job.folder / f"{self.source.file_name}{PART}"
         with httpx.Client(follow_redirects=True) as client:
             size, wait_s = self._size(client), self.retry_wait_s
-            download = Download(client, url, part, size, job.fetched, job.stop, wait_s)
+            download = Download(client, url, part, size, job.report_bytes, job.stop, wait_s)
             try:
                 right = job.fetch(part, missing[0], download.run)
             except WeightsError as error:
@@ -55,7 +57,7 @@ class UrlFile(Fetcher):
                 f"the file at {url} is not the one this card was made for (its SHA-256 differs); "
                 "update the program"
             )
-        job.finished(size)
+        job.finish_file(size)
         part.replace(job.folder / self.source.file_name)
 
     def _size(self, client: httpx.Client) -> int:
@@ -80,11 +82,11 @@ class ManualFiles(Fetcher):
 
     source: ManualSource
 
-    def offered_bytes(self, job: Job) -> int:
-        self.wanted(job)
+    def query_bytes(self, job: Job) -> int:
+        self.required_files(job)
         return 0
 
-    def wanted(self, job: Job) -> tuple[File, ...]:
+    def required_files(self, job: Job) -> tuple[File, ...]:
         found: dict[str, int] = {}
         for pattern in self.source.files:
             here = [path for path in sorted(job.folder.glob(pattern)) if path.is_file()]
@@ -97,7 +99,9 @@ class ManualFiles(Fetcher):
             found |= {path.name: path.stat().st_size for path in here}
         return tuple(File(path=name, size_bytes=found[name], checksum=None) for name in found)
 
-    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> DownloadSize:
+    def download_size(
+        self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]
+    ) -> DownloadSize:
         return DownloadSize()
 
     def fetch(self, job: Job, missing: tuple[File, ...]) -> None:
@@ -112,32 +116,34 @@ class Parts(Fetcher):
 
     fetchers: Mapping[str, Fetcher]
 
-    def known_bytes(self) -> int:
-        known = [fetcher.known_bytes() for fetcher in self.fetchers.values()]
+    def declared_bytes(self) -> int:
+        known = [fetcher.declared_bytes() for fetcher in self.fetchers.values()]
         return sum(known) if all(known) else 0
 
-    def offered_bytes(self, job: Job) -> int:
-        return sum(fetcher.offered_bytes(job.part(name)) for name, fetcher in self.fetchers.items())
+    def query_bytes(self, job: Job) -> int:
+        return sum(fetcher.query_bytes(job.part(name)) for name, fetcher in self.fetchers.items())
 
-    def wanted(self, job: Job) -> tuple[File, ...]:
+    def required_files(self, job: Job) -> tuple[File, ...]:
         wanted: list[File] = []
         for name, fetcher in self.fetchers.items():
             job.part(name).folder.mkdir(exist_ok=True)
-            files = fetcher.wanted(job.part(name))
+            files = fetcher.required_files(job.part(name))
             wanted += (file.model_copy(update={"path": f"{name}/{file.path}"}) for file in files)
         return tuple(wanted)
 
-    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> DownloadSize:
+    def download_size(
+        self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]
+    ) -> DownloadSize:
         extents = (
-            fetcher.extent(job.part(name), _of(name, wanted), _of(name, missing))
+            fetcher.download_size(job.part(name), _of(name, wanted), _of(name, missing))
             for name, fetcher in self.fetchers.items()
         )
         return sum(extents, DownloadSize())
 
-    def copies(self, job: Job, file: File) -> Iterable[Path]:
+    def local_copies(self, job: Job, file: File) -> Iterable[Path]:
         name = file.path.partition("/")[0]
         (inside,) = _of(name, (file,))
-        return self.fetchers[name].copies(job.part(name), inside)
+        return self.fetchers[name].local_copies(job.part(name), inside)
 
     def fetch(self, job: Job, missing: tuple[File, ...]) -> None:
         """The smallest file of each part comes first: a place that refuses does so at once, and

@@ -34,24 +34,26 @@ class FilesFetcher(Fetcher):
     retry_wait_s: float
     hub_cache: Path | None = None
 
-    def known_bytes(self) -> int:
+    def declared_bytes(self) -> int:
         return sum(file.size_bytes for file in self.source.files)
 
-    def offered_bytes(self, job: Job) -> int:
+    def query_bytes(self, job: Job) -> int:
         silent: dict[str, str] = {}
         for file in self.source.files:
             self._use_first(job, file, self._places(file), silent, fetches=False)
-        return self.known_bytes()
+        return self.declared_bytes()
 
-    def wanted(self, job: Job) -> tuple[File, ...]:
+    def required_files(self, job: Job) -> tuple[File, ...]:
         return tuple(expected(file) for file in self.source.files)
 
-    def copies(self, job: Job, file: File) -> Iterable[Path]:
+    def local_copies(self, job: Job, file: File) -> Iterable[Path]:
         for place in self._places(self._file(file.path)):
             yield from place.copies(job)
 
-    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> DownloadSize:
-        total, left = self.known_bytes(), sum(file.size_bytes or 0 for file in missing)
+    def download_size(
+        self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]
+    ) -> DownloadSize:
+        total, left = self.declared_bytes(), sum(file.size_bytes or 0 for file in missing)
         projects = self._projects(missing)
         wheels = (w.size_bytes for w in self.source.wheels if w.project in projects)
         return DownloadSize(total, total - left, left + max(wheels, default=0))
@@ -66,7 +68,7 @@ class FilesFetcher(Fetcher):
             place.partial(job).replace(job.folder / file.path)
             for used in places:
                 used.clean(job)
-            job.finished(file.size_bytes)
+            job.finish_file(file.size_bytes)
         for wheel in self.source.wheels:
             wheel_part(job, wheel).unlink(missing_ok=True)
 

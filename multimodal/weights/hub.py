@@ -70,10 +70,10 @@ class Hub(Fetcher):
     retry_wait_s: float
     cache: Path | None = None
 
-    def offered_bytes(self, job: Job) -> int:
+    def query_bytes(self, job: Job) -> int:
         return sum(file.size_bytes or 0 for file in self._chosen(self._pin(job)))
 
-    def wanted(self, job: Job) -> tuple[File, ...]:
+    def required_files(self, job: Job) -> tuple[File, ...]:
         pin = self._pin(job)
         wanted = self._chosen(pin)
         if pin != self._pinned(job):
@@ -84,7 +84,7 @@ class Hub(Fetcher):
             path.write_bytes(filter_shard_index(pin.shards, self.source))
         return wanted
 
-    def copies(self, job: Job, file: File) -> Iterator[Path]:
+    def local_copies(self, job: Job, file: File) -> Iterator[Path]:
         """What huggingface_hub itself fetched of the same commit, for another program."""
         if pin := self._pinned(job):
             yield from cached_by_hub(pin.repo, file.path, pin.commit, self.cache)
@@ -99,7 +99,7 @@ class Hub(Fetcher):
                 part.parent.mkdir(parents=True, exist_ok=True)
                 self._fetch(job, pin.commit, file, part)
                 part.replace(job.folder / file.path)
-                job.finished(file.size_bytes or 0)
+                job.finish_file(file.size_bytes or 0)
 
     def _fetch(self, job: Job, commit: str, file: File, part: Path) -> None:
         api, size = self.api(), file.size_bytes or 0
@@ -243,7 +243,7 @@ def hub_download(
 ) -> Download:
     """From the hub of `api`, as the person who is logged in there."""
     headers = build_hf_headers(token=api.token)
-    how = get_session(), url, part, size_bytes, job.fetched, job.stop, wait_s, headers
+    how = get_session(), url, part, size_bytes, job.report_bytes, job.stop, wait_s, headers
     return Download(*how, **more)
 
 

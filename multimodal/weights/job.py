@@ -56,19 +56,21 @@ class DownloadSize:
 class Fetcher(ABC):
     """A kind of place that weights come from, for one card."""
 
-    def known_bytes(self) -> int:
+    def declared_bytes(self) -> int:
         """What the card itself says will be fetched; 0 where only the place knows."""
         return 0
 
     @abstractmethod
-    def offered_bytes(self, job: Job) -> int:
+    def query_bytes(self, job: Job) -> int:
         """How much would be fetched. Raises WeightsError where it cannot be had."""
 
     @abstractmethod
-    def wanted(self, job: Job) -> tuple[File, ...]:
+    def required_files(self, job: Job) -> tuple[File, ...]:
         """The files that the folder must hold in the end."""
 
-    def extent(self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]) -> DownloadSize:
+    def download_size(
+        self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]
+    ) -> DownloadSize:
         """What fetching the missing files will come to."""
         total, needed = (sum(file.size_bytes or 0 for file in files) for files in (wanted, missing))
         return DownloadSize(total, total - needed, needed)
@@ -77,13 +79,13 @@ class Fetcher(ABC):
     def fetch(self, job: Job, missing: tuple[File, ...]) -> None:
         """Put the missing files there, each of them verified."""
 
-    def copies(self, job: Job, file: File) -> Iterable[Path]:
+    def local_copies(self, job: Job, file: File) -> Iterable[Path]:
         """Where else on this machine the file may lie; nothing is asked over a connection."""
         return ()
 
 
 @dataclass
-class Tally:
+class JobProgress:
     """How far one card is, counted over all of its parts."""
 
     total_bytes: int = 0
@@ -102,7 +104,7 @@ class Job:
     stop: threading.Event | None = None
     offline: bool = False
     free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
-    tally: Tally = field(default_factory=Tally)
+    tally: JobProgress = field(default_factory=JobProgress)
 
     def part(self, name: str) -> Job:
         """The same download in the sub-folder of that name."""
@@ -119,13 +121,13 @@ class Job:
         self.tally.note = note
         self.report("fetching")
 
-    def fetched(self, size_bytes: int) -> None:
+    def report_bytes(self, size_bytes: int) -> None:
         """Of the file that is on its way, so much is there."""
         if time.monotonic() - self.tally.told_s > REPORT_EVERY_S:
             self.tally.told_s = time.monotonic()
             self.report("fetching", size_bytes)
 
-    def finished(self, size_bytes: int) -> None:
+    def finish_file(self, size_bytes: int) -> None:
         """A file of that size is there."""
         self.tally.done_bytes += size_bytes
 
@@ -143,13 +145,13 @@ class Job:
             )
         self.report("fetching")
 
-    def holds(self, file: File) -> bool:
+    def has_file(self, file: File) -> bool:
         """Whether the file is there and right; a wrong one that can be fetched is removed."""
         path = self.folder / file.path
         if not path.is_file():
             return False
         self.report("verifying")
-        if self.right(path, file):
+        if self.matches(path, file):
             return True
         if not self.offline:
             path.unlink()
@@ -160,16 +162,16 @@ class Job:
     ) -> bool:
         """Whether `part` is the file after one download, or a second one if the first is wrong;
         a wrong one is removed."""
-        if part.exists() and self.right(part, file):
+        if part.exists() and self.matches(part, file):
             return True
         for _attempt in range(downloads):
             download()
-            if self.right(part, file):
+            if self.matches(part, file):
                 return True
             part.unlink()
         return False
 
-    def right(self, path: Path, file: File) -> bool:
+    def matches(self, path: Path, file: File) -> bool:
         """Whether the file at `path` has the size and the checksum of `file`."""
         size = path.stat().st_size
         if file.size_bytes is not None and size != file.size_bytes:
@@ -188,7 +190,7 @@ class Job:
 
     # ------------------------------------------------------------ what was verified before
 
-    def verified(self) -> bool:
+    def is_verified(self) -> bool:
         """Whether the files are those that were verified, by size and time; reads none of them."""
         try:
             record = json.loads((self.folder / RECORD).read_text("utf-8-sig"))

@@ -189,7 +189,7 @@ class FolderFile(PlaceFetcher):
 
     def fetch(self, job: Job, patience: StallTimeouts) -> None:
         try:
-            is_right = job.right(self.path, expected(self.file))
+            is_right = job.matches(self.path, expected(self.file))
         except OSError as error:
             raise WeightsError(f"{self.path} cannot be read ({error.strerror or error})") from error
         if not is_right:

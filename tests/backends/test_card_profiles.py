@@ -41,23 +41,23 @@ class FullCard(CardOnCpu):
     def capacity_bytes(self) -> int:
         return self.size_bytes
 
-    def room_bytes(self) -> int:
+    def usable_bytes(self) -> int:
         return self.size_bytes
 
     def free_bytes(self) -> int:
         return self.size_bytes - sum(self.held.values())
 
-    def limit(self, budget_bytes: int) -> None:
+    def set_limit(self, budget_bytes: int) -> None:
         """The books alone keep it."""
 
-    def hold(self, card: str, size_bytes: int, parked: bool = False) -> None:
-        super().hold(card, size_bytes, parked)
+    def begin_load(self, card: str, size_bytes: int, parked: bool = False) -> None:
+        super().begin_load(card, size_bytes, parked)
         self.held[card] = size_bytes
 
-    def drop(self, card: str) -> None:
+    def remove(self, card: str) -> None:
         self.held.pop(card, None)
 
-    def turn_begins(self) -> None:
+    def reset_turn_peak(self) -> None:
         """Nothing is measured on the CPU."""
 
     def turn_peak_bytes(self) -> int:

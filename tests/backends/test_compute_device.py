@@ -155,19 +155,19 @@ class Ram(HostDevice):
         parked = self.mirrors.parked_bytes if self.mirrors else 0
         return self.total - parked - sum(self.held.values())
 
-    def hold(self, card: str, size_bytes: int, parked: bool = False) -> None:
+    def begin_load(self, card: str, size_bytes: int, parked: bool = False) -> None:
         super().hold(card, size_bytes)
         assert self.available_bytes() >= size_bytes, "the machine would swap"
         self.held[card] = size_bytes
 
-    def drop(self, card: str) -> None:
+    def remove(self, card: str) -> None:
         self.held.pop(card, None)
 
 
 def beside(ram: Ram, source: FakeSource, budget: int) -> Manager:
     host = HostMemory(budget, source, None, lambda card: card.task is Task.TTS, ram)
     memory: Manager = MemoryManager(Simulated(100, host_bytes=1000), 100, source, host=host)
-    host.lend(memory.mirrors)
+    host.share_with(memory.mirrors)
     return memory
 
 

@@ -20,7 +20,7 @@ def test_a_card_counts_what_it_is_handed_before_it_mirrors_it(tmp_path: Path) ->
     (model,) = modules_of(backend)
     dense = [buffer for buffer in model.buffers() if not buffer.is_sparse]
     assert len(dense) < len(list(model.buffers())), "Whisper's alignment heads are sparse"
-    assert device.loaded("whisper", backend) == sum(
+    assert device.finish_load("whisper", backend) == sum(
         tensor.nbytes for tensor in (*model.parameters(), *dense)
     )
 

@@ -17,7 +17,7 @@ from tiny_models import add_model, hub_card
 
 from multimodal.backends.base import load
 from multimodal.backends.engine_options import check_catalog, check_options
-from multimodal.backends.registry import FAMILIES, resolve
+from multimodal.backends.registry import FAMILIES, import_object
 from multimodal.build import read_catalog
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.errors import BackendError, CardError
@@ -77,7 +77,7 @@ def card_with(catalog: Catalog, family: str, engine: dict[str, Any]) -> ModelCar
 
 
 def test_the_table_names_every_family_and_every_option_of_it() -> None:
-    known = {family: resolve(found.options) for family, found in FAMILIES.items()}
+    known = {family: import_object(found.options) for family, found in FAMILIES.items()}
     assert {name: set(model.model_fields) for name, model in known.items() if model} == {
         name: set(options) for name, options in OPTIONS.items()
     }

@@ -26,7 +26,7 @@ from torch import nn
 from typer.testing import Result
 
 from multimodal.backends.base import load
-from multimodal.backends.load_context import LoadContext, load_context
+from multimodal.backends.load_context import LoadContext, use_load_context
 from multimodal.backends.quantize_once import quantize_once
 from multimodal.build import Program, build
 from multimodal.chats.service import Chats
@@ -613,7 +613,7 @@ def test_the_second_start_reads_the_saved_model_and_not_the_published_one(data: 
 
 def test_a_stand_in_on_another_device_saves_nothing(model: Published) -> None:
     store, told = store_of(model.store), list[str]()
-    with load_context(LoadContext(store, told.append, saves=False)):
+    with use_load_context(LoadContext(store, told.append, saves=False)):
         load(model.card, model.files, "cpu").close()
     store.wait()
     assert store.all() == []

@@ -16,7 +16,13 @@ from conftest import ROOT
 
 from multimodal.backends.base import load
 from multimodal.backends.engine_options import check_options
-from multimodal.backends.registry import FAMILIES, find_family, has_family, model_folders, resolve
+from multimodal.backends.registry import (
+    FAMILIES,
+    catalog_folders,
+    find_family,
+    has_family,
+    import_object,
+)
 from multimodal.build import build, read_catalog
 from multimodal.catalog.architectures import ModelPart, ModulesArchitecture
 from multimodal.catalog.cards import Catalog, ModelCard
@@ -42,14 +48,14 @@ def test_every_family_of_the_table_is_a_module_and_has_a_card(catalog: Catalog) 
     for family in FAMILIES.values():
         assert find_spec(family.engine) is not None
         for place in filter(None, (family.options, family.forward_passes)):
-            assert resolve(place) is not None, place
+            assert import_object(place) is not None, place
     assert {card.family for card in catalog.cards} == set(FAMILIES)
 
 
 def test_nothing_is_brought_by_packages_that_are_not_there() -> None:
     assert find_family("parrot") is None
     assert not has_family("parrot")
-    assert model_folders() == []
+    assert catalog_folders() == []
 
 
 @pytest.mark.usefixtures("site")

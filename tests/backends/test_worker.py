@@ -20,7 +20,7 @@ from tiny_models import load_causal, save_causal
 from multimodal.backends.worker import Worker
 from multimodal.errors import BackendError, DeviceFullError, PromptError
 from multimodal.events import EngineEvent, Notice
-from multimodal.memory.devices.device_errors import device_error, is_card_used
+from multimodal.memory.devices.device_errors import device_error, is_gpu_in_use
 
 Emit = Callable[[EngineEvent], None]
 Stopped = Callable[[], bool]
@@ -191,7 +191,7 @@ def test_a_turn_ends_while_another_thread_imports_pytorch(
     turn.start()
     turn.join(30)
     assert found
-    assert not is_card_used()
+    assert not is_gpu_in_use()
     assert device_error(RuntimeError("CUDNN_STATUS_INTERNAL_ERROR")) is None
 
 
@@ -257,7 +257,7 @@ def test_what_failed_holds_nothing_while_room_is_made() -> None:
 
 STUCK = """
 import threading
-from multimodal.backends.worker import Worker, is_card_used
+from multimodal.backends.worker import Worker, is_gpu_in_use
 
 def stuck(emit, stopped):
     begun.set()
@@ -286,7 +286,7 @@ def test_a_turn_that_never_ends_does_not_hold_up_the_end_of_the_program() -> Non
     assert done.stdout == "over\n"
 
 
-@pytest.mark.skipif(is_card_used(), reason="threads last in a process that uses a card")
+@pytest.mark.skipif(is_gpu_in_use(), reason="threads last in a process that uses a card")
 def test_without_a_card_no_thread_is_left_when_a_turn_has_ended(tmp_path: Path) -> None:
     before = engines()
     model = load_causal((tmp_path, save_causal(tmp_path, "llama")))

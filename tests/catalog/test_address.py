@@ -9,13 +9,13 @@ import pytest
 from fake_hub import CARD, TENSORS, FakeHub, contents, unreachable, weights
 
 from multimodal.catalog.cards import ModelCard
-from multimodal.catalog.sources import FileSource
+from multimodal.catalog.sources import UrlSource
 from multimodal.errors import WeightsError
 
 
 def file_card(hub: FakeHub, content: bytes = TENSORS, size_bytes: int | None = None) -> ModelCard:
     """Built without the check for https, which a server on loopback does not speak."""
-    source = FileSource.model_construct(
+    source = UrlSource.model_construct(
         kind="file",
         url=f"{hub.url}/file/small.pt",
         sha256=hashlib.sha256(content).hexdigest(),
@@ -32,7 +32,7 @@ def test_a_file_at_an_address_is_fetched_once(
     folder = weights(tmp_path, hub).ensure(card)
     assert contents(folder) == {"small.pt": TENSORS}
     again = weights(tmp_path, hub, offline=True)
-    assert again.ready(card)
+    assert again.is_ready(card)
     again.ensure(card)
     assert len(hub.sent) == 1
 
@@ -54,4 +54,4 @@ def test_an_address_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
 )
 def test_an_address_is_https_and_ends_in_a_file(url: str) -> None:
     with pytest.raises(ValueError, match="url"):
-        FileSource(kind="file", url=url, sha256="0" * 64)
+        UrlSource(kind="file", url=url, sha256="0" * 64)

@@ -11,9 +11,9 @@ from conftest import ROOT
 from fakes import FakeSource, program
 
 from multimodal.backends.registry import has_family
-from multimodal.backends.speech.speakers import speaker_for
+from multimodal.backends.speech.speakers import choose_speaker
 from multimodal.catalog.cards import Catalog
-from multimodal.catalog.sources import FileSource, FilesSource
+from multimodal.catalog.sources import FilesSource, UrlSource
 from multimodal.errors import CardError, UnknownModelError
 from multimodal.memory.estimate.footprint import footprint, usual_quantization
 from multimodal.messages import Task
@@ -22,8 +22,8 @@ from multimodal.messages import Task
 def test_adding_a_model_is_writing_one_file(tmp_path: Path) -> None:
     catalog = catalog_of(tmp_path)
     assert catalog.card("tiny").title == "Tiny"
-    assert catalog.profile("mine").default(Task.TEXT) == "tiny"
-    assert catalog.profile("mine").default(Task.SPEECH) is None
+    assert catalog.profile("mine").default_name(Task.TEXT) == "tiny"
+    assert catalog.profile("mine").default_name(Task.SPEECH) is None
 
 
 def test_a_quantization_is_chosen_with_the_name(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_quantization_is_chosen_with_the_name(tmp_path: Path) -> None:
 
 def test_a_profile_may_name_a_quantization(tmp_path: Path) -> None:
     catalog = catalog_of(tmp_path, profile=PROFILE.replace('"tiny"', '"phi-2:int8"'))
-    name = catalog.profile("mine").default(Task.TEXT)
+    name = catalog.profile("mine").default_name(Task.TEXT)
     assert name == "phi-2:int8"
     with pytest.raises(CardError, match="profile mine: Phi-2 is not offered in 'int3'"):
         catalog_of(tmp_path, profile=PROFILE.replace('"tiny"', '"phi-2:int3"'))
@@ -188,7 +188,7 @@ def test_a_fault_in_a_source_is_told_with_its_place(tmp_path: Path, name: str) -
 
 def test_the_address_of_a_shipped_card_names_its_checksum(catalog: Catalog) -> None:
     whisper = catalog.card("whisper-small").source
-    assert isinstance(whisper, FileSource)
+    assert isinstance(whisper, UrlSource)
     assert whisper.sha256 in whisper.url
 
 
@@ -231,7 +231,7 @@ def test_voices_of_the_hub_speak_with_the_network_of_those_of_the_index(catalog:
 def test_every_profile_speaks_french_and_english(catalog: Catalog, name: str) -> None:
     pytest.importorskip("espeakng_loader")
     cards = [catalog.card(card) for card in catalog.profile(name).names]
-    french, english = (speaker_for(cards, language) for language in ("fr", "en"))
+    french, english = (choose_speaker(cards, language) for language in ("fr", "en"))
     assert french is not None
     assert french.name == "kokoro-82m-more-voices"
     assert english is not None
@@ -308,9 +308,9 @@ def test_whoever_asks_gets_the_context_that_the_profile_allows(tmp_path: Path, a
 def test_the_large_card_profile_lists_what_was_ordered(catalog: Catalog) -> None:
     profile = catalog.profile("gpu-12gb")
     families = {catalog.card(name).family for name in profile.names}
-    assert profile.default(Task.TEXT) == "mistral-7b-instruct"
-    assert profile.default(Task.IMAGE) == "llava-1.5-7b"
-    assert (profile.default(Task.SPEECH) or "").startswith("whisper")
+    assert profile.default_name(Task.TEXT) == "mistral-7b-instruct"
+    assert profile.default_name(Task.IMAGE) == "llava-1.5-7b"
+    assert (profile.default_name(Task.SPEECH) or "").startswith("whisper")
     assert families >= {
         *("causal_lm", "image_text", "minigpt4", "openai_whisper", "wav2vec2"),
         *("seamless", "diffusion"),

@@ -79,7 +79,7 @@ def test_marked_records_of_fetched_weights_are_read(hub: FakeHub, tmp_path: Path
     card = card_for()
     folder = fake_weights(tmp_path, hub).ensure(card)
     marked(folder / RECORD)
-    assert fake_weights(tmp_path, hub, offline=True).ready(card)
+    assert fake_weights(tmp_path, hub, offline=True).is_ready(card)
     (folder / RECORD).unlink()
     marked(folder / PINNED)
     assert fake_weights(tmp_path, hub, offline=True).ensure(card) == folder
@@ -104,7 +104,7 @@ def test_weights_may_lie_below_the_persons_home(home: Path) -> None:
     (home / "gguf").mkdir()
     card = of_path(home / "models", "~/gguf")
     weights = Weights(home / "fetched")
-    assert weights.ready(card)
+    assert weights.is_ready(card)
     assert weights.ensure(card) == home / "gguf"
     profile = home / "mine.toml"
     profile.write_text(PROFILE.replace("tiny", "phi-2"), "utf-8")
@@ -130,8 +130,8 @@ def test_a_card_may_name_the_gguf_file_itself(gguf: Path, tmp_path: Path) -> Non
     source = {"kind": "folder", "path": str(gguf)}
     card = tiny_gguf.card("llava", task="text-generation", converses=False, source=source)
     weights = Weights(tmp_path / "fetched")
-    assert weights.ready(card)
-    assert weights.offered_bytes(card) == 0
+    assert weights.is_ready(card)
+    assert weights.query_bytes(card) == 0
     found = gguf_files(card, weights.ensure(card))
     assert found.language == gguf
     backend = load(card, weights.ensure(card), "cpu")
@@ -148,7 +148,7 @@ def test_a_file_that_is_no_whole_model_names_the_folder(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
     card = of_path(tmp_path / "models", str(tmp_path / "model.safetensors"))
     weights = Weights(tmp_path / "fetched")
-    assert not weights.ready(card)
+    assert not weights.is_ready(card)
     with pytest.raises(WeightsError, match=r"alone is no model. Name the folder") as caught:
         weights.ensure(card, stop=threading.Event())
     assert str(tmp_path) in str(caught.value)

@@ -36,7 +36,7 @@ class SlowStore(Store):
         self.may_read.set()
         self.is_broken = self.breaks_next = False
 
-    def put(self, owner: str, conversation: str, message: Message) -> None:
+    def put_message(self, owner: str, conversation: str, message: Message) -> None:
         super().put(owner, conversation, message)
         self.is_broken |= self.breaks_next
 
@@ -213,9 +213,9 @@ def test_a_message_that_is_sent_again_while_it_is_read_is_stored_once(
     reloaded = tab.beside(place)
     with decoding_held(made):
         tries = [pool.submit(tab.receipt, **sent)]
-        wait_until(lambda: tab.controller.replies.of("ann"))
+        wait_until(lambda: tab.controller.replies.replies_of("ann"))
         tries.append(pool.submit(reloaded.receipt, **sent))
-        (reply,) = tab.controller.replies.of("ann")
+        (reply,) = tab.controller.replies.replies_of("ann")
         wait_until(lambda: reply.waiting == 1)
     told = [each.result(30) for each in tries]
     assert [answer.get("error") for answer in told] == [None, None]

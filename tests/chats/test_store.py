@@ -71,7 +71,7 @@ class StoredChat:
 
     def put(self, *messages: Message) -> None:
         for message in messages:
-            self.store.put("ann", self.id, message)
+            self.store.put_message("ann", self.id, message)
 
     def messages(self) -> tuple[Message, ...]:
         return self.store.load("ann", self.id).messages
@@ -119,8 +119,8 @@ def test_one_owner_can_neither_see_nor_change_anothers(chat: StoredChat) -> None
     assert chat.store.headings("bob") == []
     for attempt in (
         lambda: chat.store.load("bob", chat.id),
-        lambda: chat.store.put("bob", chat.id, REPLY),
-        lambda: chat.store.cut("bob", chat.id, RICH.id),
+        lambda: chat.store.put_message("bob", chat.id, REPLY),
+        lambda: chat.store.truncate("bob", chat.id, RICH.id),
         lambda: chat.store.delete("bob", chat.id),
         lambda: chat.store.rename("bob", chat.id, "mine"),
         lambda: chat.store.set_controls("bob", chat.id, Controls()),
@@ -128,15 +128,15 @@ def test_one_owner_can_neither_see_nor_change_anothers(chat: StoredChat) -> None
         with pytest.raises(StoreError, match="somebody else"):
             attempt()
     with pytest.raises(StoreError, match="another conversation"):
-        chat.store.put("bob", chat.store.create("bob"), RICH)
+        chat.store.put_message("bob", chat.store.create("bob"), RICH)
     assert chat.messages() == (RICH,)
 
 
 def test_media_are_in_use_as_long_as_a_message_holds_them(store: Store) -> None:
     first, second = store.create("ann"), store.create("bob")
     assert store.media_in_use() == set()
-    store.put("ann", first, RICH)
-    store.put("bob", second, replace(RICH, id="other"))
+    store.put_message("ann", first, RICH)
+    store.put_message("bob", second, replace(RICH, id="other"))
     store.delete("ann", first)
     assert store.media_in_use() == {part.sha256 for part in (*RICH.images, *RICH.recordings)}
     store.delete("bob", second)
@@ -153,19 +153,19 @@ def test_putting_a_message_again_replaces_it_in_its_place(chat: StoredChat) -> N
 def test_cutting_removes_a_message_and_what_follows(chat: StoredChat) -> None:
     messages = [said(str(i)) for i in range(4)]
     chat.put(*messages)
-    chat.store.cut("ann", chat.id, messages[2].id)
+    chat.store.truncate("ann", chat.id, messages[2].id)
     assert chat.messages() == tuple(messages[:2])
     with pytest.raises(StoreError, match="no longer part"):
-        chat.store.cut("ann", chat.id, messages[2].id)
+        chat.store.truncate("ann", chat.id, messages[2].id)
 
 
 def test_headings_are_newest_first_and_named_after_the_first_words(store: Store) -> None:
     old, new, _empty = store.create("ann"), store.create("ann"), store.create("ann")
-    store.put("ann", old, said("Old question"))
-    store.put("ann", new, said("New question"))
+    store.put_message("ann", old, said("Old question"))
+    store.put_message("ann", new, said("New question"))
     assert [h.title for h in store.headings("ann")] == ["New question", "Old question"]
     store.rename("ann", old, "  Renamed \n chat ")
-    store.put("ann", old, REPLY)
+    store.put_message("ann", old, REPLY)
     assert [h.title for h in store.headings("ann")] == ["Renamed chat", "New question"]
     store.delete("ann", old)
     assert [h.title for h in store.headings("ann")] == ["New question"]
@@ -174,11 +174,11 @@ def test_headings_are_newest_first_and_named_after_the_first_words(store: Store)
 def test_no_conversation_is_named_after_an_answer(store: Store) -> None:
     """What is said in a recording is known only once it was heard."""
     talk, spoken = store.create("ann"), AudioPart("0" * 64, "audio/flac", 1.0)
-    store.put("ann", talk, Message("user", (spoken,), "1"))
-    store.put("ann", talk, REPLY)
+    store.put_message("ann", talk, Message("user", (spoken,), "1"))
+    store.put_message("ann", talk, REPLY)
     assert [h.title for h in store.headings("ann")] == ["A recording"]
     heard = replace(spoken, transcript="When does the sun rise?")
-    store.put("ann", talk, Message("user", (heard,), "1"))
+    store.put_message("ann", talk, Message("user", (heard,), "1"))
     assert [h.title for h in store.headings("ann")] == ["When does the sun rise?"]
 
 
@@ -191,12 +191,12 @@ def test_a_chat_that_begins_with_a_picture_is_named_by_what_was_seen_or_answered
     for seen, title in (("A tabby cat", "A tabby cat"), (None, "A cat.")):
         talk = store.create("ann")
         asked = Message("user", (picture,))
-        store.put("ann", talk, asked)
+        store.put_message("ann", talk, asked)
         assert store.headings("ann")[0].title == "A picture"
-        store.put("ann", talk, replace(growing, id=f"{asked.id}a"))
+        store.put_message("ann", talk, replace(growing, id=f"{asked.id}a"))
         assert store.headings("ann")[0].title == "A picture"
-        store.put("ann", talk, replace(asked, parts=(replace(picture, description=seen),)))
-        store.put("ann", talk, replace(answered, id=f"{asked.id}a"))
+        store.put_message("ann", talk, replace(asked, parts=(replace(picture, description=seen),)))
+        store.put_message("ann", talk, replace(answered, id=f"{asked.id}a"))
         assert store.headings("ann")[0].title == title
 
 
@@ -303,7 +303,7 @@ def test_many_threads_write_at_once(store: Store) -> None:
 
     def write(talk: str) -> None:
         for i in range(25):
-            store.put("ann", talk, said(str(i)))
+            store.put_message("ann", talk, said(str(i)))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, talks))
@@ -409,7 +409,7 @@ def test_any_damaged_column_leaves_the_words_readable(
     first, reply = chat.messages()
     assert first == RICH
     assert reply.text == REPLY.text
-    chat.store.cut("ann", chat.id, REPLY.id)
+    chat.store.truncate("ann", chat.id, REPLY.id)
     assert chat.messages() == (RICH,)
 
 
@@ -431,7 +431,7 @@ def test_a_damaged_row_in_the_list_hides_no_other_and_can_be_opened_and_deleted(
 ) -> None:
     talks = [chat.store.create("ann", Controls("auto", "Be brief.")) for _ in range(2)]
     for talk in talks:
-        chat.store.put("ann", talk, said("Hello"))
+        chat.store.put_message("ann", talk, said("Hello"))
     if kept is None:
         relax(chat.path)
     chat.execute(f"UPDATE conversations SET {column} = ? WHERE id = ?", kept, talks[0])  # noqa: S608
@@ -439,7 +439,7 @@ def test_a_damaged_row_in_the_list_hides_no_other_and_can_be_opened_and_deleted(
     assert all(h.title.strip() for h in chat.store.headings("ann"))
     assert [m.text for m in chat.store.load("ann", talks[0]).messages] == ["Hello"]
     assert chat.store.load("ann", talks[1]).controls.system_prompt == "Be brief."
-    chat.store.put("ann", talks[0], REPLY)
+    chat.store.put_message("ann", talks[0], REPLY)
     chat.store.set_controls("ann", talks[0], Controls())
     chat.store.rename("ann", talks[0], "Mended")
     chat.store.delete("ann", talks[0])
@@ -453,10 +453,10 @@ def test_the_largest_numbers_come_back(store: Store) -> None:
 
 def test_replacing_a_message_is_one_step(chat: StoredChat) -> None:
     chat.put(RICH, REPLY)
-    chat.store.replace("ann", chat.id, replace(RICH, parts=(TextPart("Other"),)))
+    chat.store.replace_message("ann", chat.id, replace(RICH, parts=(TextPart("Other"),)))
     assert [m.text for m in chat.messages()] == ["Other"]
     with pytest.raises(StoreError, match="somebody else"):
-        chat.store.replace("bob", chat.id, RICH)
+        chat.store.replace_message("bob", chat.id, RICH)
 
 
 def test_two_programs_that_make_a_database_at_once_agree_who_it_is(tmp_path: Path) -> None:

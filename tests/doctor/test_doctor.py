@@ -24,7 +24,7 @@ from multimodal.doctor.capacity import Room, capacity_finding, capacity_findings
 from multimodal.doctor.finding import Finding
 from multimodal.doctor.machine import Machine, vendors_on_bus
 from multimodal.doctor.supplies import disk_room, hub, package_index
-from multimodal.doctor.torch_wheels import TORCH, install_torch, runs_on
+from multimodal.doctor.torch_wheels import TORCH, runs_on, torch_install_command
 from multimodal.memory.devices.nvidia import Driver, Gpu, driver, query_driver
 from multimodal.memory.devices.torch_build import TorchBuild, parse_probe_output, probe_build
 from multimodal.settings import byte_size, read_settings
@@ -68,7 +68,7 @@ NO_CARD = replace(LINUX, driver=None, vendors=frozenset(), torch="2.13.0+cpu", b
 
 def judged(machine: Machine, wanted: bool = False) -> dict[str, Finding]:
     found = list(rules.findings(machine, wanted))
-    assert all(finding.fix for finding in found if not finding.ok), "no way out"
+    assert all(finding.fix for finding in found if not finding.is_ok), "no way out"
     return {finding.name: finding for finding in found}
 
 
@@ -87,8 +87,8 @@ def test_a_torch_for_the_cpu_beside_a_card_gets_the_command_that_mends_it(machin
     found = judged(machine)["torch"]
     assert found.verdict == "warn"
     assert "built without CUDA" in found.found
-    assert ("for Windows, PyPI has no other" in found.found) is machine.windows
-    assert ("Windows" in found.found) is machine.windows
+    assert ("for Windows, PyPI has no other" in found.found) is machine.is_windows
+    assert ("Windows" in found.found) is machine.is_windows
     assert found.fix == command("cu130")
     assert judged(machine, wanted=True)["torch"].verdict == "fail"
 
@@ -96,7 +96,7 @@ def test_a_torch_for_the_cpu_beside_a_card_gets_the_command_that_mends_it(machin
 @pytest.mark.parametrize("machine", [LINUX, replace(WINDOWS, torch="2.13.0+cu130", build=FOUND)])
 def test_a_machine_that_is_well_needs_nothing(machine: Machine) -> None:
     found = judged(machine, wanted=True)
-    assert all(finding.ok for finding in found.values())
+    assert all(finding.is_ok for finding in found.values())
     assert "12.88 GB" in found["GPU"].found
     assert "compute capability 8.9" in found["GPU"].found
     assert "CUDA up to 13.0" in found["NVIDIA driver"].found
@@ -120,7 +120,9 @@ def test_the_index_is_the_newest_that_driver_and_card_run(
     cuda: tuple[int, int], compute: tuple[int, int], index: str
 ) -> None:
     card = replace(CARD, compute=compute)
-    assert install_torch(replace(WINDOWS, driver=drives("", cuda, card))).endswith(f"/{index}")
+    assert torch_install_command(replace(WINDOWS, driver=drives("", cuda, card))).endswith(
+        f"/{index}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_a_driver_that_is_too_old_is_to_be_updated(
 def test_an_old_driver_with_which_torch_finds_the_card_is_left_alone() -> None:
     build = replace(FOUND, cuda="12.6")
     machine = replace(LINUX, driver=drives("550.54", (12, 4)), torch="2.13.0+cu126", build=build)
-    assert judged(machine)["NVIDIA driver"].ok
+    assert judged(machine)["NVIDIA driver"].is_ok
 
 
 def test_a_torch_newer_than_the_driver_gets_the_one_that_it_runs_or_a_newer_driver() -> None:
@@ -183,7 +185,7 @@ def test_the_command_keeps_the_release_that_is_there_where_the_index_has_it(
     here: str, driver_cuda: tuple[int, int], wanted: str
 ) -> None:
     machine = replace(WINDOWS, torch=here, driver=drives("", driver_cuda))
-    assert install_torch(machine) == wanted
+    assert torch_install_command(machine) == wanted
 
 
 @pytest.mark.parametrize(
@@ -222,7 +224,7 @@ def test_a_missing_or_wrong_torch_is_installed_for_the_card(version: str) -> Non
 
 
 def test_a_machine_without_a_card_is_well_and_cannot_be_asked_for_one() -> None:
-    assert all(finding.ok for finding in judged(NO_CARD).values())
+    assert all(finding.is_ok for finding in judged(NO_CARD).values())
     found = judged(NO_CARD, wanted=True)["GPU"]
     assert found.verdict == "fail"
     assert "--profile embedded" in found.fix
@@ -231,7 +233,7 @@ def test_a_machine_without_a_card_is_well_and_cannot_be_asked_for_one() -> None:
 def test_a_card_of_another_maker_is_named() -> None:
     found = judged(replace(NO_CARD, vendors=frozenset({"AMD"})))
     assert "AMD" in found["GPU"].found
-    assert found["GPU"].ok
+    assert found["GPU"].is_ok
     assert "NVIDIA driver" not in found
 
 
@@ -242,10 +244,10 @@ def test_a_card_without_its_driver_gets_the_driver() -> None:
 
 
 def test_in_wsl_the_driver_is_installed_in_windows() -> None:
-    wsl = replace(NO_CARD, wsl=True)
+    wsl = replace(NO_CARD, is_wsl=True)
     assert "in Windows, not inside WSL" in judged(wsl)["GPU"].fix
     assert "(WSL)" in judged(wsl)["Python"].found
-    old = replace(LINUX, wsl=True, build=TorchBuild(), driver=drives("528.49", (12, 0)))
+    old = replace(LINUX, is_wsl=True, build=TorchBuild(), driver=drives("528.49", (12, 0)))
     assert "in Windows, not inside WSL" in judged(old)["NVIDIA driver"].fix
 
 
@@ -273,9 +275,9 @@ def test_python_of_32_bits_fails_and_little_memory_is_told() -> None:
 def test_what_a_full_card_does_under_windows_is_told() -> None:
     """It hinders nobody, and cannot be read from the system."""
     told = judged(WINDOWS)["full card"]
-    assert (told.verdict, told.ok) == ("info", True)
+    assert (told.verdict, told.is_ok) == ("info", True)
     assert "Prefer No Sysmem Fallback" in told.found
-    assert "WSL ignores" in judged(replace(LINUX, wsl=True))["full card"].found
+    assert "WSL ignores" in judged(replace(LINUX, is_wsl=True))["full card"].found
     assert "full card" not in judged(LINUX)
     assert "full card" not in judged(replace(WINDOWS, driver=None))
 
@@ -419,7 +421,7 @@ def test_a_card_smaller_than_the_profile_gets_the_budget_it_has(catalog: Catalog
 
 def test_a_card_too_small_is_told_what_is_needed(catalog: Catalog) -> None:
     found = card_line(catalog, room(4))
-    assert found.ok, "a profile that nobody chose is no fault of the machine"
+    assert found.is_ok, "a profile that nobody chose is no fault of the machine"
     assert "needs " in found.found
     assert "4.00 GB are there" in found.found
     needed = float(found.found.partition("needs ")[2].split()[0])

@@ -45,7 +45,7 @@ def test_a_card_beside_a_torch_without_cuda_is_told_with_the_one_command(
     assert found is not None
     assert found.sentence.startswith(f"{CARD.name} is not used: PyTorch 2.13.0")
     assert "built without CUDA" in found.sentence
-    assert ("for Windows, PyPI has no other" in found.sentence) is machine.windows
+    assert ("for Windows, PyPI has no other" in found.sentence) is machine.is_windows
     assert found.fix == command("cu130")
     assert ("--device cpu" in found.sentence) is (not given)
 
@@ -84,7 +84,7 @@ def test_without_a_driver_no_start_waits_for_pytorch(tmp_path: Path) -> None:
         "from multimodal.settings import read_settings\n"
         "from multimodal.web import launch\n"
         "settings = read_settings(data=Path(sys.argv[1]), profile='embedded')\n"
-        "launch.calibrate_first(settings, print)\n"
+        "launch.calibrate_new_card(settings, print)\n"
         "assert launch.unused_gpu(settings) is None\n"
         "launch.build(settings).close()\n"
         "heavy = {'torch', 'transformers', 'xllamacpp', 'faster_whisper', 'onnxruntime'}\n"

@@ -25,7 +25,7 @@ from multimodal.limits import Limits
 from multimodal.media.audio import decode
 from multimodal.messages import Controls, TranscriptionSettings
 from multimodal.web import hands_free
-from multimodal.web.hands_free import HandsFreeTalk
+from multimodal.web.hands_free import HandsFreeService
 
 RATE = {"rate": 16_000}
 
@@ -159,18 +159,18 @@ def source() -> FakeSource:
 
 
 @pytest.fixture
-def server(made: Program) -> Iterator[HandsFreeTalk]:
-    with closing(HandsFreeTalk(made)) as talk:
+def server(made: Program) -> Iterator[HandsFreeService]:
+    with closing(HandsFreeService(made)) as talk:
         yield talk
 
 
 @pytest.fixture
-def client(server: HandsFreeTalk) -> Iterator[TestClient]:
+def client(server: HandsFreeService) -> Iterator[TestClient]:
     with TestClient(Starlette(routes=server.routes())) as client:
         yield client
 
 
-def begun(server: HandsFreeTalk, client: TestClient, rate: int = 16_000, **controls: Any) -> str:
+def begun(server: HandsFreeService, client: TestClient, rate: int = 16_000, **controls: Any) -> str:
     """The address of a conversation whose models are there."""
     address = str(server.begin(ANN, Controls(**controls))["address"])
     at = {"rate": rate}
@@ -200,7 +200,7 @@ def turns(client: TestClient, address: str, samples: np.ndarray, rate: int = 16_
 
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
 def test_a_turn_is_found_at_the_rate_of_any_microphone(
-    rate: int, server: HandsFreeTalk, client: TestClient, question: np.ndarray
+    rate: int, server: HandsFreeService, client: TestClient, question: np.ndarray
 ) -> None:
     said = np.concatenate([rest(1), question])
     at = np.arange(0, len(said) - 1, 16_000 / rate)
@@ -210,7 +210,7 @@ def test_a_turn_is_found_at_the_rate_of_any_microphone(
 
 
 def test_the_language_that_was_set_is_heard(
-    server: HandsFreeTalk, client: TestClient, source: FakeSource, question: np.ndarray
+    server: HandsFreeService, client: TestClient, source: FakeSource, question: np.ndarray
 ) -> None:
     address = begun(server, client, hearing=TranscriptionSettings("en"))
     assert turns(client, address, question) == ["What is this?"]
@@ -218,7 +218,7 @@ def test_the_language_that_was_set_is_heard(
 
 
 def test_what_is_no_sound_ends_the_conversation_with_a_sentence(
-    server: HandsFreeTalk, client: TestClient
+    server: HandsFreeService, client: TestClient
 ) -> None:
     for params, body, sentence in (
         ({"rate": 5}, b"", "A microphone does not have 5 samples a second."),
@@ -233,7 +233,7 @@ def test_what_is_no_sound_ends_the_conversation_with_a_sentence(
 
 
 def test_an_address_that_is_guessed_or_over_hears_nothing(
-    server: HandsFreeTalk, client: TestClient
+    server: HandsFreeService, client: TestClient
 ) -> None:
     assert client.post("listen/guessed", params=RATE, content=b"12").status_code == 404
     address = begun(server, client)
@@ -246,7 +246,7 @@ def test_models_that_do_not_fit_together_are_not_begun_with(tmp_path: Path) -> N
     sentence = "Whisper base, SmolLM2 135M, Piper Joe must be in memory at once: 2.01 GB"
     with (
         closing(program(tmp_path, FakeSource(), budget="1GB")) as small,
-        closing(HandsFreeTalk(small)) as talk,
+        closing(HandsFreeService(small)) as talk,
     ):
         with pytest.raises(CapacityError, match=sentence):
             talk.begin(ANN, Controls())
@@ -254,20 +254,20 @@ def test_models_that_do_not_fit_together_are_not_begun_with(tmp_path: Path) -> N
 
 
 def test_the_voice_has_said_a_word_before_the_first_answer(
-    server: HandsFreeTalk, client: TestClient, source: FakeSource
+    server: HandsFreeService, client: TestClient, source: FakeSource
 ) -> None:
     begun(server, client, speak_in="en")
     (said,) = source.requests
     assert (said.text, said.language) == (REHEARSAL, "en")
 
 
-def test_a_language_without_a_voice_is_said(server: HandsFreeTalk) -> None:
+def test_a_language_without_a_voice_is_said(server: HandsFreeService) -> None:
     with pytest.raises(RequestError, match="No voice here speaks Thai"):
         server.begin(ANN, Controls(hearing=TranscriptionSettings("th")))
 
 
 def test_only_so_many_talk_at_once_and_who_is_gone_makes_room(
-    server: HandsFreeTalk, client: TestClient
+    server: HandsFreeService, client: TestClient
 ) -> None:
     addresses = [begun(server, client) for _ in range(hands_free.MOST_OPEN)]
     with pytest.raises(CapacityError, match="Too many people are talking"):

@@ -57,7 +57,7 @@ def show(made: Program, width: int = 64, name: str = "a.png") -> tuple[str, Imag
     """A conversation that holds a picture of that width."""
     part = made.media.add_image(png(width), name)
     talk = made.store.create("ann")
-    made.store.put("ann", talk, Message("user", (part,)))
+    made.store.put_message("ann", talk, Message("user", (part,)))
     return talk, part
 
 
@@ -172,7 +172,7 @@ def test_a_copy_of_a_database_has_the_pictures_and_the_first_one_keeps_them(data
             assert is_here(made, part)
     with opened(data, f"sqlite:///{copy}") as other, opened(data) as made:
         talk = other.store.create("ann")
-        other.store.put("ann", talk, Message("user", (part,)))
+        other.store.put_message("ann", talk, Message("user", (part,)))
         assert is_here(other, part)
         made.media.sweep(0)
         made.store.delete("ann", made.store.headings("ann")[0].id)

@@ -18,7 +18,7 @@ from torch import nn
 from benchmarks.memory.turns import mixed
 from multimodal.backends import probes
 from multimodal.build import choose_profile
-from multimodal.calibrate import calibrate, calibrate_first, measure_first, probe_line
+from multimodal.calibrate import calibrate, calibrate_new_card, format_probe, measure_new_card
 from multimodal.catalog.cards import Catalog
 from multimodal.doctor import rules
 from multimodal.doctor.machine import Machine
@@ -141,13 +141,13 @@ def test_what_a_turn_takes_is_measured_beside_what_is_counted_for_it(
     probe: Callable[[], Measurements],
 ) -> None:
     facts = probe()
-    assert facts["counted_bytes"] > 0
+    assert facts["traced_bytes"] > 0
     assert facts["turn_s"] > 0
 
 
 def test_ways_to_decode_are_measured_in_tokens_a_second() -> None:
     facts = probes.measure_token_decoding(CPU, TEXT)
-    told = probe_line("decoding", Probe(facts=facts))
+    told = format_probe("decoding", Probe(facts=facts))
     assert min(facts.values()) > 0
     for name in ("dynamic", "static"):
         assert f"{name} {facts[f'{name}_tokens_per_s']:.3g} tokens/s" in told
@@ -171,7 +171,7 @@ def lines_like(found: Calibration, error: str = "") -> Callable[[Sequence[str]],
 
 def test_a_new_card_is_measured_before_its_first_use_and_told_meanwhile(tmp_path: Path) -> None:
     found, told = kept("12gb-linux"), list[str]()
-    measure_first(found.subject, tmp_path, told.append, lines_like(found))
+    measure_new_card(found.subject, tmp_path, told.append, lines_like(found))
     kept_now = read(tmp_path, found.subject)
     assert kept_now is not None
     assert kept_now.context_bytes == found.context_bytes
@@ -186,7 +186,7 @@ def test_where_nothing_can_be_measured_the_start_goes_on_with_estimates(
 ) -> None:
     found, told = kept("12gb-linux"), list[str]()
     start = lines_like(found, error) if error else lambda names: iter(())
-    measure_first(found.subject, tmp_path, told.append, start)
+    measure_new_card(found.subject, tmp_path, told.append, start)
     assert told[-1].endswith("Estimates are used.")
     assert (error or "its process did not begin") in told[-1]
     assert list(tmp_path.iterdir()) == []
@@ -195,14 +195,14 @@ def test_where_nothing_can_be_measured_the_start_goes_on_with_estimates(
 def test_a_result_that_cannot_be_kept_does_not_end_the_start(tmp_path: Path) -> None:
     found, told = kept("12gb-linux"), list[str]()
     (tmp_path / "data").write_text("a file", "utf-8")
-    measure_first(found.subject, tmp_path / "data", told.append, lines_like(found))
+    measure_new_card(found.subject, tmp_path / "data", told.append, lines_like(found))
     assert told[-1].startswith("The result cannot be kept in ")
 
 
 def test_without_a_card_a_start_measures_nothing_and_says_nothing(tmp_path: Path) -> None:
     for options in ({}, {"device": "sim:12GB"}, {"device": "cpu"}, {"calibrate": False}):
         told = list[str]()
-        calibrate_first(read_settings(data=tmp_path, **options), told.append)
+        calibrate_new_card(read_settings(data=tmp_path, **options), told.append)
         assert told == []
 
 
@@ -214,10 +214,10 @@ def test_without_a_card_nothing_is_measured(tmp_path: Path) -> None:
 
 def test_a_person_reads_what_came_out() -> None:
     found = kept("12gb-linux").probes
-    assert probe_line("bus", found["bus"]) == (
+    assert format_probe("bus", found["bus"]) == (
         "ok    bus           locked 25 GB/s, pageable 9 GB/s  (0.4 s)"
     )
-    failed = probe_line("bus", kept("8gb-windows").probes["bus"])
+    failed = format_probe("bus", kept("8gb-windows").probes["bus"])
     assert failed == "fail  bus           the driver locks no host memory: copies are slower"
 
 
@@ -287,7 +287,7 @@ def test_fit_says_where_its_reserve_comes_from(catalog: Catalog) -> None:
 
 def test_models_are_not_mirrored_where_mirrors_failed() -> None:
     device, model = CardOnCpu(1 << 30, has_mirrors=False), Layers(nn.Linear(8, 8))
-    assert device.loaded("a", model) == 8 * 9 * 4
+    assert device.finish_load("a", model) == 8 * 9 * 4
     assert device.park("a", model) == 0, "it is closed, and read from the disk next time"
 
 

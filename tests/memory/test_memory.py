@@ -111,10 +111,10 @@ def test_the_cpu_reports_this_machines_memory() -> None:
 
 def test_simulated_time_passes_with_the_bytes_copied() -> None:
     device = Simulated(10**10, bus_bytes_per_s=1e9, disk_bytes_per_s=1e8)
-    device.hold("x", 5 * 10**8)
+    device.begin_load("x", 5 * 10**8)
     assert device.now_s() == 5
-    device.drop("x")
-    device.hold("x", 5 * 10**8, parked=True)
+    device.remove("x")
+    device.begin_load("x", 5 * 10**8, parked=True)
     device.restore("x", object())
     assert device.now_s() == 5.5
 

@@ -25,7 +25,7 @@ from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.memory.host import LEAST_HOST_BYTES, HostMemory, host_bytes
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.reserve import is_on_card
+from multimodal.memory.reserve import is_on_gpu
 from multimodal.messages import Controls, Message, Task, TextPart
 from multimodal.settings import read_settings
 from multimodal.web.gauge import gauge
@@ -137,7 +137,7 @@ def test_two_fifths_of_host_memory_are_for_it(memory: int, most: int) -> None:
 def test_voices_of_a_card_profile_fit_beside_the_card(catalog: Catalog, name: str) -> None:
     profile = catalog.profile(name)
     voices = [catalog.card(voice) for voice in profile.models[Task.TTS]]
-    assert is_on_card(profile)
+    assert is_on_gpu(profile)
     for voice in voices:
         assert runs_on_cpu(voice)
         assert footprint(voice).total <= LEAST_HOST_BYTES
@@ -156,7 +156,7 @@ def test_fit_says_that_voices_take_nothing_of_the_card(name: str) -> None:
 
 def _silent(name: str) -> tuple[str, ...]:
     profile = read_catalog(read_settings()).profile(name)
-    return tuple(card for card in profile.defaults if card != profile.default(Task.TTS))
+    return tuple(card for card in profile.defaults if card != profile.default_name(Task.TTS))
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -164,7 +164,7 @@ def test_there_is_room_to_talk_hands_free(name: str, tmp_path: Path) -> None:
     """With the models that a profile begins with."""
     device = f"sim:{name.removeprefix('gpu-')}"
     with closing(build(read_settings(profile=name, device=device, data=tmp_path))) as made:
-        default = made.profile.default
+        default = made.profile.default_name
         names = (default(Task.SPEECH), default(Task.TEXT), default(Task.TTS))
         check_room(made.memory, [made.catalog.card(card) for card in names if card is not None])
         assert None not in names
@@ -188,9 +188,9 @@ def test_an_answer_is_read_aloud_beside_a_simulated_card(
     with closing(build(settings)) as made:
         chat = made.store.create("ann", Controls())
         said = Message("assistant", (TextPart("The capital of Australia is Canberra."),))
-        made.store.put("ann", chat, said)
+        made.store.put_message("ann", chat, said)
         reader = AnswerReader(made)
-        address = reader.receipt("ann", chat, said.id)["address"]
+        address = reader.prepare("ann", chat, said.id)["address"]
         with TestClient(Starlette(routes=reader.routes())) as client:
             reply = client.get(f"/{address}")
         assert (reply.status_code, reply.headers["content-type"]) == (200, "audio/mpeg")

@@ -349,16 +349,16 @@ class Memory(RuleBasedStateMachine):
             return
         snapshot = self.memory.snapshot()
         models = sum(entry.size_bytes for entry in snapshot.held)
-        workspaces = sum(turn.lease.size_bytes for turn in self.granted)
+        workspace_total = sum(turn.lease.size_bytes for turn in self.granted)
         jobs = sum(job.size for job in self.jobs if job.reservation.granted)
         assert sum(size for _, size in snapshot.reserved) == jobs
-        assert snapshot.used_bytes == models + workspaces + jobs
+        assert snapshot.used_bytes == models + workspace_total + jobs
         for entry in snapshot.held:
             there = self.device.model_bytes(entry.card)
             is_whole = there == entry.size_bytes
             assert is_whole or (there < entry.size_bytes and self.device.runs_partly)
-            is_awaited = any(turn.lease.card.name == entry.card for turn in self.waiting)
-            assert is_whole or entry.leases or is_awaited, "the next turn tries all of it"
+            has_waiters = any(turn.lease.card.name == entry.card for turn in self.waiting)
+            assert is_whole or entry.leases or has_waiters, "the next turn tries all of it"
         beside = sum(turn.lease.cpu_fallback is not None for turn in self.granted)
         alive = len(self.source.loaded) - len(self.source.closed)
         assert alive == len(snapshot.held) + len(snapshot.mirrored) + beside

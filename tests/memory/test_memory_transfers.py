@@ -75,13 +75,13 @@ def test_a_full_device_is_climbed_rung_by_rung(fails: int, gone: set[str], told:
 def test_fragments_are_pushed_together_when_they_are_in_the_way() -> None:
     device = Simulated(100, slab_bytes=50)
     for name, size in (("a", 30), ("b", 30), ("c", 30)):
-        device.hold(name, size)
-    device.drop("b")
+        device.begin_load(name, size)
+    device.remove("b")
     with pytest.raises(CapacityError, match="out of memory while loading d"):
-        device.hold("d", 40)
+        device.begin_load("d", 40)
     assert device.free_bytes() == 40
-    device.collect()
-    device.hold("d", 40)
+    device.free_cached()
+    device.begin_load("d", 40)
     memory = manager(100, device=Simulated(100, slab_bytes=50))
     small = [card(name, size=30) for name in ("x", "y", "z")]
     use(memory, *small)

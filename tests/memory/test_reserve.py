@@ -48,7 +48,7 @@ def test_the_program_keeps_as_much_free_as_fit_does(
 def test_a_card_in_use_has_less_room_for_ledger_and_limit_alike() -> None:
     device = Simulated(12 * GB, others_bytes=2 * GB, context_bytes=CUDA_CONTEXT_BYTES)
     limits: list[int] = []
-    device.limit = limits.append  # type: ignore[method-assign]
+    device.set_limit = limits.append  # type: ignore[method-assign]
     room = model_bytes(12 * GB, device)
     assert room == 10 * GB - CUDA_CONTEXT_BYTES
     memory = manager(room, device=device)

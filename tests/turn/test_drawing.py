@@ -237,7 +237,7 @@ def test_a_made_picture_stands_as_words_for_the_text_model() -> None:
 
 def test_words_after_a_picture_do_not_push_it_out() -> None:
     draft = Draft(Conversation(), Message("assistant", ()))
-    draft = draft.after(ImageStored(CAT)).after(TextDelta("There ")).after(TextDelta("it is."))
+    draft = draft.apply(ImageStored(CAT)).apply(TextDelta("There ")).apply(TextDelta("it is."))
     assert (draft.reply.images, draft.reply.text) == ((CAT,), "There it is.")
 
 

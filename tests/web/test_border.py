@@ -610,10 +610,10 @@ def assert_session_is_closed_to(client: httpx.Client, session: str) -> None:
 def test_chats_of_a_login_cannot_be_named_by_a_browser(all_weights: Path, tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path / 'conversations.sqlite3'}")
     conversation = store.create("login:alice")
-    store.put("login:alice", conversation, Message("user", (TextPart("my hidden words"),)))
+    store.put_message("login:alice", conversation, Message("user", (TextPart("my hidden words"),)))
     mine = "0123456789abcdef" * 2
     own = store.create(mine)
-    store.put(mine, own, Message("user", (TextPart("my own words"),)))
+    store.put_message(mine, own, Message("user", (TextPart("my own words"),)))
     store.close()
     with running_app(tmp_path) as server:
         for claim in ("login:alice", ["login:alice"], {"owner": "login:alice"}):

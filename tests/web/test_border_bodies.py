@@ -20,7 +20,7 @@ from starlette.types import Message
 from multimodal.access import Hosts, Logins
 from multimodal.errors import RequestError
 from multimodal.limits import Limits
-from multimodal.web.border import Border
+from multimodal.web.border import AccessMiddleware
 from multimodal.web.incoming import BodyError, ReadingBudget, session_in
 
 JOIN = "/gradio_api/queue/join"
@@ -47,7 +47,7 @@ async def app() -> AsyncIterator[Starlette]:
     paths = (JOIN, CANCEL, "/gradio_api/reset", "/login")
     app = Starlette(routes=[Route(path, reads, methods=["POST"]) for path in paths])
     app.state.inner = app.middleware_stack = app.build_middleware_stack()
-    border = Border(Hosts("127.0.0.1"), Logins({}), [], idle_s=IDLE_S)
+    border = AccessMiddleware(Hosts("127.0.0.1"), Logins({}), [], idle_s=IDLE_S)
     async with border.lifespan(app):
         yield app
 

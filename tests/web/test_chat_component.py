@@ -104,9 +104,9 @@ def test_five_hundred_messages_open_and_stream(chat: FakePage, person: Person) -
     store, owner = chat.program.store, chat.owner()
     conversation = store.headings(owner)[0].id
     for number in range(249):
-        store.put(owner, conversation, Message("user", (TextPart(f"question {number}"),)))
+        store.put_message(owner, conversation, Message("user", (TextPart(f"question {number}"),)))
         answer = TextPart(f"Answer **{number}**\n\n- one\n- two\n\n`code`")
-        store.put(
+        store.put_message(
             owner, conversation, Message("assistant", (answer,), outcome=Outcome(finish="stop"))
         )
     person.open()

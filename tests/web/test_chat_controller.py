@@ -187,7 +187,7 @@ def undoable(tab: Tab) -> dict[str, bool]:
     """Each chat of the list, and whether it was deleted and can be had back."""
     return {
         row["id"]: row["undo_s"] is not None
-        for row in tab.controller.list.shown(tab.session)["rows"]
+        for row in tab.controller.list.frame(tab.session)["rows"]
     }
 
 

@@ -78,23 +78,23 @@ def values(choice: gr.Dropdown) -> list[str]:
 def test_a_chosen_quantization_is_asked_for_with_the_name(
     ui: Layout, model: str | None, kind: str | None, name: str
 ) -> None:
-    assert ui.quantization.asked_for(model, kind) == name
+    assert ui.quantization.model_name(model, kind) == name
 
 
 def test_it_is_offered_only_where_there_is_a_choice(ui: Layout) -> None:
-    assert not ui.quantization.shown(AUTO).visible
-    assert not ui.quantization.shown("whisper-small").visible
-    shown = ui.quantization.shown("phi-2")
+    assert not ui.quantization.update(AUTO).visible
+    assert not ui.quantization.update("whisper-small").visible
+    shown = ui.quantization.update("phi-2")
     assert shown.visible
     assert (shown.value, labels(shown)[0]) == ("nf4-double", "4 bits: nf4-double (default)")
-    assert ui.quantization.shown("phi-2:int8").value == "int8"
-    assert ui.quantization.shown("phi-2:gone").value == "nf4-double"
+    assert ui.quantization.update("phi-2:int8").value == "int8"
+    assert ui.quantization.update("phi-2:gone").value == "nf4-double"
 
 
 def test_what_each_takes_is_the_programs_own_estimate(
     made: Program, ui: Layout, catalog: Catalog
 ) -> None:
-    sized = ui.quantization.sized("llama-3-8b-instruct")
+    sized = ui.quantization.update_with_sizes("llama-3-8b-instruct")
     card = catalog.card("llama-3-8b-instruct")
     for label, kind in sized.choices:
         size = footprint(card, str(kind))
@@ -118,25 +118,25 @@ def test_a_profiles_own_quantization_is_its_default(other: Any) -> None:
 
 
 def test_a_voice_is_offered_what_the_model_that_hears_can(ui: Layout) -> None:
-    language, translate_to, speak_in, *_ = ui.voice.shown(AUTO, TranscriptionSettings(), None)
+    language, translate_to, speak_in, *_ = ui.voice.updates(AUTO, TranscriptionSettings(), None)
     assert labels(language)[0] == "Auto-detect"
     assert labels(language)[1:] == sorted(labels(language)[1:])
     assert len(language.choices) == 100
     assert translate_to.choices == [("No", ""), ("English", "en")]
     assert len(speak_in.choices) == 37
-    language, translate_to, *_ = ui.voice.shown(SEAMLESS, TranscriptionSettings(), None)
+    language, translate_to, *_ = ui.voice.updates(SEAMLESS, TranscriptionSettings(), None)
     assert labels(language)[0] == "Any (as English)"
     assert {"fr", "zh", "sw"} < set(values(translate_to))
-    language, translate_to, speak_in, *_ = ui.voice.shown("wav2vec2-base-960h", ANYTHING, "fr")
+    language, translate_to, speak_in, *_ = ui.voice.updates("wav2vec2-base-960h", ANYTHING, "fr")
     assert (language.choices, language.value) == ([("English", "")], "")
     assert (translate_to.visible, translate_to.value) == (False, "")
     assert (speak_in.visible, speak_in.value) == (True, "fr")
 
 
 def test_what_another_model_cannot_do_is_left_to_it(ui: Layout) -> None:
-    _, translate_to, *_ = ui.voice.shown(SEAMLESS, ANYTHING, None)
+    _, translate_to, *_ = ui.voice.updates(SEAMLESS, ANYTHING, None)
     assert translate_to.value == "fr"
-    language, translate_to, *_ = ui.voice.shown("whisper-small", ANYTHING, None)
+    language, translate_to, *_ = ui.voice.updates("whisper-small", ANYTHING, None)
     assert (language.value, translate_to.value) == ("en", "")
 
 

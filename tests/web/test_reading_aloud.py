@@ -31,8 +31,8 @@ def answered(made: Program, text: str, controls: Controls | None = None) -> tupl
     """A chat with that answer: (its id, the answer's)."""
     chat = made.store.create(ANN, controls)
     answer = Message("assistant", (TextPart(text),))
-    made.store.put(ANN, chat, Message("user", (TextPart("Hello"),)))
-    made.store.put(ANN, chat, answer)
+    made.store.put_message(ANN, chat, Message("user", (TextPart("Hello"),)))
+    made.store.put_message(ANN, chat, answer)
     return chat, answer.id
 
 
@@ -47,7 +47,7 @@ def test_an_answer_is_said_with_the_voice_and_speed_that_were_set(
 ) -> None:
     reader = AnswerReader(made)
     chat, answer = answered(made, "A **bold** word", Controls(voice="jf_nezumi", speed=1.25))
-    reply = fetched(reader, reader.receipt(ANN, chat, answer)["address"])
+    reply = fetched(reader, reader.prepare(ANN, chat, answer)["address"])
     assert reply.status_code == 200
     assert reply.headers["content-type"] == "audio/mpeg"
     assert len(reply.content) > 1000
@@ -59,14 +59,14 @@ def test_an_answer_is_said_with_the_voice_and_speed_that_were_set(
 def test_a_voice_of_another_language_gives_way(made: Program, source: FakeSource) -> None:
     reader = AnswerReader(made)
     chat, answer = answered(made, "Hello", Controls(voice="of an earlier version"))
-    fetched(reader, reader.receipt(ANN, chat, answer)["address"])
+    fetched(reader, reader.prepare(ANN, chat, answer)["address"])
     assert source.requests == [TTSRequest("Hello.", "en", None, None, 1.0)]
     assert source.loaded == ["piper-joe-en-us"]
 
 
 def test_an_answer_in_a_language_without_a_voice_says_so_with_its_words(made: Program) -> None:
     chat, answer = answered(made, "Москва — **столица** России.")
-    receipt = AnswerReader(made).receipt(ANN, chat, answer)
+    receipt = AnswerReader(made).prepare(ANN, chat, answer)
     assert receipt["address"] == ""
     assert receipt["why"].startswith("No voice here speaks Russian. There are voices for English")
     assert (receipt["words"], receipt["language"]) == ("Москва — столица России.", "ru")
@@ -91,11 +91,11 @@ def test_a_voice_that_cannot_be_fetched_is_one_sentence_and_the_others_speak(
     with closing(program(tmp_path, source, profile=profile)) as made:
         reader = AnswerReader(made)
         chat, answer = answered(made, "Bonjour", Controls(speak_in="fr"))
-        reply = fetched(reader, reader.receipt(ANN, chat, answer)["address"])
+        reply = fetched(reader, reader.prepare(ANN, chat, answer)["address"])
         assert reply.status_code == 503
         assert reply.text == "Kokoro has no weights yet: the hub cannot be reached. Connect."
         chat, answer = answered(made, "Hello")
-        assert fetched(reader, reader.receipt(ANN, chat, answer)["address"]).status_code == 200
+        assert fetched(reader, reader.prepare(ANN, chat, answer)["address"]).status_code == 200
         assert source.loaded == ["piper-joe-en-us"]
 
 
@@ -103,9 +103,9 @@ def test_nobody_hears_the_answers_of_others(made: Program) -> None:
     reader = AnswerReader(made)
     chat, answer = answered(made, "A secret")
     with pytest.raises(ConversationNotFoundError):
-        reader.receipt("bob", chat, answer)
+        reader.prepare("bob", chat, answer)
     with pytest.raises(RequestError, match="no word in this answer"):
-        reader.receipt(ANN, chat, "0" * 32)
+        reader.prepare(ANN, chat, "0" * 32)
     assert fetched(reader, "aloud/guessed").status_code == 404
 
 

@@ -40,7 +40,7 @@ def test_a_repository_is_fetched_once_without_what_could_be_run(
     tmp_path: Path, hub: FakeHub
 ) -> None:
     store, seen = weights(tmp_path, hub), list[FetchProgress]()
-    assert not store.ready(CARD)
+    assert not store.is_ready(CARD)
     folder = store.ensure(CARD, seen.append)
     assert contents(folder) == {name: FILES[name] for name in FETCHED}
     assert hub.files_sent == FETCHED
@@ -92,7 +92,7 @@ def test_a_second_start_opens_no_connection(tmp_path: Path, hub: FakeHub) -> Non
     first = weights(tmp_path, hub).ensure(CARD)
     hub.requests.clear()
     again = weights(tmp_path, hub, offline=True)
-    assert again.ready(CARD)
+    assert again.is_ready(CARD)
     assert again.ensure(CARD) == first
     assert hub.requests == []
 
@@ -147,7 +147,7 @@ def test_a_stop_ends_the_wait_for_another_program(tmp_path: Path, hub: FakeHub) 
     assert busy.is_alive()
     hub.silent.set()
     busy.join(60)
-    assert weights(tmp_path, hub).ready(CARD)
+    assert weights(tmp_path, hub).is_ready(CARD)
 
 
 def test_what_main_was_first_stays_in_use(tmp_path: Path, hub: FakeHub) -> None:
@@ -171,7 +171,7 @@ def test_a_card_that_names_another_revision_is_fetched_anew(
     hub.refs |= {"v2": SECOND, "refs/pr/5": SECOND}
     hub.sent.clear()
     tagged = card_for(revision=revision)
-    assert not weights(tmp_path, hub).ready(tagged)
+    assert not weights(tmp_path, hub).is_ready(tagged)
     folder = weights(tmp_path, hub).ensure(tagged)
     assert (folder / "config.json").read_bytes() == b"{}"
     assert hub.files_sent == {"config.json"}, "the others were there already"
@@ -258,7 +258,7 @@ def test_a_damaged_file_is_fetched_again_alone(tmp_path: Path, hub: FakeHub) -> 
     folder = weights(tmp_path, hub).ensure(CARD)
     hub.sent.clear()
     (folder / "tokenizer.model").write_bytes(b"damaged")
-    assert not weights(tmp_path, hub).ready(CARD)
+    assert not weights(tmp_path, hub).is_ready(CARD)
     weights(tmp_path, hub).ensure(CARD)
     assert hub.sent == [("tokenizer.model", 200, 600)]
 
@@ -317,6 +317,6 @@ def test_a_repository_cannot_write_our_records(tmp_path: Path, hub: FakeHub) -> 
 
 def test_what_would_be_fetched_is_told_without_fetching(tmp_path: Path, hub: FakeHub) -> None:
     store = weights(tmp_path, hub)
-    assert store.offered_bytes(CARD) == sum(len(FILES[name]) for name in FETCHED)
+    assert store.query_bytes(CARD) == sum(len(FILES[name]) for name in FETCHED)
     assert hub.sent == []
     assert not (tmp_path / "tiny").exists()

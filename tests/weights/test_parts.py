@@ -25,7 +25,7 @@ from multimodal.backends.base import load
 from multimodal.backends.hf.minigpt4 import VisionTower, VisionTowerWithQFormer
 from multimodal.build import build, fetch_missing
 from multimodal.catalog.cards import Catalog, ModelCard
-from multimodal.catalog.sources import FileSource, HubSource, ManualSource, PartsSource
+from multimodal.catalog.sources import HubSource, ManualSource, PartsSource, UrlSource
 from multimodal.doctor.supplies import check_supplies
 from multimodal.errors import WeightsError
 from multimodal.settings import read_settings
@@ -92,7 +92,7 @@ class Parts:
 
     def card(self, **changed: Any) -> ModelCard:
         """Its address is that of a server on loopback, which does not speak https."""
-        address = FileSource.model_construct(
+        address = UrlSource.model_construct(
             kind="file",
             url=f"{self.hub.url}/file/{PTH}",
             sha256=hashlib.sha256(self.pth).hexdigest(),
@@ -128,14 +128,14 @@ def test_a_model_in_parts_is_fetched_once_and_answers_as_one_put_together_by_han
     parts: Parts,
 ) -> None:
     store = parts.store()
-    assert not store.ready(parts.card())
+    assert not store.is_ready(parts.card())
     files = store.ensure(parts.card())
     said = answer(files)
     assert said
     assert said == answer(parts.published.folder)
     parts.hub.requests.clear()
     again = parts.store(offline=True)
-    assert again.ready(parts.card())
+    assert again.is_ready(parts.card())
     assert again.ensure(parts.card()) == files
     assert parts.hub.requests == []
 
@@ -153,7 +153,7 @@ def test_only_the_shards_with_what_is_read_are_asked_for(parts: Parts) -> None:
 
 def test_one_progress_counts_all_parts(parts: Parts) -> None:
     store, seen = parts.store(), list[FetchProgress]()
-    offered = store.offered_bytes(parts.card())
+    offered = store.query_bytes(parts.card())
     assert not list(parts.folder.iterdir()), "asking writes nothing"
     store.ensure(parts.card(), seen.append)
     fetching = [p for p in seen if p.phase == "fetching"]
@@ -176,7 +176,7 @@ def test_licence_and_size_of_all_parts_are_told_before_they_are_fetched(parts: P
     catalog_of(parts.folder / "models", tomlkit.dumps(told), profile)
     program = build(read_settings(data=parts.folder, profile="mine", device="cpu"))
     store = weights(parts.folder / "weights", parts.hub)
-    offered = store.offered_bytes(mine)
+    offered = store.query_bytes(mine)
     parts.hub.sent.clear()
     heard: list[tuple[str, set[str]]] = []
     fetch_missing(
@@ -186,7 +186,7 @@ def test_licence_and_size_of_all_parts_are_told_before_they_are_fetched(parts: P
     program.close()
     assert program.fetching.errors == {}
     assert heard == [(f"Tiny: MIT and others, {offered / 1e6:.0f} MB", {f"{SEEING}/{INDEX}"})]
-    assert store.ready(mine)
+    assert store.is_ready(mine)
 
 
 def test_a_cut_part_goes_on_in_a_later_run_and_the_others_stay(parts: Parts) -> None:
@@ -256,15 +256,15 @@ def test_a_part_that_is_put_there_by_hand_is_asked_for_by_name(parts: Parts) -> 
     assert str(caught.value) == f"Tiny has no weights yet: {sentence}."
     assert parts.hub.files_sent == {f"{SEEING}/{INDEX}"}, "nothing is fetched in vain"
     with pytest.raises(WeightsError) as caught:
-        store.offered_bytes(mine)
+        store.query_bytes(mine)
     assert str(caught.value) == sentence
     (place / "mine.pth").write_bytes(parts.pth)
     assert answer(store.ensure(mine)) == answer(parts.published.folder)
-    assert store.ready(mine)
+    assert store.is_ready(mine)
 
 
 def test_the_disk_must_hold_all_parts_together(parts: Parts) -> None:
-    offered = parts.store().offered_bytes(parts.card())
+    offered = parts.store().query_bytes(parts.card())
     parts.hub.sent.clear()
     free = offered - len(parts.published.seeing[INDEX])
     with pytest.raises(WeightsError, match=r"they need .* MB on the disk .* --data DIR"):
@@ -282,7 +282,7 @@ def test_the_doctor_says_what_a_shipped_model_in_parts_needs(
 ) -> None:
     mine = catalog.card("minigpt-4-vicuna-7b")
     found = {f.name: f for f in check_supplies(read_settings(data=tmp_path, offline=True), [mine])}
-    assert not found["model hub"].ok
+    assert not found["model hub"].is_ok
     assert found[mine.title].found == "weights are missing: not asked (--offline)"
 
 

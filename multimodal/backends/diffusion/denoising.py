@@ -45,7 +45,7 @@ class DenoisingCallback:
         """Taken so far, of all pictures."""
 
     @contextmanager
-    def looking(self, title: str) -> Iterator[dict[str, Any]]:
+    def previewing(self, title: str) -> Iterator[dict[str, Any]]:
         """While one picture is made; yields what the pipeline must be called with."""
         self._title, self._done, self._spent_s = title, 0, 0.0
         self._begun_s = self._shown_s = time.monotonic()

@@ -238,7 +238,7 @@ class Diffusion(LoadedModel[Any]):
             for index in range(request.count):
                 seed = (first + index) % MAX_SEED
                 title = f"Drawing {index + 1} of {request.count}" if request.count > 1 else ""
-                with watch.looking(title or "Drawing") as more:
+                with watch.previewing(title or "Drawing") as more:
                     noise = torch.Generator("cpu").manual_seed(seed)
                     made = pipeline(**asked, **more, generator=noise)
                 emit(self._shown(made, seed))

@@ -24,7 +24,7 @@ from multimodal.backends.context_window import (
 from multimodal.backends.engine_options import parse_options
 from multimodal.backends.hf.chat_template import ChatTemplate, missing_template_notice
 from multimodal.backends.hf.generation import (
-    EndOfReply,
+    StopOnEvent,
     TokenStreamer,
     end_tokens,
     generation_config,
@@ -38,7 +38,7 @@ from multimodal.backends.hf.prefix_cache import (
     PrefixCaches,
     accepts_cache,
     dynamic_copy,
-    empty_cache,
+    new_kv_cache,
     static_cache,
     static_length,
 )
@@ -189,7 +189,7 @@ class ChatModel(LoadedModel[Any], ABC):
                     model, self._tokenizer, chosen, guesses, self._options.is_static
                 ),
                 logits_processor=processors(chosen, ids.shape[1], model.device),
-                stopping_criteria=StoppingCriteriaList([EndOfReply(reply)]),
+                stopping_criteria=StoppingCriteriaList([StopOnEvent(reply)]),
                 streamer=reply,
                 **inputs,
                 **({} if cache is None else {CACHE_ARGUMENT: cache}),
@@ -221,7 +221,7 @@ class ChatModel(LoadedModel[Any], ABC):
         if self._options.is_static:
             tokens = len(prompt.tokens) + reply_tokens
             return static_cache(model, static_length(tokens, context), known)
-        return empty_cache(model) if known is None else known
+        return new_kv_cache(model) if known is None else known
 
     def _keep(self, tokens: Sequence[int], cache: Any, about: str) -> None:
         """Remember what was computed of `tokens` for the next turn."""

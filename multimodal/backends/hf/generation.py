@@ -70,7 +70,7 @@ class TokenStreamer(BaseStreamer):
         self._held = ""
 
     @property
-    def over(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether no further token is wanted."""
         return self.met_stop_word or self._stopped()
 
@@ -113,14 +113,14 @@ def _start_of_any(text: str, words: Iterable[str]) -> int:
     return longest
 
 
-class EndOfReply(StoppingCriteria):
+class StopOnEvent(StoppingCriteria):
     """Ends `generate` once the reply is over."""
 
     def __init__(self, reply: TokenStreamer) -> None:
         self._reply = reply
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        return torch.full((input_ids.shape[0],), self._reply.over, device=input_ids.device)
+        return torch.full((input_ids.shape[0],), self._reply.is_finished, device=input_ids.device)
 
 
 class _SeededSampler(LogitsProcessor):

@@ -103,7 +103,7 @@ class PrefixCaches:
             self._kept.clear()
 
 
-def empty_cache(model: Any) -> Any:
+def new_kv_cache(model: Any) -> Any:
     """A dynamic cache for `model`, as its text part wants it."""
     return DynamicCache(config=model.config.get_text_config(decoder=True))
 
@@ -117,7 +117,7 @@ def can_be_kept(cache: Any) -> bool:
 def accepts_cache(model: Any) -> bool:
     """Whether `generate` continues a cache that it is given, of a kind that can be cut."""
     own = type(model).generate is not GenerationMixin.generate
-    return not own and can_be_kept(empty_cache(model))
+    return not own and can_be_kept(new_kv_cache(model))
 
 
 def static_length(tokens: int, context_tokens: int) -> int:
@@ -145,7 +145,7 @@ def dynamic_copy(model: Any, cache: Any) -> Any | None:
     if not all(type(layer) is StaticLayer for layer in cache.layers):
         return None
     held = int(cache.get_seq_length())
-    made = empty_cache(model)
+    made = new_kv_cache(model)
     for place, layer in enumerate(cache.layers if held else ()):
         keys, values = (t[:, :, :held].to(HOST, copy=True) for t in (layer.keys, layer.values))
         made.update(keys, values, place)

@@ -118,7 +118,7 @@ class SpeechRecognizer(LoadedModel[Model], ABC):
         """Whether it can write in that language what is said in another one."""
         return into in self._card.translates_to
 
-    def as_written(self, text: str) -> str:
+    def restore_spelling(self, text: str) -> str:
         """The whole of what was heard, as a person would write it down."""
         return text
 
@@ -176,7 +176,7 @@ class SpeechRecognizer(LoadedModel[Model], ABC):
             if not heard(len(piece)):
                 break
         language = manner.language or manner.likely
-        return Transcription(self.as_written(" ".join(words)), language, tuple(segments))
+        return Transcription(self.restore_spelling(" ".join(words)), language, tuple(segments))
 
 
 def _foreign(request: TranscriptionRequest, heard: Transcription) -> list[str]:

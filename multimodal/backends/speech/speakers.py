@@ -30,7 +30,7 @@ SCRIPTS = {
 """First words of Unicode's names of letters, and the language that most texts of them are in."""
 
 
-def speaks(card: ModelCard) -> bool:
+def can_speak(card: ModelCard) -> bool:
     return bool(card.speaks or card.voices)
 
 
@@ -40,12 +40,12 @@ def languages_of(card: ModelCard) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*card.speaks, *filter(can_pronounce, voiced))))
 
 
-def speakers(cards: Iterable[ModelCard]) -> list[ModelCard]:
+def speaking_cards(cards: Iterable[ModelCard]) -> list[ModelCard]:
     """Those of `cards` that speak: models for speech before others that can do it as well."""
-    return sorted(filter(speaks, cards), key=lambda card: card.task is not Task.TTS)
+    return sorted(filter(can_speak, cards), key=lambda card: card.task is not Task.TTS)
 
 
-def speaker_for(
+def choose_speaker(
     cards: Iterable[ModelCard],
     language: str | None = None,
     voice: str | None = None,
@@ -56,7 +56,7 @@ def speaker_for(
     A text known to be written in another language is translated by a model that can; None where
     there is none that speaks it.
     """
-    able = speakers(cards)
+    able = speaking_cards(cards)
     if voice is not None:
         able = [card for card in able if any(v.name == voice for v in card.voices)] or able
     if language is not None:
@@ -68,9 +68,9 @@ def speaker_for(
     return able[0] if able else None
 
 
-def without_a_voice(cards: Iterable[ModelCard], language: str) -> RequestError:
+def missing_voice_error(cards: Iterable[ModelCard], language: str) -> RequestError:
     """Why nothing speaks that language, with the way out."""
-    cards = speakers(cards)
+    cards = speaking_cards(cards)
     if any(language in voice.languages for card in cards for voice in card.voices):
         return RequestError(explain_missing_phonemizer(language))
     known = sorted({language_name(code) for card in cards for code in languages_of(card)})
@@ -82,7 +82,7 @@ def offered_voices(
     cards: Iterable[ModelCard],
 ) -> Iterator[tuple[ModelCard, str, str, tuple[str, ...]]]:
     """Every voice of `cards` as (card, name, title, languages that it speaks here)."""
-    for card in speakers(cards):
+    for card in speaking_cards(cards):
         if not card.voices:
             yield card, "0", card.title, card.speaks
         for voice in card.voices:

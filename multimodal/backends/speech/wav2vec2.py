@@ -58,7 +58,7 @@ class Wav2Vec2(SpeechRecognizer[Any]):
     def translates(self, into: str) -> bool:
         return False
 
-    def as_written(self, text: str) -> str:
+    def restore_spelling(self, text: str) -> str:
         return text[:1].upper() + text[1:] if self._capitals_only else text
 
     def segments(self, window: Window, manner: TranscribeOptions) -> Iterator[Segment]:

@@ -52,7 +52,7 @@ class Device:
     failure = ""
 
     @property
-    def host_bytes(self) -> int:
+    def mirror_capacity_bytes(self) -> int:
         """The most that mirrors of evicted models may take of host memory now; 0: none are
         kept."""
         return 0
@@ -63,7 +63,7 @@ class Device:
     def free_bytes(self) -> int:
         raise NotImplementedError
 
-    def room_bytes(self) -> int:
+    def usable_bytes(self) -> int:
         """The most that models may ever take: of a card, what was free when the program started,
         less a margin."""
         return self.capacity_bytes()
@@ -71,17 +71,17 @@ class Device:
     def now_s(self) -> float:
         return time.monotonic()
 
-    def limit(self, budget_bytes: int) -> None:
+    def set_limit(self, budget_bytes: int) -> None:
         """Let the device itself refuse more than that, where it can."""
 
-    def hold(self, card: str, size_bytes: int, parked: bool = False) -> None:
+    def begin_load(self, card: str, size_bytes: int, parked: bool = False) -> None:
         """A model of that size was admitted and is about to be loaded, or to be restored if it is
         `parked`. Raises DeviceFullError."""
 
-    def drop(self, card: str) -> None:
+    def remove(self, card: str) -> None:
         """The model is gone from the device."""
 
-    def loaded(self, card: str, model: object) -> int:
+    def finish_load(self, card: str, model: object) -> int:
         """A model was loaded, and may be parked; its true bytes, 0 where they cannot be known."""
         return 0
 
@@ -98,27 +98,27 @@ class Device:
         be done."""
         return False
 
-    def settle(self, card: str) -> float | None:
+    def wait_for_copies(self, card: str) -> float | None:
         """Wait until a model whose `restore` returned is there as a whole: the seconds its copies
         took, None where `restore` had waited for them."""
         return None
 
-    def forget(self, card: str) -> None:
+    def drop_mirror(self, card: str) -> None:
         """The model was closed: its mirror is not needed any more."""
 
-    def beside_bytes(self) -> int:
+    def cpu_free_bytes(self) -> int:
         """Free memory beside the device, for a model that runs on the CPU because the device is
         full; 0 where there is no other memory."""
         return 0
 
-    def turn_begins(self) -> None:
+    def reset_turn_peak(self) -> None:
         """A turn starts, and is alone on the device."""
 
     def turn_peak_bytes(self) -> int:
         """The most that was taken since then; 0 where this cannot be known."""
         return 0
 
-    def collect(self) -> None:
+    def free_cached(self) -> None:
         """Give back memory that is only kept for later, so that a larger piece may be had."""
         gc.collect()
 

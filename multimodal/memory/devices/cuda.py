@@ -150,14 +150,14 @@ class Cuda(Device):
         left = spare_host_bytes() + self._mirrored_bytes()
         return max(0, min(int(psutil.virtual_memory().total * HOST_SHARE), left))
 
-    def limit(self, budget_bytes: int) -> None:
+    def set_limit(self, budget_bytes: int) -> None:
         self._most = min(self._total, budget_bytes)
         torch.cuda.set_per_process_memory_fraction(self._most / self._total, self._device)
 
     def capacity_bytes(self) -> int:
         return self._total
 
-    def room_bytes(self) -> int:
+    def usable_bytes(self) -> int:
         return self._room
 
     def free_bytes(self) -> int:
@@ -165,7 +165,7 @@ class Cuda(Device):
         limit leaves."""
         return free_bytes_within(self._device, self._most)
 
-    def hold(self, card: str, size_bytes: int, parked: bool = False) -> None:
+    def begin_load(self, card: str, size_bytes: int, parked: bool = False) -> None:
         """Refuse what the driver has no room for, before anything is allocated. Before the first
         model comes, kernels are loaded."""
         with self._kernels_lock:
@@ -177,7 +177,7 @@ class Cuda(Device):
                 f"{self.name}: {gigabytes(size_bytes)} are needed and {gigabytes(free)} free"
             )
 
-    def loaded(self, card: str, model: object) -> int:
+    def finish_load(self, card: str, model: object) -> int:
         modules = list(model.modules()) if isinstance(model, MovableModel) else []
         if modules and self._has_mirrors:
             mirrors = [HostMirror(module, self._device, self._locks) for module in modules]
@@ -206,7 +206,7 @@ class Cuda(Device):
         self._bring_back(card, int(self.free_bytes() * PARTLY_SHARE))
         return True
 
-    def settle(self, card: str) -> float | None:
+    def wait_for_copies(self, card: str) -> float | None:
         mirrors = self._mirrors.get(card, [])
         try:
             return max((mirror.arrival_s(mirrors[0]) for mirror in mirrors), default=None)
@@ -246,14 +246,14 @@ class Cuda(Device):
             self._parked.discard(card)
             self._mirrors[card] = self._mirrors.pop(card)
 
-    def forget(self, card: str) -> None:
+    def drop_mirror(self, card: str) -> None:
         with self._host_lock:
             mirrors = self._mirrors.pop(card, [])
             self._parked.discard(card)
         del mirrors
-        self.collect()
+        self.free_cached()
 
-    def collect(self) -> None:
+    def free_cached(self) -> None:
         gc.collect()
         if not self.failure:
             torch.cuda.empty_cache()
@@ -277,10 +277,10 @@ class Cuda(Device):
                 self._bus_bytes_per_s = PAGEABLE_BYTES_PER_S
         return self._bus_bytes_per_s
 
-    def beside_bytes(self) -> int:
+    def cpu_free_bytes(self) -> int:
         return int(psutil.virtual_memory().available)
 
-    def turn_begins(self) -> None:
+    def reset_turn_peak(self) -> None:
         torch.cuda.reset_peak_memory_stats(self._device)
         self._at_start = torch.cuda.memory_allocated(self._device)
 

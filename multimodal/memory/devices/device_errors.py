@@ -111,7 +111,7 @@ def _times_full() -> int:
     return 0 if torch is None else int(torch.cuda.memory_stats().get("num_ooms", 0))
 
 
-def is_card_used() -> bool:
+def is_gpu_in_use() -> bool:
     """Whether PyTorch computes on a card in this process; imports nothing for it. While another
     thread imports PyTorch, modules without their functions are already listed."""
     is_initialized = getattr(sys.modules.get("torch.cuda"), "is_initialized", None)
@@ -119,4 +119,4 @@ def is_card_used() -> bool:
 
 
 def _torch_on_card() -> Any | None:
-    return sys.modules["torch"] if is_card_used() else None
+    return sys.modules["torch"] if is_gpu_in_use() else None

@@ -126,7 +126,7 @@ class Simulated(Device):
     def capacity_bytes(self) -> int:
         return self._capacity
 
-    def room_bytes(self) -> int:
+    def usable_bytes(self) -> int:
         return self._room
 
     def free_bytes(self) -> int:
@@ -138,18 +138,18 @@ class Simulated(Device):
         with self._lock:
             return self._now_s
 
-    def limit(self, budget_bytes: int) -> None:
+    def set_limit(self, budget_bytes: int) -> None:
         with self._lock:
             self._most = min(self._capacity, budget_bytes)
 
-    def hold(self, card: str, size_bytes: int, parked: bool = False) -> None:
+    def begin_load(self, card: str, size_bytes: int, parked: bool = False) -> None:
         """Take the model's place; what is not parked comes from the disk."""
         with self._lock:
             self._place(card, size_bytes)
             if not parked:
                 self._now_s += size_bytes / self._disk
 
-    def drop(self, card: str) -> None:
+    def remove(self, card: str) -> None:
         with self._lock:
             self._pieces.pop(card, None)
 
@@ -167,14 +167,14 @@ class Simulated(Device):
         with self._lock:
             self._turns.pop(turn, None)
 
-    def forget(self, card: str) -> None:
+    def drop_mirror(self, card: str) -> None:
         with self._lock:
             self._mirrors.pop(card, None)
 
-    def beside_bytes(self) -> int:
+    def cpu_free_bytes(self) -> int:
         return self.host_bytes
 
-    def turn_begins(self) -> None:
+    def reset_turn_peak(self) -> None:
         with self._lock:
             self._turns_at_start = self._turns_peak = sum(self._turns.values())
 
@@ -215,7 +215,7 @@ class Simulated(Device):
             self._place(card, min(room, self._mirrors[card]))
         return True
 
-    def collect(self) -> None:
+    def free_cached(self) -> None:
         with self._lock:
             self._check()
             start = 0

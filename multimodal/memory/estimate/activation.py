@@ -111,7 +111,7 @@ that takes next to nothing beside the others."""
 
 
 @cache
-def counted_bytes(
+def traced_bytes(
     passes: ForwardPasses, module: nn.Module, tokens: int, picture_side: int | None
 ) -> Mapping[Kernels | None, int]:
     """The most that any pass of a part on the meta device holds at once, by the kernels that
@@ -131,7 +131,7 @@ def peak_bytes(
 ) -> int:
     """What one part on the meta device will take on a card that has those `factors`; 0 where
     `passes` has none of it."""
-    counted = counted_bytes(passes, module, tokens, picture_side)
+    counted = traced_bytes(passes, module, tokens, picture_side)
     return max((int(size * factors.of(kernels)) for kernels, size in counted.items()), default=0)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from multimodal.backends.registry import find_family, resolve
+from multimodal.backends.registry import find_family, import_object
 from multimodal.catalog.architectures import (
     GgufArchitecture,
     MeasuredArchitecture,
@@ -162,7 +162,9 @@ def _torch(
 def _forward_passes(card: ModelCard) -> ForwardPasses:
     """Those that its family declares. Raises CardError without any: nothing counts as 0 bytes."""
     family = find_family(card.family)
-    passes: ForwardPasses | None = resolve(family.forward_passes) if family is not None else None
+    passes: ForwardPasses | None = (
+        import_object(family.forward_passes) if family is not None else None
+    )
     if passes is None:
         raise CardError(
             f"{card.name}: nothing is known of what an engine of the family '{card.family}' "

@@ -67,12 +67,12 @@ while they make one; two threads that do so fail, or make another model than was
 @lru_cache(maxsize=64)
 def _built(part_json: str, shallow: bool) -> nn.Module:
     with torch.device("meta"), _Dense():
-        module = construct_module(ModelPart.model_validate_json(part_json), shallow)
+        module = instantiate_module(ModelPart.model_validate_json(part_json), shallow)
     # Not the libraries' own `to`, which warns of layers that a real load would keep in fp32.
     return nn.Module.to(module, torch.bfloat16).eval().requires_grad_(False)
 
 
-def construct_module(part: ModelPart, shallow: bool = False) -> nn.Module:
+def instantiate_module(part: ModelPart, shallow: bool = False) -> nn.Module:
     """The module of `part` as its library makes it, on PyTorch's default device. Raises
     CardError."""
     try:

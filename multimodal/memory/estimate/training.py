@@ -62,7 +62,7 @@ METHODS = (
 )
 
 
-def trainable(card: ModelCard, budget_bytes: int) -> Iterator[Training]:
+def plan_training(card: ModelCard, budget_bytes: int) -> Iterator[Training]:
     """Every method for `card` under a budget for the model alone; none for what is no text model
     of PyTorch's."""
     from multimodal.memory.estimate.modules import text_config

@@ -168,7 +168,7 @@ def test_what_comes_with_a_stop_word_and_behind_it_is_not_counted() -> None:
     assert len(tokens) == 4
     reply, told = streamed(trained, ("b",), [tokens])
     assert told == [TextDelta("a")]
-    assert reply.over
+    assert reply.is_finished
     assert len(reply.tokens) == 2
 
 

@@ -61,7 +61,7 @@ def test_a_model_of_several_modules_comes_back_whole_or_not_at_all(
 ) -> None:
     device, model = CardOnCpu(1 << 20), Layers(nn.Linear(8, 8), nn.Linear(8, 8))
     device.free_bytes = lambda: 100_000  # type: ignore[method-assign]
-    device.loaded("a", model)
+    device.finish_load("a", model)
     device.park("a", model)
     parked = [layer.weight.data_ptr() for layer in model.layers]
     restore, restored = HostMirror.restore, list[HostMirror]()
@@ -119,7 +119,7 @@ class Mirroring(Simulated):
         super().__init__(1000, host_bytes=10_000)
         self.mirrors: dict[str, HostMirror] = {}
 
-    def loaded(self, card: str, model: object) -> int:
+    def finish_load(self, card: str, model: object) -> int:
         assert isinstance(model, MovableModel)
         (module,) = model.modules()
         self.mirrors[card] = HostMirror(module, CPU)
@@ -137,7 +137,7 @@ class Mirroring(Simulated):
         self.mirrors[card].restore(at_most_bytes=0)
         return self.partly
 
-    def forget(self, card: str) -> None:
+    def drop_mirror(self, card: str) -> None:
         self.mirrors.pop(card)
 
 
@@ -179,7 +179,7 @@ def test_the_last_resort_brings_back_a_part() -> None:
 class Settling(Simulated):
     """A card whose copies go on after a restore has returned."""
 
-    def settle(self, card: str) -> float | None:
+    def wait_for_copies(self, card: str) -> float | None:
         return 12.5
 
 
@@ -203,13 +203,13 @@ def test_models_on_the_card_give_up_their_mirrors_for_one_that_leaves() -> None:
     models = {name: sized(4) for name in "abc"}
     before = {name: model.layers[0].weight.clone() for name, model in models.items()}
     for name, model in models.items():
-        assert device.loaded(name, model) == 4 * 1024
+        assert device.finish_load(name, model) == 4 * 1024
     assert [device.park(name, models[name]) for name in "ab"] == [4096, 4096]
     assert device.park("c", models["c"]) == 0, "both others are away and need theirs"
     device.restore("a", models["a"])
     assert device.park("c", models["c"]) == 4096, "that of the model on the card gave way"
     assert device.park("a", models["a"]) == 0
-    device.forget("b")
+    device.drop_mirror("b")
     assert device.park("a", models["a"]) == 4096
     device.restore("a", models["a"])
     device.restore("c", models["c"])
@@ -219,7 +219,7 @@ def test_models_on_the_card_give_up_their_mirrors_for_one_that_leaves() -> None:
 def test_a_reload_is_priced_by_where_the_model_would_come_from() -> None:
     device = CardOnCpu(10 * 1024)
     model = sized(8)
-    device.loaded("with modules", model)
+    device.finish_load("with modules", model)
     assert device.reload_s("with modules", 8 * 1024, 7.0) == pytest.approx(8 * 1024 / 10e9)
     assert device.reload_s("of another engine", 8 * 1024, 7.0) == 7.0
     device.most_host_bytes = 1024
@@ -307,8 +307,8 @@ def test_kernels_are_loaded_once_before_the_first_model_comes(
 
     monkeypatch.setattr(cuda, "use_kernels", note)
     with caplog.at_level(logging.WARNING):
-        device.hold("a", 50)
-        device.hold("b", 50)
+        device.begin_load("a", 50)
+        device.begin_load("b", 50)
     assert tried == [CPU]
     assert "could not be tried" not in caplog.text
 

@@ -49,7 +49,7 @@ class SeenOnceLoaded(Simulated):
 
     simulated = False
 
-    def hold(self, card: str, size_bytes: int, parked: bool = False) -> None:
+    def begin_load(self, card: str, size_bytes: int, parked: bool = False) -> None:
         """Nothing is taken yet."""
 
 
@@ -257,7 +257,7 @@ def test_what_came_in_part_for_a_turn_that_had_gone_does_not_stay_so() -> None:
 class LostWhileFull(Simulated):
     """Is full, and then a kernel crashes where that would be mended."""
 
-    def collect(self) -> None:
+    def free_cached(self) -> None:
         self.is_lost = True
         super().collect()
 

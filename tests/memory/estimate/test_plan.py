@@ -24,7 +24,7 @@ from multimodal.errors import SettingsError, UnknownModelError
 from multimodal.fit import answer, answer_for, tables
 from multimodal.memory.estimate.fit_report import PlannedModel, co_resident_bytes, make_fit_report
 from multimodal.memory.estimate.footprint import Footprint, footprint
-from multimodal.memory.estimate.training import trainable
+from multimodal.memory.estimate.training import plan_training
 from multimodal.memory.plan import PlanRequest, make_plan
 from multimodal.memory.reserve import CUDA_CONTEXT_BYTES
 from multimodal.settings import read_settings
@@ -141,7 +141,7 @@ def test_one_of_two_models_for_a_task_may_be_left_out(catalog: Catalog) -> None:
 
 
 def test_a_card_of_12_gb_trains_7b_with_qlora_only(catalog: Catalog) -> None:
-    ways = {way.method: way for way in trainable(catalog.card("mistral-7b-instruct"), 11 * GB)}
+    ways = {way.method: way for way in plan_training(catalog.card("mistral-7b-instruct"), 11 * GB)}
     assert [name for name, way in ways.items() if way.fits] == ["QLoRA"]
     assert ways["QLoRA"].total <= 11 * GB
     # 7.25 billion parameters, 16 bytes each, as ZeRO counts them.
@@ -160,8 +160,8 @@ def test_the_page_plans_with_a_persons_own_profile(tmp_path: Any) -> None:
 
 
 def test_what_is_no_text_model_has_no_training(catalog: Catalog) -> None:
-    assert not list(trainable(catalog.card("smollm2-135m-instruct"), GB))
-    assert not list(trainable(catalog.card("stable-diffusion-1.5"), GB))
+    assert not list(plan_training(catalog.card("smollm2-135m-instruct"), GB))
+    assert not list(plan_training(catalog.card("stable-diffusion-1.5"), GB))
 
 
 # ------------------------------------------------------------ the command

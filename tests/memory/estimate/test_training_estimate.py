@@ -15,7 +15,7 @@ from tiny_models import hub_card, save_causal
 from multimodal.catalog.cards import Catalog
 from multimodal.memory.devices.storages import storage_bytes
 from multimodal.memory.estimate.activation import LiveStorages
-from multimodal.memory.estimate.training import LENGTHS, trainable
+from multimodal.memory.estimate.training import LENGTHS, plan_training
 
 GB = 10**9
 VOCABULARY, TOKENS = 8000, 256
@@ -23,7 +23,7 @@ VOCABULARY, TOKENS = 8000, 256
 
 def test_no_model_is_trained_beyond_what_it_reads(catalog: Catalog) -> None:
     longest = {
-        name: max(way.tokens for way in trainable(catalog.card(name), 1000 * GB))
+        name: max(way.tokens for way in plan_training(catalog.card(name), 1000 * GB))
         for name in ("gpt2", "phi-2", "llama-2-7b-chat", "llama-3-8b-instruct")
     }
     assert longest == {
@@ -37,7 +37,7 @@ def test_no_model_is_trained_beyond_what_it_reads(catalog: Catalog) -> None:
 def test_a_model_that_reads_less_than_any_length_tried_is_trained_on_that() -> None:
     config = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 1}
     card = hub_card("causal_lm", "AutoModelForCausalLM", {**config, "max_position_embeddings": 100})
-    assert {way.tokens for way in trainable(card, 1000 * GB)} == {100} < {*LENGTHS, 100}
+    assert {way.tokens for way in plan_training(card, 1000 * GB)} == {100} < {*LENGTHS, 100}
 
 
 def test_llama_3_with_qlora_takes_what_was_measured(catalog: Catalog) -> None:
@@ -45,10 +45,10 @@ def test_llama_3_with_qlora_takes_what_was_measured(catalog: Catalog) -> None:
     for rounding, reaches them and one of 98 % does not."""
     card = catalog.card("llama-3-8b-instruct")
     measured = 12.4 * GB
-    way = next(way for way in trainable(card, int(1.02 * measured)) if way.method == "QLoRA")
+    way = next(way for way in plan_training(card, int(1.02 * measured)) if way.method == "QLoRA")
     assert (way.tokens, way.fits) == (2048, True)
     assert way.total == pytest.approx(measured, rel=0.02)
-    less = next(way for way in trainable(card, int(0.98 * measured)) if way.method == "QLoRA")
+    less = next(way for way in plan_training(card, int(0.98 * measured)) if way.method == "QLoRA")
     assert less.tokens == 1024
 
 
@@ -75,7 +75,7 @@ def estimate(config: dict[str, Any]) -> Any:
     card = hub_card(
         "causal_lm", "AutoModelForCausalLM", {**config, "max_position_embeddings": TOKENS}
     )
-    (way,) = (way for way in trainable(card, GB) if way.method == "QLoRA")
+    (way,) = (way for way in plan_training(card, GB) if way.method == "QLoRA")
     assert way.tokens == TOKENS
     return way
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from starlette.applications import Starlette
 
 
-class StopSignals:
+class ShutdownSignals:
     """Thread-safe. Once `close` was called, every signal is set from its beginning."""
 
     def __init__(self) -> None:
@@ -39,9 +39,9 @@ class StopSignals:
                 stop.set()
 
 
-def stop_signals(app: Starlette) -> StopSignals:
+def shutdown_signals(app: Starlette) -> ShutdownSignals:
     """Those of the requests to `app`."""
-    if not hasattr(app.state, "stop_signals"):
-        app.state.stop_signals = StopSignals()
-    signals: StopSignals = app.state.stop_signals
+    if not hasattr(app.state, "shutdown_signals"):
+        app.state.shutdown_signals = ShutdownSignals()
+    signals: ShutdownSignals = app.state.shutdown_signals
     return signals
