@@ -83,7 +83,8 @@ def random_module(part: ModelPart, kind: str, device: str) -> nn.Module:
     with no_init_weights():
         module = _typed(instantiate_module(part), dtype).eval().requires_grad_(False)
     if hasattr(module, "tie_weights"):
-        module.tie_weights()  # which the missing initialisation would have done  # type: ignore[operator]
+        # which the missing initialisation would have done
+        module.tie_weights()  # type: ignore[operator]
     packed = set(quantizable(module, part.keeps_fp32)) if part.quantized and "4" in kind else set()
     to_inputs: set[int] = set()
     for name, layer in list(module.named_modules()):
