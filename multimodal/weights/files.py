@@ -48,7 +48,7 @@ class FilesFetcher(Fetcher):
 
     def local_copies(self, job: Job, file: File) -> Iterable[Path]:
         for place in self._places(self._file(file.path)):
-            yield from place.copies(job)
+            yield from place.local_copies(job)
 
     def download_size(
         self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]

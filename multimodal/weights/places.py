@@ -72,7 +72,7 @@ class PlaceFetcher(ABC):
         """Remove what was fetched in part."""
         self.partial(job).unlink(missing_ok=True)
 
-    def copies(self, job: Job) -> Iterable[Path]:
+    def local_copies(self, job: Job) -> Iterable[Path]:
         """Files that may be this one and need no connection."""
         return ()
 
@@ -98,7 +98,7 @@ class HubFile(PlaceFetcher):
     def __str__(self) -> str:
         return f"the hub ({self.place.repo})"
 
-    def copies(self, job: Job) -> Iterable[Path]:
+    def local_copies(self, job: Job) -> Iterable[Path]:
         place = self.place
         return cached_by_hub(place.repo, place.path, place.revision, self.cache)
 
@@ -180,7 +180,7 @@ class FolderFile(PlaceFetcher):
         path = self.place.path
         return path / self.file.path if path.is_dir() else path
 
-    def copies(self, job: Job) -> Iterable[Path]:
+    def local_copies(self, job: Job) -> Iterable[Path]:
         return [self.path] if job.offline else []
 
     def check(self, job: Job, patience: StallTimeouts) -> None:

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -213,7 +213,8 @@ def test_a_folder_is_a_place_and_its_file_is_not_kept_twice(
     placed = card(ON_HUB, IN_WHEELS, {"kind": "folder", "path": str(here)})
     assert places.fetch(placed).samefile(here / "model.gguf")
     named = card({"kind": "folder", "path": str(here / "model.gguf")}, name="named")
-    places.fetch(named, offline=True)
+    elsewhere = replace(places, folder=tmp_path_factory.mktemp("offline"))
+    elsewhere.fetch(named, offline=True)
 
 
 @pytest.mark.parametrize("damage", [None, b"", CONTENT[:-1] + b"!"])
