@@ -201,7 +201,7 @@ class Hosts:
 
     def add(self, origin: str) -> None:
         """Answer to `origin`, such as https://chat.example, too. Raises ValueError."""
-        found = parsed_origin(origin)
+        found = parse_origin(origin)
         self._origins.add(found)
         self._names.add(found[1])
 
@@ -213,14 +213,14 @@ class Hosts:
     def is_allowed_origin(self, origin: str) -> bool:
         """Whether it is one of the origins that were added."""
         try:
-            return parsed_origin(origin) in self._origins
+            return parse_origin(origin) in self._origins
         except ValueError:
             return False
 
     def is_same_origin(self, origin: str, host: str) -> bool:
         """Whether a page of `origin` was served by the server that `host`, a Host header, names."""
         try:
-            scheme, name, port = parsed_origin(origin)
+            scheme, name, port = parse_origin(origin)
         except ValueError:
             return False
         own, own_port = split_host(host)
@@ -233,7 +233,7 @@ class Hosts:
         return schemes == {"https"}
 
 
-def parsed_origin(origin: str) -> tuple[str, str, int]:
+def parse_origin(origin: str) -> tuple[str, str, int]:
     """Scheme, name and port of an origin such as https://chat.example. Raises ValueError."""
     parts = urlsplit(origin.strip().lower())
     name, port = split_host(parts.netloc)

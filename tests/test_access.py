@@ -13,7 +13,7 @@ from multimodal.access import (
     Logins,
     network_of,
     owner_of_cookie,
-    parsed_origin,
+    parse_origin,
     resolve_owner,
 )
 from multimodal.messages import new_id
@@ -229,4 +229,4 @@ def test_an_origin_is_our_own_by_name_and_port() -> None:
 )
 def test_what_is_no_origin_is_refused_by_its_name(text: str) -> None:
     with pytest.raises(ValueError, match=r"no origin such as|Invalid IPv6"):
-        parsed_origin(text)
+        parse_origin(text)

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from multimodal.api import chat, images, speech_synthesis, transcriptions
-from multimodal.api.guard import INVALID, failure, guarded
+from multimodal.api.guard import INVALID, failure, guard
 from multimodal.api.metrics import metrics
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO, truncate
@@ -31,7 +31,7 @@ def routes(program: Program) -> list[BaseRoute]:
 
     def route(path: str, endpoint: Endpoint, *methods: str) -> Route:
         most = limits.body_bytes if endpoint in with_files else limits.words_body_bytes
-        handler = guarded(partial(_call, endpoint, program), most)
+        handler = guard(partial(_call, endpoint, program), most)
         return Route(path, handler, methods=list(methods))
 
     return [

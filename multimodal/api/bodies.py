@@ -68,7 +68,7 @@ gate = ByteGate(2 * Limits().body_bytes)
 
 
 @asynccontextmanager
-async def parsed(request: Request, kind: type[Model], limits: Limits) -> AsyncIterator[Model]:
+async def parse_body(request: Request, kind: type[Model], limits: Limits) -> AsyncIterator[Model]:
     """The body as a `kind`; what it takes counts until the context ends.
 
     Raises pydantic's ValidationError, RequestError for too many values, TooLargeError for a body
@@ -114,7 +114,7 @@ def form_kind(request: Request) -> bytes:
 
 
 @asynccontextmanager
-async def parsed_form(request: Request, most_fields: int) -> AsyncIterator[FormData]:
+async def parse_form(request: Request, most_fields: int) -> AsyncIterator[FormData]:
     """The body as a form with `most_fields` fields and one file at most, whose parts are deleted
     when the context ends.
 

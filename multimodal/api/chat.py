@@ -21,11 +21,11 @@ from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from multimodal.api.bodies import parsed
+from multimodal.api.bodies import parse_body
 from multimodal.api.chat_schema import ChatRequest
 from multimodal.api.event_streams import events, format_sse, while_connected
-from multimodal.api.guard import tell_errors
-from multimodal.api.images import encoded
+from multimodal.api.guard import with_error_events
+from multimodal.api.images import encode_picture
 from multimodal.backends.base import cores
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO, ModelCard
@@ -43,7 +43,7 @@ async def completions(request: Request, program: Program) -> Response:
     if is_streamed:
         first = await anext(stream, None)  # an error before the first event keeps its status
         lines = _lines(reply, first, stream, has_usage)
-        return StreamingResponse(tell_errors(lines), media_type="text/event-stream")
+        return StreamingResponse(with_error_events(lines), media_type="text/event-stream")
     async with aclosing(stream) as happening:
         async for event in happening:
             reply.saw(event)
@@ -53,7 +53,7 @@ async def completions(request: Request, program: Program) -> Response:
 async def _read(request: Request, program: Program) -> tuple[Conversation, bool, bool]:
     """What is said, whether the answer is streamed, and whether its stream ends with its usage;
     nothing else of the body, which may be large, is kept while the answer is written."""
-    async with parsed(request, ChatRequest, program.media.limits) as asked:
+    async with parse_body(request, ChatRequest, program.media.limits) as asked:
         # An unknown model is refused before anything is decoded.
         model = AUTO if asked.model == AUTO else program.card(asked.model).name
         conversation = await while_connected(
@@ -91,7 +91,9 @@ class _Reply:
             case PartAnnotated(ImagePart() as part):
                 self.found.append({"description": part.description})
             case ImageStored(part):
-                address = {"url": f"data:{part.media_type};base64,{encoded(self._program, part)}"}
+                address = {
+                    "url": f"data:{part.media_type};base64,{encode_picture(self._program, part)}"
+                }
                 self.images.append({"type": "image_url", "image_url": address})
             case RouteChosen(Route(steps=(*_, last))):
                 self.model = last.card

@@ -44,7 +44,7 @@ INVALID = "invalid_request_error"
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def guarded(handler: Handler, body_bytes: int) -> Handler:
+def guard(handler: Handler, body_bytes: int) -> Handler:
     """`handler` behind a check of its body's size, `body_bytes` at most; its errors become JSON."""
 
     async def call(request: Request) -> Response:
@@ -79,7 +79,7 @@ def error_response(error: Exception) -> tuple[int, dict[str, Any]]:
     return 500, _body(sentence, "server_error")
 
 
-async def tell_errors(lines: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+async def with_error_events(lines: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
     """The lines of a stream of server-sent events; an error is told in it, since the status is sent
     already."""
     try:

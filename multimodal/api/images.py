@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from multimodal.api.bodies import parsed
+from multimodal.api.bodies import parse_body
 from multimodal.api.event_streams import events, in_thread
 from multimodal.api.schemas import ImagesRequest
 from multimodal.build import Program
@@ -23,7 +23,7 @@ ALIASES = {AUTO, "", "dall-e-2", "dall-e-3", "gpt-image-1"}
 
 
 async def generations(request: Request, program: Program) -> Response:
-    async with parsed(request, ImagesRequest, program.media.limits) as asked:
+    async with parse_body(request, ImagesRequest, program.media.limits) as asked:
         drawing, card = asked.drawing(), _card(program, asked.model)
     made: list[ImagePart] = []
     notices: list[str] = []
@@ -40,12 +40,12 @@ async def generations(request: Request, program: Program) -> Response:
                     told |= {"seed": event.seed, "steps": event.steps, "seconds": event.decode_s}
     if not made:
         raise RequestError(" ".join(notices) or "No picture was made.")
-    data = await in_thread(lambda: [{"b64_json": encoded(program, part)} for part in made])
+    data = await in_thread(lambda: [{"b64_json": encode_picture(program, part)} for part in made])
     told["notices"] = notices
     return JSONResponse({"created": int(time.time()), "data": data, "x_drawing": told})
 
 
-def encoded(program: Program, part: ImagePart) -> str:
+def encode_picture(program: Program, part: ImagePart) -> str:
     return base64.b64encode(program.media.path(part).read_bytes()).decode()
 
 

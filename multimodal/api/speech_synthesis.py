@@ -9,9 +9,9 @@ from contextlib import aclosing
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from multimodal.api.bodies import parsed
+from multimodal.api.bodies import parse_body
 from multimodal.api.event_streams import events, format_sse
-from multimodal.api.guard import tell_errors
+from multimodal.api.guard import with_error_events
 from multimodal.api.schemas import SpokenText
 from multimodal.backends.engine_options import default_language
 from multimodal.backends.speech.speakers import (
@@ -37,7 +37,7 @@ VOICES = frozenset(_OPENAI.split())
 
 async def create_speech(request: Request, program: Program) -> Response:
     """The sound, chunk by chunk as the sentences are made, or server-sent events with them."""
-    async with parsed(request, SpokenText, program.media.limits) as text:
+    async with parse_body(request, SpokenText, program.media.limits) as text:
         card, asked = _card(program, text), text
     words = spoken_text(asked.input, asked.text_language or asked.language or _language(card))
     if not words:
@@ -55,9 +55,9 @@ async def create_speech(request: Request, program: Program) -> Response:
     if first is None:
         raise BackendError(f"{card.title} was stopped before it had spoken. Ask again.")
     encoder = AudioEncoder(asked.response_format)
-    chunks = encoded(first, stream, encoder)
+    chunks = encode_sentences(first, stream, encoder)
     if asked.stream_format == "sse":
-        return StreamingResponse(tell_errors(_lines(chunks)), media_type="text/event-stream")
+        return StreamingResponse(with_error_events(_lines(chunks)), media_type="text/event-stream")
     return StreamingResponse(chunks, media_type=FORMATS[asked.response_format].media_type)
 
 
@@ -79,7 +79,7 @@ async def next_sentence(stream: AsyncGenerator[EngineEvent | None, None]) -> Sen
     return None
 
 
-async def encoded(
+async def encode_sentences(
     first: SentenceSpoken, stream: AsyncGenerator[EngineEvent | None, None], encoder: AudioEncoder
 ) -> AsyncGenerator[bytes, None]:
     """The bytes of that sentence and of those that follow, as they are made."""

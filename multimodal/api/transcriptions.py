@@ -14,10 +14,10 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-from multimodal.api.bodies import parsed_form
+from multimodal.api.bodies import parse_form
 from multimodal.api.event_streams import events, format_sse, while_connected
 from multimodal.api.fields import TRANSCRIPTIONS, TRANSLATIONS
-from multimodal.api.guard import tell_errors
+from multimodal.api.guard import with_error_events
 from multimodal.api.subtitles import srt, vtt
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO, ModelCard, truncate
@@ -61,7 +61,7 @@ async def translations(request: Request, program: Program) -> Response:
 
 
 async def _heard(request: Request, program: Program, english: bool) -> Response:
-    async with parsed_form(request, FIELDS) as form:
+    async with parse_form(request, FIELDS) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise RequestError("The form has no file; send the recording in the field “file”.")
@@ -85,7 +85,7 @@ async def _heard(request: Request, program: Program, english: bool) -> Response:
     if asked.is_streamed:
         first = await anext(stream, None)  # an error before the first event keeps its status
         lines = _lines(first, stream, asked)
-        return StreamingResponse(tell_errors(lines), media_type="text/event-stream")
+        return StreamingResponse(with_error_events(lines), media_type="text/event-stream")
     heard = SpeechTranscribed(Transcription("", None))
     async with aclosing(stream) as happening:
         async for event in happening:

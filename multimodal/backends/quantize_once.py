@@ -65,7 +65,7 @@ def quantize_once(
     model = read_published()
     seconds = time.perf_counter() - started_s
     if found is not None:  # the published one could be read, so it was not the device's fault
-        store.refuse(found)
+        store.discard_unreadable(found)
     if context.saves:
         context.report(f"Saving {card.title} in {bits}, so that later starts are quicker")
         record = CheckpointRecord(

@@ -210,7 +210,7 @@ def raw_column(column: InstrumentedAttribute[Any]) -> ColumnElement[Any]:
     return type_coerce(column, String).label(column.key)
 
 
-def decoded_json(value: object) -> Any:
+def decode_json(value: object) -> Any:
     """The JSON of a stored value, None for NULL. Raises ValueError where it is none."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
@@ -220,7 +220,7 @@ def decoded_json(value: object) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def decoded_moment(value: object) -> datetime:
+def decode_moment(value: object) -> datetime:
     """The moment of a stored value, in UTC: SQLite keeps no time zone, and everything written here
     is UTC. Raises ValueError where it is none."""
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value

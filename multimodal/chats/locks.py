@@ -59,6 +59,6 @@ class ConversationLocks:
         with self._lock:
             return self._held.get(lock.conversation) is lock
 
-    def is_locked(self, conversation: str) -> bool:
+    def is_busy(self, conversation: str) -> bool:
         with self._lock:
             return conversation in self._held

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import Row
 
-from multimodal.chats.database import decoded_json, decoded_moment
+from multimodal.chats.database import decode_json, decode_moment
 from multimodal.messages import Controls, Message, Outcome, Part
 
 DAMAGED_TITLE = "Damaged chat"
@@ -62,12 +62,12 @@ def read_message(row: Row[Any]) -> Message:
 def _read_parts(kept: object) -> tuple[tuple[Part, ...], str | None]:
     """The parts that can be read, and what is wrong with the others."""
     try:
-        found = decoded_json(kept)
+        found = decode_json(kept)
         return parts_adapter.validate_python(found), None
     except ValueError as error:
         log.warning("a message is damaged in the database: %s", str(error).splitlines()[0])
     try:
-        listed = list(decoded_json(kept))
+        listed = list(decode_json(kept))
     except (ValueError, TypeError):
         return (), DAMAGED_MESSAGE
     parts = []
@@ -81,7 +81,7 @@ def _read_parts(kept: object) -> tuple[tuple[Part, ...], str | None]:
 
 def _read_outcome(kept: object) -> Outcome | None:
     try:
-        return outcome_adapter.validate_python(_with_usage(decoded_json(kept)))
+        return outcome_adapter.validate_python(_with_usage(decode_json(kept)))
     except ValueError:
         return Outcome(finish="stop", notices=(DAMAGED_OUTCOME,))
 
@@ -95,7 +95,7 @@ def _with_usage(kept: Any) -> Any:
 
 def read_controls(kept: object, conversation: str) -> Controls:
     try:
-        return controls_adapter.validate_python(decoded_json(kept))
+        return controls_adapter.validate_python(decode_json(kept))
     except ValueError:
         log.warning(
             "the settings of conversation %s are damaged; it has the usual ones", conversation
@@ -105,7 +105,7 @@ def read_controls(kept: object, conversation: str) -> Controls:
 
 def _read_moment(kept: object) -> datetime:
     try:
-        return decoded_moment(kept)
+        return decode_moment(kept)
     except ValueError:
         return LONG_AGO
 

@@ -67,7 +67,7 @@ class Chats:
         return Chat(self, owner, conversation)
 
     def is_busy(self, conversation: str) -> bool:
-        return self.locks.is_locked(conversation)
+        return self.locks.is_busy(conversation)
 
 
 @dataclass(frozen=True)

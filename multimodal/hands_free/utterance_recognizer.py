@@ -31,7 +31,7 @@ class UtteranceRecognizer:
         self._stop = stop
         self._supposed: str | None = None
 
-    def recognized(self, samples: Samples) -> Recognition:
+    def recognize(self, samples: Samples) -> Recognition:
         """The words of `samples`, "" where there are none. Raises the errors of
         `Assistant.listen`."""
         try:

@@ -28,7 +28,7 @@ from multimodal.media import audio
 from multimodal.media.audio import amplify_quiet_speech
 from multimodal.media.decode_queue import DecodeQueue
 from multimodal.media.folder import MediaFiles, MediaOwner
-from multimodal.media.pixels import eight_bit_colour, flattened
+from multimodal.media.pixels import eight_bit_colour, flatten
 from multimodal.messages import AudioPart, ImagePart
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -124,7 +124,7 @@ class MediaFolder:
         """The picture in RGB, what was transparent on a ground that it stands out from."""
         with _picture_errors(part.name), Image.open(self.path(part), formats=FORMATS) as stored:
             stored.load()
-            return stored.copy() if stored.mode == "RGB" else flattened(stored)
+            return stored.copy() if stored.mode == "RGB" else flatten(stored)
 
     def waveform(self, part: AudioPart) -> NDArray[np.float32]:
         """The recording as it is to be heard, float32 in [-1, 1], mono, 16 kHz, shape (samples,);

@@ -80,7 +80,7 @@ def within(image: Image.Image, side: int) -> Image.Image:
     return smaller
 
 
-def flattened(image: Image.Image) -> Image.Image:
+def flatten(image: Image.Image) -> Image.Image:
     """`image` in RGB: what is transparent becomes white, or black or grey where what is drawn would
     not stand out from white."""
     if image.mode == "RGB":

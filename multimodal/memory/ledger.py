@@ -192,7 +192,7 @@ class Ledger(Generic[B]):
     def has_waiters(self, name: str) -> bool:
         return any(_model(waiting) == name for waiting in self.queue)
 
-    def set_seconds(self, decision: Decision, seconds: float) -> None:
+    def set_load_seconds(self, decision: Decision, seconds: float) -> None:
         """A decision took so long, as was measured after it was recorded."""
         if decision in self.decisions:
             self.decisions[self.decisions.index(decision)] = replace(decision, seconds=seconds)

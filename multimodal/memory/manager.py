@@ -248,7 +248,7 @@ class MemoryManager(Generic[B]):
 
     # ------------------------------------------------------------ what a lease uses
 
-    def advance(self, reservation: Reservation) -> Progress | None:
+    def try_grant(self, reservation: Reservation) -> Progress | None:
         """Take one step towards granting it; None once it is granted."""
         self._check_device()
         if isinstance(reservation, Lease):
@@ -283,7 +283,7 @@ class MemoryManager(Generic[B]):
                 self.device.reset_turn_peak()
             return None
 
-    def pause(self) -> None:
+    def wait_for_change(self) -> None:
         """Sleep until something changed, or a moment has passed."""
         with self._changed:
             self._changed.wait(POLL_S)
@@ -379,7 +379,7 @@ class MemoryManager(Generic[B]):
             return
         if decision.how == "restored" and (seconds := self.device.wait_for_copies(entry.card.name)):
             with self._changed:
-                self._ledger.set_seconds(decision, seconds)
+                self._ledger.set_load_seconds(decision, seconds)
 
     def _bring(self, entry: Entry[B], lease: Lease[B], decision: Decision) -> Decision:
         """Bring the model of `entry`, and return the decision with how that went."""

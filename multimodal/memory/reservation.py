@@ -23,9 +23,9 @@ MAX_WAIT_S = 900.0
 class ReservationManager(Protocol):
     """What a reservation asks of its manager."""
 
-    def advance(self, reservation: Reservation) -> Progress | None: ...
+    def try_grant(self, reservation: Reservation) -> Progress | None: ...
 
-    def pause(self) -> None: ...
+    def wait_for_change(self) -> None: ...
 
 
 @dataclass(eq=False, kw_only=True)
@@ -67,12 +67,12 @@ class Reservation:
         while True:
             if self.stop.is_set():
                 raise TurnStoppedError("stopped while waiting")
-            if (state := self.manager.advance(self)) is None:
+            if (state := self.manager.try_grant(self)) is None:
                 break
             if state != shown:
                 shown = state
                 yield state
-            self.manager.pause()
+            self.manager.wait_for_change()
         self.wait_s = time.monotonic() - self.asked_s - self.load_s
 
     def check_patience(self, loading: bool = False) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from multimodal.turn.intents import DRAW, sentences
-from multimodal.turn.vocabulary import compile_any, compile_each, compile_manners
+from multimodal.turn.vocabulary import compile_any, compile_drawing_styles, compile_each
 
 # Matched at the beginning of a sentence that asks for a drawing.
 ASKED = compile_any("drawing_request")
-MANNERS = compile_manners()
+MANNERS = compile_drawing_styles()
 REDRAW = compile_each("redraw")
 
 

@@ -17,7 +17,7 @@ from multimodal.turn.intents import (
     points_at_something,
     sentences,
 )
-from multimodal.turn.vocabulary import compile_any, compile_orders
+from multimodal.turn.vocabulary import compile_any, compile_ordinals
 
 
 def words_of_message(message: Message) -> str:
@@ -124,10 +124,10 @@ def _at(index: int, pictures: Sequence[ImagePart]) -> ImagePart | None:
 # ------------------------------------------------------------ which of several, by the words alone
 
 MANY = compile_any("many_pictures")
-ORDERS = compile_orders("ordinal_picture", "ordinals") + compile_orders(
+ORDERS = compile_ordinals("ordinal_picture", "ordinals") + compile_ordinals(
     "numbered_picture", "numbers"
 )
-BARE_ORDERS = compile_orders("bare_ordinal", "ordinals")
+BARE_ORDERS = compile_ordinals("bare_ordinal", "ordinals")
 ELLIPTIC = compile_any("elliptic")
 COMPARING = compile_any("comparing")
 ELLIPTIC_CHARACTERS = 200

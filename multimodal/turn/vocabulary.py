@@ -112,7 +112,7 @@ def compile_each(name: str) -> tuple[re.Pattern[str], ...]:
     return tuple(_compile([p]) for each in LANGUAGES.values() for p in each.alternatives(name))
 
 
-def compile_manners() -> tuple[tuple[re.Pattern[str], str], ...]:
+def compile_drawing_styles() -> tuple[tuple[re.Pattern[str], str], ...]:
     """Patterns of ways to draw, and the words for each in a prompt."""
     return tuple(
         (_compile([each.expand(pattern)]), prompt)
@@ -121,7 +121,7 @@ def compile_manners() -> tuple[tuple[re.Pattern[str], str], ...]:
     )
 
 
-def compile_orders(name: str, table: Literal["ordinals", "numbers"]) -> Orders:
+def compile_ordinals(name: str, table: Literal["ordinals", "numbers"]) -> Orders:
     """The pattern of that name for each index of a picture in `table`, in any language."""
     found: dict[int, list[str]] = {index: [] for index in LANGUAGES[REFERENCE].ordinals}
     for each in LANGUAGES.values():

@@ -36,7 +36,7 @@ class Attachments:
         """Those of the uploads `paths` that are no longer there."""
         return [path for path in paths if self._upload(path) is None]
 
-    def kept(self, part: ImagePart | AudioPart) -> dict[str, str]:
+    def describe(self, part: ImagePart | AudioPart) -> dict[str, str]:
         """A stored picture or recording as the page attaches it again. Raises MediaError where its
         file is gone."""
         self._media.path(part)

@@ -40,7 +40,7 @@ from multimodal.web.incoming import (
     credentials,
     login_form,
     login_of,
-    replayed,
+    replay_body,
     session_in,
     whole_body,
 )
@@ -135,7 +135,7 @@ class AccessMiddleware:
         if row.path == LOGIN:
             return await self._check_login_form(request)
         if row.path == RESET:
-            return replayed(await self._form(request, "The message"), request.receive)
+            return replay_body(await self._form(request, "The message"), request.receive)
         if row.session is Session.NONE:
             return request.receive
         session, receive = await self._check_session(row, match, request, person)
@@ -143,7 +143,7 @@ class AccessMiddleware:
             sentence = "This page asks without taking the answers. Reload it."
             raise RefusedError(429, sentence, "rate_limit_error")
         if row.path == ANSWERS:
-            outgoing.on_received = lambda: self._sessions.note_read(session)
+            outgoing.on_received = lambda: self._sessions.reset_unread(session)
         return receive
 
     # ------------------------------------------------------------ 1. host and origin
@@ -210,7 +210,7 @@ class AccessMiddleware:
             raise_if_throttled(check)
             if not check.is_right:
                 raise RefusedError(400, "Incorrect credentials.", "authentication_error")
-        return replayed(body, request.receive)
+        return replay_body(body, request.receive)
 
     # ------------------------------------------------------------ 4. files
 
@@ -246,7 +246,7 @@ class AccessMiddleware:
             session = request.query_params.get("session_hash")
         else:
             body, session = await self._event(request)
-            receive = replayed(body, receive)
+            receive = replay_body(body, receive)
         admit = self._sessions.admit
         if not isinstance(session, str) or not admit(session, person, address_of(request)):
             sentence = "This page was opened by somebody else. Open it again."

@@ -245,7 +245,7 @@ class ChatController:
             if isinstance(part, TextPart):
                 continue
             with suppress(MediaError):
-                files.append(self.attachments.kept(part))
+                files.append(self.attachments.describe(part))
         return {"text": message.text if message else "", "files": files}
 
     def stop(self, session: TabSession, action: Stop) -> None:

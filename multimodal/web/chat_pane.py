@@ -60,7 +60,7 @@ def example_messages(folder: Path | None) -> list[ExampleMessage]:
     return [(text, paths) for text, paths in placed if all(path.exists() for path in paths)]
 
 
-def draft_scope(owner: str) -> str:
+def draft_storage_key(owner: str) -> str:
     """Names the drafts of one person among those that a browser keeps; says not who it is."""
     return hashlib.sha256(f"drafts:{owner}".encode()).hexdigest()[:12]
 

@@ -16,7 +16,7 @@ from multimodal.build import Program
 from multimodal.errors import ConversationNotFoundError, MultimodalError
 from multimodal.messages import Conversation, Route, Task
 from multimodal.web.chat_list import ChatList
-from multimodal.web.chat_pane import draft_scope
+from multimodal.web.chat_pane import draft_storage_key
 from multimodal.web.replies import ReplyRunner, RunningReply
 from multimodal.web.tab_session import TabSession
 from multimodal.web.transcript import Transcript
@@ -155,7 +155,7 @@ class ChatView:
             "version": session.version,
             "whole": False,
             "busy": False,
-            "scope": draft_scope(session.owner),
+            "scope": draft_storage_key(session.owner),
             "receipts": list(session.receipts),
             "messages": [],
         }

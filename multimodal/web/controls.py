@@ -115,7 +115,7 @@ class ControlEvents:
         reset = ui.reset.click(self._reset, None, ui.controls[2:], **quiet)
         reset.then(outputs=None, **kept)
 
-    def size_after(self, event: Any, quiet: dict[str, Any]) -> None:
+    def update_sizes_after(self, event: Any, quiet: dict[str, Any]) -> None:
         """After an event that may show another model: what each of its quantizations takes."""
         ui = self._ui
         each = quiet | {"trigger_mode": "multiple"}

@@ -80,7 +80,7 @@ class LiveConversation:
             return ""
         return self.timeline.between(moment_s - LATE_S, moment_s + EARLY_S)
 
-    def is_held(self, made_s: float) -> bool:
+    def is_far_ahead(self, made_s: float) -> bool:
         """Whether an answer of which so many seconds are made waits with the next sentence."""
         if self.stop.is_set() or made_s == 0:
             return False
@@ -134,7 +134,7 @@ class HandsFreeService:
         if live is None or live.owner != owner:
             return spoken
         live.timeline, live.moment_s = spoken.timeline, None
-        return replace(spoken, is_held=live.is_held)
+        return replace(spoken, is_held=live.is_far_ahead)
 
     def routes(self) -> list[Route]:
         return [Route("/listen/{ticket}", self._serve, methods=["POST", "DELETE"])]
@@ -179,7 +179,7 @@ class HandsFreeService:
     def _recognizer(self, live: LiveConversation) -> Recognize:
         card = self._program.defaults.name(Task.SPEECH) or ""
         ear = UtteranceRecognizer(self._program.assistant, card, live.language, live.stop)
-        return lambda samples: self._workers.submit(ear.recognized, samples)
+        return lambda samples: self._workers.submit(ear.recognize, samples)
 
     # ------------------------------------------------------------ the sound
 

@@ -167,7 +167,7 @@ async def whole_body(
             return bytes(body)
 
 
-def replayed(body: bytes, receive: Receive) -> Receive:
+def replay_body(body: bytes, receive: Receive) -> Receive:
     """`receive` that hands the body on once more, and then what else comes."""
     waiting = [body]
 

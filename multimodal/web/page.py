@@ -101,7 +101,7 @@ class Page:
         events.wire(quiet)
         for opening in openings:
             self._follow_after(opening, state, each)
-            events.size_after(opening, quiet)
+            events.update_sizes_after(opening, quiet)
         fit = ui.fit
         for asked in (fit.ask.click, fit.budget.submit):
             asked(

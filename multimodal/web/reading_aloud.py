@@ -20,7 +20,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from multimodal.api.event_streams import events
-from multimodal.api.speech_synthesis import encoded, next_sentence
+from multimodal.api.speech_synthesis import encode_sentences, next_sentence
 from multimodal.backends.speech.speakers import language_of_script, missing_voice_error
 from multimodal.backends.speech.spoken_text import spoken_text
 from multimodal.build import Program
@@ -96,5 +96,5 @@ class AnswerReader:
         if first is None:
             return PlainTextResponse(GONE, 404, HEADERS)
         kind = "pcm" if request.query_params.get("format") == "pcm" else "mp3"
-        sound = encoded(first, stream, AudioEncoder(kind))
+        sound = encode_sentences(first, stream, AudioEncoder(kind))
         return StreamingResponse(sound, headers=HEADERS, media_type=FORMATS[kind].media_type)

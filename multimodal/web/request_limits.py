@@ -22,7 +22,7 @@ from multimodal.api.event_streams import in_thread
 from multimodal.api.guard import IDLE_S, TimedReceive, status_of
 from multimodal.errors import MediaError, MultimodalError, RequestError, TooLargeError
 from multimodal.limits import Limits
-from multimodal.web.incoming import replayed
+from multimodal.web.incoming import replay_body
 from multimodal.web.uploads import UploadForm, UploadLedger, full_disk
 
 WITH_BODY = {"POST", "PUT", "PATCH", "DELETE"}
@@ -79,7 +79,7 @@ class RequestLimits:
         body = b"".join(pieces)
         if body.lstrip()[:1] in (b"{", b"["):
             await in_thread(lambda: check_event(body, self._limits))
-        await self._app(request.scope, replayed(body, request.receive), send)
+        await self._app(request.scope, replay_body(body, request.receive), send)
 
     # ------------------------------------------------------------ uploads
 

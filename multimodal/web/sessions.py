@@ -60,7 +60,7 @@ class Sessions:
         known.unread += 1
         return True
 
-    def note_read(self, session: str) -> None:
+    def reset_unread(self, session: str) -> None:
         """Something of the answers was received by whoever `session` belongs to."""
         if (known := self._known.get(session)) is not None:
             known.unread = 0

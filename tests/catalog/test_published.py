@@ -20,7 +20,7 @@ from multimodal.catalog.architectures import ModulesArchitecture
 from multimodal.catalog.cards import Catalog
 from multimodal.catalog.sources import FilesSource, HubPlace, HubSource, PartsSource
 from multimodal.errors import WeightsError
-from multimodal.weights.choice import ListedFile, chosen
+from multimodal.weights.choice import ListedFile, choose_files
 
 UNSEEN = {
     "HuggingFaceTB/SmolVLM-256M-Instruct",
@@ -77,7 +77,7 @@ class Listing:
     def fetched(self, source: HubSource) -> set[str]:
         """What that source takes of it. Raises WeightsError."""
         listed = [ListedFile(path=path, size_bytes=1, checksum="0" * 40) for path in self.files]
-        return {file.path for file in chosen(listed, source)}
+        return {file.path for file in choose_files(listed, source)}
 
 
 def listings() -> dict[tuple[str, str | None], Listing]:

@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from multimodal.errors import MediaError, StoreError, TurnStoppedError
 from multimodal.limits import Limits
 from multimodal.media.ingestion import MediaFolder, safe_name
-from multimodal.media.pixels import flattened
+from multimodal.media.pixels import flatten
 from multimodal.messages import AudioPart, ImagePart
 
 
@@ -183,7 +183,7 @@ def test_the_ground_of_a_long_translucent_page_takes_little_memory(
     page.putpixel((0, 0), (*ink, 0))
     tracemalloc.start()
     try:
-        made = flattened(page)
+        made = flatten(page)
         _, peak_bytes = tracemalloc.get_traced_memory()  # numpy's arrays; not Pillow's pictures
     finally:
         tracemalloc.stop()

@@ -143,7 +143,7 @@ class Memory(RuleBasedStateMachine):
 
     def step(self, turn: Turn) -> None:
         try:
-            granted = self.memory.advance(turn.lease) is None
+            granted = self.memory.try_grant(turn.lease) is None
         except (MultimodalError, RuntimeError) as error:
             self.end(turn, error)
             return
@@ -163,7 +163,7 @@ class Memory(RuleBasedStateMachine):
 
     def step_job(self, job: Job) -> None:
         try:
-            granted = self.memory.advance(job.reservation) is None
+            granted = self.memory.try_grant(job.reservation) is None
         except (MultimodalError, RuntimeError) as error:
             self.end_job(job, error)
             return

@@ -124,7 +124,7 @@ def test_a_wait_has_an_end_but_loading_is_no_waiting() -> None:
         next(steps)
         for lease in (first, second):
             lease.idle_since_s -= MAX_WAIT_S
-            assert memory.advance(lease) is not None
+            assert memory.try_grant(lease) is not None
         source.gate.set()
         list(steps)
         second.idle_since_s -= MAX_WAIT_S
@@ -192,7 +192,7 @@ def test_room_that_is_coming_is_waited_for_and_no_further_model_sent_away() -> N
     use(memory, small, other, mine)
     with memory.lease(mine, threading.Event(), 60) as lease:
         for _ in range(20):
-            assert memory.advance(lease) is not None
+            assert memory.try_grant(lease) is not None
         ready = {entry.card for entry in memory.snapshot().held if entry.state == "ready"}
         gate.set()
         list(lease.wait())

@@ -51,7 +51,7 @@ def test_events_whose_answers_nobody_reads_are_bounded() -> None:
     assert not sessions.begin_event("one"), "it was never admitted"
     assert sessions.admit("one", "ann")
     assert sum(sessions.begin_event("one") for _ in range(100)) == 20
-    sessions.note_read("two")
+    sessions.reset_unread("two")
     assert not sessions.begin_event("one")
-    sessions.note_read("one")
+    sessions.reset_unread("one")
     assert sessions.begin_event("one")

@@ -74,7 +74,7 @@ class ObjectGroup:
         return max(found.box.area for found in (*self.sure, *self.doubtful))
 
 
-def grouped(objects: Sequence[FoundObject]) -> tuple[ObjectGroup, ...]:
+def group_objects(objects: Sequence[FoundObject]) -> tuple[ObjectGroup, ...]:
     """People first, then by the area of the largest."""
     names = dict.fromkeys(found.category.name for found in objects)
     groups = []
@@ -111,7 +111,7 @@ MOST_PLACED = 4
 
 
 def sure_groups(objects: Sequence[FoundObject]) -> list[ObjectGroup]:
-    return [group for group in grouped(objects) if group.sure]
+    return [group for group in group_objects(objects) if group.sure]
 
 
 def overview(objects: Sequence[FoundObject], details: dict[str, str]) -> str:
@@ -128,7 +128,7 @@ def overview(objects: Sequence[FoundObject], details: dict[str, str]) -> str:
 
 def describe_doubts(objects: Sequence[FoundObject]) -> str:
     """The objects that may be there besides, as a sentence; "" if there are none."""
-    groups = [g for g in grouped(objects) if g.doubtful and len(g.sure) <= MOST_COUNTED]
+    groups = [g for g in group_objects(objects) if g.doubtful and len(g.sure) <= MOST_COUNTED]
     if not groups:
         return ""
     words = []
@@ -178,7 +178,7 @@ def answer_location(objects: Sequence[FoundObject], name: str, plural: str) -> s
 
 def what_is_at(objects: Sequence[FoundObject], place: Place) -> str:
     """In answer to “what is on the left?”."""
-    groups = grouped([found for found in objects if is_at(found.box, place)])
+    groups = group_objects([found for found in objects if is_at(found.box, place)])
     sure = [_counted(group.sure) for group in groups if group.sure]
     perhaps = [_counted(group.doubtful) for group in groups if not group.sure]
     if sure:
@@ -235,7 +235,7 @@ def _places(objects: Sequence[FoundObject]) -> str:
 
 
 def _group(objects: Sequence[FoundObject], name: str) -> ObjectGroup | None:
-    return next((group for group in grouped(objects) if group.category.name == name), None)
+    return next((group for group in group_objects(objects) if group.category.name == name), None)
 
 
 COUNT = re.compile(r"how many|count|combien", re.IGNORECASE)

@@ -92,6 +92,6 @@ class ImageDescriber(LoadedModel[Detectors]):
         faces = tools.faces.count(image)
         if stop.is_set():
             return None
-        relation, sent = tools.objects.relate(labels, objects), request.original_size
+        relation, sent = tools.objects.relate_label(labels, objects), request.original_size
         seen = labels, text, faces, colours(image), colourless, image.size, sent
         return Findings(*seen, objects, relation, tools.objects.plurals)

@@ -63,7 +63,7 @@ def is_truncated(quad: Quad, axis: int, strip: Strip, overlap: int, margin: int 
     return (is_cut_before or is_cut_after) and high - low < overlap
 
 
-def joined(quads: Iterable[Quad], stop: threading.Event) -> list[Quad]:
+def join_quads(quads: Iterable[Quad], stop: threading.Event) -> list[Quad]:
     """Quadrilaterals of one line that overlap put together, so that no letter is in two of them.
     Once `stop` is set, further ones are left out."""
     lines = _Lines()
@@ -245,7 +245,7 @@ class TextReader:
         boxes = list(islice(self._boxes(image, stop), self._max_boxes + 1))
         pixels = np.ascontiguousarray(np.asarray(image)[:, :, ::-1])  # once, not for every line
         lines, covered = [], 0.0
-        for quad in in_reading_order(joined(boxes[: self._max_boxes], stop)):
+        for quad in in_reading_order(join_quads(boxes[: self._max_boxes], stop)):
             if stop.is_set():
                 break
             words, score = self._words(crop(pixels, quad))

@@ -38,7 +38,7 @@ NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
+class LabelName:
     """A word for what is seen and its probability."""
 
     word: str
@@ -51,9 +51,9 @@ class Labels:
 
     `certainty`: what `best` has beyond chance, at most 1; compare it with SURE and LIKELY."""
 
-    best: Name
-    closer: Name | None
-    others: tuple[Name, ...]
+    best: LabelName
+    closer: LabelName | None
+    others: tuple[LabelName, ...]
     certainty: float
 
 
@@ -84,7 +84,7 @@ class Vocabulary:
     def choose(self, probabilities: Sequence[float]) -> Labels:
         """The name to say for `probabilities` of the 1,000 classes, which sum to 1."""
         order = sorted(range(len(self.names)), key=lambda i: -probabilities[i])
-        others = tuple(Name(self.names[i], probabilities[i]) for i in order[:NAMED])
+        others = tuple(LabelName(self.names[i], probabilities[i]) for i in order[:NAMED])
         first, groups = others[0], self.groups[order[0]]
         if first.probability >= CERTAIN:
             return Labels(first, None, others, first.probability)
@@ -99,7 +99,7 @@ class Vocabulary:
                 best = min(likely, key=lambda group: (self.chance[group], group))
                 near = best in groups and first.probability >= CLOSER_SHARE * mass[best]
                 closer = first if near else None
-                return Labels(Name(best, mass[best]), closer, others, beyond[best])
+                return Labels(LabelName(best, mass[best]), closer, others, beyond[best])
             if first.probability >= bound:
                 break
         return Labels(first, None, others, first.probability)

@@ -207,7 +207,7 @@ class ObjectFinder:
             found.append(FoundObject(detection.category, detection.box, is_sure))
         return tuple(found)
 
-    def relate(self, labels: Labels, objects: Sequence[FoundObject]) -> LabelRelation:
+    def relate_label(self, labels: Labels, objects: Sequence[FoundObject]) -> LabelRelation:
         """How the label of the picture goes with its objects."""
         if labels.certainty < LIKELY:
             return LabelRelation()

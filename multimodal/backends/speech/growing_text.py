@@ -24,7 +24,7 @@ class GrowingText:
         self._begun = ""
         """What was handed out of a sentence that was not whole then."""
 
-    def take(self, markdown: str, is_whole: bool) -> list[str]:
+    def next_sentences(self, markdown: str, is_whole: bool) -> list[str]:
         """What can be said by now and was not handed out yet. `markdown`: the answer until now,
         which only grows; `is_whole`: whether that is all of it."""
         stable = len(markdown) if is_whole else len(markdown) - len(segment(markdown).rest)

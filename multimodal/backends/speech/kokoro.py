@@ -118,7 +118,7 @@ class Kokoro(Synthesizer):
     def synthesize(
         self, phonemes: str, language: str, voice: Voice, speed: float, stopped: Stopped
     ) -> NDArray[np.float32] | None:
-        numbers = self.numbers(phonemes, language)
+        numbers = self.phoneme_ids(phonemes, language)
         made: list[NDArray[np.float32]] = []
         for start in range(0, len(numbers), MOST_PHONEMES):
             piece = numbers[start : start + MOST_PHONEMES]
@@ -132,7 +132,7 @@ class Kokoro(Synthesizer):
             made.append(samples)
         return np.concatenate(made) if made else np.zeros(0, np.float32)
 
-    def numbers(self, phonemes: str, language: str) -> list[int]:
+    def phoneme_ids(self, phonemes: str, language: str) -> list[int]:
         """The input of the model without its padding; what it has no number for is left out."""
         letters = (*ANY_LANGUAGE, *(ENGLISH if language.startswith("en") else ()))
         for theirs, ours in letters:

@@ -73,7 +73,7 @@ class Piper(Synthesizer):
         self, phonemes: str, language: str, voice: Voice, speed: float, stopped: Stopped
     ) -> NDArray[np.float32] | None:
         chance = self._config.inference
-        numbers = self.numbers(phonemes)
+        numbers = self.phoneme_ids(phonemes)
         inputs: dict[str, NDArray[Any]] = {
             "input": np.array([numbers], np.int64),
             "input_lengths": np.array([len(numbers)], np.int64),
@@ -83,7 +83,7 @@ class Piper(Synthesizer):
         }
         return infer(self._model, inputs, stopped)
 
-    def numbers(self, phonemes: str) -> list[int]:
+    def phoneme_ids(self, phonemes: str) -> list[int]:
         """The input of the model; what it has no number for is left out."""
         known = self._config.phoneme_id_map
         between = known[BETWEEN]

@@ -77,7 +77,7 @@ class Hypothesis:
         return replace(self, segments=tuple(kept))
 
     @property
-    def needs_passages(self) -> bool:
+    def needs_splitting(self) -> bool:
         """Whether something may be said oftener, or less often, than is written."""
         return self.is_repetitive or self.is_sparse
 
@@ -86,7 +86,7 @@ class Hypothesis:
         return compression_ratio(self.text) > MAX_COMPRESSION
 
     @property
-    def is_doubled(self) -> bool:
+    def is_repeated(self) -> bool:
         """Whether the whole of it is written twice."""
         written = "".join(filter(str.isalnum, self.text.casefold()))
         half = len(written) // 2
@@ -106,7 +106,7 @@ class Hypothesis:
         return " ".join(segment.text.strip() for segment in self.segments)
 
     @property
-    def is_sayable(self) -> bool:
+    def has_plausible_rate(self) -> bool:
         """Whether somebody could say that much in the time that was spoken."""
         return count_letters(self.text) <= MAX_LETTERS_PER_S * max(1.0, self.speech_s)
 
@@ -118,7 +118,7 @@ class Hypothesis:
 
     @property
     def is_accepted(self) -> bool:
-        return self.is_sayable and self.avg_logprob >= MIN_LOGPROB
+        return self.has_plausible_rate and self.avg_logprob >= MIN_LOGPROB
 
 
 class WhisperRecognizer(SpeechRecognizer[Model]):
@@ -166,7 +166,7 @@ class WhisperRecognizer(SpeechRecognizer[Model]):
             return None
         hypothesis, language = quick
         is_sure = hypothesis.is_accepted and hypothesis.avg_logprob >= SURE_LOGPROB
-        if hypothesis.needs_passages or hypothesis.is_doubled or not is_sure:
+        if hypothesis.needs_splitting or hypothesis.is_repeated or not is_sure:
             return None
         segments = tuple(_placed(hypothesis.without_silence(window), window, language))
         return Transcription.of(segments, language)
@@ -208,7 +208,7 @@ class WhisperRecognizer(SpeechRecognizer[Model]):
         for hypothesis in self._tries(window, manner, language):
             if manner.stopped():
                 break
-            if hypothesis.needs_passages and (parts := smaller_parts(window)):
+            if hypothesis.needs_splitting and (parts := smaller_parts(window)):
                 found = [s for part in parts for s in self._transcribe(part, manner, language)]
                 whole = _placed(hypothesis, window, language)
                 is_kept = have_similar_length(whole, found) and hypothesis.is_accepted
@@ -220,7 +220,12 @@ class WhisperRecognizer(SpeechRecognizer[Model]):
             return []
         best = max(
             tries,
-            key=lambda t: (t.is_sayable, bool(t.segments), not t.is_repetitive, t.avg_logprob),
+            key=lambda t: (
+                t.has_plausible_rate,
+                bool(t.segments),
+                not t.is_repetitive,
+                t.avg_logprob,
+            ),
         )
         return _placed(best, window, language)
 

@@ -263,7 +263,7 @@ class Cuda(Device):
         mirrors = self._mirrors.get(card, [])
         if not mirrors or size_bytes > self.host_bytes:
             return load_s
-        is_slow = any(mirror.size_bytes and not mirror.is_locked for mirror in mirrors)
+        is_slow = any(mirror.size_bytes and not mirror.is_pinned for mirror in mirrors)
         return size_bytes / (PAGEABLE_BYTES_PER_S if is_slow else self.bus_bytes_per_s())
 
     def bus_bytes_per_s(self) -> float:

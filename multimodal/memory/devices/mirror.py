@@ -67,7 +67,7 @@ class HostMirror:
         return 0 if self._host is None else self._host.size_bytes
 
     @property
-    def is_locked(self) -> bool:
+    def is_pinned(self) -> bool:
         """Whether it is filled and all of it is read at the speed of the bus."""
         return self._host is not None and self._host.is_locked
 

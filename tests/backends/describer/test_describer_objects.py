@@ -110,7 +110,7 @@ class World:
     ) -> Findings:
         labels = self.vocabulary.choose(probabilities(self.vocabulary, label, share))
         finder, _ = self.finder([], "maze", 0.5)
-        relation = finder.relate(labels, objects)
+        relation = finder.relate_label(labels, objects)
         about = {"objects": objects, "relation": relation, "plurals": finder.plurals}
         return Findings(labels, Text(), faces, ("red",), **about)
 

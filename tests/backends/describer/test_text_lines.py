@@ -14,7 +14,7 @@ from multimodal.backends.describer.findings import (
     Quad,
     in_reading_order,
     is_truncated,
-    joined,
+    join_quads,
     strips,
 )
 
@@ -39,17 +39,17 @@ def test_overlapping_boxes_of_a_line_become_one_around_both(height: int, degrees
     long = box(177, 100, 177 + 5 * height, 100 + height, degrees)
     short = box(20, 103, 205, 98 + height, degrees)
     for boxes in ((short, long), (long, short)):
-        (whole,) = joined(boxes, NEVER)
+        (whole,) = join_quads(boxes, NEVER)
         assert same(whole, box(20, 100, 177 + 5 * height, 100 + height, degrees))
 
 
 def test_a_box_that_bridges_two_joins_all_three() -> None:
-    (whole,) = joined([box(0, 0, 100, 40), box(180, 0, 300, 40), box(90, 2, 190, 42)], NEVER)
+    (whole,) = join_quads([box(0, 0, 100, 40), box(180, 0, 300, 40), box(90, 2, 190, 42)], NEVER)
     assert same(whole, box(0, 0, 300, 42))
 
 
 def test_a_vertical_line_is_joined_along_its_height() -> None:
-    (whole,) = joined([box(10, 0, 50, 300), box(12, 280, 50, 700)], NEVER)
+    (whole,) = join_quads([box(10, 0, 50, 300), box(12, 280, 50, 700)], NEVER)
     assert same(whole, box(10, 0, 50, 700))
 
 
@@ -65,7 +65,7 @@ def test_a_vertical_line_is_joined_along_its_height() -> None:
     ids=["lines", "columns", "large and small", "digits below each other", "tilted lines"],
 )
 def test_what_is_not_one_line_stays_apart(boxes: list[Quad]) -> None:
-    assert len(joined(boxes, NEVER)) == len(boxes)
+    assert len(join_quads(boxes, NEVER)) == len(boxes)
 
 
 def words(count: int) -> list[Quad]:
@@ -84,7 +84,7 @@ def test_a_page_with_twice_the_words_takes_twice_the_work() -> None:
 
         sys.setprofile(note)
         try:
-            lines = joined(found, NEVER)
+            lines = join_quads(found, NEVER)
         finally:
             sys.setprofile(None)
         assert len(lines) == count
@@ -96,14 +96,14 @@ def test_a_page_with_twice_the_words_takes_twice_the_work() -> None:
 def test_what_touches_none_of_the_rest_is_joined_as_if_it_were_alone() -> None:
     rows = [box(0, 30 * row, 100, 30 * row + 20) for row in range(200)]
     rest = [box(90, 30 * row, 300, 30 * row + 20) for row in range(200)]
-    lines = joined([*rows, *reversed(rest)], NEVER)
+    lines = join_quads([*rows, *reversed(rest)], NEVER)
     for row, line in enumerate(sorted(lines, key=lambda line: float(line[0, 1]))):
         assert same(line, box(0, 30 * row, 300, 30 * row + 20))
     assert len(lines) == 200
 
 
 def test_joining_ends_when_it_is_stopped() -> None:
-    assert len(joined(words(50), StopAfter(10))) == 10
+    assert len(join_quads(words(50), StopAfter(10))) == 10
 
 
 def test_rows_are_read_from_the_top_and_each_from_the_left() -> None:

@@ -20,7 +20,7 @@ def said(text: str, size: int, language: str = "en") -> list[str]:
     growing = GrowingText(language)
     found: list[str] = []
     for at in range(size, len(text) + size, size):
-        found += growing.take(text[:at], at >= len(text))
+        found += growing.next_sentences(text[:at], at >= len(text))
     return found
 
 
@@ -32,18 +32,18 @@ def test_every_word_is_said_once_and_in_order(size: int) -> None:
 
 def test_a_sentence_is_said_as_soon_as_the_next_begins() -> None:
     growing = GrowingText("en")
-    assert growing.take("It rains. ", False) == []
-    assert growing.take("It rains. It", False) == ["It rains."]
-    assert growing.take("It rains. It snows.", True) == ["It snows."]
-    assert growing.take("It rains. It snows.", True) == []
+    assert growing.next_sentences("It rains. ", False) == []
+    assert growing.next_sentences("It rains. It", False) == ["It rains."]
+    assert growing.next_sentences("It rains. It snows.", True) == ["It snows."]
+    assert growing.next_sentences("It rains. It snows.", True) == []
 
 
 def test_the_first_clause_does_not_wait_for_its_sentence() -> None:
     growing = GrowingText("en")
     text = "The capital of France is Paris, a city"
-    assert growing.take(text, False) == ["The capital of France is Paris,"]
-    assert growing.take(f"{text} on the", False) == []
-    assert growing.take(f"{text} on the Seine. It", False) == ["a city on the Seine."]
+    assert growing.next_sentences(text, False) == ["The capital of France is Paris,"]
+    assert growing.next_sentences(f"{text} on the", False) == []
+    assert growing.next_sentences(f"{text} on the Seine. It", False) == ["a city on the Seine."]
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
@@ -54,7 +54,7 @@ def test_the_first_clause_does_not_wait_for_the_rest_of_a_sentence_that_is_writt
     text = "No, the capital of France is Paris, a city on the Seine. It rains, and it snows, there."
     found = ["No, the capital of France is Paris,", "a city on the Seine."]
     rest = ["It rains, and it snows, there."] if is_whole else []
-    assert growing.take(text, is_whole) == found + rest
+    assert growing.next_sentences(text, is_whole) == found + rest
 
 
 def test_japanese_is_said_sentence_by_sentence() -> None:

@@ -26,7 +26,7 @@ from tiny_voices import save_voices
 from multimodal.backends.base import load
 from multimodal.backends.speech import recognizer
 from multimodal.backends.speech.seamless import PAUSE_S, Seamless
-from multimodal.backends.speech.voice_activity import windows
+from multimodal.backends.speech.voice_activity import split_audio, windows
 from multimodal.build import build
 from multimodal.errors import BackendError, CardError, PromptError, RequestError
 from multimodal.events import Notice, Progress, SentenceSpoken, SpeechGenerated, SpeechTranscribed
@@ -164,9 +164,7 @@ def test_a_long_recording_is_heard_piece_by_piece(
     pause = np.zeros(16_000 * (recognizer.PIECE_S - 2) - len(story), np.float32)
     long = np.concatenate([story, pause, np.zeros(32_000, np.float32), story])
     told = heard(model, long)
-    expected = [
-        written(checkpoint[0], piece, "eng") for _, piece in recognizer.split_audio(long, 120)
-    ]
+    expected = [written(checkpoint[0], piece, "eng") for _, piece in split_audio(long, 120)]
     assert told.spoken.text == " ".join(expected)
     first, second = told.spoken.segments
     assert first.end_s == pytest.approx(len(story) / 16_000, abs=1)

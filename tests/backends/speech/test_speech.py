@@ -16,7 +16,7 @@ from whisper_conversion import convert
 
 from multimodal.backends.base import Backend, load
 from multimodal.backends.speech import recognizer
-from multimodal.backends.speech.recognizer import split_audio
+from multimodal.backends.speech.voice_activity import split_audio
 from multimodal.catalog.cards import Catalog, ModelCard
 from multimodal.catalog.sources import FolderSource
 from multimodal.errors import BackendError, RequestError

@@ -253,7 +253,7 @@ def test_what_repeats_itself_in_a_window_that_cannot_be_cut_is_heard_in_another_
 
 
 def test_what_may_be_said_oftener_or_less_often_is_heard_in_passages() -> None:
-    assert hypothesis("Alle meine Entchen " * 8).needs_passages
-    assert hypothesis("What is photosynthesis?", speech_s=18.0).needs_passages
-    assert not hypothesis("What is photosynthesis?").needs_passages
-    assert not Hypothesis((), 5.0).needs_passages
+    assert hypothesis("Alle meine Entchen " * 8).needs_splitting
+    assert hypothesis("What is photosynthesis?", speech_s=18.0).needs_splitting
+    assert not hypothesis("What is photosynthesis?").needs_splitting
+    assert not Hypothesis((), 5.0).needs_splitting

@@ -17,7 +17,7 @@ from tiny_models import hub_card
 
 from multimodal.backends.base import load
 from multimodal.backends.speech import recognizer
-from multimodal.backends.speech.voice_activity import windows
+from multimodal.backends.speech.voice_activity import split_audio, windows
 from multimodal.backends.speech.wav2vec2 import Wav2Vec2
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import Notice, SpeechTranscribed
@@ -102,7 +102,7 @@ def test_a_long_recording_is_heard_piece_by_piece(checkpoint: Checkpoint, story:
     pause = np.zeros(16_000 * (recognizer.PIECE_S - 2) - len(story), np.float32)
     long = np.concatenate([story, pause, np.zeros(32_000, np.float32), story])
     told = heard(loaded(checkpoint), long)
-    expected = [reference(checkpoint[0], piece) for _, piece in recognizer.split_audio(long, 120)]
+    expected = [reference(checkpoint[0], piece) for _, piece in split_audio(long, 120)]
     assert words(told.spoken.text) == words(" ".join(expected))
     second = [s for s in told.spoken.segments if s.start_s > 60]
     assert second

@@ -272,13 +272,13 @@ def test_what_the_driver_does_not_lock_is_copied_all_the_same() -> None:
     for _ in range(2):
         mirror.evict()
         assert refusing.locked
-        assert not mirror.is_locked
+        assert not mirror.is_pinned
         mirror.restore()
         assert torch.equal(logits(model), before)
     generous = Driver(1 << 30)
     other = HostMirror(model, CPU, generous)
     other.evict()
-    assert other.is_locked
+    assert other.is_pinned
     other.restore()
     other.release()
     assert generous.locked == {}
