@@ -38,10 +38,10 @@ from multimodal.fetching import (
 from multimodal.media.ingestion import MediaFolder
 from multimodal.memory.devices.base import Cpu, Device, nvidia_driver_is_here
 from multimodal.memory.devices.simulated import Simulated
+from multimodal.memory.headroom import is_on_gpu, model_bytes, planned_reserve_bytes
 from multimodal.memory.host import HostMemory, host_bytes
 from multimodal.memory.manager import MemoryManager
 from multimodal.memory.peaks import Peaks
-from multimodal.memory.reserve import is_on_gpu, model_bytes, planned_reserve_bytes
 from multimodal.memory.transfers import ReportProgress
 from multimodal.settings import Settings
 from multimodal.speeds import SpeedBook

@@ -11,7 +11,7 @@ from multimodal.errors import SettingsError
 from multimodal.memory.calibration.process import Show, Start, lines_of, run_probes
 from multimodal.memory.calibration.record import Calibration, DeviceFingerprint, Probe, write
 from multimodal.memory.devices.base import nvidia_driver_is_here
-from multimodal.memory.reserve import is_on_gpu
+from multimodal.memory.headroom import is_on_gpu
 from multimodal.settings import Settings
 
 UNITS = (

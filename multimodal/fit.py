@@ -18,8 +18,8 @@ from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
 from multimodal.memory.estimate.fit_report import BUS_BYTES_PER_S, FitLine
 from multimodal.memory.estimate.footprint import Footprint
 from multimodal.memory.estimate.training import Training, plan_training
+from multimodal.memory.headroom import describe_reserve
 from multimodal.memory.plan import Plan, make_plan, request_for
-from multimodal.memory.reserve import describe_reserve
 from multimodal.messages import Task
 from multimodal.settings import Settings
 from multimodal.sizes import gigabytes

@@ -39,7 +39,7 @@ FLOORS: dict[str, float] = {
     "memory.estimate": 3.1,
     "memory.devices.base": 3.15,
     "memory.calibration.record": 3.2,
-    "memory.reserve": 3.2,
+    "memory.headroom": 3.2,
     "memory.devices": 3.3,
     "memory.calibration": 3.4,
     "memory": 3.5,

@@ -33,8 +33,8 @@ from multimodal.memory.devices.host_slabs import CudaPageLocks
 from multimodal.memory.devices.mirror import HostMirror
 from multimodal.memory.devices.storages import storage_bytes
 from multimodal.memory.estimate.footprint import footprint
+from multimodal.memory.headroom import model_bytes
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.reserve import model_bytes
 from multimodal.messages import Controls
 from multimodal.settings import read_settings
 

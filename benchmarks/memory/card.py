@@ -18,8 +18,8 @@ from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.errors import CapacityError
 from multimodal.memory.devices.cuda import Cuda
 from multimodal.memory.estimate.footprint import footprint
+from multimodal.memory.headroom import model_bytes
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.reserve import model_bytes
 
 ROUNDS, EVICTIONS, TOKENS = 5, 50, 512
 

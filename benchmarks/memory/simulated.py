@@ -11,8 +11,8 @@ from benchmarks.memory.turns import all_of_them, by_cost, least_recently_used, m
 from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.memory.devices.simulated import DISK_BYTES_PER_S, Simulated
 from multimodal.memory.estimate.fit_report import BUS_BYTES_PER_S
+from multimodal.memory.headroom import model_bytes, planned_reserve_bytes
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.reserve import model_bytes, planned_reserve_bytes
 from multimodal.memory.transfers import ReportProgress
 
 HOST_BYTES = 32_000_000_000

@@ -18,8 +18,8 @@ from multimodal.memory.estimate.fit_report import (
     make_fit_report,
 )
 from multimodal.memory.estimate.footprint import footprint, usual_quantization
+from multimodal.memory.headroom import is_on_gpu, planned_reserve_bytes
 from multimodal.memory.host import is_cpu_only
-from multimodal.memory.reserve import is_on_gpu, planned_reserve_bytes
 
 SHORTEST_CONTEXT = 1024
 MOST_STEPS = 3

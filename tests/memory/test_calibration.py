@@ -38,7 +38,7 @@ from multimodal.memory.devices.base import CUDA_CONTEXT_BYTES
 from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.devices.torch_build import TorchBuild
 from multimodal.memory.estimate.factors import ESTIMATE
-from multimodal.memory.reserve import driver_margin_bytes, model_bytes, planned_reserve_bytes
+from multimodal.memory.headroom import driver_margin_bytes, model_bytes, planned_reserve_bytes
 from multimodal.settings import read_settings
 
 FILES = sorted((ROOT / "tests/fixtures/calibrations").glob("*.json"))

@@ -23,9 +23,9 @@ from multimodal.fit import answer
 from multimodal.hands_free.readiness import check_room
 from multimodal.memory.devices.simulated import Simulated
 from multimodal.memory.estimate.footprint import footprint
+from multimodal.memory.headroom import is_on_gpu
 from multimodal.memory.host import LEAST_HOST_BYTES, HostMemory, host_bytes
 from multimodal.memory.manager import MemoryManager
-from multimodal.memory.reserve import is_on_gpu
 from multimodal.messages import Controls, Message, Task, TextPart
 from multimodal.settings import read_settings
 from multimodal.web.gauge import gauge

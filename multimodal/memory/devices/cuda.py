@@ -43,7 +43,7 @@ from multimodal.memory.devices.kernels import use_kernels
 from multimodal.memory.devices.mirror import HostMirror
 from multimodal.memory.devices.nvidia import driver
 from multimodal.memory.devices.storages import storage_bytes
-from multimodal.memory.reserve import driver_margin_bytes
+from multimodal.memory.headroom import driver_margin_bytes
 from multimodal.sizes import gigabytes
 
 log = logging.getLogger(__name__)

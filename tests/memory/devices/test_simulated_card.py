@@ -15,7 +15,7 @@ from multimodal.catalog.cards import Catalog
 from multimodal.errors import CapacityError, DeviceFullError, DeviceLostError
 from multimodal.memory.devices.base import PAGEABLE_BYTES_PER_S
 from multimodal.memory.devices.simulated import Simulated
-from multimodal.memory.reserve import model_bytes
+from multimodal.memory.headroom import model_bytes
 
 GB = 10**9
 CARD_BYTES, CONTEXT_BYTES = 12_878_086_144, 800_000_000

@@ -25,8 +25,8 @@ from multimodal.fit import answer, answer_for, tables
 from multimodal.memory.estimate.fit_report import PlannedModel, co_resident_bytes, make_fit_report
 from multimodal.memory.estimate.footprint import Footprint, footprint
 from multimodal.memory.estimate.training import plan_training
+from multimodal.memory.headroom import CUDA_CONTEXT_BYTES
 from multimodal.memory.plan import PlanRequest, make_plan
-from multimodal.memory.reserve import CUDA_CONTEXT_BYTES
 from multimodal.settings import read_settings
 from multimodal.web.fitting import FittingPanel
 

@@ -17,7 +17,7 @@ from multimodal.fit import answer
 from multimodal.memory.devices.base import CUDA_CONTEXT_BYTES
 from multimodal.memory.devices.cuda import Cuda
 from multimodal.memory.devices.simulated import Simulated
-from multimodal.memory.reserve import model_bytes, planned_reserve_bytes
+from multimodal.memory.headroom import model_bytes, planned_reserve_bytes
 from multimodal.settings import read_settings
 
 GB = 10**9
