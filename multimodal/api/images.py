@@ -12,19 +12,16 @@ from starlette.responses import JSONResponse, Response
 
 from multimodal.api.bodies import parse_body
 from multimodal.api.event_streams import events, in_thread
-from multimodal.api.schemas import ImagesRequest
+from multimodal.api.schemas import ImagesRequest, choose_card
 from multimodal.build import Program
-from multimodal.catalog.cards import AUTO
 from multimodal.errors import RequestError
 from multimodal.events import ImageStored, Notice
 from multimodal.messages import ImagePart, Task, Usage
 
-ALIASES = {AUTO, "", "dall-e-2", "dall-e-3", "gpt-image-1"}
-
 
 async def generations(request: Request, program: Program) -> Response:
     async with parse_body(request, ImagesRequest, program.media.limits) as asked:
-        drawing, card = asked.drawing(), _card(program, asked.model)
+        drawing, card = asked.drawing(), choose_card(program, Task.DRAW, asked.model).name
     made: list[ImagePart] = []
     notices: list[str] = []
     told: dict[str, Any] = {"model": card}
@@ -47,15 +44,3 @@ async def generations(request: Request, program: Program) -> Response:
 
 def encode_picture(program: Program, part: ImagePart) -> str:
     return base64.b64encode(program.media.path(part).read_bytes()).decode()
-
-
-def _card(program: Program, name: str) -> str:
-    if name not in ALIASES:
-        card = program.card(name)
-        if card.task is not Task.DRAW:
-            raise RequestError(f"{card.title} does not draw; choose a model for {Task.DRAW}.")
-        return card.name
-    default = program.defaults.name(Task.DRAW)
-    if default is None:
-        raise RequestError(f"The profile {program.profile.title} has no model that draws.")
-    return default

@@ -12,9 +12,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from multimodal.api.fields import IMAGES, SPEECH, RequestFields
 from multimodal.backends.sampling import MAX_SEED
-from multimodal.catalog.cards import AUTO, truncate
+from multimodal.build import Program
+from multimodal.catalog.cards import AUTO, ModelCard, truncate
 from multimodal.errors import PromptError, RequestError
 from multimodal.media.audio_encoder import FORMATS
+from multimodal.messages import Task
 from multimodal.requests import ImageGenerationRequest
 
 
@@ -160,3 +162,20 @@ class SpokenText(RequestModel):
         if name not in {"audio", "sse"}:
             raise RequestError(f"stream_format {truncate(name)!r} is neither audio nor sse.")
         return name
+
+
+ALIASES = {Task.DRAW: {"dall-e-2", "dall-e-3", "gpt-image-1"}, Task.SPEECH: {"whisper-1"}}
+"""OpenAI's names, which stand for the profile's own model."""
+
+
+def choose_card(program: Program, task: Task, name: str) -> ModelCard:
+    """The model of that name, else the profile's own for the task. Raises RequestError."""
+    verb, ability = {Task.DRAW: ("draw", "that draws"), Task.SPEECH: ("hear", "for speech")}[task]
+    if name not in {AUTO, "", *ALIASES[task]}:
+        card = program.card(name)
+        if card.task is not task:
+            raise RequestError(f"{card.title} does not {verb}; choose a model for {task}.")
+        return card
+    if (default := program.defaults.name(task)) is None:
+        raise RequestError(f"The profile {program.profile.title} has no model {ability}.")
+    return program.catalog.card(default)

@@ -18,6 +18,7 @@ from multimodal.api.bodies import parse_form
 from multimodal.api.event_streams import events, format_sse, while_connected
 from multimodal.api.fields import TRANSCRIPTIONS, TRANSLATIONS
 from multimodal.api.guard import with_error_events
+from multimodal.api.schemas import choose_card
 from multimodal.api.subtitles import srt, vtt
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO, ModelCard, truncate
@@ -25,7 +26,6 @@ from multimodal.errors import RequestError, UnsupportedFieldError
 from multimodal.events import EngineEvent, Segment, SpeechTranscribed, Transcription
 from multimodal.messages import Task
 
-ALIASES = {AUTO, "whisper-1", ""}
 FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
 FIELDS = 50
 LANGUAGE = re.compile("([a-z]{2,3})(?:[-_][a-z0-9]{1,8})*", re.IGNORECASE)
@@ -138,7 +138,7 @@ def _asked(form: FormData, program: Program, english: bool) -> _Asked:
                 f"timestamp_granularities[] {truncate(str(wanted))!r} is not offered; segment is.",
                 "timestamp_granularities",
             )
-    card = _card(program, str(form.get("model", "")))
+    card = choose_card(program, Task.SPEECH, str(form.get("model", "")))
     words = [str(word) for word in (*given.get("prompt", []), *given.get("keywords", []))]
     return _Asked(
         card,
@@ -207,18 +207,6 @@ def _pieces(wanted: Transcription) -> list[str]:
     text = wanted.text
     pieces = [(" " if index else "") + s.text for index, s in enumerate(wanted.segments)]
     return pieces if "".join(pieces) == text else [text] * bool(text)
-
-
-def _card(program: Program, name: str) -> ModelCard:
-    if name not in ALIASES:
-        card = program.card(name)
-        if card.task is not Task.SPEECH:
-            raise RequestError(f"{card.title} does not hear; choose a model for {Task.SPEECH}.")
-        return card
-    default = program.defaults.name(Task.SPEECH)
-    if default is None:
-        raise RequestError(f"The profile {program.profile.title} has no model for speech.")
-    return program.catalog.card(default)
 
 
 def _answer(heard: SpeechTranscribed, seconds: float, asked: _Asked) -> Response:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from multimodal.errors import MultimodalError
+from multimodal.events import Transcription
 from multimodal.hands_free.echoes import is_echo
 from multimodal.hands_free.turn_detection import Samples, TurnDetector
 
@@ -75,19 +76,14 @@ class HeardEvent:
     """In which it was said (ISO 639-1), where that is known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Recognition:
-    words: str
-    language: str | None = None
-
-
-Recognize = Callable[[Samples], "Future[Recognition]"]
+NOTHING = Transcription("", None)
+Recognize = Callable[[Samples], "Future[Transcription]"]
 """Begins to recognize an utterance (mono, 16 kHz)."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    future: Future[Recognition]
+    future: Future[Transcription]
     samples: int
     voiced: int
 
@@ -99,7 +95,7 @@ class Listener:
         self._detector = detector
         self._recognize = recognize
         self._asked: _Asked | None = None
-        self._known = Recognition("")
+        self._known = NOTHING
         self._known_samples = self._known_voiced = 0
         self._is_told = False
         self._has_interrupted = False
@@ -136,11 +132,11 @@ class Listener:
                 return
             self._known, self._known_voiced = found, asked.voiced
             self._known_samples = asked.samples
-            if not _is_nothing(found.words, spoken):
-                yield HeardEvent(HeardKind.CAPTION, found.words, found.language)
+            if not _is_nothing(found.text, spoken):
+                yield HeardEvent(HeardKind.CAPTION, found.text, found.language)
                 if spoken is not None and not self._has_interrupted:
                     self._has_interrupted = True
-                    yield HeardEvent(HeardKind.INTERRUPTION, found.words, found.language)
+                    yield HeardEvent(HeardKind.INTERRUPTION, found.text, found.language)
         if self._asked is None and self._is_due():
             utterance = self._detector.utterance
             self._asked = _Asked(self._recognize(utterance), len(utterance), self._detector.voiced)
@@ -162,22 +158,22 @@ class Listener:
             return
         is_short = detector.voiced_s < SHORTEST_S
         is_known = self._asked is None and self._known_voiced == detector.voiced
-        if detector.voiced_s >= LONGEST_S and not _is_nothing(known.words, spoken):
+        if detector.voiced_s >= LONGEST_S and not _is_nothing(known.text, spoken):
             self._asked = None  # what is being recognized has the words once more
             detector.drop(self._known_samples, self._known_voiced)
             self._forget()
-            yield HeardEvent(HeardKind.TURN, known.words, known.language)
+            yield HeardEvent(HeardKind.TURN, known.text, known.language)
         if detector.quiet_s < COMPLETE_S:
             return
-        if is_short or (is_known and _is_nothing(known.words, spoken)):
+        if is_short or (is_known and _is_nothing(known.text, spoken)):
             self._reset()
             yield HeardEvent(HeardKind.NOISE)
-        elif is_known and (is_complete(known.words) or detector.quiet_s >= INCOMPLETE_S):
+        elif is_known and (is_complete(known.text) or detector.quiet_s >= INCOMPLETE_S):
             self._reset()
-            yield HeardEvent(HeardKind.TURN, known.words, known.language)
+            yield HeardEvent(HeardKind.TURN, known.text, known.language)
 
     def _forget(self) -> None:
-        self._known, self._known_samples, self._known_voiced = Recognition(""), 0, 0
+        self._known, self._known_samples, self._known_voiced = NOTHING, 0, 0
 
     def _reset(self) -> None:
         self._detector.reset()

@@ -6,8 +6,8 @@ import threading
 from contextlib import closing
 
 from multimodal.errors import TurnStoppedError
-from multimodal.events import SpeechTranscribed
-from multimodal.hands_free.listener import Recognition
+from multimodal.events import SpeechTranscribed, Transcription
+from multimodal.hands_free.listener import NOTHING
 from multimodal.hands_free.turn_detection import Samples
 from multimodal.turn.assistant import Assistant
 
@@ -31,19 +31,19 @@ class UtteranceRecognizer:
         self._stop = stop
         self._supposed: str | None = None
 
-    def recognize(self, samples: Samples) -> Recognition:
+    def recognize(self, samples: Samples) -> Transcription:
         """The words of `samples`, "" where there are none. Raises the errors of
         `Assistant.listen`."""
         try:
             found = self._heard(samples)
         except TurnStoppedError:
-            return Recognition("")
-        if len(found.words.split()) >= SURE_WORDS or len(found.words) >= 5 * SURE_WORDS:
+            return NOTHING
+        if len(found.text.split()) >= SURE_WORDS or len(found.text) >= 5 * SURE_WORDS:
             self._supposed = found.language
         return found
 
-    def _heard(self, samples: Samples) -> Recognition:
-        found = Recognition("")
+    def _heard(self, samples: Samples) -> Transcription:
+        found = NOTHING
         events = self._assistant.listen(
             samples,
             self._card,
@@ -55,5 +55,5 @@ class UtteranceRecognizer:
         with closing(events):
             for event in events:
                 if isinstance(event, SpeechTranscribed):
-                    found = Recognition(event.spoken.text.strip(), event.spoken.language)
+                    found = Transcription(event.spoken.text.strip(), event.spoken.language)
         return found

@@ -7,7 +7,7 @@ pictures sees those that the step names where they were shown.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -112,17 +112,9 @@ class RequestBuilder:
                 prompt = redraw_wish(words) or prompt
                 if message.role == "assistant" and part.description:
                     prompt = f"{part.description}, {prompt}"
-        asked = conversation.controls.drawing
-        return ImageGenerationRequest(
-            prompt=prompt,
-            negative_prompt=asked.negative_prompt,
-            width=asked.width,
-            height=asked.height,
-            steps=asked.steps,
-            guidance=asked.guidance,
-            seed=conversation.controls.sampling.seed,
-            source=source,
-        )
+        seed = conversation.controls.sampling.seed
+        drawing = asdict(conversation.controls.drawing)
+        return ImageGenerationRequest(prompt, **drawing, seed=seed, source=source)
 
     def _talk(self, step: Step, conversation: Conversation) -> TextRequest:
         seen = step.pictures[-MOST_SEEN:]

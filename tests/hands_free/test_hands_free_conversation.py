@@ -22,7 +22,8 @@ from playwright.sync_api import Browser, expect
 from multimodal.backends.base import load
 from multimodal.backends.speech.voice_activity import speech_probabilities
 from multimodal.catalog.cards import Catalog
-from multimodal.hands_free.listener import HeardEvent, HeardKind, Listener, Recognition
+from multimodal.events import Transcription
+from multimodal.hands_free.listener import HeardEvent, HeardKind, Listener
 from multimodal.hands_free.turn_detection import TurnDetector
 from multimodal.media.audio import SAMPLE_RATE
 from multimodal.requests import TranscriptionRequest
@@ -168,11 +169,11 @@ def test_its_own_voice_in_the_recording_is_no_turn_and_a_person_over_it_is_heard
 def heard(ear: Any, samples: Samples, spoken: str) -> list[HeardEvent]:
     """The turns of a recording that is heard while `spoken` is said."""
 
-    def recognize(utterance: Samples) -> Future[Recognition]:
+    def recognize(utterance: Samples) -> Future[Transcription]:
         request = TranscriptionRequest(utterance, "en")
         *_, found = ear.run(request, threading.Event())
-        future: Future[Recognition] = Future()
-        future.set_result(Recognition(found.spoken.text.strip(), "en"))
+        future: Future[Transcription] = Future()
+        future.set_result(Transcription(found.spoken.text.strip(), "en"))
         return future
 
     listener = Listener(TurnDetector(speech_probabilities), recognize)

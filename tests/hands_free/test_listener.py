@@ -10,8 +10,9 @@ import pytest
 from test_turn_detection import loud, silence, sound
 
 from multimodal.errors import BackendError
+from multimodal.events import Transcription
 from multimodal.hands_free.echoes import is_echo
-from multimodal.hands_free.listener import HeardEvent, HeardKind, Listener, Recognition, is_complete
+from multimodal.hands_free.listener import HeardEvent, HeardKind, Listener, is_complete
 from multimodal.hands_free.turn_detection import Samples, TurnDetector
 from multimodal.media.audio import SAMPLE_RATE
 
@@ -26,10 +27,10 @@ class Recognizer:
     is_slow: bool = False
     fault: BackendError | None = None
     asked: list[Samples] = field(default_factory=list)
-    waiting: list[Future[Recognition]] = field(default_factory=list)
+    waiting: list[Future[Transcription]] = field(default_factory=list)
 
-    def __call__(self, samples: Samples) -> Future[Recognition]:
-        future: Future[Recognition] = Future()
+    def __call__(self, samples: Samples) -> Future[Transcription]:
+        future: Future[Transcription] = Future()
         self.asked.append(samples)
         self.waiting.append(future)
         if not self.is_slow:
@@ -41,7 +42,7 @@ class Recognizer:
             if self.fault is not None:
                 future.set_exception(self.fault)
             else:
-                future.set_result(Recognition(self.words, "en"))
+                future.set_result(Transcription(self.words, "en"))
         self.waiting.clear()
 
 
