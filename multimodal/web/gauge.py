@@ -33,20 +33,17 @@ def gauge(snapshot: Snapshot, title: TitleOf) -> str:
     for _title, size_bytes in snapshot.reserved:
         segments += f'<i class="workspace" style="width:{100 * size_bytes / budget:.2f}%"></i>'
     used, whole = gigabytes(snapshot.used_bytes), gigabytes(snapshot.budget_bytes)
+    device = "CPU" if (name := snapshot.device) == "cpu" else name[:1].upper() + name[1:]
     label = f"Memory: {used} of {whole} in use on {snapshot.device}"
     return (
         f'<section class="gauge" aria-label="{escape(label)}"><p><b>Memory</b>'
         f"<span>{used} of {whole}</span></p>"
         f'<div role="meter" aria-label="{escape(label)}" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{100 * snapshot.used_bytes / budget:.0f}">{segments}</div>'
-        f"<p class='device'>{escape(_capital(snapshot.device))}</p>"
+        f"<p class='device'>{escape(device)}</p>"
         f"<ul>{''.join(_rows(snapshot, title))}</ul>{_last(snapshot, title)}"
         f"{_simulated(snapshot)}{_lost(snapshot)}</section>"
     )
-
-
-def _capital(words: str) -> str:
-    return "CPU" if words == "cpu" else words[:1].upper() + words[1:]
 
 
 def _rows(snapshot: Snapshot, title: TitleOf) -> list[str]:
