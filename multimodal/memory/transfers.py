@@ -173,7 +173,7 @@ class Transfers(Generic[B]):
     def evict(self, card: ModelCard, model: B, size_bytes: int) -> None:
         """Take the model off the device: parked if host memory has room for its mirror, else
         closed. Those that were parked longest make that room."""
-        most, kept = self._device.mirror_capacity_bytes, 0
+        most, kept = self._device.host_bytes, 0
         if size_bytes <= most:
             self._leave_at_most(most - size_bytes)
         try:
@@ -216,7 +216,7 @@ class Transfers(Generic[B]):
     def _keep(self, name: str, parked: tuple[B, int]) -> None:
         with self._lock:
             self._parked[name] = parked
-        self._leave_at_most(self._device.mirror_capacity_bytes)
+        self._leave_at_most(self._device.host_bytes)
 
     def _leave_at_most(self, most_bytes: int) -> None:
         """Close the models that were parked longest until the rest takes no more than that."""

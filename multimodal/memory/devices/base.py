@@ -52,7 +52,7 @@ class Device:
     failure = ""
 
     @property
-    def mirror_capacity_bytes(self) -> int:
+    def host_bytes(self) -> int:
         """The most that mirrors of evicted models may take of host memory now; 0: none are
         kept."""
         return 0
