@@ -141,7 +141,7 @@ class Unlimited(Cuda):
     """A card whose kernels may take more than the small budget of its models."""
 
     def set_limit(self, budget_bytes: int) -> None:
-        super().limit(self.capacity_bytes())
+        super().set_limit(self.capacity_bytes())
 
 
 def test_the_manager_swaps_two_models_on_the_card(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def _peak(
         _finish(device)
     seconds = time.perf_counter() - started_s
     peak = torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else 0
-    return {"peak_bytes": peak, "traced_bytes": counted, "turn_s": seconds}
+    return {"peak_bytes": peak, "counted_bytes": counted, "turn_s": seconds}
 
 
 def _finish(device: torch.device) -> None:

@@ -72,7 +72,7 @@ class HostMemory(MemoryManager[B]):
         self._ledger = Ledger[B](self.budget_bytes, TOO_LARGE)
         self._runs_on_cpu = runs_on_cpu
 
-    def is_home_of(self, card: ModelCard) -> bool:
+    def is_placed_here(self, card: ModelCard) -> bool:
         return self._runs_on_cpu(card)
 
     def share_with(self, mirrors: Transfers[B]) -> None:

@@ -156,7 +156,7 @@ class Ram(HostDevice):
         return self.total - parked - sum(self.held.values())
 
     def begin_load(self, card: str, size_bytes: int, parked: bool = False) -> None:
-        super().hold(card, size_bytes)
+        super().begin_load(card, size_bytes)
         assert self.available_bytes() >= size_bytes, "the machine would swap"
         self.held[card] = size_bytes
 

@@ -37,7 +37,7 @@ class SlowStore(Store):
         self.is_broken = self.breaks_next = False
 
     def put_message(self, owner: str, conversation: str, message: Message) -> None:
-        super().put(owner, conversation, message)
+        super().put_message(owner, conversation, message)
         self.is_broken |= self.breaks_next
 
     def load(self, owner: str, conversation: str) -> Conversation:

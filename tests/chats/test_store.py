@@ -213,7 +213,7 @@ def test_a_kill_loses_nothing_that_was_put(chat: StoredChat) -> None:
         "from multimodal.messages import Message, TextPart\n"
         "store = Store(sys.argv[1])\n"
         "for i in range(100000):\n"
-        "    store.put('ann', sys.argv[2], Message('user', (TextPart(str(i)),)))\n"
+        "    store.put_message('ann', sys.argv[2], Message('user', (TextPart(str(i)),)))\n"
         "    print(i, flush=True)\n"
     )
     writer = subprocess.Popen(

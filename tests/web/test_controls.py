@@ -107,11 +107,11 @@ def test_what_each_takes_is_the_programs_own_estimate(
 
 def test_a_profiles_own_quantization_is_its_default(other: Any) -> None:
     ui = other("gpu-24gb")
-    assert ui.quantization.listed("phi-3-mini:nf4") == "phi-3-mini:int8"
-    shown = ui.quantization.shown("phi-3-mini:int8")
+    assert ui.quantization.menu_entry("phi-3-mini:nf4") == "phi-3-mini:int8"
+    shown = ui.quantization.update("phi-3-mini:int8")
     assert labels(shown)[0] == "8 bits: int8 (default)"
-    assert ui.quantization.asked_for("phi-3-mini:int8", "int8") == "phi-3-mini:int8"
-    assert ui.quantization.asked_for("phi-3-mini:int8", "nf4-double") == "phi-3-mini:nf4-double"
+    assert ui.quantization.model_name("phi-3-mini:int8", "int8") == "phi-3-mini:int8"
+    assert ui.quantization.model_name("phi-3-mini:int8", "nf4-double") == "phi-3-mini:nf4-double"
 
 
 # ------------------------------------------------------------ voice
@@ -159,9 +159,9 @@ def test_voices_are_offered_by_name_with_what_they_speak(other: Any) -> None:
     assert labels(voice.voice)[:2] == ["Usual of the language", "Joe (English)"]
     assert "jf_nezumi" in values(voice.voice)
     assert "en" in values(voice.speak_in)
-    *_, named, speed = voice.shown(AUTO, TranscriptionSettings(), "en", "joe", 1.3)
+    *_, named, speed = voice.updates(AUTO, TranscriptionSettings(), "en", "joe", 1.3)
     assert (named.value, speed.value) == ("joe", 1.25)
-    *_, gone, _ = voice.shown(AUTO, TranscriptionSettings(), "en", "of an earlier version")
+    *_, gone, _ = voice.updates(AUTO, TranscriptionSettings(), "en", "of an earlier version")
     assert gone.value == ""
 
 

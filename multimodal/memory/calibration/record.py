@@ -108,7 +108,7 @@ class Calibration(_Frozen):
 
     def _ratio(self, probe: str) -> float | None:
         """What that probe took of what was counted for it, at least 1; None where it failed."""
-        taken, counted = self._fact(probe, "peak_bytes"), self._fact(probe, "traced_bytes")
+        taken, counted = self._fact(probe, "peak_bytes"), self._fact(probe, "counted_bytes")
         return max(1.0, WHOLE_TURN * taken / counted) if taken and counted else None
 
     def _fact(self, probe: str, name: str) -> float:

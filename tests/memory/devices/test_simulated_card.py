@@ -259,7 +259,7 @@ class LostWhileFull(Simulated):
 
     def free_cached(self) -> None:
         self.is_lost = True
-        super().collect()
+        super().free_cached()
 
 
 def test_a_card_lost_while_it_is_full_leaves_no_model_behind() -> None:
