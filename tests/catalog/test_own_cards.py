@@ -18,7 +18,7 @@ from fake_hub import weights as fake_weights
 from tiny_gguf import LANGUAGE_FILE, PROJECTOR_FILE, save_gguf
 from tiny_seeing import save_llava
 
-from multimodal.api import images, transcriptions
+from multimodal.api import schemas, speech_synthesis
 from multimodal.backends.base import load
 from multimodal.backends.describer.labels import Vocabulary
 from multimodal.backends.llama_cpp.gguf_files import gguf_files
@@ -172,4 +172,5 @@ def test_a_profile_that_would_never_be_reached_is_refused(tmp_path: Path) -> Non
 
 
 def test_every_alias_of_a_request_is_reserved() -> None:
-    assert (images.ALIASES | transcriptions.ALIASES) - {""} <= ALIASES
+    taken = set().union(*schemas.ALIASES.values(), speech_synthesis.MODELS)
+    assert taken <= ALIASES
