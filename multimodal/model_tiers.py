@@ -1,4 +1,4 @@
-"""One ladder of model sets, from the smallest machine to the largest card: on which rung the
+"""One ladder of model sets, from the smallest machine to the largest card: on which level the
 program stands, why, and what the next one would need."""
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from multimodal.upgrades import Upgrade, offer
 
 @dataclass(frozen=True, slots=True)
 class ModelTier:
-    """`rung` counts from 1; it is None for a profile that the ladder does not have. `notes`: what
+    """`level` counts from 1; it is None for a profile that the ladder does not have. `notes`: what
     became of upgrades beside the ladder, such as a model that sees."""
 
-    rung: int | None
-    rungs: int
+    level: int | None
+    levels: int
     title: str
     why: str
     next: str
@@ -32,15 +32,15 @@ def current_tier(program: Program) -> ModelTier:
     begins = program.catalog.profile(EMBEDDED)
     known = begins.upgrades.get(Task.TEXT, ())
     cards = gpu_profiles(program.catalog)
-    rungs = 1 + len(known) + len(cards)
+    levels = 1 + len(known) + len(cards)
     notes = tuple(_note(program, one) for one in upgrades if one.task is not Task.TEXT)
     if program.profile.name == EMBEDDED or text:
-        found = _on_small(program, text, rungs, notes)
-        return found if program.profile.name == EMBEDDED else replace(found, rung=None)
+        found = _on_small(program, text, levels, notes)
+        return found if program.profile.name == EMBEDDED else replace(found, level=None)
     names = [profile.name for profile in cards]
     if program.profile.name not in names:
         why = "It was chosen when the program was started."
-        return ModelTier(None, rungs, program.profile.title, why, "", notes)
+        return ModelTier(None, levels, program.profile.title, why, "", notes)
     place = names.index(program.profile.name)
     asked = program.settings.profile != AUTO
     why = (
@@ -49,7 +49,7 @@ def current_tier(program: Program) -> ModelTier:
         else f"It is the largest set that {program.memory.device.name} holds."
     )
     following = _needs(program.catalog, place + 1)
-    return ModelTier(2 + len(known) + place, rungs, program.profile.title, why, following, notes)
+    return ModelTier(2 + len(known) + place, levels, program.profile.title, why, following, notes)
 
 
 def gpu_profiles(catalog: Catalog) -> list[Profile]:
@@ -59,9 +59,9 @@ def gpu_profiles(catalog: Catalog) -> list[Profile]:
 
 
 def _on_small(
-    program: Program, text: list[Upgrade], rungs: int, notes: tuple[str, ...]
+    program: Program, text: list[Upgrade], levels: int, notes: tuple[str, ...]
 ) -> ModelTier:
-    """On one of the rungs of the embedded profile, which differ in their text model."""
+    """On one of the levels of the embedded profile, which differ in their text model."""
     now = program.defaults.name(Task.TEXT) or ""
     title = program.catalog.title(now)
     place = next((i for i, upgrade in enumerate(text) if upgrade.card == now), -1)
@@ -74,7 +74,7 @@ def _on_small(
         following = "Better models are left out, as was chosen when the program was started."
     else:
         following = _needs(program.catalog, 0)
-    return ModelTier(2 + place, rungs, title, why, following, notes)
+    return ModelTier(2 + place, levels, title, why, following, notes)
 
 
 def _note(program: Program, upgrade: Upgrade) -> str:

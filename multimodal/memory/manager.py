@@ -133,7 +133,7 @@ class MemoryManager(Generic[B]):
             self._changed.notify_all()
 
     def recover_from_oom(self, reservation: Reservation) -> str | None:
-        """Climb one rung more for who found the device full: what was done, in words, or None when
+        """Take one step more for who found the device full: what was done, in words, or None when
         nothing is left to do."""
         host = self._host_for(reservation.card) if isinstance(reservation, Lease) else None
         if host is not None:
@@ -142,11 +142,11 @@ class MemoryManager(Generic[B]):
             reservation.oom_recovery_steps = self._transfers.oom_recovery_steps(
                 lambda count: self._evict_idle(reservation, count), in_turn=True
             )
-        rung = next(reservation.oom_recovery_steps, None)
-        return rung() if rung else None
+        step = next(reservation.oom_recovery_steps, None)
+        return step() if step else None
 
     def cpu_fallback(self, lease: Lease[B]) -> str | None:
-        """The last rung: load a second copy on the CPU, for this turn only, so that the next one
+        """The last step: load a second copy on the CPU, for this turn only, so that the next one
         tries the device again. What was done, in words, or None where host memory has no room, and
         for a model that draws, which takes twice as much there and far longer.
 
@@ -358,7 +358,7 @@ class MemoryManager(Generic[B]):
             with self._changed:
                 entry.charged_bytes = entry.size_bytes
                 self._changed.notify_all()
-            decision = self._bring(entry, lease, decision)
+            decision = self._load_model(entry, lease, decision)
         except MultimodalError as fault:
             error = fault
         except Exception as fault:
@@ -374,15 +374,15 @@ class MemoryManager(Generic[B]):
             has_waiters = self._ledger.has_waiters(entry.card.name)
             part = None if has_waiters else self._ledger.begin_partial_eviction(entry.card.name)
             self._changed.notify_all()
-        if part is not None:  # whoever it was brought for has gone
+        if part is not None:  # whoever it was loaded for has gone
             self._send_away(*part)
             return
         if decision.how == "restored" and (seconds := self.device.wait_for_copies(entry.card.name)):
             with self._changed:
                 self._ledger.set_load_seconds(decision, seconds)
 
-    def _bring(self, entry: Entry[B], lease: Lease[B], decision: Decision) -> Decision:
-        """Bring the model of `entry`, and return the decision with how that went."""
+    def _load_model(self, entry: Entry[B], lease: Lease[B], decision: Decision) -> Decision:
+        """Load the model of `entry`, and return the decision with how that went."""
 
         def report(progress: Progress) -> None:
             with self._changed:
@@ -390,7 +390,7 @@ class MemoryManager(Generic[B]):
                 self._changed.notify_all()
 
         begun = time.monotonic()
-        brought = self._transfers.bring(
+        loaded = self._transfers.load(
             entry.card,
             entry.size_bytes,
             report,
@@ -398,21 +398,21 @@ class MemoryManager(Generic[B]):
             lambda: self._admitted(entry),
         )
         lease.load_s = time.monotonic() - begun
-        lease.notices = brought.rungs
-        reload_s = self.device.reload_s(entry.card.name, entry.size_bytes, brought.seconds)
+        lease.notices = loaded.recoveries
+        reload_s = self.device.reload_s(entry.card.name, entry.size_bytes, loaded.seconds)
         with self._changed:
-            entry.size_bytes = max(entry.size_bytes, brought.true_bytes)
+            entry.size_bytes = max(entry.size_bytes, loaded.true_bytes)
             entry.charged_bytes = entry.size_bytes
-            entry.load_s, entry.backend = reload_s, brought.model
-            entry.is_partial = brought.is_partial
+            entry.load_s, entry.backend = reload_s, loaded.model
+            entry.is_partial = loaded.is_partial
         return replace(
             decision,
             victims=lease.evicted,
-            seconds=brought.seconds,
-            how=brought.how,
+            seconds=loaded.seconds,
+            how=loaded.how,
             moved_bytes=entry.size_bytes,
-            true_bytes=brought.true_bytes,
-            rungs=brought.rungs,
+            true_bytes=loaded.true_bytes,
+            recoveries=loaded.recoveries,
         )
 
     def _admitted(self, entry: Entry[B]) -> None:

@@ -15,7 +15,7 @@ class Decision:
     """One admission. Sizes in bytes; `seconds` on the device's clock, without the download.
 
     `moved_bytes` came onto the device; `true_bytes` is what a loaded model was measured to hold, 0
-    where that cannot be known; `rungs` are what was done, in words, when the device itself
+    where that cannot be known; `recoveries` are what was done, in words, when the device itself
     was full; `error` is the sentence of a load that failed.
     """
 
@@ -27,7 +27,7 @@ class Decision:
     how: How = "loaded"
     moved_bytes: int = 0
     true_bytes: int = 0
-    rungs: tuple[str, ...] = ()
+    recoveries: tuple[str, ...] = ()
     error: str | None = None
 
     @property

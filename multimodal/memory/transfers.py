@@ -1,9 +1,9 @@
 """Models on their way: from the disk or their mirror onto the device, and off it again.
 
 What leaves is not copied back: its weights never change, and a mirror of them stays in host memory,
-as long as there is room for it. When the device itself is full, whatever the budget says, there is
-a ladder: give back what is only cached, evict one idle model, evict all of them, give up. Each rung
-is taken once and told.
+as long as there is room for it. When the device itself is full, whatever the budget says, one step
+after another is taken, once, and told: give back what is only cached, evict one idle model, evict
+all of them, give up.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class LoadResult(Generic[B]):
     model: B
     how: How
     seconds: float
-    rungs: tuple[str, ...]
+    recoveries: tuple[str, ...]
     true_bytes: int
     is_partial: bool = False
 
 
 class Transfers(Generic[B]):
-    """Every method is thread-safe, but the caller sees to it that one model is not brought and
+    """Every method is thread-safe, but the caller sees to it that one model is not loaded and
     sent away at once."""
 
     def __init__(self, device: Device, source: ModelSource[B]) -> None:
@@ -66,7 +66,7 @@ class Transfers(Generic[B]):
         with self._lock:
             return tuple(MirroredEntry(name, size) for name, (_, size) in self._parked.items())
 
-    def bring(
+    def load(
         self,
         card: ModelCard,
         size_bytes: int,
@@ -77,12 +77,12 @@ class Transfers(Generic[B]):
         """Load or restore `card`. `evict_idle(n)` sends away up to n idle models (None: all) and
         returns how many; `admitted()` is called once the device counts the model's bytes.
 
-        Raises what the source raises, and DeviceFullError after the last rung.
+        Raises what the source raises, and DeviceFullError after the last step.
         """
         with self._lock:
             parked = self._parked.pop(card.name, None)
         try:
-            return self._bring(card, parked, size_bytes, report, evict_idle, admitted)
+            return self._load(card, parked, size_bytes, report, evict_idle, admitted)
         except BaseException:
             if parked:  # what could not be restored stays parked
                 self._keep(card.name, parked)
@@ -90,7 +90,7 @@ class Transfers(Generic[B]):
                 self._forget(card.name)
             raise
 
-    def _bring(
+    def _load(
         self,
         card: ModelCard,
         parked: tuple[B, int] | None,
@@ -103,25 +103,27 @@ class Transfers(Generic[B]):
         verb = "Restoring" if parked else "Loading"
         report(Progress(f"{verb} {card.title}"))
         started_s = self._device.now_s()
-        rungs: list[str] = []
-        for rung in self.oom_recovery_steps(evict_idle):
+        recoveries: list[str] = []
+        for step in self.oom_recovery_steps(evict_idle):
             try:
                 self._device.begin_load(card.name, size_bytes, parked is not None)
                 admitted()
                 model, true_bytes = self._arrived(card, parked, files)
             except DeviceFullError as error:
                 self._device.remove(card.name)
-                if (told := rung()) is None:
+                if (told := step()) is None:
                     if parked and self._partly(card, parked[0]):
                         seconds = self._device.now_s() - started_s
-                        return LoadResult(parked[0], "restored", seconds, (*rungs, PARTLY), 0, True)
+                        return LoadResult(
+                            parked[0], "restored", seconds, (*recoveries, PARTLY), 0, True
+                        )
                     raise DeviceFullError(f"{error}. Close other programs that use it.") from error
-                rungs.append(told)
+                recoveries.append(told)
                 report(Progress(f"{told} {verb} {card.title}"))
             else:
                 seconds = self._device.now_s() - started_s
                 how: How = "restored" if parked else "loaded"
-                return LoadResult(model, how, seconds, tuple(rungs), true_bytes)
+                return LoadResult(model, how, seconds, tuple(recoveries), true_bytes)
         raise AssertionError("the ladder ends by raising")
 
     def _arrived(self, card: ModelCard, parked: tuple[B, int] | None, files: Path) -> tuple[B, int]:

@@ -25,7 +25,7 @@ class UpgradePanel:
         self._tasks = tuple(program.upgrades.tasks)
         self.banner: gr.HTML
         self.stay: gr.Button
-        self.rung: gr.HTML
+        self.tier: gr.HTML
         self.choices: list[gr.Button] = []
 
     def build_banner(self) -> None:
@@ -33,14 +33,14 @@ class UpgradePanel:
         self.stay = gr.Button("Stay with the first model", size="sm", visible=False, elem_id="stay")
 
     def build_side(self) -> None:
-        self.rung = gr.HTML(elem_id="rung")
+        self.tier = gr.HTML(elem_id="rung")
         for task in self._tasks:
             label = self._choice(task)
             self.choices.append(gr.Button(label, size="sm", elem_classes="upgrade-choice"))
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.banner, self.stay, self.rung, *self.choices]
+        return [self.banner, self.stay, self.tier, *self.choices]
 
     def wire(self, session: gr.State, quiet: dict[str, Any]) -> None:
         self.stay.click(self._stay, [session], self.outputs, **quiet)
@@ -52,7 +52,7 @@ class UpgradePanel:
         coming = self._coming()
         choices = map(self._choice, self._tasks)
         stay = "" if coming is None else f"Stay with {self._first(coming.task)}"
-        told = (self._banner(coming), stay, _rung(current_tier(self._program)), *choices)
+        told = (self._banner(coming), stay, _tier_html(current_tier(self._program)), *choices)
         if session.upgrades == told:
             return [gr.skip() for _ in self.outputs]
         session.upgrades = told
@@ -107,9 +107,9 @@ class UpgradePanel:
         return self._program.catalog.title(self._program.defaults.first(task) or "")
 
 
-def _rung(stands: ModelTier) -> str:
+def _tier_html(stands: ModelTier) -> str:
     """Where the program stands on the ladder, as HTML."""
-    place = f"Step {stands.rung} of {stands.rungs}: " if stands.rung else ""
+    place = f"Step {stands.level} of {stands.levels}: " if stands.level else ""
     lines = [
         f"<p><b>{escape(place + stands.title)}</b></p>",
         f"<p>{escape(stands.why)}</p>" if stands.why else "",

@@ -69,7 +69,7 @@ def test_a_full_device_is_climbed_rung_by_rung(fails: int, gone: set[str], told:
         assert len(lease.notices) == fails
         assert set(lease.evicted) == gone
     assert held(memory) == {"a", "b", "d"} - gone
-    assert memory.snapshot().decisions[-1].rungs == lease.notices
+    assert memory.snapshot().decisions[-1].recoveries == lease.notices
 
 
 def test_fragments_are_pushed_together_when_they_are_in_the_way() -> None:

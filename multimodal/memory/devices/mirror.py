@@ -57,7 +57,7 @@ class HostMirror:
         """By address, where each block now is."""
         self._host: HostMemoryPool | None = None
         self._on_device: list[torch.Tensor] = []
-        self._visits: list[RemovableHandle] = []
+        self._layer_hooks: list[RemovableHandle] = []
         self._copied: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
         """Before the first and behind the last copy of the last restore."""
 
@@ -81,16 +81,16 @@ class HostMirror:
         stays."""
         self._wait()
         host = self._filled()
-        for visit in self._visits:
-            visit.remove()
-        self._visits.clear()
+        for hook in self._layer_hooks:
+            hook.remove()
+        self._layer_hooks.clear()
         self._move(host.tensors)
         self._on_device = []
 
     def release(self) -> None:
         """Give up the host memory of a module that is on the device as a whole; the next eviction
         fills it again."""
-        if self._host is not None and self._on_device and not self._visits:
+        if self._host is not None and self._on_device and not self._layer_hooks:
             self._wait()
             self._host.close()
             self._host = None
@@ -115,7 +115,7 @@ class HostMirror:
         self._on_device = [slab for _, slab, _ in staying]
         for layer, slab, host in zip(self.layers, made, tensors, strict=True):
             if slab is host:
-                self._visit(self._module.get_submodule(layer), host)
+                self._stream_layer(self._module.get_submodule(layer), host)
 
     def arrival_s(self, since: HostMirror) -> float:
         """Wait until the last restore has arrived: the seconds from the first copy of `since`; 0
@@ -232,23 +232,23 @@ class HostMirror:
         else:  # used by whoever asks for it, so everything after this waits
             torch.cuda.current_stream(self._device).wait_event(copied)
 
-    def _visit(self, layer: nn.Module, host: torch.Tensor) -> None:
+    def _stream_layer(self, layer: nn.Module, host: torch.Tensor) -> None:
         """Let `layer` be on the device only while it runs."""
-        guests: list[torch.Tensor] = []
+        resident_slabs: list[torch.Tensor] = []
 
         def arrive(_module: nn.Module, _inputs: Any) -> None:
             slab = self._new_slab(host.nbytes)
             slab.copy_(host, non_blocking=True)
             _shift(layer, host, slab)
-            guests.append(slab)
+            resident_slabs.append(slab)
 
         def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:
-            for slab in guests:
+            for slab in resident_slabs:
                 _shift(layer, slab, host)
-            guests.clear()
+            resident_slabs.clear()
 
-        self._visits.append(layer.register_forward_pre_hook(arrive))
-        self._visits.append(layer.register_forward_hook(leave, always_call=True))
+        self._layer_hooks.append(layer.register_forward_pre_hook(arrive))
+        self._layer_hooks.append(layer.register_forward_hook(leave, always_call=True))
 
     def _wait(self) -> None:
         if self._stream is not None:
