@@ -33,6 +33,8 @@ def gauge(snapshot: Snapshot, title: TitleOf) -> str:
     for _title, size_bytes in snapshot.reserved:
         segments += f'<i class="workspace" style="width:{100 * size_bytes / budget:.2f}%"></i>'
     used, whole = gigabytes(snapshot.used_bytes), gigabytes(snapshot.budget_bytes)
+    failure = escape(snapshot.failure)
+    lost = f"<p class='lost' role='alert'>{failure}</p>" if failure else ""
     device = "CPU" if (name := snapshot.device) == "cpu" else name[:1].upper() + name[1:]
     label = f"Memory: {used} of {whole} in use on {snapshot.device}"
     return (
@@ -42,7 +44,7 @@ def gauge(snapshot: Snapshot, title: TitleOf) -> str:
         f'aria-valuenow="{100 * snapshot.used_bytes / budget:.0f}">{segments}</div>'
         f"<p class='device'>{escape(device)}</p>"
         f"<ul>{''.join(_rows(snapshot, title))}</ul>{_last(snapshot, title)}"
-        f"{_simulated(snapshot)}{_lost(snapshot)}</section>"
+        f"{_simulated(snapshot)}{lost}</section>"
     )
 
 
@@ -95,12 +97,6 @@ def _simulated(snapshot: Snapshot) -> str:
         "<p class='simulated' role='note'>This card is simulated. Models run on the CPU, slowly, "
         "with their real weights; what fits, what swaps and the seconds are the card's.</p>"
     )
-
-
-def _lost(snapshot: Snapshot) -> str:
-    if not snapshot.failure:
-        return ""
-    return f"<p class='lost' role='alert'>{escape(snapshot.failure)}</p>"
 
 
 def unused_gpu(card: UnusedGpu) -> str:

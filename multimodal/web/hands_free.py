@@ -205,8 +205,9 @@ class HandsFreeService:
             raise CapacityError(live.error)
         microphone = live.microphone
         if microphone is None:
-            rate = _whole_number(request.query_params.get("rate"))
-            microphone = live.microphone = MicrophoneStream(rate)
+            rate = request.query_params.get("rate", "")
+            is_number = rate.isdecimal() and len(rate) < 7
+            microphone = live.microphone = MicrophoneStream(int(rate) if is_number else 0)
         receive = TimedReceive(request.receive, whole_s=WHOLE_S)
         body = await whole_body(receive, microphone.most_bytes, "The sound")
         if live.phase != "ready":
@@ -241,10 +242,6 @@ class HandsFreeService:
             if now_s - live.seen_s > SILENT_S or live.stop.is_set():
                 del self._open[ticket]
                 live.close()
-
-
-def _whole_number(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() and len(text) < 7 else 0
 
 
 def _moment(text: str | None) -> float | None:
