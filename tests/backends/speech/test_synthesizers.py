@@ -74,8 +74,8 @@ def test_kokoro_is_given_padded_phonemes_and_the_row_of_their_number(kokoro: Any
 
 
 def test_kokoro_writes_diphthongs_as_one_letter(kokoro: Any) -> None:
-    assert kokoro.numbers("dʒoʊ eɪ", "en-US") == [VOCABULARY[letter] for letter in "ʤO A"]
-    assert kokoro.numbers("eɪ", "fr-FR") == [VOCABULARY["e"], VOCABULARY["ɪ"]]
+    assert kokoro.phoneme_ids("dʒoʊ eɪ", "en-US") == [VOCABULARY[letter] for letter in "ʤO A"]
+    assert kokoro.phoneme_ids("eɪ", "fr-FR") == [VOCABULARY["e"], VOCABULARY["ɪ"]]
 
 
 def test_kokoro_reads_both_names_of_its_first_input_and_each_kind_of_voice(tmp_path: Path) -> None:
