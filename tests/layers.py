@@ -14,6 +14,7 @@ from pathlib import Path
 
 FLOORS: dict[str, float] = {
     "catalog.architectures": 0,
+    "distributions": 0,
     "errors": 0,
     "json_file": 0,
     "languages": 0,

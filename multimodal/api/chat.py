@@ -14,7 +14,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -29,6 +28,7 @@ from multimodal.api.images import encode_picture
 from multimodal.backends.base import cores
 from multimodal.build import Program
 from multimodal.catalog.cards import AUTO, ModelCard
+from multimodal.distributions import installed_version
 from multimodal.events import ImageStored, PartAnnotated, RouteChosen, TextDelta, TurnEvent
 from multimodal.messages import AudioPart, Conversation, ImagePart, Outcome, Route, new_id
 from multimodal.turn.draft import Draft
@@ -197,11 +197,4 @@ def fingerprint(card: ModelCard) -> str:
 
 @cache
 def _versions() -> tuple[str, ...]:
-    return tuple(f"{name} {_version(name)}" for name in ENGINES)
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "none"
+    return tuple(f"{name} {installed_version(name) or 'none'}" for name in ENGINES)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from multimodal.distributions import installed_version, requirements
 from multimodal.doctor import rules
 from multimodal.doctor.finding import Finding, Verdict
-from multimodal.doctor.machine import Machine, examine_machine, installed, requirements
+from multimodal.doctor.machine import Machine, examine_machine
 from multimodal.errors import MultimodalError
 from multimodal.settings import Settings
 
@@ -24,7 +25,7 @@ __all__ = ["Finding", "Verdict", "examine", "report"]
 def examine(settings: Settings) -> list[Finding]:
     """All findings, in the order a person would mend things; never raises for what it finds."""
     machine = examine_machine()
-    missing = list(rules.packages(requirements(), installed))
+    missing = list(rules.packages(requirements(), installed_version))
     try:
         asked, models = _models(settings, machine)
     except ImportError as error:

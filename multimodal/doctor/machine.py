@@ -7,15 +7,14 @@ import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import psutil
 
+from multimodal.distributions import installed_version
 from multimodal.memory.devices.nvidia import Driver, driver
 from multimodal.memory.devices.torch_build import NOTHING, TorchBuild, probe_build
 
-PROJECT = "multimodal-chat"
 VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
 DISPLAY_CLASS = "0x03"
 """PCI's own numbers for makers and for display controllers."""
@@ -56,7 +55,7 @@ class Machine:
 def examine_machine(ask_torch: Callable[[], TorchBuild] = probe_build) -> Machine:
     """This machine. `ask_torch`: how it is learned what PyTorch can do."""
     memory = psutil.virtual_memory()
-    torch = installed("torch")
+    torch = installed_version("torch")
     return Machine(
         system=platform.system(),
         release=platform.platform(),
@@ -70,24 +69,8 @@ def examine_machine(ask_torch: Callable[[], TorchBuild] = probe_build) -> Machin
         driver=driver(),
         torch=torch,
         build=ask_torch() if torch else NOTHING,
-        bitsandbytes=installed("bitsandbytes"),
+        bitsandbytes=installed_version("bitsandbytes"),
     )
-
-
-def installed(package: str) -> str:
-    """The installed version; empty where the package is not there."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
-
-
-def requirements() -> list[str]:
-    """What this program asks pip for, as it was installed; empty where it was not."""
-    try:
-        return requires(PROJECT) or []
-    except PackageNotFoundError:
-        return []
 
 
 def vendors_on_bus(devices: Path = Path("/sys/bus/pci/devices")) -> frozenset[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tiny_seeing import VISION
 from torch import nn
 
 from benchmarks.memory.turns import mixed
+from multimodal import distributions
 from multimodal.backends import probes
 from multimodal.build import choose_profile
 from multimodal.calibrate import calibrate, calibrate_new_card, format_probe, measure_new_card
@@ -73,6 +75,15 @@ def test_it_holds_nothing_of_the_person() -> None:
     assert str(Path.home()) not in told
     known = {"card", "card_bytes", "system", "driver", "torch", "cuda", "bitsandbytes"}
     assert set(subject) == known
+
+
+def test_a_card_without_bitsandbytes_is_known_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(distributions, "version", missing)
+    subject = DeviceFingerprint.of("NVIDIA RTX", 12, "13.0", "580.1")
+    assert (subject.torch, subject.bitsandbytes) == ("", "")
 
 
 # ------------------------------------------------------------ measuring

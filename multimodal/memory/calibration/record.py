@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from multimodal.distributions import installed_version
 from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
 
 FILE = "calibration.json"
@@ -48,9 +48,9 @@ class DeviceFingerprint(_Frozen):
             card_bytes=card_bytes,
             system=platform.system(),
             driver=driver,
-            torch=version("torch"),
+            torch=installed_version("torch"),
             cuda=cuda,
-            bitsandbytes=version("bitsandbytes"),
+            bitsandbytes=installed_version("bitsandbytes"),
         )
 
 
