@@ -16,7 +16,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,9 +39,6 @@ from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, CardError
 from multimodal.memory.estimate.footprint import usual_quantization
 from multimodal.requests import TextRequest
-
-if TYPE_CHECKING:
-    pass
 
 PROJECTION = "projection"
 WEIGHT, BIAS = "llama_proj.weight", "llama_proj.bias"
