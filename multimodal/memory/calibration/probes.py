@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from multimodal.memory.calibration.record import SPILLS
-from multimodal.memory.devices.kernels import SIDE, quantized_layer_classes, use_kernels
+from multimodal.memory.devices.kernels import SIDE, make_probe_layers, use_kernels
 
 Measurements = Mapping[str, float]
 MODULE = "multimodal.memory.calibration.probes"
@@ -98,7 +98,7 @@ def measure_mirror(kind: str, device: torch.device) -> Measurements:
     from multimodal.memory.devices.mirror import HostMirror
 
     torch.manual_seed(0)
-    module, exact = quantized_layer_classes(kind, device)
+    module, exact = make_probe_layers(kind, device)
     given = torch.randn(TOKENS, SIDE, device=device, dtype=torch.float16)
     before = module(given)
     error = float((before.float() - exact(given.float())).abs().max() / before.float().abs().max())

@@ -43,7 +43,7 @@ def _attend(device: torch.device) -> None:
 
 
 def _multiply(kind: str, device: torch.device) -> None:
-    module, _exact = quantized_layer_classes(kind, device)
+    module, _exact = make_probe_layers(kind, device)
     for rows in (1, MANY):
         module(torch.ones(rows, SIDE, device=device, dtype=torch.float16))
 
@@ -52,7 +52,7 @@ def _draw(device: torch.device) -> None:
     torch.multinomial(torch.full((32_000,), 1 / 32_000, device=device), 1)
 
 
-def quantized_layer_classes(kind: str, device: torch.device) -> tuple[nn.Module, nn.Module]:
+def make_probe_layers(kind: str, device: torch.device) -> tuple[nn.Module, nn.Module]:
     """Two layers of that kind on `device`, and the same in fp32 with the weights as packed."""
     from bitsandbytes.functional import dequantize_4bit
 
