@@ -42,10 +42,10 @@ class Ledger(Generic[B]):
     @property
     def used_bytes(self) -> int:
         models = sum(entry.charged_bytes for entry in self.entries.values())
-        return models + self.workspace_total + sum(other.size_bytes for other in self.reservations)
+        return models + self.workspace_bytes + sum(other.size_bytes for other in self.reservations)
 
     @property
-    def workspace_total(self) -> int:
+    def workspace_bytes(self) -> int:
         return sum(lease.size_bytes for lease in self.leases)
 
     @property

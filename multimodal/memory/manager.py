@@ -186,7 +186,7 @@ class MemoryManager(Generic[B]):
                 self.device.simulated,
                 self.budget_bytes,
                 books.used_bytes,
-                books.workspace_total,
+                books.workspace_bytes,
                 books.held_entries,
                 self._transfers.mirrored_entries,
                 len(books.queue),

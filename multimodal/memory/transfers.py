@@ -124,7 +124,7 @@ class Transfers(Generic[B]):
                 seconds = self._device.now_s() - started_s
                 how: How = "restored" if parked else "loaded"
                 return LoadResult(model, how, seconds, tuple(recoveries), true_bytes)
-        raise AssertionError("the ladder ends by raising")
+        raise AssertionError("the last step of the recovery raises")
 
     def _arrived(self, card: ModelCard, parked: tuple[B, int] | None, files: Path) -> tuple[B, int]:
         """The model on the device, and its true bytes, 0 if they are not known."""
