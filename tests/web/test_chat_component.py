@@ -10,7 +10,7 @@ import pytest
 from browser import BOX, Person, launch, place_of, visit
 from conftest import wait_until
 from fake_page import FakePage, Pen, running_page
-from fakes import picture
+from fakes import picture_file
 from playwright.sync_api import Browser, expect
 
 from multimodal.errors import BackendError
@@ -29,9 +29,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakePage]:
 
 @pytest.fixture
 def blue(tmp_path: Path) -> Path:
-    path = tmp_path / "blue.png"
-    path.write_bytes(picture((200, 300), "blue", "PNG"))
-    return path
+    return picture_file(tmp_path, (200, 300), "blue")
 
 
 def is_at_end(person: Person) -> bool:
