@@ -2,7 +2,7 @@
 
 Three questions, each answered in one place and without a web framework:
 
-1. `owner_of`: whose conversations does this person see?
+1. `resolve_owner`: whose conversations does this person see?
 2. `Logins.check`: is this user name and password right, and may it be tried again yet?
 3. `Hosts`: is this one of the server's own names, and may pages of that origin call it?
 """

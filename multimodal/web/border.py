@@ -1,6 +1,6 @@
 """The border around the whole application: what passes here is all that Gradio and /v1 ever see.
 
-`Border` is an ASGI application around another one. In this order it asks of every request:
+`AccessMiddleware` stands around another ASGI application. In this order it asks of every request:
 
 1. Host and origin: does it name this server, and does it come from a page of this server, or from
    no page at all? (DNS rebinding, requests forged by other sites)

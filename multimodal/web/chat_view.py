@@ -181,8 +181,8 @@ class _Question:
 
 def alternative_models(program: Program, conversation: Conversation) -> list[str]:
     """Which models could answer the newest message instead of those that did: the names of the
-    cards worth offering, those that answer by themselves first; the model
-    menu has all. A model is only offered where its answer could be of the same kind."""
+    cards worth offering, those that answer by themselves first; the model menu has all. A model is
+    only offered where its answer could be of the same kind."""
     last = conversation.messages[-1] if conversation.messages else None
     if last is None or last.outcome is None or not last.outcome.routes:
         return []

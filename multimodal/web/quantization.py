@@ -45,11 +45,11 @@ class QuantizationPanel:
         return str(replace(ModelName.parse(model), quantization=kind))
 
     def update(self, model: str, has_sizes: bool = False) -> gr.Dropdown:
-        """The choice as it is for `model`; where it has sizes, see `sized`."""
+        """The choice as it is for `model`; where it has sizes, see `update_with_sizes`."""
         kinds = self._kinds(self.menu_entry(model))
         if len(kinds) < 2:
             # Hidden as it is: a browser keeps what a hidden menu held, which Gradio refuses, and
-            # the message with it, where it is none of the choices. `asked_for` knows better.
+            # the message with it, where it is none of the choices. `model_name` knows better.
             return gr.Dropdown(visible=False)
         asked = ModelName.parse(model).quantization
         value = asked if asked in kinds else kinds[0]
