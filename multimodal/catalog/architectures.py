@@ -1,7 +1,8 @@
 """What a model is made of, as a card states it: facts that its bytes can be computed from.
 
-`Measured` for engines that keep their own books, `Modules` for whatever PyTorch builds from a
-configuration, `GgufArchitecture` for a model in llama.cpp's format. No weights are needed for any of them.
+`MeasuredArchitecture` for engines that keep their own books, `ModulesArchitecture` for whatever
+PyTorch builds from a configuration, `GgufArchitecture` for a model in llama.cpp's format. No
+weights are needed for any of them.
 """
 
 from __future__ import annotations
