@@ -18,7 +18,7 @@ from multimodal.errors import SettingsError
 from multimodal.private_files import FILE_MODE, make_private, make_private_folder
 from multimodal.settings import APP, Settings
 
-PERSONAL = ("conversations.sqlite3*", "media", "page-cache", "secret")
+PERSONAL = ("conversations.sqlite3*", "media", "page-cache", "secret", "studio")
 OTHERS = ("weights", "models", "peaks.*", "serving.*", ".probe-*")
 """What else is written there; it tells nothing about anybody."""
 

@@ -218,7 +218,7 @@ class Upgrades:
     def _check_expected(self, task: Task, card: ModelCard, stop: threading.Event) -> None:
         """Raise _NoUpgradeError where fetching the card would be in vain."""
         first = self._parts.defaults.first(task)
-        if first is None or not _writes(begun := self._parts.catalog.card(first)):
+        if first is None or not _generates_text(begun := self._parts.catalog.card(first)):
             return
         if not self._parts.weights.is_ready(begun):
             return
@@ -299,5 +299,5 @@ def offer(card: ModelCard, weights: Weights) -> str:
     return f"{card.title} ({card.license}{amount})"
 
 
-def _writes(card: ModelCard) -> bool:
+def _generates_text(card: ModelCard) -> bool:
     return card.task is Task.TEXT or card.converses

@@ -26,15 +26,16 @@ from multimodal.catalog.sources import (
     ManualSource,
     PackageSource,
     PartsSource,
+    UntrainedSource,
     UrlSource,
 )
 from multimodal.errors import WeightsError
 from multimodal.weights.copies import recorded_files, take_copy
 from multimodal.weights.downloads import raise_if_stopped, until_stopped
+from multimodal.weights.fetch_context import FORBIDDEN, FetchContext, Fetcher, File
 from multimodal.weights.fetchers import ManualFiles, Parts, UrlFile
 from multimodal.weights.files import FilesFetcher
 from multimodal.weights.hub import Hub
-from multimodal.weights.job import FORBIDDEN, Fetcher, File, Job
 from multimodal.weights.package_index import IndexSettings, pip_settings
 from multimodal.weights.progress import FetchProgress, ReportFetch, console_progress, silent
 from multimodal.weights.quantized import QuantizedCheckpoints
@@ -45,7 +46,8 @@ LOOK_EVERY_S = 0.5
 
 
 class Weights:
-    """A folder with one sub-folder a card. Several programs may share it."""
+    """A folder with one sub-folder a card; a card with an adapter has that of its base. Several
+    programs may share it."""
 
     def __init__(
         self,
@@ -84,15 +86,15 @@ class Weights:
     ) -> Path:
         """The folder with the card's files, fetched and verified if they are not there.
 
-        Raises WeightsError naming the card, what is missing and the way out, and TurnStoppedError
-        soon after `stop` was set.
+        That of an untrained model need not exist. Raises WeightsError naming the card, what is
+        missing and the way out, and TurnStoppedError soon after `stop` was set.
         """
         if isinstance(card.source, FolderSource):
             return _existing(card, card.source)
-        fetcher, job = self._fetcher(card), self._job(card, on_progress, stop)
-        if fetcher is not None and not job.is_verified():
-            until_stopped(lambda: self._provide(job, fetcher), stop)
-        return job.folder
+        fetcher, context = self._fetcher(card), self._job(card, on_progress, stop)
+        if fetcher is not None and not context.is_verified():
+            until_stopped(lambda: self._provide(context, fetcher), stop)
+        return context.folder
 
     def declared_bytes(self, card: ModelCard) -> int:
         """What the card itself says would be fetched; 0 where only the place knows, or nobody
@@ -119,7 +121,7 @@ class Weights:
     def _fetcher(self, card: ModelCard) -> Fetcher | None:
         """Who has the weights; None for what nobody fetches."""
         match card.source:
-            case FolderSource() | PackageSource():
+            case FolderSource() | PackageSource() | UntrainedSource():
                 return None
             case PartsSource() as source:
                 return Parts({name: self._of(part) for name, part in source.parts.items()})
@@ -143,50 +145,50 @@ class Weights:
         card: ModelCard,
         on_progress: ReportFetch = silent,
         stop: threading.Event | None = None,
-    ) -> Job:
-        folder = self._folder / card.base
-        return Job(card, folder, on_progress, stop, self._offline, self._free_bytes)
+    ) -> FetchContext:
+        folder = self._folder / card.weights_name
+        return FetchContext(card, folder, on_progress, stop, self._offline, self._free_bytes)
 
-    def _provide(self, job: Job, fetcher: Fetcher) -> None:
-        with self._sentences(job.card):
+    def _provide(self, context: FetchContext, fetcher: Fetcher) -> None:
+        with self._sentences(context.card):
             self._folder.mkdir(parents=True, exist_ok=True)
-            job.tally.total_bytes = fetcher.declared_bytes()
-            job.report("waiting")
-            with self._exclusive(job):
-                if not job.is_verified():
-                    self._complete(job, fetcher)
+            context.tally.total_bytes = fetcher.declared_bytes()
+            context.report("waiting")
+            with self._exclusive(context):
+                if not context.is_verified():
+                    self._complete(context, fetcher)
 
-    def _complete(self, job: Job, fetcher: Fetcher) -> None:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        wanted = fetcher.required_files(job)
-        missing = self._without_copies(job, fetcher, wanted)
+    def _complete(self, context: FetchContext, fetcher: Fetcher) -> None:
+        context.folder.mkdir(parents=True, exist_ok=True)
+        wanted = fetcher.required_files(context)
+        missing = self._without_copies(context, fetcher, wanted)
         if missing:
             if self._offline:
                 raise WeightsError(FORBIDDEN)
-            job.begin(fetcher.download_size(job, wanted, missing))
-            fetcher.fetch(job, missing)
-        job.record(wanted)
+            context.begin(fetcher.download_size(context, wanted, missing))
+            fetcher.fetch(context, missing)
+        context.record(wanted)
 
     def _without_copies(
-        self, job: Job, fetcher: Fetcher, wanted: tuple[File, ...]
+        self, context: FetchContext, fetcher: Fetcher, wanted: tuple[File, ...]
     ) -> tuple[File, ...]:
         """The files that are neither in the card's folder nor elsewhere on this machine."""
-        absent = [file for file in wanted if not job.has_file(file)]
+        absent = [file for file in wanted if not context.has_file(file)]
         recorded = recorded_files(self._folder) if absent else {}
         return tuple(
             file
             for file in absent
-            if not take_copy(job, file, recorded.get(file.size_bytes or 0, ()))
-            and not take_copy(job, file, fetcher.local_copies(job, file))
+            if not take_copy(context, file, recorded.get(file.size_bytes or 0, ()))
+            and not take_copy(context, file, fetcher.local_copies(context, file))
         )
 
     @contextmanager
-    def _exclusive(self, job: Job) -> Iterator[None]:
+    def _exclusive(self, context: FetchContext) -> Iterator[None]:
         """Hold the card's lock, which every program that fetches its weights takes. Another card
         need not wait for a large one that is fetched behind it."""
-        lock = FileLock(self._folder / f".{job.card.base}.lock")
+        lock = FileLock(self._folder / f".{context.card.weights_name}.lock")
         while not lock.is_locked:
-            raise_if_stopped(job.stop)
+            raise_if_stopped(context.stop)
             with suppress(Timeout):
                 lock.acquire(timeout=LOOK_EVERY_S)
         try:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from multimodal.catalog.architectures import StrictModel
 from multimodal.catalog.sources import CODE, HubSource
 from multimodal.errors import WeightsError
-from multimodal.weights.job import PART, PINNED, RECORD, File
+from multimodal.weights.fetch_context import PART, PINNED, RECORD, File
 
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".msgpack", ".h5"}
 """Formats that may carry code, or hold the same weights once more: only when named."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
-from multimodal.weights.job import PART, RECORD, File, Job, read_stamps, stamp
+from multimodal.weights.fetch_context import PART, RECORD, FetchContext, File, read_stamps, stamp
 
 
 def recorded_files(weights_folder: Path) -> Mapping[int, list[Path]]:
@@ -38,7 +38,7 @@ def cached_by_hub(repo: str, path: str, revision: str, cache: Path | None) -> It
         yield Path(found)
 
 
-def take_copy(job: Job, file: File, candidates: Iterable[Path]) -> bool:
+def take_copy(context: FetchContext, file: File, candidates: Iterable[Path]) -> bool:
     """Whether one of `candidates` was the file, and now lies in the card's folder too.
 
     Raises OSError where it can be neither linked nor copied.
@@ -46,8 +46,8 @@ def take_copy(job: Job, file: File, candidates: Iterable[Path]) -> bool:
     if file.size_bytes is None or file.checksum is None:
         return False
     for candidate in candidates:
-        if _is_right(job, candidate, file):
-            target = job.folder / file.path
+        if _is_right(context, candidate, file):
+            target = context.folder / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
             link_or_copy(candidate, target)
             return True
@@ -68,12 +68,12 @@ def link_or_copy(source: Path, target: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _is_right(job: Job, candidate: Path, file: File) -> bool:
+def _is_right(context: FetchContext, candidate: Path, file: File) -> bool:
     try:
         if candidate.stat().st_size != file.size_bytes:
             return False
-        job.report("verifying")
-        return job.matches(candidate, file)
+        context.report("verifying")
+        return context.matches(candidate, file)
     except OSError:
         return False
 

@@ -12,7 +12,7 @@ import httpx2 as httpx
 from multimodal.catalog.sources import ManualSource, UrlSource
 from multimodal.errors import WeightsError
 from multimodal.weights.downloads import PATIENT, Download
-from multimodal.weights.job import PART, DownloadSize, Fetcher, File, Job
+from multimodal.weights.fetch_context import PART, DownloadSize, FetchContext, Fetcher, File
 
 
 @dataclass(frozen=True)
@@ -25,28 +25,28 @@ class UrlFile(Fetcher):
     def declared_bytes(self) -> int:
         return self.source.size_bytes or 0
 
-    def query_bytes(self, job: Job) -> int:
+    def query_bytes(self, context: FetchContext) -> int:
         with httpx.Client(follow_redirects=True) as client:
             return self._size(client)
 
-    def required_files(self, job: Job) -> tuple[File, ...]:
+    def required_files(self, context: FetchContext) -> tuple[File, ...]:
         source = self.source
         checksum = f"sha256:{source.sha256}"
         return (File(path=source.file_name, size_bytes=source.size_bytes, checksum=checksum),)
 
     def download_size(
-        self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]
+        self, context: FetchContext, wanted: tuple[File, ...], missing: tuple[File, ...]
     ) -> DownloadSize:
-        size = self.query_bytes(job)
+        size = self.query_bytes(context)
         return DownloadSize(size, 0, size) if missing else DownloadSize(size, size)
 
-    def fetch(self, job: Job, missing: tuple[File, ...]) -> None:
-        url, part = self.source.url, job.folder / f"{self.source.file_name}{PART}"
+    def fetch(self, context: FetchContext, missing: tuple[File, ...]) -> None:
+        url, part = self.source.url, context.folder / f"{self.source.file_name}{PART}"
         with httpx.Client(follow_redirects=True) as client:
             size, wait_s = self._size(client), self.retry_wait_s
-            download = Download(client, url, part, size, job.report_bytes, job.stop, wait_s)
+            download = Download(client, url, part, size, context.report_bytes, context.stop, wait_s)
             try:
-                right = job.fetch(part, missing[0], download.run)
+                right = context.fetch(part, missing[0], download.run)
             except WeightsError as error:
                 raise WeightsError(
                     f"{url} cannot be fetched: {error}. Connect, then start again: what was "
@@ -57,8 +57,8 @@ class UrlFile(Fetcher):
                 f"the file at {url} is not the one this card was made for (its SHA-256 differs); "
                 "update the program"
             )
-        job.finish_file(size)
-        part.replace(job.folder / self.source.file_name)
+        context.finish_file(size)
+        part.replace(context.folder / self.source.file_name)
 
     def _size(self, client: httpx.Client) -> int:
         """Bytes of the file, from its card or from the server that has it."""
@@ -82,29 +82,29 @@ class ManualFiles(Fetcher):
 
     source: ManualSource
 
-    def query_bytes(self, job: Job) -> int:
-        self.required_files(job)
+    def query_bytes(self, context: FetchContext) -> int:
+        self.required_files(context)
         return 0
 
-    def required_files(self, job: Job) -> tuple[File, ...]:
+    def required_files(self, context: FetchContext) -> tuple[File, ...]:
         found: dict[str, int] = {}
         for pattern in self.source.files:
-            here = [path for path in sorted(job.folder.glob(pattern)) if path.is_file()]
+            here = [path for path in sorted(context.folder.glob(pattern)) if path.is_file()]
             if not here:
                 raise WeightsError(
-                    f"the part '{job.folder.name}' is to be put there by hand: there is no "
-                    f"{pattern} in {job.folder}. It is published at {self.source.published}; put "
-                    "it there, then start again"
+                    f"the part '{context.folder.name}' is to be put there by hand: there is no "
+                    f"{pattern} in {context.folder}. It is published at {self.source.published}; "
+                    "put it there, then start again"
                 )
             found |= {path.name: path.stat().st_size for path in here}
         return tuple(File(path=name, size_bytes=found[name], checksum=None) for name in found)
 
     def download_size(
-        self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]
+        self, context: FetchContext, wanted: tuple[File, ...], missing: tuple[File, ...]
     ) -> DownloadSize:
         return DownloadSize()
 
-    def fetch(self, job: Job, missing: tuple[File, ...]) -> None:
+    def fetch(self, context: FetchContext, missing: tuple[File, ...]) -> None:
         """There is nothing to fetch: only what lies there is wanted."""
 
 
@@ -120,39 +120,41 @@ class Parts(Fetcher):
         known = [fetcher.declared_bytes() for fetcher in self.fetchers.values()]
         return sum(known) if all(known) else 0
 
-    def query_bytes(self, job: Job) -> int:
-        return sum(fetcher.query_bytes(job.part(name)) for name, fetcher in self.fetchers.items())
+    def query_bytes(self, context: FetchContext) -> int:
+        return sum(
+            fetcher.query_bytes(context.part(name)) for name, fetcher in self.fetchers.items()
+        )
 
-    def required_files(self, job: Job) -> tuple[File, ...]:
+    def required_files(self, context: FetchContext) -> tuple[File, ...]:
         wanted: list[File] = []
         for name, fetcher in self.fetchers.items():
-            job.part(name).folder.mkdir(exist_ok=True)
-            files = fetcher.required_files(job.part(name))
+            context.part(name).folder.mkdir(exist_ok=True)
+            files = fetcher.required_files(context.part(name))
             wanted += (file.model_copy(update={"path": f"{name}/{file.path}"}) for file in files)
         return tuple(wanted)
 
     def download_size(
-        self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]
+        self, context: FetchContext, wanted: tuple[File, ...], missing: tuple[File, ...]
     ) -> DownloadSize:
         extents = (
-            fetcher.download_size(job.part(name), _of(name, wanted), _of(name, missing))
+            fetcher.download_size(context.part(name), _of(name, wanted), _of(name, missing))
             for name, fetcher in self.fetchers.items()
         )
         return sum(extents, DownloadSize())
 
-    def local_copies(self, job: Job, file: File) -> Iterable[Path]:
+    def local_copies(self, context: FetchContext, file: File) -> Iterable[Path]:
         name = file.path.partition("/")[0]
         (inside,) = _of(name, (file,))
-        return self.fetchers[name].local_copies(job.part(name), inside)
+        return self.fetchers[name].local_copies(context.part(name), inside)
 
-    def fetch(self, job: Job, missing: tuple[File, ...]) -> None:
+    def fetch(self, context: FetchContext, missing: tuple[File, ...]) -> None:
         """The smallest file of each part comes first: a place that refuses does so at once, and
         not after the hours that another part takes."""
         for first in (True, False):
             for name, fetcher in self.fetchers.items():
                 files = sorted(_of(name, missing), key=lambda file: file.size_bytes or 0)
                 if chosen := tuple(files[:1] if first else files[1:]):
-                    fetcher.fetch(job.part(name), chosen)
+                    fetcher.fetch(context.part(name), chosen)
 
 
 def _of(name: str, files: Iterable[File]) -> tuple[File, ...]:

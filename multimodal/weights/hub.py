@@ -43,7 +43,7 @@ from multimodal.weights.choice import (
 )
 from multimodal.weights.copies import cached_by_hub
 from multimodal.weights.downloads import Download, RefusedError, retry_when_busy
-from multimodal.weights.job import FORBIDDEN, PART, PINNED, Fetcher, File, Job
+from multimodal.weights.fetch_context import FORBIDDEN, PART, PINNED, FetchContext, Fetcher, File
 from multimodal.weights.progress import silent
 
 ASK_TIMEOUT_S = 20.0
@@ -70,43 +70,43 @@ class Hub(Fetcher):
     retry_wait_s: float
     cache: Path | None = None
 
-    def query_bytes(self, job: Job) -> int:
-        return sum(file.size_bytes or 0 for file in self._chosen(self._pin(job)))
+    def query_bytes(self, context: FetchContext) -> int:
+        return sum(file.size_bytes or 0 for file in self._chosen(self._pin(context)))
 
-    def required_files(self, job: Job) -> tuple[File, ...]:
-        pin = self._pin(job)
+    def required_files(self, context: FetchContext) -> tuple[File, ...]:
+        pin = self._pin(context)
         wanted = self._chosen(pin)
-        if pin != self._pinned(job):
-            (job.folder / PINNED).write_text(pin.model_dump_json(), "utf-8")
+        if pin != self._pinned(context):
+            (context.folder / PINNED).write_text(pin.model_dump_json(), "utf-8")
         if self.source.weights and pin.shards and (index := index_among(wanted, self.source)):
-            path = job.folder / index.path
+            path = context.folder / index.path
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(filter_shard_index(pin.shards, self.source))
         return wanted
 
-    def local_copies(self, job: Job, file: File) -> Iterator[Path]:
+    def local_copies(self, context: FetchContext, file: File) -> Iterator[Path]:
         """What huggingface_hub itself fetched of the same commit, for another program."""
-        if pin := self._pinned(job):
+        if pin := self._pinned(context):
             yield from cached_by_hub(pin.repo, file.path, pin.commit, self.cache)
 
-    def fetch(self, job: Job, missing: tuple[File, ...]) -> None:
-        pin = self._pinned(job)
+    def fetch(self, context: FetchContext, missing: tuple[File, ...]) -> None:
+        pin = self._pinned(context)
         if pin is None:
-            raise WeightsError(f"{job.folder / PINNED} was removed meanwhile; start again")
-        with self._sentences(job, pin.commit):
+            raise WeightsError(f"{context.folder / PINNED} was removed meanwhile; start again")
+        with self._sentences(context, pin.commit):
             for file in missing:
-                part = job.folder / f"{file.path}{PART}"
+                part = context.folder / f"{file.path}{PART}"
                 part.parent.mkdir(parents=True, exist_ok=True)
-                self._fetch(job, pin.commit, file, part)
-                part.replace(job.folder / file.path)
-                job.finish_file(file.size_bytes or 0)
+                self._fetch(context, pin.commit, file, part)
+                part.replace(context.folder / file.path)
+                context.finish_file(file.size_bytes or 0)
 
-    def _fetch(self, job: Job, commit: str, file: File, part: Path) -> None:
+    def _fetch(self, context: FetchContext, commit: str, file: File, part: Path) -> None:
         api, size = self.api(), file.size_bytes or 0
         url = hf_hub_url(self.source.repo, file.path, revision=commit, endpoint=api.endpoint)
-        download = hub_download(api, url, part, size, job, self.retry_wait_s)
+        download = hub_download(api, url, part, size, context, self.retry_wait_s)
         try:
-            right = job.fetch(part, file, download.run)
+            right = context.fetch(part, file, download.run)
         except RefusedError:
             raise
         except WeightsError as error:
@@ -122,17 +122,17 @@ class Hub(Fetcher):
 
     # ------------------------------------------------------------ what the repository is
 
-    def _pin(self, job: Job) -> Pin:
+    def _pin(self, context: FetchContext) -> Pin:
         """What the repository was the first time, or is now."""
-        pin = self._pinned(job)
+        pin = self._pinned(context)
         if pin is not None and (pin.shards is not None or not self.source.weights):
             return pin
-        if job.offline:
+        if context.offline:
             raise WeightsError(FORBIDDEN)
-        pin = pin or self._listed(job)
+        pin = pin or self._listed(context)
         if not self.source.weights:
             return pin
-        return pin.model_copy(update={"shards": self._shards(job, pin)})
+        return pin.model_copy(update={"shards": self._shards(context, pin)})
 
     def _chosen(self, pin: Pin) -> tuple[File, ...]:
         files = choose_files(pin.files, self.source)
@@ -140,32 +140,32 @@ class Hub(Fetcher):
             return choose_shards(files, index, pin.shards, self.source)
         return files
 
-    def _shards(self, job: Job, pin: Pin) -> Shards:
+    def _shards(self, context: FetchContext, pin: Pin) -> Shards:
         """What the repository's index says; nothing where its weights are one file."""
         index = index_among(choose_files(pin.files, self.source), self.source)
         if index is None:
             return {}
         # How far the weights are is told once their size is known.
-        unseen = replace(job, on_progress=silent)
-        with TemporaryDirectory() as folder, self._sentences(job, pin.commit):
+        unseen = replace(context, on_progress=silent)
+        with TemporaryDirectory() as folder, self._sentences(context, pin.commit):
             path = Path(folder) / "index"
             self._fetch(unseen, pin.commit, index, path)
             return shards_in(path.read_bytes(), index, self.source)
 
-    def _pinned(self, job: Job) -> Pin | None:
+    def _pinned(self, context: FetchContext) -> Pin | None:
         """What was recorded here, if it is of this repository and revision."""
         try:
-            pin = Pin.model_validate_json((job.folder / PINNED).read_text("utf-8-sig"))
+            pin = Pin.model_validate_json((context.folder / PINNED).read_text("utf-8-sig"))
         except (OSError, ValidationError, UnicodeDecodeError):
             return None
         asked = (self.source.repo, self.source.revision)
         return pin if (pin.repo, pin.revision) == asked else None
 
-    def _listed(self, job: Job) -> Pin:
+    def _listed(self, context: FetchContext) -> Pin:
         """What the hub says now."""
         source = self.source
-        with self._sentences(job, None):
-            told = retry_when_busy(job.stop, self.retry_wait_s)(
+        with self._sentences(context, None):
+            told = retry_when_busy(context.stop, self.retry_wait_s)(
                 self.api().model_info,
                 source.repo,
                 revision=source.revision or "main",
@@ -179,11 +179,13 @@ class Hub(Fetcher):
     # ------------------------------------------------------------ words
 
     @contextmanager
-    def _sentences(self, job: Job, commit: str | None) -> Iterator[None]:
+    def _sentences(self, context: FetchContext, commit: str | None) -> Iterator[None]:
         try:
             yield
         except (RefusedError, HfHubHTTPError) as error:
-            raise WeightsError(self._refusal(translate_hub_error(error), job, commit)) from error
+            raise WeightsError(
+                self._refusal(translate_hub_error(error), context, commit)
+            ) from error
         except OfflineModeIsEnabled as error:
             raise WeightsError("HF_HUB_OFFLINE is set and forbids fetching them") from error
         except httpx.HTTPError as error:
@@ -199,7 +201,9 @@ class Hub(Fetcher):
                 "correct HF_ENDPOINT"
             ) from error
 
-    def _refusal(self, error: HfHubHTTPError | RefusedError, job: Job, commit: str | None) -> str:
+    def _refusal(
+        self, error: HfHubHTTPError | RefusedError, context: FetchContext, commit: str | None
+    ) -> str:
         repo, status = self.source.repo, error.response.status_code
         missing = isinstance(error, RepositoryNotFoundError)
         if isinstance(error, GatedRepoError) or (
@@ -217,7 +221,7 @@ class Hub(Fetcher):
         if isinstance(error, RevisionNotFoundError | EntryNotFoundError) and commit is not None:
             return (
                 f"the hub no longer has all files of {repo} at the commit {commit[:12]}; remove "
-                f"{job.folder} to take those of today"
+                f"{context.folder} to take those of today"
             )
         if isinstance(error, RevisionNotFoundError):
             return f"{repo} has no revision '{self.source.revision or 'main'}'; correct its card"
@@ -239,11 +243,17 @@ def _listed(sibling: RepoSibling) -> ListedFile:
 
 
 def hub_download(
-    api: HfApi, url: str, part: Path, size_bytes: int, job: Job, wait_s: float, **more: Any
+    api: HfApi,
+    url: str,
+    part: Path,
+    size_bytes: int,
+    context: FetchContext,
+    wait_s: float,
+    **more: Any,
 ) -> Download:
     """From the hub of `api`, as the person who is logged in there."""
     headers = build_hf_headers(token=api.token)
-    how = get_session(), url, part, size_bytes, job.report_bytes, job.stop, wait_s, headers
+    how = get_session(), url, part, size_bytes, context.report_bytes, context.stop, wait_s, headers
     return Download(*how, **more)
 
 

@@ -37,8 +37,8 @@ from multimodal.weights.downloads import (
     retry_when_busy,
     until_stopped,
 )
+from multimodal.weights.fetch_context import PART, FetchContext, File
 from multimodal.weights.hub import ASK_TIMEOUT_S, hub_download, translate_hub_error
-from multimodal.weights.job import PART, File, Job
 
 ANOTHER = "it has another file of that name"
 SHA256_DIGITS = 64
@@ -55,24 +55,24 @@ class PlaceFetcher(ABC):
     ending: ClassVar[str]
     """Of the partial file."""
 
-    def partial(self, job: Job) -> Path:
+    def partial(self, context: FetchContext) -> Path:
         """Where the file grows."""
-        return job.folder / f"{self.file.path}.{self.ending}{PART}"
+        return context.folder / f"{self.file.path}.{self.ending}{PART}"
 
     @abstractmethod
-    def check(self, job: Job, patience: StallTimeouts) -> None:
+    def check(self, context: FetchContext, patience: StallTimeouts) -> None:
         """Ask whether the file can be had. Raises WeightsError, as a clause, where not;
         StalledError where nothing in the service will answer."""
 
     @abstractmethod
-    def fetch(self, job: Job, patience: StallTimeouts) -> None:
+    def fetch(self, context: FetchContext, patience: StallTimeouts) -> None:
         """Bring the file to `partial`, verified. Raises WeightsError, as a clause."""
 
-    def clean(self, job: Job) -> None:
+    def clean(self, context: FetchContext) -> None:
         """Remove what was fetched in part."""
-        self.partial(job).unlink(missing_ok=True)
+        self.partial(context).unlink(missing_ok=True)
 
-    def local_copies(self, job: Job) -> Iterable[Path]:
+    def local_copies(self, context: FetchContext) -> Iterable[Path]:
         """Files that may be this one and need no connection."""
         return ()
 
@@ -98,15 +98,17 @@ class HubFile(PlaceFetcher):
     def __str__(self) -> str:
         return f"the hub ({self.place.repo})"
 
-    def local_copies(self, job: Job) -> Iterable[Path]:
+    def local_copies(self, context: FetchContext) -> Iterable[Path]:
         place = self.place
         return cached_by_hub(place.repo, place.path, place.revision, self.cache)
 
-    def check(self, job: Job, patience: StallTimeouts) -> None:
+    def check(self, context: FetchContext, patience: StallTimeouts) -> None:
         found: list[HfFileMetadata] = []
         with self._clauses():
             until_stopped(
-                lambda: found.append(self._ask(job.stop, patience)), job.stop, patience.answer_s
+                lambda: found.append(self._ask(context.stop, patience)),
+                context.stop,
+                patience.answer_s,
             )
         etag, size = found[0].etag or "", found[0].size
         if size is not None and size != self.file.size_bytes:
@@ -114,13 +116,13 @@ class HubFile(PlaceFetcher):
         if len(etag) == SHA256_DIGITS and etag != self.file.sha256:
             raise WeightsError(f"{ANOTHER} (its SHA-256 differs)")
 
-    def fetch(self, job: Job, patience: StallTimeouts) -> None:
-        part, api = self.partial(job), self.api()
+    def fetch(self, context: FetchContext, patience: StallTimeouts) -> None:
+        part, api = self.partial(context), self.api()
         with self._clauses():
-            how = api, self._url(api), part, self.file.size_bytes, job, self.retry_wait_s
+            how = api, self._url(api), part, self.file.size_bytes, context, self.retry_wait_s
             download = hub_download(*how, patience=patience).run
             downloads = max(patience.downloads, 1 + part.exists())
-            if not job.fetch(part, expected_file(self.file, part.name), download, downloads):
+            if not context.fetch(part, expected_file(self.file, part.name), download, downloads):
                 raise WeightsError(f"{ANOTHER} (its SHA-256 differs)")
 
     def _ask(self, stop: threading.Event | None, patience: StallTimeouts) -> HfFileMetadata:
@@ -180,18 +182,18 @@ class FolderFile(PlaceFetcher):
         path = self.place.path
         return path / self.file.path if path.is_dir() else path
 
-    def local_copies(self, job: Job) -> Iterable[Path]:
-        return [self.path] if job.offline else []
+    def local_copies(self, context: FetchContext) -> Iterable[Path]:
+        return [self.path] if context.offline else []
 
-    def check(self, job: Job, patience: StallTimeouts) -> None:
+    def check(self, context: FetchContext, patience: StallTimeouts) -> None:
         if not self.path.is_file():
             raise WeightsError(f"there is no file {self.path}")
 
-    def fetch(self, job: Job, patience: StallTimeouts) -> None:
+    def fetch(self, context: FetchContext, patience: StallTimeouts) -> None:
         try:
-            is_right = job.matches(self.path, expected_file(self.file))
+            is_right = context.matches(self.path, expected_file(self.file))
         except OSError as error:
             raise WeightsError(f"{self.path} cannot be read ({error.strerror or error})") from error
         if not is_right:
             raise WeightsError(f"{self.path} is another file (its SHA-256 differs)")
-        link_or_copy(self.path, self.partial(job))
+        link_or_copy(self.path, self.partial(context))

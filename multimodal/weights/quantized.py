@@ -38,7 +38,7 @@ from pydantic import ValidationError
 from multimodal.catalog.architectures import StrictModel
 from multimodal.errors import WeightsError
 from multimodal.sizes import download_size
-from multimodal.weights.job import PART
+from multimodal.weights.fetch_context import PART
 
 RECORD = "quantized.json"
 FOLDER = ".quantized"

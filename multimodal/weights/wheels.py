@@ -18,7 +18,7 @@ from pathlib import Path
 from multimodal.catalog.sources import Wheel, WheelsPlace
 from multimodal.errors import WeightsError
 from multimodal.weights.downloads import StalledError, StallTimeouts, until_stopped
-from multimodal.weights.job import PART, File, Job
+from multimodal.weights.fetch_context import PART, FetchContext, File
 from multimodal.weights.package_index import IndexSettings, PackageIndex
 from multimodal.weights.places import PlaceFetcher, expected_file
 
@@ -51,35 +51,35 @@ class WheelMembers(PlaceFetcher):
     def __str__(self) -> str:
         return "the package index"
 
-    def clean(self, job: Job) -> None:
-        super().clean(job)
-        self._state(job).unlink(missing_ok=True)
+    def clean(self, context: FetchContext) -> None:
+        super().clean(context)
+        self._state(context).unlink(missing_ok=True)
 
-    def check(self, job: Job, patience: StallTimeouts) -> None:
+    def check(self, context: FetchContext, patience: StallTimeouts) -> None:
         """Look for the first wheel that is needed; for all where there is no other place."""
         index = self._index(patience)
-        projects = list(dict.fromkeys(map(_project, self._left(job))))
+        projects = list(dict.fromkeys(map(_project, self._left(context))))
         asked = projects if patience.answer_s is None else projects[:1]
 
         def find() -> None:
             for project in asked:
                 self._find(index, project)
 
-        until_stopped(find, job.stop, patience.answer_s)
+        until_stopped(find, context.stop, patience.answer_s)
 
-    def fetch(self, job: Job, patience: StallTimeouts) -> None:
-        index, part = self._index(patience), self.partial(job)
-        joined = self._joined(job)
-        left = self._left(job)
+    def fetch(self, context: FetchContext, patience: StallTimeouts) -> None:
+        index, part = self._index(patience), self.partial(context)
+        joined = self._joined(context)
+        left = self._left(context)
         for number, member in enumerate(left):
             project = _project(member)
-            wheel = self._wheel(index, project, job, joined.size_bytes)
-            joined = self._append(member, wheel, job, joined)
+            wheel = self._wheel(index, project, context, joined.size_bytes)
+            joined = self._append(member, wheel, context, joined)
             if project not in self.kept and project not in map(_project, left[number + 1 :]):
                 wheel.unlink()
-        job.report("verifying", joined.size_bytes)
-        if not part.exists() or not job.matches(part, expected_file(self.file)):
-            self.clean(job)
+        context.report("verifying", joined.size_bytes)
+        if not part.exists() or not context.matches(part, expected_file(self.file)):
+            self.clean(context)
             raise WeightsError("what its packages hold is another file (its SHA-256 differs)")
 
     # ------------------------------------------------------------ one wheel
@@ -98,20 +98,22 @@ class WheelMembers(PlaceFetcher):
                 raise WeightsError(f"{wheel.project} {wheel.version}: {error}") from error
         return self.links[project]
 
-    def _wheel(self, index: PackageIndex, project: str, job: Job, before_bytes: int) -> Path:
+    def _wheel(
+        self, index: PackageIndex, project: str, context: FetchContext, before_bytes: int
+    ) -> Path:
         """The wheel, whole and verified; a wrong one is removed and fetched once more."""
         wheel = self.wheels[project]
-        part = wheel_part(job, wheel)
+        part = wheel_part(context, wheel)
         whole = File(path=part.name, size_bytes=wheel.size_bytes, checksum=f"sha256:{wheel.sha256}")
 
         def seen(size_bytes: int) -> None:
-            job.report_bytes(min(before_bytes + size_bytes, self.file.size_bytes))
+            context.report_bytes(min(before_bytes + size_bytes, self.file.size_bytes))
 
         def download() -> None:
-            index.fetch(self._find(index, project), part, wheel.size_bytes, seen, job.stop)
+            index.fetch(self._find(index, project), part, wheel.size_bytes, seen, context.stop)
 
         try:
-            if job.fetch(part, whole, download):
+            if context.fetch(part, whole, download):
                 return part
         except WeightsError as error:
             told = "" if project not in self.links else f"{project} {wheel.version}: "
@@ -123,15 +125,17 @@ class WheelMembers(PlaceFetcher):
 
     # ------------------------------------------------------------ what is joined
 
-    def _append(self, member: str, wheel: Path, job: Job, joined: JoinProgress) -> JoinProgress:
+    def _append(
+        self, member: str, wheel: Path, context: FetchContext, joined: JoinProgress
+    ) -> JoinProgress:
         """Add one member to the partial file, and note that it is there."""
         size, (project, _, inside) = joined.size_bytes, member.partition(":")
-        job.report("unpacking", size)
+        context.report("unpacking", size)
         try:
             with (
                 zipfile.ZipFile(wheel) as archive,
                 archive.open(inside) as data,
-                self.partial(job).open("ab") as out,
+                self.partial(context).open("ab") as out,
             ):
                 out.truncate(size)
                 while (chunk := data.read(CHUNK_BYTES)) and size <= self.file.size_bytes:
@@ -140,32 +144,32 @@ class WheelMembers(PlaceFetcher):
             raise WeightsError(f"the package {project} has no {inside}") from error
         joined = JoinProgress(joined.members + 1, size)
         state = {"members": self.place.members[: joined.members], "size_bytes": size}
-        self._state(job).write_text(json.dumps({"sha256": self.file.sha256, **state}), "utf-8")
+        self._state(context).write_text(json.dumps({"sha256": self.file.sha256, **state}), "utf-8")
         return joined
 
-    def _joined(self, job: Job) -> JoinProgress:
+    def _joined(self, context: FetchContext) -> JoinProgress:
         """What a run before this one joined, if it was of this file and these members."""
         try:
-            state = json.loads(self._state(job).read_text("utf-8"))
+            state = json.loads(self._state(context).read_text("utf-8"))
             members, size = state["members"], int(state["size_bytes"])
             same = state["sha256"] == self.file.sha256
             same = same and members == list(self.place.members[: len(members)])
-            if same and self.partial(job).stat().st_size >= size:
+            if same and self.partial(context).stat().st_size >= size:
                 return JoinProgress(len(members), size)
         except (OSError, ValueError, TypeError, KeyError):
             pass
         return JoinProgress()
 
-    def _left(self, job: Job) -> tuple[str, ...]:
-        return self.place.members[self._joined(job).members :]
+    def _left(self, context: FetchContext) -> tuple[str, ...]:
+        return self.place.members[self._joined(context).members :]
 
-    def _state(self, job: Job) -> Path:
-        return self.partial(job).with_suffix(".json")
+    def _state(self, context: FetchContext) -> Path:
+        return self.partial(context).with_suffix(".json")
 
 
-def wheel_part(job: Job, wheel: Wheel) -> Path:
+def wheel_part(context: FetchContext, wheel: Wheel) -> Path:
     """Where a wheel lies while it is needed."""
-    return job.folder / f"{wheel.project}-{wheel.version}{PART}"
+    return context.folder / f"{wheel.project}-{wheel.version}{PART}"
 
 
 def _project(member: str) -> str:

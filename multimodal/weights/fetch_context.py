@@ -61,31 +61,31 @@ class Fetcher(ABC):
         return 0
 
     @abstractmethod
-    def query_bytes(self, job: Job) -> int:
+    def query_bytes(self, context: FetchContext) -> int:
         """How much would be fetched. Raises WeightsError where it cannot be had."""
 
     @abstractmethod
-    def required_files(self, job: Job) -> tuple[File, ...]:
+    def required_files(self, context: FetchContext) -> tuple[File, ...]:
         """The files that the folder must hold in the end."""
 
     def download_size(
-        self, job: Job, wanted: tuple[File, ...], missing: tuple[File, ...]
+        self, context: FetchContext, wanted: tuple[File, ...], missing: tuple[File, ...]
     ) -> DownloadSize:
         """What fetching the missing files will come to."""
         total, needed = (sum(file.size_bytes or 0 for file in files) for files in (wanted, missing))
         return DownloadSize(total, total - needed, needed)
 
     @abstractmethod
-    def fetch(self, job: Job, missing: tuple[File, ...]) -> None:
+    def fetch(self, context: FetchContext, missing: tuple[File, ...]) -> None:
         """Put the missing files there, each of them verified."""
 
-    def local_copies(self, job: Job, file: File) -> Iterable[Path]:
+    def local_copies(self, context: FetchContext, file: File) -> Iterable[Path]:
         """Where else on this machine the file may lie; nothing is asked over a connection."""
         return ()
 
 
 @dataclass
-class JobProgress:
+class FetchTally:
     """How far one card is, counted over all of its parts."""
 
     total_bytes: int = 0
@@ -95,7 +95,7 @@ class JobProgress:
 
 
 @dataclass(frozen=True)
-class Job:
+class FetchContext:
     """One card, or one part of it, on its way; `stop` ends it."""
 
     card: ModelCard
@@ -104,9 +104,9 @@ class Job:
     stop: threading.Event | None = None
     offline: bool = False
     free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
-    tally: JobProgress = field(default_factory=JobProgress)
+    tally: FetchTally = field(default_factory=FetchTally)
 
-    def part(self, name: str) -> Job:
+    def part(self, name: str) -> FetchContext:
         """The same download in the sub-folder of that name."""
         return replace(self, folder=self.folder / name)
 
