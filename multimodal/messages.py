@@ -17,6 +17,7 @@ from typing import Literal
 Role = Literal["user", "assistant"]
 Finish = Literal["stop", "length", "stopped", "failed", "unfinished"]
 Focus = Literal["general", "text", "colours", "faces", "objects"]
+Rating = Literal["up", "down"]
 
 
 class Task(StrEnum):
@@ -168,6 +169,11 @@ class Message:
     outcome: Outcome | None = None
     damage: str | None = None
     """What cannot be read of it where it is kept, in a sentence; its `parts` are the others."""
+    rating: Rating | None = None
+    """What the person thinks of it, an answer."""
+    versions: tuple[str, ...] = ()
+    """The ids of all answers to the same question, its own among them, in the order they were
+    made; () where it is the only one."""
 
     @property
     def text(self) -> str:

@@ -74,6 +74,24 @@ class MessageRow(Base):
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
+class VersionRow(Base):
+    """The place of an answer among all those to one question, and the person's rating of it; its
+    content, too, while another one is shown (see `versions.py`). It goes with the question."""
+
+    __tablename__ = "versions"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    question_id: Mapped[str] = mapped_column(
+        ForeignKey("messages.id", ondelete="CASCADE"), index=True
+    )
+    number: Mapped[int]
+    rating: Mapped[str | None] = mapped_column(String(8))
+    parts: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
+    outcome: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    replaced_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
 class MediaRow(Base):
     """A picture or recording that this database once added to the media folder."""
 

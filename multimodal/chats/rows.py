@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Row
 
 from multimodal.chats.database import decode_json, decode_moment
-from multimodal.messages import Controls, Message, Outcome, Part
+from multimodal.messages import Controls, Message, Outcome, Part, Rating
 
 DAMAGED_TITLE = "Damaged chat"
 DAMAGED_MESSAGE = "This message is damaged where it is kept and cannot be shown."
@@ -42,6 +42,33 @@ class Heading:
     updated_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class FormerAnswer:
+    """An answer to the question of that id, in the place of which another one is shown, and since
+    when."""
+
+    message: Message
+    question: str
+    replaced_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackCounts:
+    """How many answers a person rated, and in the place of how many another one stands."""
+
+    up: int
+    down: int
+    redos: int
+
+    def __str__(self) -> str:
+        """For people: “12 thumbs, 5 redos”."""
+        thumbs = self.up + self.down
+        return ", ".join(
+            f"{count} {noun}{'s' if count != 1 else ''}"
+            for count, noun in ((thumbs, "thumb"), (self.redos, "redo"))
+        )
+
+
 def read_heading(row: Row[Any]) -> Heading:
     title = row.title if isinstance(row.title, str) and row.title.strip() else DAMAGED_TITLE
     return Heading(row.id, title, _read_moment(row.updated_at))
@@ -57,6 +84,21 @@ def read_message(row: Row[Any]) -> Message:
         _read_outcome(row.outcome),
         damage,
     )
+
+
+def read_former(row: Row[Any]) -> FormerAnswer:
+    message = replace(read_message(row), rating=read_rating(row.rating))
+    return FormerAnswer(message, row.question_id, _read_moment(row.replaced_at))
+
+
+def read_rating(kept: object) -> Rating | None:
+    return "up" if kept == "up" else "down" if kept == "down" else None
+
+
+def is_empty(kept: object) -> bool:
+    """Whether parts of a message are none, and not damaged ones."""
+    parts, damage = _read_parts(kept)
+    return not parts and damage is None
 
 
 def _read_parts(kept: object) -> tuple[tuple[Part, ...], str | None]:

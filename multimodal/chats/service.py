@@ -20,7 +20,16 @@ from multimodal.chats.locks import ConversationBusyError, ConversationLock, Conv
 from multimodal.chats.store import Store
 from multimodal.errors import ConversationNotFoundError, MultimodalError, PromptError, RequestError
 from multimodal.media.ingestion import MediaFolder
-from multimodal.messages import Controls, Conversation, ImagePart, Message, Part, TextPart, new_id
+from multimodal.messages import (
+    Controls,
+    Conversation,
+    ImagePart,
+    Message,
+    Part,
+    Rating,
+    TextPart,
+    new_id,
+)
 from multimodal.turn.assistant import Assistant
 from multimodal.turn.draft import Draft
 
@@ -41,6 +50,11 @@ def _characters(part: Part) -> int:
     if isinstance(part, ImagePart):
         return len(part.description or "")
     return sum(len(words or "") for words in (part.transcript, part.english, part.translation))
+
+
+def _is_empty_answer(message: Message) -> bool:
+    """Whether it is one that failed, was stopped or ended before it had anything to show."""
+    return message.role == "assistant" and not message.parts and message.damage is None
 
 
 def _check_seed(controls: Controls) -> None:
@@ -136,9 +150,12 @@ class Chat:
         """
         store = self.chats.store
         with self._changing():
+            before = self.load().messages if begin_with is None else ()
             if begin_with is None:
-                self._check_room(self.load().messages, text, len(files))
+                self._check_room(before, text, len(files))
             message = self._message(text, files, stop, message_id)
+            if before and _is_empty_answer(before[-1]):  # one goes on with what there is
+                store.restore_former(self.owner, self.id, before[-1].id)
             if begin_with is None:
                 store.put_message(self.owner, self.id, message)
             else:
@@ -177,8 +194,9 @@ class Chat:
             self.chats.store.truncate(self.owner, self.id, newest.id)
         return newest
 
-    def forget_reply(self, message: str) -> None:
-        """Remove the reply to `message` (an id of either of the two) and all that followed."""
+    def archive_reply(self, message: str) -> None:
+        """Keep the reply to `message` (an id of either of the two) as a former one, so that another
+        takes its place, and remove all that followed."""
         with self._changing():
             messages = self.load().messages
             index = next((i for i, known in enumerate(messages) if known.id == message), None)
@@ -186,7 +204,18 @@ class Chat:
                 raise RequestError(GONE)
             first = index if messages[index].role == "assistant" else index + 1
             if first < len(messages):
-                self.chats.store.truncate(self.owner, self.id, messages[first].id)
+                self.chats.store.archive_answer(self.owner, self.id, messages[first].id)
+
+    def choose_version(self, version: str) -> None:
+        """Have this answer, by its id, stand in the place of another one to the same question, for
+        the person and for what later turns read. What followed stays."""
+        with self._changing():
+            self.chats.store.choose_version(self.owner, self.id, version)
+
+    def rate(self, answer: str, rating: Rating | None) -> None:
+        """Note what the person thinks of an answer; at any time, since nothing that is said
+        changes by it."""
+        self.chats.store.rate(self.owner, self.id, answer, rating)
 
     # ------------------------------------------------------------ what is answered
 
@@ -243,6 +272,8 @@ class Chat:
             if before.get(message.id) != message and message.damage is None:
                 self._put(message)
         self._put(draft.reply)
+        if draft.outcome.finish == "stopped" and _is_empty_answer(draft.reply):
+            self.chats.store.restore_former(self.owner, self.id, draft.reply.id)
 
     # ------------------------------------------------------------ inside
 

@@ -13,12 +13,32 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, Select, delete, exists, func, insert, select, update
+from sqlalchemy import (
+    CursorResult,
+    Select,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from multimodal.chats.database import ConversationRow, Database, MediaRow, MessageRow, raw_column
+from multimodal.chats import versions
+from multimodal.chats.database import (
+    ConversationRow,
+    Database,
+    MediaRow,
+    MessageRow,
+    VersionRow,
+    raw_column,
+)
 from multimodal.chats.rows import (
+    FeedbackCounts,
+    FormerAnswer,
     Heading,
     controls_adapter,
     digests_in,
@@ -30,7 +50,7 @@ from multimodal.chats.rows import (
 )
 from multimodal.chats.titles import NEW, PICTURE, PICTURES, PROVISIONAL, title_of
 from multimodal.errors import ConversationNotFoundError, StoreError
-from multimodal.messages import Controls, Conversation, Message, new_id
+from multimodal.messages import Controls, Conversation, Message, Rating, new_id
 
 
 class Store:
@@ -83,8 +103,8 @@ class Store:
                 self._put(session, conversation, first)
         return conversation
 
-    def headings(self, owner: str, limit: int = 200) -> list[Heading]:
-        """The owner's conversations that hold a message, the newest first."""
+    def headings(self, owner: str, limit: int | None = 200) -> list[Heading]:
+        """The owner's conversations that hold a message, the newest first; None for all."""
         row = ConversationRow
         query = (
             select(row.id, raw_column(row.title), raw_column(row.updated_at))
@@ -113,6 +133,7 @@ class Store:
         with self._database.session() as session:
             self._check_owner(session, owner, conversation)
             messages = tuple(read_message(found) for found in session.execute(query))
+            messages = versions.with_versions(session, conversation, messages)
             kept = select(raw_column(ConversationRow.controls)).where(
                 ConversationRow.id == conversation
             )
@@ -164,12 +185,70 @@ class Store:
             self._cut(session, conversation, message.id)
             self._put(session, conversation, message)
 
+    # ------------------------------------------------------------ answers
+
+    def archive_answer(self, owner: str, conversation: str, answer: str) -> None:
+        """Keep the answer of that id as a former one to its question, and remove it and all that
+        follow it. Raises StoreError where it is gone."""
+        with self._database.session() as session:
+            self._check_owner(session, owner, conversation)
+            versions.archive(session, conversation, answer)
+            self._cut(session, conversation, answer)
+
+    def choose_version(self, owner: str, conversation: str, version: str) -> None:
+        """Show this answer in the place of another one to the same question. Raises StoreError
+        where it is gone."""
+        with self._database.session() as session:
+            self._check_owner(session, owner, conversation)
+            versions.choose(session, conversation, version)
+
+    def restore_former(self, owner: str, conversation: str, answer: str) -> None:
+        """Show, in the place of `answer`, the one that was shown before it; if there is none,
+        nothing changes."""
+        with self._database.session() as session:
+            self._check_owner(session, owner, conversation)
+            if (former := versions.latest_former(session, conversation, answer)) is not None:
+                versions.choose(session, conversation, former)
+
+    def former_answers(self, owner: str, conversation: str) -> list[FormerAnswer]:
+        """The answers that are not shown now, in the order they were made."""
+        with self._database.session() as session:
+            self._check_owner(session, owner, conversation)
+            return versions.former_answers(session, conversation)
+
+    def rate(self, owner: str, conversation: str, answer: str, rating: Rating | None) -> None:
+        """Note what the person thinks of an answer, shown now or not; None forgets that. Raises
+        StoreError where it is gone."""
+        for is_last_try in (False, True):
+            try:
+                with self._database.session() as session:
+                    self._check_owner(session, owner, conversation)
+                    versions.rate(session, conversation, answer, rating)
+                return
+            except StoreError as error:  # another tab was faster
+                if is_last_try or not isinstance(error.__cause__, IntegrityError):
+                    raise
+
+    def count_feedback(self, owner: str) -> FeedbackCounts:
+        """Of all conversations of the owner."""
+        with self._database.session() as session:
+            return versions.count_feedback(session, owner)
+
+    def conversations_with_versions(self, owner: str) -> list[str]:
+        """Those of the owner in which an answer is rated or has versions."""
+        with self._database.session() as session:
+            return versions.conversations_with_versions(session, owner)
+
     # ------------------------------------------------------------ media
 
     def media_in_use(self) -> set[str]:
-        """The SHA-256 digests of every picture and recording that some message holds, those of
-        damaged messages too as far as they can still be read."""
-        query = select(raw_column(MessageRow.parts)).execution_options(yield_per=1000)
+        """The SHA-256 digests of every picture and recording that some message or former answer
+        holds, those of damaged ones too as far as they can still be read."""
+        # One query: between two, an answer could change its place.
+        query = union_all(
+            select(raw_column(MessageRow.parts)),
+            select(raw_column(VersionRow.parts)).where(VersionRow.parts.is_not(None)),
+        ).execution_options(yield_per=1000)
         with self._database.session() as session:
             return {digest for kept in session.scalars(query) for digest in digests_in(kept)}
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from multimodal.backends.base import Backend
 from multimodal.catalog.cards import Catalog, ModelCard, Profile
 from multimodal.catalog.defaults import DefaultModels
+from multimodal.catalog.offer import Offer
 from multimodal.errors import BackendError, MultimodalError, TurnStoppedError
 from multimodal.events import (
     Done,
@@ -56,16 +57,22 @@ class Assistant:
     """Answers conversations with the models of one profile. Every method is thread-safe."""
 
     def __init__(
-        self, catalog: Catalog, profile: Profile, memory: MemoryManager[Backend], media: MediaFolder
+        self,
+        catalog: Catalog,
+        profile: Profile,
+        memory: MemoryManager[Backend],
+        media: MediaFolder,
+        offer: Offer | None = None,
     ) -> None:
         self.catalog = catalog
         self.profile = profile
+        self.offer = offer or Offer(catalog, profile)
         self.memory = memory
         self.media = media
         self.defaults = DefaultModels(profile)
         self._cards = tuple(map(catalog.card, profile.names))
         self._router = Router(catalog, profile, self.defaults)
-        self._runner = Runner(memory)
+        self._runner = Runner(memory, self.offer.resident)
         self._requests = RequestBuilder(media, self.languages)
 
     def reply(
@@ -160,8 +167,8 @@ class Assistant:
             with closing(run.run(request)) as events:
                 for event in events:
                     yield turn.saw(self._kept(event, step, request, turn))
-            lease, run_s = run.lease, time.monotonic() - started
-            times = lease.wait_s, lease.load_s, run_s, lease.evicted
+            lease, run_s = run.lease, time.monotonic() - started - run.switch_s
+            times = lease.wait_s, lease.load_s + run.switch_s, run_s, lease.evicted
             yield turn.saw(StepFinished(Timing(step.card, step.task, *times)))
 
     def _kept(self, event: EngineEvent, step: Step, request: Request, turn: _Turn) -> TurnEvent:

@@ -15,7 +15,7 @@ def prompt_of(words: str) -> str:
     """The thing to draw: “a cat in the snow” of “Please draw me a cat in the snow.”"""
     said = sentences(words)
     first = next((i for i, sentence in enumerate(said) if DRAW.match(sentence)), 0)
-    prompt = " ".join(filter(None, map(_thing, said[first:])))
+    prompt = " ".join(filter(None, map(_subject, said[first:])))
     return prompt.rstrip(" .!?") or words.strip()
 
 
@@ -29,7 +29,7 @@ def redraw_wish(words: str) -> str | None:
     return None
 
 
-def _thing(sentence: str) -> str:
+def _subject(sentence: str) -> str:
     """The sentence without the words that only ask."""
     if DRAW.match(sentence) is not None:
         for manner, lead in MANNERS:

@@ -10,11 +10,12 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, event
+from stored_chats import REPLY, RICH, StoredChat, said
 
 from multimodal.chats.store import Store
 from multimodal.chats.titles import title_of
@@ -26,61 +27,12 @@ from multimodal.messages import (
     ImagePart,
     Message,
     Outcome,
-    Route,
     Sampling,
-    Step,
-    Task,
     TextPart,
-    Timing,
     TranscriptionSettings,
     Usage,
 )
 from multimodal.settings import read_settings
-
-RICH = Message(
-    "user",
-    (
-        ImagePart("a" * 64, "image/webp", 4, 3, "cat.jpg", "a cat"),
-        AudioPart("b" * 64, "audio/flac", 2.5, "v.wav", "Salut", "Hello", "fr"),
-        TextPart("What is “this”? 🐱"),
-    ),
-)
-REPLY = Message(
-    "assistant",
-    (TextPart("A cat."),),
-    outcome=Outcome(
-        routes=(Route((Step(Task.IMAGE, "x", "look", "a" * 64, "colours"),), "picture", "Why."),),
-        timings=(Timing("x", Task.IMAGE, 0.1, 0.2, 0.3, ("y",)),),
-        notices=("Left out.",),
-        seconds=1.5,
-        usage=Usage(10, 4, 3, 0.5, "stop", 7),
-    ),
-)
-
-
-@dataclass
-class StoredChat:
-    """A chat of Ann's in a database of its own."""
-
-    path: Path
-
-    def __post_init__(self) -> None:
-        self.url = f"sqlite:///{self.path}"
-        self.store = Store(self.url)
-        self.id = self.store.create("ann")
-
-    def put(self, *messages: Message) -> None:
-        for message in messages:
-            self.store.put_message("ann", self.id, message)
-
-    def messages(self) -> tuple[Message, ...]:
-        return self.store.load("ann", self.id).messages
-
-    def execute(self, statement: str, *values: object) -> None:
-        """Change something behind the store's back."""
-        with closing(sqlite3.connect(self.path)) as connection:
-            assert connection.execute(statement, values).rowcount >= 1
-            connection.commit()
 
 
 @pytest.fixture
@@ -91,10 +43,6 @@ def chat(tmp_path: Path) -> StoredChat:
 @pytest.fixture
 def store(chat: StoredChat) -> Store:
     return chat.store
-
-
-def said(text: str) -> Message:
-    return Message("user", (TextPart(text),))
 
 
 def test_everything_comes_back_as_it_was_put(chat: StoredChat) -> None:

@@ -116,7 +116,7 @@ def test_an_engine_that_fails_leaves_a_sentence_and_loses_nothing(talk: Talk) ->
     assert reply.outcome is not None
     assert (reply.outcome.finish, reply.outcome.error) == ("failed", "The engine broke.")
     talk.source.script = lambda request: ["fine"]
-    talk.chat.forget_reply(reply.id)
+    talk.chat.archive_reply(reply.id)
     assert talk.answer().reply.text == "fine"
 
 
@@ -210,7 +210,7 @@ def test_a_seed_that_no_engine_takes_is_told_and_the_message_stays(talk: Talk, s
     assert f"The seed {seed} cannot be used. Give a whole number from 0" in str(reply.outcome.error)
     assert talk.source.requests == []
     talk.chat.set_controls(Controls(sampling=Sampling(seed=2**31 - 1)))
-    talk.chat.forget_reply(reply.id)
+    talk.chat.archive_reply(reply.id)
     assert talk.answer().reply.text == "Hello "
 
 

@@ -174,7 +174,7 @@ def test_a_recording_is_not_heard_twice_in_the_same_way(
     for hearing, heard in ((FRENCH, 1), (FRENCH, 1), (TranscriptionSettings("fr"), 2)):
         talk.answer(hearing=hearing)
         assert sum(isinstance(r, TranscriptionRequest) for r in talk.source.requests) == heard
-        talk.chat.forget_reply(asked.id)
+        talk.chat.archive_reply(asked.id)
 
 
 def test_signs_of_markdown_are_not_spoken(talk: Talk) -> None:
