@@ -67,21 +67,27 @@ class MemoryManager(Generic[B]):
 
     @contextmanager
     def lease(
-        self, card: ModelCard, stop: threading.Event, workspace_bytes: int | None = None
+        self,
+        card: ModelCard,
+        stop: threading.Event,
+        workspace_bytes: int | None = None,
+        adapter_bytes: int = 0,
     ) -> Iterator[Lease[B]]:
         """Queue for `card`; `lease.wait()` must be exhausted before `lease.backend` is used.
 
         `workspace_bytes` are what this turn takes beside the model; the card's own unless given.
+        `adapter_bytes`: those of an adapter that is on the model during this turn.
         """
         if (host := self._host_for(card)) is not None:
-            with host.lease(card, stop, workspace_bytes) as lease:
+            with host.lease(card, stop, workspace_bytes, adapter_bytes) as lease:
                 yield lease
             return
         self._check_device()
         if workspace_bytes is None:
             size = footprint(card, factors=self.device.factors)
-            most = self.budget_bytes - size.resident
+            most = self.budget_bytes - size.resident - adapter_bytes
             workspace_bytes = self._peaks.workspace(card.name, size.workspace, most)
+        workspace_bytes += adapter_bytes
         lease = Lease[B](
             title=card.title, size_bytes=workspace_bytes, stop=stop, manager=self, card=card
         )
@@ -102,7 +108,7 @@ class MemoryManager(Generic[B]):
             if lease.cpu_fallback is not None:
                 self._transfers.close_on_cpu(card, lease.cpu_fallback)
                 lease.cpu_fallback = None
-            self._peaks.learn(card.name, peak)
+            self._peaks.learn(card.name, peak - adapter_bytes)
 
     @contextmanager
     def reserve(
@@ -167,12 +173,15 @@ class MemoryManager(Generic[B]):
         return f"The device was full; {lease.card.title} runs on the CPU this time, which is slow."
 
     def unload(self, name: str) -> bool:
-        """Close an idle model; False when it is not in memory, or in use."""
+        """Close an idle model, or one that waits in host memory to come back; False when it is in
+        neither place, or in use."""
         with self._changed:
             is_idle = name in self._ledger.idle()
             if is_idle:
                 entry, model = self._ledger.begin_eviction(name)
         if not is_idle:
+            if self._transfers.close_parked(name):
+                return True
             return self._host is not None and self._host.unload(name)
         self._transfers.close(name, model)
         self._off(entry)
@@ -202,6 +211,11 @@ class MemoryManager(Generic[B]):
         for held in self.snapshot().held:
             self.unload(held.card)
         self._transfers.forget()
+
+    @property
+    def host(self) -> MemoryManager[B] | None:
+        """The manager of host memory beside the device, where there is one."""
+        return self._host
 
     def is_on_host(self, card: ModelCard) -> bool:
         """Whether that model is kept in host memory beside the device, and takes nothing of its

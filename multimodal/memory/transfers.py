@@ -211,6 +211,14 @@ class Transfers(Generic[B]):
         """Close the models that were parked longest until so many bytes are free."""
         self._leave_at_most(max(0, self.parked_bytes - size_bytes))
 
+    def close_parked(self, name: str) -> bool:
+        """Close that model if it is parked; whether it was."""
+        with self._lock:
+            parked = self._parked.pop(name, None)
+        if parked is not None:
+            self.close(name, parked[0])
+        return parked is not None
+
     def forget(self) -> None:
         """Close every model that is parked; for the end of the program."""
         self._leave_at_most(0)

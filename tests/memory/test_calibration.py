@@ -20,7 +20,7 @@ from benchmarks.memory.turns import mixed
 from multimodal import distributions
 from multimodal.backends import probes
 from multimodal.build import choose_profile
-from multimodal.calibrate import calibrate, calibrate_new_card, format_probe, measure_new_card
+from multimodal.calibrate import calibrate, calibrate_new_gpu, format_probe, measure_new_gpu
 from multimodal.catalog.cards import Catalog
 from multimodal.doctor import rules
 from multimodal.doctor.machine import Machine
@@ -142,8 +142,8 @@ TINY_WHISPER = probes.HEARING | {
 @pytest.mark.parametrize(
     "probe",
     [
-        lambda: probes.measure_hearing(CPU, TINY_WHISPER),
-        lambda: probes.measure_vision(CPU, VISION),
+        lambda: probes.measure_speech_recognition(CPU, TINY_WHISPER),
+        lambda: probes.measure_image_encoder(CPU, VISION),
         pytest.param(lambda: probes.measure_image_decoder(64, CPU), marks=pytest.mark.slow),
     ],
     ids=["hearing", "seeing", "decoder"],
@@ -182,7 +182,7 @@ def lines_like(found: Calibration, error: str = "") -> Callable[[Sequence[str]],
 
 def test_a_new_card_is_measured_before_its_first_use_and_told_meanwhile(tmp_path: Path) -> None:
     found, told = kept("12gb-linux"), list[str]()
-    measure_new_card(found.subject, tmp_path, told.append, lines_like(found))
+    measure_new_gpu(found.subject, tmp_path, told.append, lines_like(found))
     kept_now = read(tmp_path, found.subject)
     assert kept_now is not None
     assert kept_now.context_bytes == found.context_bytes
@@ -197,7 +197,7 @@ def test_where_nothing_can_be_measured_the_start_goes_on_with_estimates(
 ) -> None:
     found, told = kept("12gb-linux"), list[str]()
     start = lines_like(found, error) if error else lambda names: iter(())
-    measure_new_card(found.subject, tmp_path, told.append, start)
+    measure_new_gpu(found.subject, tmp_path, told.append, start)
     assert told[-1].endswith("Estimates are used.")
     assert (error or "its process did not begin") in told[-1]
     assert list(tmp_path.iterdir()) == []
@@ -206,14 +206,14 @@ def test_where_nothing_can_be_measured_the_start_goes_on_with_estimates(
 def test_a_result_that_cannot_be_kept_does_not_end_the_start(tmp_path: Path) -> None:
     found, told = kept("12gb-linux"), list[str]()
     (tmp_path / "data").write_text("a file", "utf-8")
-    measure_new_card(found.subject, tmp_path / "data", told.append, lines_like(found))
+    measure_new_gpu(found.subject, tmp_path / "data", told.append, lines_like(found))
     assert told[-1].startswith("The result cannot be kept in ")
 
 
 def test_without_a_card_a_start_measures_nothing_and_says_nothing(tmp_path: Path) -> None:
     for options in ({}, {"device": "sim:12GB"}, {"device": "cpu"}, {"calibrate": False}):
         told = list[str]()
-        calibrate_new_card(read_settings(data=tmp_path, **options), told.append)
+        calibrate_new_gpu(read_settings(data=tmp_path, **options), told.append)
         assert told == []
 
 
@@ -337,7 +337,7 @@ def test_every_card_keeps_the_budget_that_follows_from_it(path: Path, catalog: C
 
 
 def test_the_doctor_tells_what_was_measured() -> None:
-    with_card = TorchBuild(cuda="13.0", card="NVIDIA GeForce RTX 4070 Ti", card_bytes=12)
+    with_card = TorchBuild(cuda="13.0", gpu="NVIDIA GeForce RTX 4070 Ti", gpu_bytes=12)
 
     def told(build: TorchBuild, found: Calibration | None) -> list[tuple[str, str]]:
         findings = rules.calibration(

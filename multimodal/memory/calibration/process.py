@@ -25,7 +25,7 @@ def run_probes(names: Sequence[str], show: Show, start: Start) -> dict[str, Prob
     while left := [name for name in names if name not in found]:
         begun = ""
         for line in start(left):
-            told = _told(line)
+            told = _parse_line(line)
             if "begun" in told:
                 begun = str(told["begun"])
                 show(begun, None)
@@ -58,7 +58,7 @@ def lines_of(module: str, names: Sequence[str]) -> Iterator[str]:
             process.kill()
 
 
-def _told(line: str) -> dict[str, object]:
+def _parse_line(line: str) -> dict[str, object]:
     """One line of the process; libraries write others, which say nothing."""
     try:
         told = json.loads(line)

@@ -19,17 +19,17 @@ LOAD_S = 180.0
 class TorchBuild:
     """`cuda`: the CUDA version that it was built for; empty where it was built without.
 
-    `card`: the name of the first card that it finds, with its bytes of memory and its compute
+    `gpu`: the name of the first card that it finds, with its bytes of memory and its compute
     capability. `kernels`: what PyTorch was compiled for, such as sm_86. `error`: why it cannot be
-    loaded; `card_error`: why it finds no card; `bnb_error`: why bitsandbytes cannot use the card
+    loaded; `gpu_error`: why it finds no card; `bnb_error`: why bitsandbytes cannot use the card
     that was found.
     """
 
     error: str = ""
     cuda: str = ""
-    card: str = ""
-    card_bytes: int = 0
-    card_error: str = ""
+    gpu: str = ""
+    gpu_bytes: int = 0
+    gpu_error: str = ""
     compute: tuple[int, ...] = ()
     kernels: tuple[str, ...] = ()
     bnb_error: str = ""
@@ -76,14 +76,14 @@ def installed_build() -> TorchBuild:
     if not cuda:
         return TorchBuild()
     try:
-        card = torch.cuda.get_device_properties(0)
+        gpu = torch.cuda.get_device_properties(0)
     except (RuntimeError, AssertionError) as error:
-        return TorchBuild(cuda=cuda, card_error=_first_line(error))
+        return TorchBuild(cuda=cuda, gpu_error=_first_line(error))
     return TorchBuild(
         cuda=cuda,
-        card=card.name,
-        card_bytes=int(card.total_memory),
-        compute=(card.major, card.minor),
+        gpu=gpu.name,
+        gpu_bytes=int(gpu.total_memory),
+        compute=(gpu.major, gpu.minor),
         kernels=tuple(torch.cuda.get_arch_list()),
         bnb_error=_bitsandbytes_error(),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from multimodal.catalog.architectures import (
     MeasuredArchitecture,
     ModulesArchitecture,
 )
-from multimodal.catalog.cards import ModelCard
+from multimodal.catalog.cards import ADAPTER_WEIGHTS, ModelCard
 from multimodal.errors import CardError
 from multimodal.memory.estimate.factors import ESTIMATE, PeakFactors
 from multimodal.memory.estimate.quantization import (
@@ -69,11 +69,29 @@ def footprint(
     context_tokens: int | None = None,
     factors: PeakFactors = ESTIMATE,
 ) -> Footprint:
-    """What `card` needs, in another quantization or at another context length if those are given,
-    on a device whose turns take `factors` of what is counted.
+    """What `card` needs, with its adapter, in another quantization or at another context length if
+    those are given, on a device whose turns take `factors` of what is counted.
 
     Raises CardError for a quantization that the card's kind of weights does not have.
     """
+    size = _model_footprint(card, quantization, context_tokens, factors)
+    return replace(size, weights=size.weights + adapter_bytes(card))
+
+
+def adapter_bytes(card: ModelCard) -> int:
+    """What the tensors of its adapter take, by the file that holds them; 0 without one, and for one
+    that is not there."""
+    if card.adapter is None:
+        return 0
+    try:
+        return (card.adapter / ADAPTER_WEIGHTS).stat().st_size
+    except OSError:
+        return 0
+
+
+def _model_footprint(
+    card: ModelCard, quantization: str | None, context_tokens: int | None, factors: PeakFactors
+) -> Footprint:
     shape = card.architecture
     tokens = context_tokens or card.context_tokens or DEFAULT_TOKENS
     if card.context_tokens:

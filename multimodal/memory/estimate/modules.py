@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -75,17 +76,33 @@ def _built(part_json: str, shallow: bool) -> nn.Module:
 def instantiate_module(part: ModelPart, shallow: bool = False) -> nn.Module:
     """The module of `part` as its library makes it, on PyTorch's default device. Raises
     CardError."""
-    try:
+    with _card_errors(part):
         module: nn.Module = _BUILDERS[part.library](part, shallow)
+    return module
+
+
+def instantiate_layers(part: ModelPart, layers: int, attention: str) -> nn.Module:
+    """A model of transformers with so many layers of text, that computes attention by the
+    implementation of that name. Raises CardError."""
+    with _building, _card_errors(part):
+        module: nn.Module = _transformers(part, layers=layers, attn_implementation=attention)
+    return module
+
+
+@contextmanager
+def _card_errors(part: ModelPart) -> Iterator[None]:
+    try:
+        yield
     except (AttributeError, TypeError, ValueError, KeyError, ImportError) as error:
         raise CardError(
             f"{part.library} cannot build a {part.model} from its card ({error}). "
             "Compare its [architecture] with the model's config.json."
         ) from error
-    return module
 
 
-def _transformers(part: ModelPart, shallow: bool) -> Any:
+def _transformers(
+    part: ModelPart, shallow: bool = False, layers: int | None = None, **more: Any
+) -> Any:
     import transformers
 
     automatic = part.model.startswith("Auto")
@@ -95,12 +112,15 @@ def _transformers(part: ModelPart, shallow: bool) -> Any:
     else:
         cls = _class(part, transformers, transformers.PreTrainedModel)
         config = cls.config_class(**{k: v for k, v in part.config.items() if k != "model_type"})
-    if shallow:
+    if layers is None and shallow:
+        layers = SHALLOW_LAYERS
+    if layers is not None:
         text = config.get_text_config(decoder=True)
-        text.num_hidden_layers = min(SHALLOW_LAYERS, text.num_hidden_layers)
+    if layers is not None and hasattr(text, "num_hidden_layers"):  # ResNet counts otherwise
+        text.num_hidden_layers = min(layers, text.num_hidden_layers)
         if (kinds := getattr(text, "layer_types", None)) is not None:
-            text.layer_types = kinds[:SHALLOW_LAYERS]
-    return cls.from_config(config) if automatic else cls(config)
+            text.layer_types = kinds[:layers]
+    return cls.from_config(config, **more) if automatic else cls(config)
 
 
 def _diffusers(part: ModelPart, _shallow: bool) -> Any:

@@ -1,13 +1,15 @@
-"""What fine-tuning a text model takes, by method, computed from its card.
+"""What fine-tuning a text model takes, by method, before anything is loaded.
 
-Weights, gradients and optimizer state follow Rajbhandari et al. 2020 (ZeRO, section 3.1): 16 bytes
-a trained parameter with AdamW in mixed precision; 2 + 2 + 2 with 8-bit AdamW on 16-bit weights
-(Dettmers et al. 2022). Activations follow Korthikanti et al. 2022 (equation 2, flash attention, so
-without its score terms): 34 bytes a token and hidden unit for the one layer that is recomputed, and
-2 for the input of each layer that gradient checkpointing keeps. A token and vocabulary entry takes
-12 bytes in the loss: what the head gives, and its logarithm and gradient in fp32. PEFT's
-`prepare_model_for_kbit_training` keeps in fp32 whatever bitsandbytes did not pack, the embedding
-and the head above all.
+One step is planned for (`TrainingStep`): weights as they are held, gradients and the optimizer's
+state of what is trained, and what the step keeps for its backward pass, which is traced on the meta
+device (`backward.py`). AdamW keeps two moments of 4 bytes for a trained parameter (Rajbhandari et
+al. 2020, ZeRO, section 3.1), in 8 bits two of 1 byte (Dettmers et al. 2022); paged ones lie in host
+memory. What is trained is kept in 32 bits.
+
+The loss is TRL's: logarithms of probabilities from tiles of at most 4,096 tokens and 32,768 words,
+so that no step holds the logits of all its tokens. On a card its kernels work within one tile; on
+the CPU, where PyTorch's operators do the same, they were counted at 29 bytes for each number of a
+tile beside it.
 """
 
 from __future__ import annotations
@@ -15,30 +17,52 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from multimodal.catalog.architectures import ModelPart, ModulesArchitecture
 from multimodal.catalog.cards import ModelCard
-from multimodal.memory.estimate.quantization import ELEMENT_BYTES, torch_bytes
+from multimodal.memory.estimate.quantization import torch_bytes
+from multimodal.messages import Task
 
-ADAMW_BYTES, ADAMW_8BIT_BYTES = 16, 6
+Method = Literal["qlora", "lora", "full"]
+Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+TrainedWeights = Literal["all", "decoder", "adapter"]
+"""Of a speech recognizer."""
+TRAINED_BYTES = GRADIENT_BYTES = 4
+STATE_BYTES: dict[Optimizer, int] = {"adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 0}
+"""Of AdamW's two moments of a parameter, on the device."""
+TILE_TOKENS, TILE_WORDS = 4096, 32768
+CPU_TILE_BYTES = 29
 LORA_RANK = 16
-LOGIT_BYTES = 4 + 4 + 4
 LENGTHS = (8192, 4096, 2048, 1024, 512, 256)
 """Tokens of an example that are tried, as far as the model reads so many."""
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
-    """One way of fine-tuning, at a batch of one. All sizes in bytes; `tokens` is the length of an
-    example that `total` is for, the longest tried that fits, or the shortest where none does."""
+class TrainingStep:
+    """How a model is taught; `tokens` of each of the `batch` samples that are computed at once.
+    `accumulates`: gradients are kept while the next samples are read."""
 
-    method: str
+    method: Method
+    batch: int = 1
+    tokens: int = 512
+    precision: Precision = "bf16"
+    optimizer: Optimizer = "adamw"
+    gradient_checkpointing: bool = True
+    accumulates: bool = True
+    lora_rank: int = LORA_RANK
+    on_cpu: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingBytes:
+    """All sizes in bytes. `states`: gradients and the optimizer's."""
+
     weights: int
     states: int
     activations: int
-    tokens: int
-    fits: bool
 
     @property
     def total(self) -> int:
@@ -46,66 +70,115 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
-class _Method:
-    name: str
-    quantization: str
-    lora: bool
-    state_bytes: int
-    """A trained parameter, beside the weights that the model runs on."""
+class Training(TrainingBytes):
+    """One way of fine-tuning, at a batch of one. `tokens` is the length of an example that `total`
+    is for, the longest tried that fits, or the shortest where none does."""
+
+    method: str
+    tokens: int
+    fits: bool
 
 
-METHODS = (
-    _Method("QLoRA", "nf4-double", True, ADAMW_BYTES),
-    _Method("LoRA", "bf16", True, ADAMW_BYTES),
-    _Method("full, 8-bit AdamW", "bf16", False, ADAMW_8BIT_BYTES - 2),
-    _Method("full, AdamW", "bf16", False, ADAMW_BYTES - 2),
-)
+METHODS: dict[str, tuple[Method, Optimizer]] = {
+    "QLoRA": ("qlora", "adamw"),
+    "LoRA": ("lora", "adamw"),
+    "full, 8-bit AdamW": ("full", "adamw_8bit"),
+    "full, AdamW": ("full", "adamw"),
+}
+
+
+def text_part(card: ModelCard) -> ModelPart | None:
+    """The text model of `card` as transformers builds it; None for what is none, such as what hears
+    and writes down, or of which only sizes are known."""
+    from multimodal.memory.estimate.modules import text_config
+
+    if card.task is Task.SPEECH:
+        return None
+    parts = card.architecture.parts.values()
+    found = (part for part in parts if text_config(part) is not None)
+    return next(found, None)
 
 
 def plan_training(card: ModelCard, budget_bytes: int) -> Iterator[Training]:
-    """Every method for `card` under a budget for the model alone; none for what is no text model
-    of PyTorch's."""
+    """Every method for `card` under a budget for the model alone; none for what is no text model,
+    or of an unknown shape."""
     from multimodal.memory.estimate.modules import text_config
 
-    if not isinstance(card.architecture, ModulesArchitecture):
-        return
-    for part in card.architecture.parts.values():
-        if (config := text_config(part)) is not None:
-            yield from (_tried(method, part, config, budget_bytes) for method in METHODS)
+    if (part := text_part(card)) is not None:
+        config = text_config(part)
+        yield from (_longest(name, part, config, budget_bytes) for name in METHODS)
 
 
-def _tried(method: _Method, part: ModelPart, config: Any, budget_bytes: int) -> Training:
-    weights, states = _held(method, part)
+def _longest(name: str, part: ModelPart, config: Any, budget_bytes: int) -> Training:
+    method, optimizer = METHODS[name]
     positions = int(getattr(config, "max_position_embeddings", None) or LENGTHS[0])
     lengths = [tokens for tokens in LENGTHS if tokens <= positions] or [positions]
     for tokens in lengths:
-        needed = _activations(config, tokens)
-        fits = weights + states + needed <= budget_bytes
+        step = TrainingStep(method, tokens=tokens, optimizer=optimizer)
+        size = training_bytes(part, step)
+        fits = size.total <= budget_bytes
         if fits or tokens == lengths[-1]:
             break
-    return Training(method.name, weights, states, needed, tokens, fits)
+    return Training(size.weights, size.states, size.activations, name, tokens, fits)
 
 
-def _held(method: _Method, part: ModelPart) -> tuple[int, int]:
-    """Bytes of the weights, and of gradients and optimizer state. LoRA trains rank x (in + out)
-    parameters beside every linear layer."""
+def training_bytes(part: ModelPart, step: TrainingStep) -> TrainingBytes:
+    """What one step takes of the text model `part`. Raises CardError where it cannot be built."""
+    from multimodal.memory.estimate.backward import TrainingConfig, token_bytes
+    from multimodal.memory.estimate.modules import text_config
+
+    config: Any = text_config(part)
+    rank = 0 if step.method == "full" else step.lora_rank
+    how = TrainingConfig(step.precision, rank, step.method == "qlora", step.gradient_checkpointing)
+    held = token_bytes(part.model_dump_json(), how)
+    tokens, layers = step.batch * step.tokens, int(config.num_hidden_layers)
+    loss = loss_bytes(int(config.vocab_size), tokens, step)
+    weights, trained, unpacked = _weights(part, step)
+    if step.gradient_checkpointing:  # a layer is recomputed once the loss is behind it
+        kept = held.of(tokens, layers, 0) + max(held.of(tokens, 0, 1) + unpacked, loss)
+    else:
+        kept = held.of(tokens, layers, 1) + max(loss, unpacked)
+    gradients = trained * GRADIENT_BYTES
+    states = trained * STATE_BYTES[step.optimizer]
+    if step.accumulates:
+        return TrainingBytes(weights, states + gradients, kept)
+    # Activations go as gradients come: only one of the two is there as a whole.
+    return TrainingBytes(weights, states + gradients, max(0, kept - gradients))
+
+
+def trained_parameters(part: ModelPart, step: TrainingStep) -> int:
+    """How many parameters are trained."""
+    return _weights(part, step)[1]
+
+
+def loss_bytes(words: int, tokens: int, step: TrainingStep) -> int:
+    """What TRL's loss takes beside its inputs, for so many tokens at once."""
+    rows = min(tokens, TILE_TOKENS)
+    tile = rows * TILE_WORDS * (4 if step.precision == "fp32" else 2)
+    return tile + (rows * min(words, TILE_WORDS) * CPU_TILE_BYTES if step.on_cpu else 0)
+
+
+def _weights(part: ModelPart, step: TrainingStep) -> tuple[int, int, int]:
+    """Bytes of the weights, the adapter's among them; how many parameters are trained; bytes of the
+    largest packed layer once it is unpacked to be multiplied by. LoRA trains rank x (in + out)
+    parameters beside every linear layer but the output's."""
     from multimodal.memory.estimate.modules import tensors
 
     found = tensors(ModulesArchitecture(kind="modules", parts={"model": part}))
-    packs = method.quantization not in ELEMENT_BYTES
+    linear = [tensor for tensor in found if tensor.linear]
+    numbers = 4 if step.precision == "fp32" else 2
+    wide = step.precision == "fp32" or step.method == "full"
     weights = 0
     for tensor in found:
-        is_wide = packs and tensor.parameter and not tensor.linear
-        kind = "fp32" if is_wide else method.quantization
+        packs = step.method == "qlora" and tensor.linear
+        kind = "nf4-double" if packs else "fp32" if wide and tensor.parameter else "bf16"
         weights += torch_bytes(tensor.shape, kind, tensor.linear)
-    if method.lora:
-        trained = sum(LORA_RANK * sum(t.shape) for t in found if t.linear)
-    else:
-        trained = sum(math.prod(t.shape) for t in found if t.parameter)
-    return weights, trained * method.state_bytes
-
-
-def _activations(config: Any, tokens: int) -> int:
-    kept = 2 * int(config.num_hidden_layers) * int(config.hidden_size)
-    recomputed = 34 * int(config.hidden_size)
-    return tokens * (kept + recomputed + LOGIT_BYTES * int(config.vocab_size))
+    if step.method == "full":
+        trained = sum(math.prod(tensor.shape) for tensor in found if tensor.parameter)
+        # Autocast keeps a copy in 16 bits of every weight that it multiplied by.
+        copies = 0 if step.precision == "fp32" else sum(2 * math.prod(t.shape) for t in linear)
+        return weights + copies, trained, 0
+    trained = sum(step.lora_rank * sum(tensor.shape) for tensor in linear)
+    largest = max((math.prod(tensor.shape) for tensor in linear), default=0)
+    unpacked = numbers * largest if step.method == "qlora" else 0
+    return weights + trained * TRAINED_BYTES, trained, unpacked

@@ -1,24 +1,77 @@
-"""What fine-tuning is said to take, against a figure measured elsewhere and against a small model
-that is really prepared by PEFT and trained for one step here."""
+"""What fine-tuning is said to take, against live storages of TRL's trainer on small models."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
-import torch
-import transformers
-from tiny_models import hub_card, save_causal
+from tiny_models import hub_card
 
+from benchmarks.training_memory import measure
+from multimodal.catalog.architectures import ModelPart
 from multimodal.catalog.cards import Catalog
-from multimodal.memory.devices.storages import storage_bytes
-from multimodal.memory.estimate.activation import LiveStorages
-from multimodal.memory.estimate.training import LENGTHS, plan_training
+from multimodal.memory.estimate.training import (
+    LENGTHS,
+    TrainingStep,
+    plan_training,
+    training_bytes,
+)
 
 GB = 10**9
-VOCABULARY, TOKENS = 8000, 256
+TOKENS, BATCH = 256, 4
+SHAPES: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 256, "n_layer": 4, "n_head": 4, "vocab_size": 20000},
+    "llama": {
+        "hidden_size": 512,
+        "intermediate_size": 1376,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "vocab_size": 8000,
+    },
+    "qwen2": {
+        "hidden_size": 256,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 40000,
+        "tie_word_embeddings": True,
+    },
+}
+WAYS = [
+    ("llama", TrainingStep("full", BATCH, TOKENS, "fp32", on_cpu=True)),
+    (
+        "llama",
+        TrainingStep(
+            "lora",
+            BATCH,
+            TOKENS,
+            "fp32",
+            gradient_checkpointing=False,
+            accumulates=False,
+            on_cpu=True,
+        ),
+    ),
+    (
+        "gpt2",
+        TrainingStep("full", BATCH, TOKENS, "bf16", gradient_checkpointing=False, on_cpu=True),
+    ),
+    ("gpt2", TrainingStep("lora", BATCH, TOKENS, "bf16", accumulates=False, on_cpu=True)),
+    ("qwen2", TrainingStep("qlora", BATCH, TOKENS, "bf16", on_cpu=True)),
+    (
+        "qwen2",
+        TrainingStep(
+            "full",
+            BATCH,
+            TOKENS,
+            "fp32",
+            gradient_checkpointing=False,
+            accumulates=False,
+            on_cpu=True,
+        ),
+    ),
+]
 
 
 def test_no_model_is_trained_beyond_what_it_reads(catalog: Catalog) -> None:
@@ -40,59 +93,16 @@ def test_a_model_that_reads_less_than_any_length_tried_is_trained_on_that() -> N
     assert {way.tokens for way in plan_training(card, 1000 * GB)} == {100} < {*LENGTHS, 100}
 
 
-def test_llama_3_with_qlora_takes_what_was_measured(catalog: Catalog) -> None:
-    """12.4 GB at 2,048 tokens; tokens are halved until they fit, so a budget of that size, with 2 %
-    for rounding, reaches them and one of 98 % does not."""
+def test_the_longest_example_that_fits_is_told(catalog: Catalog) -> None:
     card = catalog.card("llama-3-8b-instruct")
-    measured = 12.4 * GB
-    way = next(way for way in plan_training(card, int(1.02 * measured)) if way.method == "QLoRA")
-    assert (way.tokens, way.fits) == (2048, True)
-    assert way.total == pytest.approx(measured, rel=0.02)
-    less = next(way for way in plan_training(card, int(0.98 * measured)) if way.method == "QLoRA")
-    assert less.tokens == 1024
+    roomy = next(way for way in plan_training(card, 24 * GB) if way.method == "QLoRA")
+    exact = next(way for way in plan_training(card, roomy.total) if way.method == "QLoRA")
+    less = next(way for way in plan_training(card, roomy.total - 1) if way.method == "QLoRA")
+    assert (exact.tokens, less.tokens) == (roomy.tokens, roomy.tokens // 2)
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]]:
-    """A small Llama in 4 bits, as PEFT prepares it for QLoRA, and its configuration."""
-    folder: Path = tmp_path_factory.mktemp("llama")
-    config = save_causal(folder, "llama", vocab_size=VOCABULARY)
-    packed = transformers.BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, quantization_config=packed, dtype=torch.bfloat16, device_map={"": "cpu"}
-    )
-    kept = {"use_reentrant": False}
-    return peft.prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs=kept), config
-
-
-def estimate(config: dict[str, Any]) -> Any:
-    """For an example of `TOKENS`: the model is said to read no more."""
-    card = hub_card(
-        "causal_lm", "AutoModelForCausalLM", {**config, "max_position_embeddings": TOKENS}
-    )
-    (way,) = (way for way in plan_training(card, GB) if way.method == "QLoRA")
-    assert way.tokens == TOKENS
-    return way
-
-
-def test_the_weights_are_what_peft_keeps(prepared: tuple[Any, dict[str, Any]]) -> None:
-    model, config = prepared
-    assert estimate(config).weights == pytest.approx(storage_bytes(model), rel=0.02)
-
-
-def test_a_step_takes_what_is_said_beside_the_weights(
-    prepared: tuple[Any, dict[str, Any]],
-) -> None:
-    model, config = prepared
-    found = peft.get_peft_model(model, peft.LoraConfig(r=16, target_modules="all-linear"))
-    found.train()
-    ids = torch.arange(TOKENS)[None] % VOCABULARY
-    live = LiveStorages()
-    with live:
-        found(input_ids=ids, labels=ids).loss.backward()
-    assert live.peak == pytest.approx(estimate(config).activations, rel=0.15)
+@pytest.mark.parametrize(("shape", "step"), WAYS, ids=lambda it: getattr(it, "method", it))
+def test_a_step_of_the_trainer_takes_what_is_said(shape: str, step: TrainingStep) -> None:
+    config = {"model_type": shape, **SHAPES[shape]}
+    part = ModelPart(library="transformers", model="AutoModelForCausalLM", config=config)
+    assert training_bytes(part, step).total == pytest.approx(measure(part, step), rel=0.1)
