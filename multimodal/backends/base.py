@@ -45,6 +45,22 @@ class Backend(Protocol):
         """Give back every byte. No `run` is under way when this is called."""
 
 
+class Adapted(Backend, Protocol):
+    """A loaded model as it answers with an adapter on it; for one lease."""
+
+    switch_s: float
+    """Seconds that it took to put the adapter on, of all requests so far."""
+
+
+class AdapterHost(Protocol):
+    """A loaded model of a family that `switches_adapters`. What it answers itself is what it would
+    answer if there were no adapters."""
+
+    def adapted(self, card: ModelCard) -> Adapted:
+        """The same model with the adapter of `card`, which is read with the first request. Its
+        bytes are on the device during a request only."""
+
+
 def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load `card` from the folder `files` onto `device` ("cpu", "cuda").
 

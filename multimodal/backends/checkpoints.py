@@ -120,17 +120,18 @@ def _read(
             f"{card.title}: the checkpoint lacks {len(missing)} of the model's weights, such as "
             f"{missing[0]}. Fetch it again, or compare its config.json with the card."
         )
-    _leave_unpacked(model)
+    leave_unpacked(model)
     return model.eval().requires_grad_(False)
 
 
-def _leave_unpacked(model: torch.nn.Module) -> None:
-    """On a CPU with AVX512-BF16, bitsandbytes repacks 4-bit layers in whole blocks, and fails on
-    one that does not consist of them. Such a layer is computed as it is."""
+def leave_unpacked(model: torch.nn.Module, is_trained: bool = False) -> None:
+    """On a CPU with AVX512-BF16, bitsandbytes repacks 4-bit layers in whole blocks for inference,
+    and fails on one that does not consist of them. Such a layer is computed as it is, and every
+    layer of a model that is trained, since no gradient goes through a repacked one."""
     layer: Any
     for layer in model.modules():
         if hasattr(layer, "support_avx512bf16_for_cpu") and (
-            layer.in_features % BLOCK or layer.out_features % CPU_ROWS
+            is_trained or layer.in_features % BLOCK or layer.out_features % CPU_ROWS
         ):
             layer.support_avx512bf16_for_cpu = False
 

@@ -7,11 +7,45 @@ turns and what was computed for it can be used again.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
+from multimodal.backends.worker import Emit, Stopped
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import ContextLengthError
 from multimodal.events import Notice
+from multimodal.requests import TextRequest
+
+Prompt = TypeVar("Prompt")
+
+
+def fit_conversation(
+    card: ModelCard,
+    request: TextRequest,
+    context_tokens: int,
+    room: int,
+    read: Callable[[TextRequest], Prompt],
+    count: Callable[[Prompt], int],
+    emit: Emit,
+    stopped: Stopped,
+) -> Prompt | None:
+    """What `read` makes of the conversation, without the oldest turns, which is told, where it has
+    more tokens by `count` than `room`; None once it is stopped. Raises ContextLengthError where the
+    newest message alone has more."""
+    total = attempt = 0
+    while (tokens := count(prompt := read(request))) > room:
+        if stopped():
+            return None
+        if len(request.messages) <= 2:
+            raise prompt_too_long_error(card, tokens, context_tokens, len(request.images))
+        lengths = [len(turn.text) for turn in request.messages]
+        dropped = surplus_turns(lengths, tokens, room, context_tokens // 4, attempt)
+        request = replace(request, messages=request.messages[dropped:])
+        total, attempt = total + dropped, attempt + 1
+    if total:
+        emit(dropped_turns_notice(card, total, context_tokens))
+    return prompt
 
 
 def surplus_turns(

@@ -78,6 +78,8 @@ def _allowed(schema: dict[str, Any]) -> str | None:
             return " or ".join(map(repr, names))
         case {"type": "integer", "minimum": least}:
             return f"a whole number of at least {least}"
+        case {"type": "number", "minimum": least, "maximum": most}:
+            return f"a number from {least} to {most}"
         case {"type": "string"}:
             return "a text between quotation marks"
     return None

@@ -74,13 +74,15 @@ def measure_image_decoder(side: int, device: torch.device) -> Measurements:
     return _peak(part, "diffusion", device, side)
 
 
-def measure_hearing(device: torch.device, dims: Mapping[str, int] = HEARING) -> Measurements:
+def measure_speech_recognition(
+    device: torch.device, dims: Mapping[str, int] = HEARING
+) -> Measurements:
     """Half a minute of sound by Whisper, of a size that the card profiles begin with."""
     part = ModelPart(library="whisper", model="Whisper", config=dims)
     return _peak(part, "openai_whisper", device)
 
 
-def measure_vision(device: torch.device, sizes: Mapping[str, int] = SEEING) -> Measurements:
+def measure_image_encoder(device: torch.device, sizes: Mapping[str, int] = SEEING) -> Measurements:
     """One picture, by what LLaVA sees with."""
     part = ModelPart(library="transformers", model="CLIPVisionModel", config=sizes)
     return _peak(part, "image_text", device)
@@ -92,7 +94,7 @@ def measure_token_decoding(
     """Tokens a second of a small model in nf4 with each of the library's caches, and how long
     checking several guessed tokens takes beside one: what looking guesses up in the prompt costs
     when they are wrong."""
-    model = _writer(device, sizes)
+    model = _text_model(device, sizes)
     ids = torch.arange(TOKENS, device=device)[None] % int(sizes["vocab_size"])
     found = {
         f"{kind}_tokens_per_s": _tokens_per_s(model, ids, kind) for kind in ("dynamic", "static")
@@ -106,8 +108,8 @@ PROBES: dict[str, Callable[[torch.device], Measurements]] = {
     **CARD_PROBES,
     "decoder 512": lambda device: measure_image_decoder(512, device),
     "decoder 1024": lambda device: measure_image_decoder(1024, device),
-    "hearing": measure_hearing,
-    "seeing": measure_vision,
+    "hearing": measure_speech_recognition,
+    "seeing": measure_image_encoder,
     "decoding": measure_token_decoding,
 }
 
@@ -151,7 +153,7 @@ def _finish(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _writer(device: torch.device, sizes: Mapping[str, int]) -> Any:
+def _text_model(device: torch.device, sizes: Mapping[str, int]) -> Any:
     """A text model with random weights in nf4."""
     config = {"model_type": "llama", **sizes}
     with device:

@@ -32,32 +32,45 @@ from multimodal.errors import CardError
 BACKENDS = "multimodal.backends"
 MODELS = "multimodal.models"
 
-HF, SPEECH = "multimodal.backends.hf", "multimodal.backends.speech"
+HF, ONNX, SPEECH = (f"multimodal.backends.{package}" for package in ("hf", "onnx", "speech"))
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
     """`engine`: the module with `load`. `options` and `forward_passes`: "module:name", "" where it
-    has none; their modules import no library of an engine."""
+    has none; their modules import no library of an engine. `takes_adapters`: whether its cards may
+    have an `adapter`; `switches_adapters`: whether a loaded model takes one for a turn
+    (`base.AdapterHost`), so that it is not loaded once for each."""
 
     engine: str
     options: str = "multimodal.backends.engine_options:EngineOptions"
     forward_passes: str = ""
+    takes_adapters: bool = False
+    switches_adapters: bool = False
 
 
-def _chat(module: str) -> Family:
-    return Family(
-        f"{HF}.{module}", f"{HF}.options:ChatOptions", f"{HF}.forward_passes:forward_passes"
-    )
+def _chat(module: str, takes_adapters: bool = False) -> Family:
+    options, passes = f"{HF}.options:ChatOptions", f"{HF}.forward_passes:forward_passes"
+    return Family(f"{HF}.{module}", options, passes, takes_adapters, takes_adapters)
 
 
 FAMILIES = {
-    "causal_lm": _chat("causal_lm"),
+    "causal_lm": _chat("causal_lm", takes_adapters=True),
+    "class_diffusion": Family(
+        "multimodal.backends.class_diffusion.engine",
+        "multimodal.backends.class_diffusion.options:ClassDiffusionOptions",
+        "multimodal.backends.class_diffusion.forward_passes:forward_passes",
+    ),
     "diffusion": Family(
         "multimodal.backends.diffusion.pipeline",
         forward_passes="multimodal.backends.diffusion.forward_passes:forward_passes",
     ),
     "faster_whisper": Family(f"{SPEECH}.faster_whisper", f"{SPEECH}.options:FasterWhisperOptions"),
+    "image_classifier": Family(
+        "multimodal.backends.classifier.engine",
+        "multimodal.backends.classifier.options:ClassifierOptions",
+        "multimodal.backends.classifier.forward_passes:forward_passes",
+    ),
     "image_describer": Family(
         "multimodal.backends.describer.engine",
         "multimodal.backends.describer.options:DescriberOptions",
@@ -67,8 +80,11 @@ FAMILIES = {
     "llama_cpp": Family(
         "multimodal.backends.llama_cpp.engine",
         "multimodal.backends.llama_cpp.options:LlamaCppOptions",
+        takes_adapters=True,
     ),
     "minigpt4": _chat("minigpt4"),
+    "onnx_classifier": Family(f"{ONNX}.classifier", f"{ONNX}.options:OnnxClassifierOptions"),
+    "onnx_text": Family(f"{ONNX}.causal_lm", f"{ONNX}.options:OnnxTextOptions"),
     "openai_whisper": Family(
         f"{SPEECH}.openai_whisper",
         f"{SPEECH}.options:WhisperOptions",

@@ -19,19 +19,6 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class MeasuredArchitecture(StrictModel):
-    """Sizes in bytes; `kv_*` describe the attention cache, which the engine takes at its start."""
-
-    kind: Literal["measured"]
-    weights_bytes: PositiveInt
-    kv_layers: NonNegativeInt = 0
-    kv_heads: NonNegativeInt = 0
-    kv_head_dim: NonNegativeInt = 0
-    kv_element_bytes: PositiveInt = 2
-    runtime_bytes: NonNegativeInt = 0
-    """Buffers the engine holds beside weights and KV, measured once on the named engine."""
-
-
 class ModelPart(StrictModel):
     """One module: a class of a library, and the configuration it is built from.
 
@@ -47,6 +34,46 @@ class ModelPart(StrictModel):
     keeps_fp32: tuple[str, ...] = ()
     """Names of modules or parameters that the library never quantizes, and keeps in 32 bits where
     the rest is in fp16: what its class lists as `_keep_in_fp32_modules`."""
+
+
+IMAGE_CLASSIFIER = "AutoModelForImageClassification"
+"""The class of transformers for a model that tells classes of pictures apart."""
+
+PIXEL_UNET = "UNet2DModel"
+"""The class of diffusers for a denoiser of pixels."""
+
+
+def causal_lm(config: Mapping[str, Any]) -> ModelPart:
+    """A text model of transformers of that configuration."""
+    return ModelPart(library="transformers", model="AutoModelForCausalLM", config=config)
+
+
+def speech_seq2seq(config: Mapping[str, Any]) -> ModelPart:
+    """A speech recognizer of transformers with a decoder, of that configuration."""
+    return ModelPart(library="transformers", model="AutoModelForSpeechSeq2Seq", config=config)
+
+
+class MeasuredArchitecture(StrictModel):
+    """Sizes in bytes; `kv_*` describe the attention cache, which the engine takes at its start."""
+
+    kind: Literal["measured"]
+    weights_bytes: PositiveInt
+    kv_layers: NonNegativeInt = 0
+    kv_heads: NonNegativeInt = 0
+    kv_head_dim: NonNegativeInt = 0
+    kv_element_bytes: PositiveInt = 2
+    runtime_bytes: NonNegativeInt = 0
+    """Buffers the engine holds beside weights and KV, measured once on the named engine."""
+    config: Mapping[str, Any] = Field(default_factory=dict)
+    """As transformers knows the model: what is planned with where it is taught."""
+    model: str = "AutoModelForCausalLM"
+    """The class of transformers that `config` is of."""
+
+    @property
+    def parts(self) -> Mapping[str, ModelPart]:
+        """The model as transformers would build it, where its configuration is known."""
+        part = ModelPart(library="transformers", model=self.model, config=self.config)
+        return {"model": part} if self.config else {}
 
 
 class ModulesArchitecture(StrictModel):

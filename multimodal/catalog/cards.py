@@ -6,12 +6,13 @@ Adding a model is adding one card. No code asks for a model by its name.
 from __future__ import annotations
 
 import difflib
+import logging
+import threading
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -21,12 +22,15 @@ from pydantic import (
     PositiveInt,
     StringConstraints,
     ValidationError,
+    model_validator,
 )
 
 from multimodal.catalog.architectures import Architecture, CardLimits, PictureInput, StrictModel
-from multimodal.catalog.sources import Source, UrlSource, comes_from
+from multimodal.catalog.sources import LocalPath, Source, UrlSource, comes_from
 from multimodal.errors import CardError, UnknownModelError
 from multimodal.messages import Task
+
+log = logging.getLogger(__name__)
 
 
 class Voice(StrictModel):
@@ -52,9 +56,11 @@ def best_voice(voices: Iterable[Voice], language: str) -> Voice | None:
     return min(able, key=lambda voice: voice.languages.index(language) > 0, default=None)
 
 
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""The files of an adapter, as PEFT names them."""
 KINDS = {
     *("measured", "modules", "gguf"),
-    *("files", "wheels", "folder", "package", "hub", "file", "parts"),
+    *("files", "wheels", "folder", "package", "hub", "file", "parts", "untrained"),
 }
 """Which of several tables a card has; pydantic names it beside the field, TOML does not."""
 
@@ -105,7 +111,7 @@ WINDOWS_DEVICES = frozenset(
 """Names that Windows keeps for devices, with any ending."""
 
 
-def _reachable(name: str) -> str:
+def _check_alias(name: str) -> str:
     if name in ALIASES:
         raise ValueError(
             f"'{name}' leaves the choice to the program, so what is called so would never be "
@@ -127,7 +133,7 @@ def _names_a_folder(name: str) -> str:
 Name = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$"),
-    AfterValidator(_reachable),
+    AfterValidator(_check_alias),
     AfterValidator(_names_a_folder),
 ]
 Choice = Annotated[
@@ -230,6 +236,17 @@ class ModelCard(StrictModel):
     """With "cpu" it is kept off a graphics card that its engine could use; engines that have no
     other are known (`backends/compute_device.py`)."""
     priority: int = 0
+    base_model: Choice | None = None
+    """For a model that was fine-tuned here: the card that it began with."""
+    adapter: LocalPath | None = None
+    """The folder of a PEFT adapter (`ADAPTER_CONFIG`, `ADAPTER_WEIGHTS`). The weights are those of
+    `base_model`, and so is everything under `BASE_FACTS`."""
+
+    @model_validator(mode="after")
+    def _adapter_has_a_base(self) -> Self:
+        if self.adapter is not None and self.base_model is None:
+            raise ValueError("an 'adapter' needs the 'base_model' that it belongs to")
+        return self
 
     @property
     def base(self) -> str:
@@ -237,8 +254,21 @@ class ModelCard(StrictModel):
         return ModelName.parse(self.name).base
 
     @property
+    def weights_name(self) -> str:
+        """The name under which its weights are kept: those of an adapter's base are never kept
+        twice."""
+        whose = self.name if self.adapter is None else self.base_model or self.name
+        return ModelName.parse(whose).base
+
+    @property
     def translates_to(self) -> tuple[str, ...]:
         return self.languages if "*" in self.translates else self.translates
+
+    def variant(self, asked: ModelName) -> ModelCard:
+        """The same model in the quantization and with the context that `asked` names. Raises
+        UnknownModelError."""
+        card = self.quantized(asked.quantization) if asked.quantization else self
+        return card.shortened(asked.context) if asked.context else card
 
     def quantized(self, kind: str) -> ModelCard:
         """The same model in another of the card's quantizations. Raises UnknownModelError."""
@@ -258,6 +288,14 @@ class ModelCard(StrictModel):
             raise UnknownModelError(f"{self.title} reads {reads}, not '{truncate(context)}'.")
         changed = {"name": f"{self.name}@{context}", "context_tokens": int(context)}
         return self.model_copy(update=changed)
+
+
+BASE_FACTS = (
+    *("family", "source", "architecture", "quantization", "context_tokens", "concurrency"),
+    *("chat_template", "engine", "device"),
+)
+"""What a card with an adapter takes from its base whatever it says itself, so that a base whose
+facts change takes its adapters along."""
 
 
 class Profile(StrictModel):
@@ -299,11 +337,16 @@ class Profile(StrictModel):
 
 class Catalog:
     """All cards and profiles found in folders, by name. Later folders win, so that a person's
-    own card may replace one that was shipped; the first folder is the shipped one."""
+    own card may replace one that was shipped; the first folder is the shipped one.
+
+    A fine-tuned model replaces nothing. Such cards come and go while the program runs; every method
+    is thread-safe.
+    """
 
     def __init__(self, folders: Iterable[Path]) -> None:
-        self._cards: dict[str, ModelCard] = {}
+        self._lock = threading.Lock()
         self._profiles: dict[str, Profile] = {}
+        cards: dict[str, ModelCard] = {}
         for place, folder in enumerate(folders):
             for path in sorted(folder.glob("cards/*/*.toml")):
                 card = read_card(path)
@@ -312,19 +355,52 @@ class Catalog:
                         f"{path.name}: source: only shipped cards are fetched from an address; "
                         "fetch the file yourself and name its folder"
                     )
-                self._cards[card.name] = card
+                if card.base_model is not None and card.name in cards:
+                    log.warning("%s is left out: there is another model '%s'", path, card.name)
+                else:
+                    cards[card.name] = card
             for path in sorted(folder.glob("profiles/*.toml")):
                 profile = read_profile(path)
                 self._profiles[profile.name] = profile
+        self._set(cards)
         for profile in self._profiles.values():
             self._check(profile)
 
-    @cached_property
+    def _set(self, cards: Mapping[str, ModelCard]) -> None:
+        """Take these in one step: whoever reads sees all of them or none."""
+        self._cards = {name: _with_base_facts(card, cards) for name, card in cards.items()}
+        self._finetuned = tuple(card for card in self._cards.values() if card.base_model)
+
+    @property
     def cards(self) -> tuple[ModelCard, ...]:
         """Every card, by task, then by falling priority, then by name."""
         return tuple(
             sorted(self._cards.values(), key=lambda card: (card.task, -card.priority, card.name))
         )
+
+    @property
+    def finetuned(self) -> tuple[ModelCard, ...]:
+        """The cards with a `base_model`; the same tuple until one comes or goes."""
+        return self._finetuned
+
+    def add(self, card: ModelCard) -> None:
+        """Add a fine-tuned model, in place of another one of that name. Raises CardError where the
+        name is that of any other model."""
+        with self._lock:
+            known = self._cards.get(card.name)
+            if known is not None and known.base_model is None:
+                raise CardError(
+                    f"'{card.name}' is the name of {known.title}, which a fine-tuned model cannot "
+                    "replace; choose another name"
+                )
+            self._set({**self._cards, card.name: card})
+
+    def remove(self, name: str) -> None:
+        """Take a fine-tuned model out; no error for one that is not there."""
+        with self._lock:
+            known = self._cards.get(name)
+            if known is not None and known.base_model is not None:
+                self._set({it: card for it, card in self._cards.items() if it != name})
 
     @property
     def profiles(self) -> tuple[Profile, ...]:
@@ -336,12 +412,10 @@ class Catalog:
 
         Raises UnknownModelError with the likely spelling.
         """
-        asked = ModelName.parse(name)
-        if asked.base not in self._cards:
-            raise UnknownModelError(_no_such("model", asked.base, self._cards))
-        card = self._cards[asked.base]
-        card = card.quantized(asked.quantization) if asked.quantization else card
-        return card.shortened(asked.context) if asked.context else card
+        asked, cards = ModelName.parse(name), self._cards
+        if asked.base not in cards:
+            raise UnknownModelError(_no_such("model", asked.base, cards))
+        return cards[asked.base].variant(asked)
 
     def title(self, name: str) -> str:
         """How the card of that name is called; the name itself where there is none any more."""
@@ -379,6 +453,13 @@ class Catalog:
                         f"profile {profile.name}: the upgrade {name} is not among the models "
                         f"listed under '{task}' after the first"
                     )
+
+
+def _with_base_facts(card: ModelCard, cards: Mapping[str, ModelCard]) -> ModelCard:
+    base = cards.get(card.weights_name)
+    if card.adapter is None or base is None or base.adapter is not None:
+        return card
+    return card.model_copy(update={fact: getattr(base, fact) for fact in BASE_FACTS})
 
 
 _M = TypeVar("_M", bound=StrictModel)

@@ -137,6 +137,12 @@ class PackageSource(StrictModel):
     project: str
 
 
+class UntrainedSource(StrictModel):
+    """No weights: a shape that is taught from scratch, and cannot be used before."""
+
+    kind: Literal["untrained"]
+
+
 class HubSource(StrictModel):
     """A repository of the Hugging Face hub. Patterns are those of a shell; `*` also crosses "/"."""
 
@@ -200,7 +206,13 @@ class PartsSource(StrictModel):
 
 
 Source = Annotated[
-    FilesSource | FolderSource | PackageSource | HubSource | UrlSource | PartsSource,
+    FilesSource
+    | FolderSource
+    | PackageSource
+    | UntrainedSource
+    | HubSource
+    | UrlSource
+    | PartsSource,
     Field(discriminator="kind"),
 ]
 

@@ -5,26 +5,30 @@ The CPU stands in for the device; `test_card` does it on a card."""
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faster_whisper
 import numpy as np
 import pytest
 import tiny_gguf
+import tiny_onnx
 import tiny_speech
 import torch
 from conftest import wait_until
 from fakes import StopAfter
+from tiny_adapters import adapter_card, save_adapter
 from tiny_engines import ENGINES, leave_and_return, made_of, request_for
 from tiny_hearing import heard
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from multimodal.backends.base import Backend, load
-from multimodal.backends.registry import FAMILIES
+from multimodal.backends.base import AdapterHost, Backend, load
+from multimodal.backends.registry import FAMILIES, find_family
+from multimodal.catalog.architectures import ModulesArchitecture
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError
 from multimodal.events import (
@@ -120,6 +124,14 @@ def speaking(family: str, save: Callable[[Path], None]) -> Case:
     return Case(family, make, "voice", fail=None, exempt=exempt)
 
 
+def on_onnx(family: str, save: Callable[[Path], ModelCard], asks: str, **exempt: str) -> Case:
+    def make(folder: Path, _request: pytest.FixtureRequest) -> tuple[ModelCard, Path]:
+        return save(folder), folder
+
+    exempt |= {"mirror": NOT_TORCH, "full": NOT_ON_A_CARD}
+    return Case(family, make, asks, fail=None, exempt=exempt)
+
+
 def embedded(family: str, card: str, asks: str, fail: Fail | None, **exempt: str) -> Case:
     def make(_folder: Path, request: pytest.FixtureRequest) -> tuple[ModelCard, Path]:
         catalog, weights_of = (request.getfixturevalue(name) for name in ("catalog", "weights_of"))
@@ -131,6 +143,10 @@ def embedded(family: str, card: str, asks: str, fail: Fail | None, **exempt: str
 CASES: dict[str, Case] = {
     **{name: on_torch(name) for name in ENGINES},
     **{f"llama_cpp {name}": on_llama_cpp(name) for name in tiny_gguf.SAVED},
+    "onnx_text": on_onnx("onnx_text", tiny_onnx.save_onnx_text, "text"),
+    "onnx_classifier": on_onnx(
+        "onnx_classifier", tiny_onnx.save_onnx_classifier, "description", prefix=NO_CHAT
+    ),
     "kokoro": speaking("kokoro", tiny_speech.save_kokoro),
     "piper": speaking("piper", tiny_speech.save_piper),
     "faster_whisper": embedded(
@@ -294,6 +310,22 @@ def test_its_second_turn_reads_only_what_is_new_and_answers_alike(engine: Engine
         assert cached > first.prompt_tokens - 8
 
 
+def test_what_switches_adapters_takes_one_for_a_turn(engine: Engine, tmp_path: Path) -> None:
+    family = find_family(engine.card.family)
+    if family is None or not family.switches_adapters:
+        pytest.skip("it takes none, or only as it loads a model")
+    shape = engine.card.architecture
+    assert isinstance(shape, ModulesArchitecture)
+    config = next(iter(shape.parts.values())).config
+    adapter = save_adapter(tmp_path, dict(config), std=0.5)
+    card = adapter_card(engine.card, adapter)
+    adapted = cast("AdapterHost", engine.backend).adapted(card)
+    answers = [made_of(list(adapted.run(engine.request, threading.Event()))) for _ in range(2)]
+    assert answers[0] == answers[1] != made_of(engine.events)
+    assert adapted.switch_s > 0
+    assert engine.answers_as_before(), "nothing of it is left"
+
+
 def test_what_hears_writes_no_words_of_silence(engine: Engine) -> None:
     if not isinstance(engine.request, TranscriptionRequest):
         pytest.skip("it does not hear")
@@ -305,5 +337,7 @@ def test_it_says_so_once_it_is_closed(engine: Engine) -> None:
     backend = engine.load()
     backend.close()
     assert modules(backend) == []
-    with pytest.raises(BackendError, match=rf"{engine.card.title} was unloaded before it could "):
+    with pytest.raises(
+        BackendError, match=rf"{re.escape(engine.card.title)} was unloaded before it could "
+    ):
         list(backend.run(engine.request, threading.Event()))

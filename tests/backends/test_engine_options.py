@@ -61,7 +61,18 @@ OPTIONS: dict[str, dict[str, tuple[list[Any], list[Any], str]]] = {
     },
     "openai_whisper": {"beam_size": whole(1)},
     "seamless": {"beam_size": whole(1), "language": (["fr"], [1, True], TEXT)},
+    "image_classifier": {
+        "candidates": whole(1),
+        "threshold": ([0, 0.5, 1], ["many", "0.5", -0.1, 1.1, True], "write a number from 0 to 1"),
+    },
+    "onnx_text": {"prompt_cache_mib": whole(0), "threads": whole(0)},
+    "onnx_classifier": {
+        "candidates": whole(1),
+        "threads": whole(0),
+        "threshold": ([0, 0.5, 1], ["many", "0.5", -0.1, 1.1, True], "write a number from 0 to 1"),
+    },
     "image_describer": {"threads": whole(0)},
+    "class_diffusion": {"shown_side": whole(8)},
     "diffusion": {},
     "kokoro": {},
     "piper": {},
@@ -72,8 +83,9 @@ EACH = [(family, option) for family, options in OPTIONS.items() for option in op
 
 
 def card_with(catalog: Catalog, family: str, engine: dict[str, Any]) -> ModelCard:
-    card = next(card for card in catalog.cards if card.family == family)
-    return card.model_copy(update={"engine": engine})
+    shipped = (card for card in catalog.cards if card.family == family)
+    card = next(shipped, catalog.cards[0])  # of those in ONNX none is shipped
+    return card.model_copy(update={"engine": engine, "family": family})
 
 
 def test_the_table_names_every_family_and_every_option_of_it() -> None:

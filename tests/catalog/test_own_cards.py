@@ -27,7 +27,7 @@ from multimodal.errors import CardError, WeightsError
 from multimodal.memory.peaks import Peaks
 from multimodal.settings import read_settings
 from multimodal.weights import Weights
-from multimodal.weights.job import PINNED, RECORD
+from multimodal.weights.fetch_context import PINNED, RECORD
 
 WINDOWS_NOTEPAD = codecs.BOM_UTF8
 

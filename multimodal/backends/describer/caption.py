@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from multimodal.backends.articles import with_article
 from multimodal.backends.describer.findings import Text
 from multimodal.backends.describer.labels import LIKELY, SURE, Labels
 from multimodal.backends.describer.objects import PERSON, Box, Category, FoundObject, LabelRelation
@@ -15,25 +16,9 @@ from multimodal.messages import Focus
 from multimodal.turn.intents import excerpt, sentences
 from multimodal.turn.vocabulary import OBJECTS
 
-WITHOUT_ARTICLE = {
-    "binoculars", "broccoli", "corn", "footwear", "guacamole", "hay", "mashed potato", "red wine",
-    "parallel bars", "sports equipment", "game equipment", "furniture", "food", "sunglasses",
-    "swimming trunks", "thatch", "toilet tissue", "wool",
-}  # fmt: skip
-SOUNDS_LIKE_CONSONANT = ("eu", "uni")
-SOUNDS_LIKE_VOWEL = ("hour",)
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 MOST_COUNTED = 8
 """Of more objects the detector misses too many for a number to mean much."""
-
-
-def with_article(word: str) -> str:
-    """The word with its article, by sound."""
-    if word in WITHOUT_ARTICLE:
-        return word
-    start = word.lower()
-    vowel = start[0] in "aeiou" and not start.startswith(SOUNDS_LIKE_CONSONANT)
-    return f"{'an' if vowel or start.startswith(SOUNDS_LIKE_VOWEL) else 'a'} {word}"
 
 
 def spell_number(count: int) -> str:

@@ -9,19 +9,18 @@ from __future__ import annotations
 import gc
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from transformers import StoppingCriteriaList
 
-from multimodal.backends.context_window import (
-    dropped_turns_notice,
-    prompt_too_long_error,
-    surplus_turns,
-)
+from multimodal.backends.adapters import adapter_digest
+from multimodal.backends.context_window import fit_conversation
 from multimodal.backends.engine_options import parse_options
+from multimodal.backends.hf.adapters import Adapters
 from multimodal.backends.hf.chat_template import ChatTemplate, missing_template_notice
 from multimodal.backends.hf.generation import (
     StopOnEvent,
@@ -59,7 +58,7 @@ PIECE_TOKENS = 512
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What the model reads. `inputs` are tensors beside the tokens: the pictures in them, which
-    `about` names and which end at token `seen_until`."""
+    `about` names and which end at token `seen_until`; with an adapter, `about` names that, too."""
 
     tokens: list[int]
     inputs: Mapping[str, torch.Tensor] = field(default_factory=dict)
@@ -87,6 +86,7 @@ class ChatModel(LoadedModel[Any], ABC):
         model.generation_config.cache_implementation = None
         model.generation_config.prompt_lookup_num_tokens = None
         self._turn = threading.Lock()
+        self._adapters = Adapters(card.title)
 
     @property
     def tokenizer(self) -> Any:
@@ -105,8 +105,21 @@ class ChatModel(LoadedModel[Any], ABC):
         """
         return self._worker.stream(lambda emit, stopped: self._answer(request, emit, stopped), stop)
 
+    def adapted(self, card: ModelCard) -> AdaptedChat:
+        """This model with the adapter of `card`; see `base.AdapterHost`."""
+        return AdaptedChat(self, card)
+
+    def run_adapted(
+        self, request: TextRequest, stop: threading.Event, adapted: AdaptedChat
+    ) -> Generator[EngineEvent, None, None]:
+        """`run` with that adapter on."""
+        return self._worker.stream(
+            lambda emit, stopped: self._answer(request, emit, stopped, adapted), stop
+        )
+
     def close(self) -> None:
         super().close()
+        self._adapters.clear()
         self._caches.clear()
         if self._options.is_static:
             gc.collect()  # a compiled model and its compiled step refer to each other
@@ -136,36 +149,54 @@ class ChatModel(LoadedModel[Any], ABC):
     # ------------------------------------------------------------ one answer
 
     @torch.no_grad()
-    def _answer(self, request: TextRequest, emit: Emit, stopped: Stopped) -> None:
+    def _answer(
+        self,
+        request: TextRequest,
+        emit: Emit,
+        stopped: Stopped,
+        adapted: AdaptedChat | None = None,
+    ) -> None:
+        card = self._card if adapted is None else adapted.card
         reads = self._card.context_tokens or DEFAULT_TOKENS
         context = min(reads, request.context_tokens or reads)
-        chosen = resolve_sampling(request.sampling, self._card, context, self._published)
-        with self._turn:
+        chosen = resolve_sampling(request.sampling, card, context, self._published)
+        request = replace(request, system_prompt=request.system_prompt or card.system_prompt)
+        with self._turn, self._with_adapter(adapted) as about:
             room = context - chosen.reserved_tokens
             prompt = self._fitting(request, context, room, emit, stopped)
             if prompt is None:
                 emit(Usage(0, 0, 0, 0.0, "stopped", chosen.seed))
                 return
             left = min(chosen.max_tokens, context - len(prompt.tokens))
+            prompt = replace(prompt, about=prompt.about + about)
             self._write(prompt, replace(chosen, max_tokens=left), context, emit, stopped)
+
+    @contextmanager
+    def _with_adapter(self, adapted: AdaptedChat | None) -> Iterator[str]:
+        """The block with that adapter on; what its conversations are kept apart by."""
+        if adapted is None:
+            yield ""
+            return
+        model: Any = self._model
+        with self._adapters.applied(model, adapted.card, model.device) as seconds:
+            adapted.switch_s += seconds
+            folder = adapted.card.adapter
+            yield "" if folder is None else f" with {adapter_digest(folder)}"
 
     def _fitting(
         self, request: TextRequest, context: int, room: int, emit: Emit, stopped: Stopped
     ) -> Prompt | None:
         """The prompt, without the oldest turns if it is too long; None once it is stopped."""
-        total = attempt = 0
-        while (count := len((prompt := self.prompt(request)).tokens)) > room:
-            if stopped():
-                return None
-            if len(request.messages) <= 2:
-                raise prompt_too_long_error(self._card, count, context, len(request.images))
-            lengths = [len(turn.text) for turn in request.messages]
-            dropped = surplus_turns(lengths, count, room, context // 4, attempt)
-            request = replace(request, messages=request.messages[dropped:])
-            total, attempt = total + dropped, attempt + 1
-        if total:
-            emit(dropped_turns_notice(self._card, total, context))
-        return prompt
+        return fit_conversation(
+            self._card,
+            request,
+            context,
+            room,
+            self.prompt,
+            lambda prompt: len(prompt.tokens),
+            emit,
+            stopped,
+        )
 
     def _write(
         self, prompt: Prompt, chosen: ResolvedSampling, context: int, emit: Emit, stopped: Stopped
@@ -238,6 +269,24 @@ class ChatModel(LoadedModel[Any], ABC):
             model.base_model(input_ids=piece, use_cache=True, **{CACHE_ARGUMENT: cache})
             start += PIECE_TOKENS
             emit(Progress("Reading the conversation", start / ids.shape[1]))
+
+
+@dataclass
+class AdaptedChat:
+    """A chat model as it answers with the adapter of `card`, for one lease."""
+
+    model: ChatModel
+    card: ModelCard
+    switch_s: float = 0.0
+
+    def run(
+        self, request: TextRequest, stop: threading.Event
+    ) -> Generator[EngineEvent, None, None]:
+        """As `ChatModel.run`. Raises BackendError where the adapter cannot be used."""
+        return self.model.run_adapted(request, stop, self)
+
+    def close(self) -> None:
+        """Nothing: the adapter is off the model between two requests."""
 
 
 def tokens_of(tokenizer: Any, text: str) -> Sequence[int]:

@@ -35,6 +35,7 @@ from multimodal.backends.context_window import (
 from multimodal.backends.describing import describe
 from multimodal.backends.engine_options import parse_options
 from multimodal.backends.llama_cpp.gguf_files import GgufFiles, find_unsupported_reason, gguf_files
+from multimodal.backends.llama_cpp.gguf_lora import gguf_lora
 from multimodal.backends.llama_cpp.gguf_special_tokens import GgufTokenEscaper
 from multimodal.backends.llama_cpp.messages import as_messages, length, pictures_in
 from multimodal.backends.llama_cpp.options import LlamaCppOptions
@@ -59,8 +60,12 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
         raise BackendError(f"{card.title}: its card does not say how many tokens it reads")
     check_template(card)
     found = gguf_files(card, files)
+    params = parameters(card, card.context_tokens, found, device)
+    if card.adapter is not None:
+        adapter = gguf_lora(card, found.language)
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
     try:
-        server = xllamacpp.Server(parameters(card, card.context_tokens, found, device))
+        server = xllamacpp.Server(params)
     except RuntimeError as error:
         reason = find_unsupported_reason(found)
         if card.chat_template:

@@ -171,7 +171,7 @@ class SpeechRecognizer(LoadedModel[Model], ABC):
             found = self.words(piece, manner, heard)
             if found.text:
                 words.append(found.text)
-                segments += _later(found.segments, start / SAMPLE_RATE)
+                segments += _offset_segments(found.segments, start / SAMPLE_RATE)
                 manner = replace(manner, likely=dominant_language(segments) or found.language)
             if not heard(len(piece)):
                 break
@@ -207,7 +207,7 @@ def unknown_language(card: ModelCard, language: str, known: Sequence[str]) -> Re
     )
 
 
-def _later(segments: tuple[Segment, ...], by_s: float) -> list[Segment]:
+def _offset_segments(segments: tuple[Segment, ...], by_s: float) -> list[Segment]:
     frames = round(by_s * FRAMES_PER_S)
     return [
         replace(

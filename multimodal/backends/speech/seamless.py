@@ -9,7 +9,7 @@ own three-letter codes by langcodes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -200,15 +200,26 @@ class Seamless(SpeechRecognizer[Any]):
         """The checkpoint's code of a language given as ISO 639-1 or -3, of the card's own where
         none is. Raises RequestError."""
         language = language or self._default or ENGLISH
-        own = {code.replace("_", "-"): code for code in self._codes(ability)}
-        try:
-            found = closest_supported_match(language, list(own), NEAR)
-        except LanguageTagError:
-            found = None
-        if found is None:
-            known = sorted(standardize_tag(code, macro=True) for code in own)
+        codes = self._codes(ability)
+        if (found := match_code(language, codes)) is None:
+            known = sorted(standardize_tag(_as_tag(code), macro=True) for code in codes)
             raise unknown_language(self._card, language, known)
-        return own[found]
+        return found
+
+
+def match_code(language: str, codes: Iterable[str]) -> str | None:
+    """Which of a checkpoint's `codes` stands for a language given as ISO 639-1 or -3; None where
+    none does."""
+    own = {_as_tag(code): code for code in codes}
+    try:
+        found = closest_supported_match(language, list(own), NEAR)
+    except LanguageTagError:
+        return None
+    return None if found is None else own[found]
+
+
+def _as_tag(code: str) -> str:
+    return code.replace("_", "-")
 
 
 class _Stop(StoppingCriteria):

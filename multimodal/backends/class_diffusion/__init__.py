@@ -1,0 +1,1 @@
+"""Diffusion models of pixels that draw one of the classes which they were taught here."""
