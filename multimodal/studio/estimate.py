@@ -1,0 +1,181 @@
+"""What a job takes of the device and of the disk, before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from multimodal.catalog.architectures import (
+    IMAGE_CLASSIFIER,
+    PIXEL_UNET,
+    ModelPart,
+    ModulesArchitecture,
+    speech_seq2seq,
+)
+from multimodal.catalog.cards import ModelCard
+from multimodal.memory.estimate.classifier_training import (
+    ClassifierStep,
+    classifier_bytes,
+    denoising_bytes,
+)
+from multimodal.memory.estimate.classifier_training import trained_parameters as trained_weights
+from multimodal.memory.estimate.speech_training import SpeechStep, speech_bytes
+from multimodal.memory.estimate.speech_training import trained_parameters as trained_speech
+from multimodal.memory.estimate.training import (
+    Method,
+    Optimizer,
+    Precision,
+    TrainingStep,
+    text_part,
+    trained_parameters,
+    training_bytes,
+)
+from multimodal.studio.checkpoints import KEPT
+from multimodal.studio.settings import JobSettings
+
+Device = Literal["cpu", "cuda"]
+NeededBytes = Callable[[JobSettings], int]
+
+USUAL_SIDE = 224
+"""Pixels on a side of classifiers that say nothing of it."""
+TRAINED_BYTES = 4 + 8
+"""Of a parameter and AdamW's two moments of it, as a checkpoint holds them."""
+RUNTIME_BYTES = 300_000_000
+"""Python, PyTorch and the trainer in a process of their own, on the CPU; a card's are in its
+reserve."""
+PAIRED = frozenset({"dpo", "kto", "reward"})
+"""A sample of these is two rows: chosen and rejected, or one and another for the KL term."""
+
+
+def classifier_part(card: ModelCard) -> ModelPart | None:
+    """The classifier of transformers that `card` consists of; None for what is none."""
+    parts = card.architecture.parts.values()
+    return next((part for part in parts if part.model == IMAGE_CLASSIFIER), None)
+
+
+def picture_side(card: ModelCard) -> int:
+    """Pixels on a side of the pictures that a classifier reads."""
+    shape, part = card.architecture, classifier_part(card)
+    stated = shape.picture_side if isinstance(shape, ModulesArchitecture) else None
+    return stated or int((part.config if part else {}).get("image_size") or USUAL_SIDE)
+
+
+def drawing_part(card: ModelCard) -> ModelPart | None:
+    """The U-Net of pixels that `card` consists of; None for what is none."""
+    parts = card.architecture.parts.values()
+    return next((part for part in parts if part.model == PIXEL_UNET), None)
+
+
+def drawing_side(card: ModelCard, settings: JobSettings) -> int:
+    """Pixels on a side of what a job teaches to draw."""
+    part = drawing_part(card)
+    return settings.resolution or int((part.config if part else {}).get("sample_size") or 32)
+
+
+def speech_part(card: ModelCard) -> ModelPart | None:
+    """The recognizer of `card` as transformers builds it; None where only sizes are known."""
+    part = next(iter(card.architecture.parts.values()), None)
+    if part is None or part.library != "whisper":
+        return part
+    dims = part.config
+    return speech_seq2seq(
+        {
+            "model_type": "whisper",
+            "num_mel_bins": dims["n_mels"],
+            "vocab_size": dims["n_vocab"],
+            "d_model": dims["n_text_state"],
+            "encoder_layers": dims["n_audio_layer"],
+            "decoder_layers": dims["n_text_layer"],
+            "encoder_attention_heads": dims["n_audio_head"],
+            "decoder_attention_heads": dims["n_text_head"],
+            "encoder_ffn_dim": 4 * dims["n_audio_state"],
+            "decoder_ffn_dim": 4 * dims["n_text_state"],
+        }
+    )
+
+
+def job_bytes(card: ModelCard, settings: JobSettings, device: Device = "cuda") -> int:
+    """Bytes of the device that the job takes. Builds the model without weights, which takes seconds
+    the first time.
+
+    0 for a model whose shape is not known.
+    """
+    if settings.method == "classify":
+        part, step = classifier_part(card), _classifier_step(settings, device)
+        found = classifier_bytes(part, picture_side(card), step) if part is not None else None
+    elif settings.method == "diffusion":
+        part, step = drawing_part(card), _classifier_step(settings, device)
+        side = drawing_side(card, settings)
+        found = denoising_bytes(part, side, step) if part is not None else None
+    elif settings.method == "transcribe":
+        part = speech_part(card)
+        found = speech_bytes(part, _speech_step(settings, device)) if part is not None else None
+    else:
+        part = text_part(card)
+        found = training_bytes(part, _step(settings, device)) if part is not None else None
+    if found is None:
+        return 0
+    return found.total + (RUNTIME_BYTES if device == "cpu" else 0)
+
+
+def fitting_batch(settings: JobSettings, budget_bytes: int, needed: NeededBytes) -> tuple[int, int]:
+    """How many samples of a batch can be computed at once, a divisor of it, and the bytes the job
+    takes then; 1 and its bytes where not even one fits. `needed`: what a job of some settings
+    takes."""
+    batch = settings.batch
+    while True:
+        size = needed(settings.model_copy(update={"batch": batch}))
+        if size <= budget_bytes or batch == 1:
+            return batch, size
+        batch = next(part for part in range(batch // 2, 0, -1) if settings.batch % part == 0)
+
+
+def disk_bytes(card: ModelCard, settings: JobSettings) -> int:
+    """Bytes of the checkpoints that are kept, with the best and the one that is being written, and
+    of the result."""
+    trained = 0
+    if settings.method == "classify":
+        trained = trained_weights(part) if (part := classifier_part(card)) is not None else 0
+    elif settings.method == "diffusion":
+        trained = trained_weights(part) if (part := drawing_part(card)) is not None else 0
+    elif settings.method == "transcribe":
+        part = speech_part(card)
+        trained = trained_speech(part, _speech_step(settings, "cpu")) if part is not None else 0
+    elif (part := text_part(card)) is not None:
+        trained = trained_parameters(part, _step(settings, "cpu"))
+    return trained * ((KEPT + 2) * TRAINED_BYTES + TRAINED_BYTES // 3)
+
+
+def _classifier_step(settings: JobSettings, device: Device) -> ClassifierStep:
+    is_wide = settings.precision == "fp32" or (settings.precision == "auto" and device == "cpu")
+    optimizer: Optimizer = "adamw" if settings.optimizer == "auto" else settings.optimizer
+    return ClassifierStep(settings.batch, optimizer, settings.accumulation > 1, is_wide)
+
+
+def _speech_step(settings: JobSettings, device: Device) -> SpeechStep:
+    is_wide = settings.precision == "fp32" or (settings.precision == "auto" and device == "cpu")
+    optimizer: Optimizer = "adamw" if settings.optimizer == "auto" else settings.optimizer
+    return SpeechStep(
+        settings.batch, settings.trained_weights, settings.lora_rank, optimizer, is_wide
+    )
+
+
+def _step(settings: JobSettings, device: Device) -> TrainingStep:
+    """What the job's recipe computes at once. A sample of a preference is two rows."""
+    on_cpu = device == "cpu"
+    usual: Precision = "fp32" if on_cpu else "bf16"
+    precision: Precision = usual if settings.precision == "auto" else settings.precision
+    method: Method = "full" if settings.method == "full" else "lora"
+    optimizer: Optimizer = "adamw" if settings.optimizer == "auto" else settings.optimizer
+    recomputes = settings.gradient_checkpointing
+    return TrainingStep(
+        "qlora" if settings.method == "qlora" else method,
+        settings.batch * (2 if settings.method in PAIRED else 1),
+        settings.max_length + (settings.answer_tokens if settings.method == "grpo" else 0),
+        precision,
+        optimizer,
+        not on_cpu if recomputes is None else recomputes,
+        settings.accumulation > 1,
+        settings.lora_rank,
+        on_cpu,
+    )

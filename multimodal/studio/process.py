@@ -1,0 +1,201 @@
+"""The process of one job: `python -m multimodal.studio.process FOLDER`.
+
+It runs the recipe of the method (setup, train, save, cleanup), and leaves a status that says how
+that ended. SIGTERM, SIGINT, and a file called `stop` in the folder ask it to save a checkpoint and
+end. With --attached its standard input is a pipe of the program that started it: once that is
+closed, in whatever way the program ended, the job saves a checkpoint and ends as well, and after
+ORPHAN_GRACE_S it is ended wherever it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import faulthandler
+import importlib
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from multimodal.errors import MultimodalError, TurnStoppedError
+from multimodal.memory.devices.device_errors import device_error
+from multimodal.studio.checkpoints import discard_broken
+from multimodal.studio.context import JobContext, Recipe, read_start
+from multimodal.studio.folder import JobFolder
+from multimodal.studio.records import State
+from multimodal.studio.stopping import StopRequest
+
+ATTACHED = "--attached"
+ORPHAN_GRACE_S = 60.0
+"""What a job whose program is gone has for its last checkpoint."""
+NICENESS = 10
+"""Whoever waits for an answer of a chat comes before a job that takes hours."""
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the job in the folder that is named; 0 where it came to an end, 1 where it failed."""
+    _lower_priority()
+    faulthandler.enable()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    folder = JobFolder(Path(arguments[0]))
+    run = _Run(folder, StopRequest(folder.stop_file))
+    run.hear_signals()
+    if ATTACHED in arguments[1:]:
+        run.watch_parent()
+    try:
+        return run.run()
+    finally:
+        _end_children()
+
+
+class _Run:
+    """One run, and why it was asked to stop."""
+
+    def __init__(self, folder: JobFolder, stop: StopRequest) -> None:
+        self._folder = folder
+        self._stop = stop
+        self._is_orphan = False
+
+    def hear_signals(self) -> None:
+        for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
+            if (number := getattr(signal, name, None)) is not None:
+                signal.signal(number, self._on_signal)
+
+    def watch_parent(self) -> None:
+        threading.Thread(target=self._wait_for_parent, name="parent", daemon=True).start()
+
+    def run(self) -> int:
+        """Leave a status in any case."""
+        error: str | None = None
+        is_done = False
+        try:
+            is_done = self._taught(self._prepared())
+        except TurnStoppedError:
+            pass
+        except MultimodalError as fault:
+            error = str(fault)
+        except (Exception, SystemExit) as fault:
+            log.exception("the job failed")
+            error = self._sentence(fault)
+        self._end(is_done, error)
+        return 1 if error else 0
+
+    def _prepared(self) -> JobContext:
+        folder, me = self._folder, psutil.Process()
+        start = read_start(folder)
+        if start.threads:  # read by PyTorch once, when it is imported
+            os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(start.threads)
+        job = JobContext(folder, folder.settings(), start, self._stop)
+        job.tell(state="running", pid=me.pid, process_created_s=me.create_time())
+        shutil.rmtree(folder.result, ignore_errors=True)
+        folder.report_file.unlink(missing_ok=True)
+        if start.is_resumed:
+            for sentence in discard_broken(folder.checkpoints):
+                job.note(sentence, folder.status().step)
+        return job
+
+    def _taught(self, job: JobContext) -> bool:
+        """Whether it went to its end, and was not stopped on the way."""
+        recipe = _recipe_class(job)(job)
+        try:
+            for act in (recipe.setup, recipe.train):
+                if self._stop.is_set():
+                    return False
+                act()
+            if self._stop.is_set():
+                return False
+            self._folder.write_report(recipe.save())
+            return True
+        finally:
+            _clean_up(recipe)
+
+    def _end(self, is_done: bool, error: str | None) -> None:
+        state: State = "interrupted" if self._is_orphan else "stopped"
+        if is_done or error:
+            state = "done" if is_done else "failed"
+        status = self._folder.status()
+        ended = replace(status, state=state, error=error, doing="", ended_s=time.time())
+        self._folder.write_status(ended)
+
+    def _sentence(self, fault: BaseException) -> str:
+        title = self._folder.id
+        if (told := device_error(fault, title)) is not None:
+            return str(told)
+        if isinstance(fault, MemoryError):
+            return (
+                f"{title} ran out of memory. Choose a smaller batch or max_length, then resume it."
+            )
+        if isinstance(fault, OSError) and fault.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return f"The disk is full. Free some space, then resume {title}."
+        return (
+            f"{title} ended with an error that the program does not know "
+            f"({type(fault).__name__}); {self._folder.log.name} in its folder has all of it."
+        )
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop.set()
+
+    def _wait_for_parent(self) -> None:
+        """The pipe carries nothing: it is read to notice its end."""
+        with suppress(OSError):
+            while os.read(0, 1):
+                pass
+        self._is_orphan = not self._stop.is_set()
+        self._stop.set()
+        time.sleep(ORPHAN_GRACE_S)
+        log.error("the program is gone and no checkpoint came in %.0f s", ORPHAN_GRACE_S)
+        _end_children()
+        os._exit(1)
+
+
+def _recipe_class(job: JobContext) -> type[Recipe]:
+    """That of the method, or the one that was named at the start."""
+    if not job.start.recipe:
+        from multimodal.studio.recipes import find_recipe
+
+        return find_recipe(job.settings.method)
+    module, _, name = job.start.recipe.partition(":")
+    found: type[Recipe] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _clean_up(recipe: Recipe) -> None:
+    """What went wrong before, or what was made, matters more than a fault in here."""
+    try:
+        recipe.cleanup()
+    except Exception:
+        log.exception("the job could not be cleaned up")
+
+
+def _lower_priority() -> None:
+    with suppress(psutil.Error, OSError):
+        if sys.platform == "win32":
+            psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+        else:
+            os.nice(NICENESS)
+
+
+def _end_children() -> None:
+    """Those of libraries, such as what loads the data."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            child.kill()
+
+
+if __name__ == "__main__":
+    ended = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ended)  # libraries take seconds to be taken apart, and some never end
