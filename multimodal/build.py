@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
 
+from multimodal.backends.adapters import find_adapter_fault
 from multimodal.backends.base import Backend, load
 from multimodal.backends.compute_device import runs_on_cpu
 from multimodal.backends.engine_options import check_catalog
 from multimodal.backends.load_context import LoadContext, use_load_context
 from multimodal.backends.registry import catalog_folders, has_family
-from multimodal.catalog.cards import (
-    AUTO,
-    Catalog,
-    ModelCard,
-    ModelName,
-    Profile,
-    shipped_models,
-    truncate,
-)
+from multimodal.catalog.cards import AUTO, Catalog, ModelCard, Profile, shipped_models
 from multimodal.catalog.defaults import DefaultModels
+from multimodal.catalog.offer import Offer
 from multimodal.chats.store import Store
 from multimodal.data_folder import prepare_data_folder
-from multimodal.errors import SettingsError, UnknownModelError
+from multimodal.errors import SettingsError
 from multimodal.events import Progress
 from multimodal.fetching import (
     Announce,
@@ -45,6 +40,7 @@ from multimodal.memory.peaks import Peaks
 from multimodal.memory.transfers import ReportProgress
 from multimodal.settings import Settings
 from multimodal.speeds import SpeedBook
+from multimodal.studio.jobs import JobDependencies, Jobs
 from multimodal.turn.assistant import Assistant
 from multimodal.upgrades import UpgradeDependencies, Upgrades
 from multimodal.weights import FetchProgress, Weights
@@ -78,6 +74,7 @@ class Program:
     assistant: Assistant
     fetching: Fetching
     upgrades: Upgrades
+    jobs: Jobs
     unused_gpu: UnusedGpu | None = None
 
     @property
@@ -86,26 +83,23 @@ class Program:
         return self.assistant.defaults
 
     @property
+    def offer(self) -> Offer:
+        """What is offered at the moment."""
+        return self.assistant.offer
+
+    @property
     def cards(self) -> tuple[ModelCard, ...]:
-        """The cards of the profile, in the order it offers them."""
-        return tuple(self.catalog.card(name) for name in self.profile.names)
+        """The cards of the profile, in the order it offers them, then what was fine-tuned here."""
+        return self.offer.cards
 
     def card(self, name: str) -> ModelCard:
-        """A card that the profile offers, in any of its quantizations; a context that the profile
-        made shorter stays so.
+        """A card that is offered, in any of its quantizations; a context that the profile made
+        shorter stays so.
 
         Whoever asks over the network chooses among these alone: another one would be fetched for
         them. Raises UnknownModelError.
         """
-        offered = {known.base: known.name for known in self.cards}
-        asked = ModelName.parse(name)
-        if asked.base in offered:
-            context = ModelName.parse(offered[asked.base]).context
-            return self.catalog.card(str(replace(asked, context=context)))
-        raise UnknownModelError(
-            f"The profile {self.profile.name} offers no model {truncate(name)!r}. It offers: "
-            f"{', '.join(offered.values())}."
-        )
+        return self.offer.card(name)
 
     def sweep(self) -> None:
         """Remove the pictures and recordings that this database added and no longer holds."""
@@ -113,6 +107,7 @@ class Program:
 
     def close(self) -> None:
         self.fetching.stop.set()
+        self.jobs.close()
         self.upgrades.close()
         self.media.close()
         self.memory.close()
@@ -184,7 +179,8 @@ def assemble(
     media: MediaFolder,
 ) -> Program:
     """The program of these parts."""
-    assistant, fetching = Assistant(catalog, profile, memory, media), Fetching()
+    offer = Offer(catalog, profile, partial(find_fault, weights))
+    assistant, fetching = Assistant(catalog, profile, memory, media, offer), Fetching()
     upgrades = Upgrades(
         UpgradeDependencies(
             catalog,
@@ -199,9 +195,30 @@ def assemble(
         )
     )
     upgrades.resume()
+    jobs = Jobs(settings.jobs_folder, JobDependencies(memory, catalog.card, weights.ensure))
     return Program(
-        settings, catalog, profile, memory, media, store, weights, assistant, fetching, upgrades
+        settings,
+        catalog,
+        profile,
+        memory,
+        media,
+        store,
+        weights,
+        assistant,
+        fetching,
+        upgrades,
+        jobs,
     )
+
+
+def find_fault(weights: Weights, card: ModelCard, needed: ModelCard | None) -> str | None:
+    """Why a fine-tuned model cannot be used here; see `FindFault`."""
+    if card.adapter is not None and (fault := find_adapter_fault(card.adapter)) is not None:
+        return fault
+    if needed is None or weights.is_ready(needed):
+        return None
+    where = f"in {needed.source.path} any more" if needed.source.kind == "folder" else "here"
+    return f"the weights of {needed.title} are not {where}."
 
 
 def budget_bytes(settings: Settings, profile: Profile) -> int:
@@ -278,7 +295,7 @@ def choose_profile_and_device(settings: Settings, catalog: Catalog) -> tuple[Pro
     Raises SettingsError where they cannot be had, CardError for an unknown profile.
     """
     kind = settings.device_kind
-    here = _card_bytes() if kind in {"auto", "cuda"} else 0
+    here = _gpu_bytes() if kind in {"auto", "cuda"} else 0
     if kind == "sim":
         here = settings.simulated_bytes
     profile = choose_profile(catalog, settings.profile, here)
@@ -302,7 +319,7 @@ def choose_profile_and_device(settings: Settings, catalog: Catalog) -> tuple[Pro
     return profile, Cpu()
 
 
-def _card_bytes() -> int:
+def _gpu_bytes() -> int:
     """PyTorch takes seconds to load, so it is only asked where there is a driver to use."""
     if not nvidia_driver_is_here():
         return 0

@@ -59,14 +59,14 @@ def measure(
     return found
 
 
-def calibrate_new_card(settings: Settings, tell: Callable[[str], None]) -> None:
+def calibrate_new_gpu(settings: Settings, tell: Callable[[str], None]) -> None:
     """Measure the card that the program is about to use, unless it was measured as it is now.
     `tell` is given lines for a person; never raises for what a card does."""
     if settings.calibrate and (subject := _unmeasured(settings)) is not None:
-        measure_new_card(subject, settings.data, tell)
+        measure_new_gpu(subject, settings.data, tell)
 
 
-def measure_new_card(
+def measure_new_gpu(
     subject: DeviceFingerprint,
     folder: Path,
     tell: Callable[[str], None],

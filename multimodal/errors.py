@@ -18,6 +18,10 @@ class MediaError(RequestError):
     """A picture or recording is broken, of an unknown kind, or out of bounds."""
 
 
+class DataError(RequestError):
+    """What a model is to be taught cannot be used; the message names file and line."""
+
+
 class PromptError(RequestError):
     """A message is empty, or longer than the model reads."""
 
@@ -38,6 +42,10 @@ class UnsupportedFieldError(RequestError):
         self.field = field
 
 
+class JobError(RequestError):
+    """A job of the studio cannot be made, started, resumed, exported or imported as asked."""
+
+
 class UnknownModelError(RequestError):
     """No card carries the name asked for; the message lists those that exist (HTTP 404)."""
 
@@ -52,6 +60,15 @@ class CardError(ConfigurationError):
 
 class SettingsError(ConfigurationError):
     """A command line option or an environment variable is wrong."""
+
+
+class RewardError(ConfigurationError):
+    """A reward file of the person's own cannot be run, or one of its functions failed; the message
+    names file and line."""
+
+
+class ExtraError(ConfigurationError):
+    """An optional part of the program is not installed; the message says how to get it."""
 
 
 class WeightsError(MultimodalError):

@@ -110,6 +110,10 @@ class Settings(CommonSettings):
         return self.data / "media"
 
     @property
+    def jobs_folder(self) -> Path:
+        return self.data / "studio" / "jobs"
+
+    @property
     def page_cache(self) -> Path:
         return self.data / "page-cache"
 

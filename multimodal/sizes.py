@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 
 def download_size(size_bytes: float) -> str:
-    """“93 MB”, “4.0 GB”."""
+    """“11 kB”, “93 MB”, “4.0 GB”."""
+    if size_bytes < 1e6:
+        return f"{math.ceil(size_bytes / 1e3)} kB"
     return f"{size_bytes / 1e6:.0f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:.1f} GB"
 
 

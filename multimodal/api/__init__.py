@@ -60,6 +60,11 @@ async def health(request: Request, program: Program) -> Response:
     held: dict[str, str] = {held.card: held.state for held in snapshot.held}
     fetching = dict.fromkeys(program.fetching.progress, "fetching")
     states = {card.name: "absent" for card in program.cards} | fetching | held
+    states |= {
+        card.name: states.get(program.offer.resident(card).name, "absent")
+        for card in program.cards
+        if card.adapter is not None
+    }
     return JSONResponse(
         {
             "status": "ok",
@@ -73,7 +78,7 @@ async def health(request: Request, program: Program) -> Response:
 
 
 async def models(request: Request, program: Program) -> Response:
-    """“auto”, then the profile's cards."""
+    """“auto”, then the profile's cards, then those that were fine-tuned here."""
     return JSONResponse({"object": "list", "data": _models(program)})
 
 
@@ -100,6 +105,7 @@ def _models(program: Program) -> list[dict[str, Any]]:
             "x_title": card.title,
             "x_license": card.license,
             "x_quantization": card.quantization,
+            **({} if card.base_model is None else {"x_base_model": card.base_model}),
         }
         for card in program.cards
     ]

@@ -1,4 +1,5 @@
-"""The command line: `multimodal chat | models | fit | doctor | calibrate | serve | quantized`.
+"""The command line: `multimodal chat | models | fit | doctor | calibrate | serve | quantized |
+finetune | evaluate | export | install | jobs`.
 
 Exit status: 0 success, 2 bad use, 1 failure; an error is one line. Engines and the page are
 imported by the commands that need them, so that `--help` answers at once.
@@ -11,14 +12,18 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from multimodal.cli.evaluate import evaluate
+from multimodal.cli.export import export, install
 from multimodal.cli.options import with_settings
+from multimodal.cli.studio import finetune, list_jobs
+from multimodal.cli.tables import print_table
 from multimodal.settings import CommonSettings, Settings
 from multimodal.sizes import gigabytes
 
@@ -39,6 +44,11 @@ quantized = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(quantized, name="quantized")
+app.command()(finetune)
+app.command()(evaluate)
+app.command()(export)
+app.command()(install)
+app.command("jobs")(list_jobs)
 
 Option = typer.Option
 AsJson = Annotated[bool, Option("--json", help="Print JSON instead of a table.")]
@@ -58,11 +68,13 @@ def serve(settings: Settings) -> None:
 @app.command()
 @with_settings(*CommonSettings.model_fields)
 def models(settings: Settings, as_json: AsJson = False) -> None:
-    """List the models of the profile."""
+    """List the models of the profile, and those that are there to be taught from scratch."""
     from multimodal.build import build
+    from multimodal.catalog.sources import UntrainedSource
     from multimodal.memory.estimate.footprint import footprint
 
     program = build(settings)
+    untrained = [it for it in program.catalog.cards if isinstance(it.source, UntrainedSource)]
     rows = [
         {
             "name": card.name,
@@ -70,25 +82,32 @@ def models(settings: Settings, as_json: AsJson = False) -> None:
             "title": card.title,
             "license": card.license,
             "memory_bytes": footprint(card).total,
-            "ready": program.weights.is_ready(card),
+            "ready": program.weights.is_ready(card) and card not in untrained,
+            "untrained": card in untrained,
         }
-        for card in program.cards
+        for card in (*program.cards, *untrained)
     ]
     program.close()
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    _table(
+    print_table(
         ["name", "title", "task", "licence", "memory", "weights"],
         [
             [
                 *(str(row[name]) for name in ("name", "title", "task", "license")),
                 gigabytes(int(str(row["memory_bytes"]))),
-                "ready" if row["ready"] else "to be fetched",
+                _weights_word(row),
             ]
             for row in rows
         ],
     )
+
+
+def _weights_word(row: Mapping[str, object]) -> str:
+    if row["untrained"]:
+        return "to be taught"
+    return "ready" if row["ready"] else "to be fetched"
 
 
 @app.command()
@@ -115,7 +134,7 @@ def fit(
     else:
         for table in tables(found):
             print(f"\n{table.title}\n")
-            _table(table.heads, [row.cells for row in table.rows])
+            print_table(table.heads, [row.cells for row in table.rows])
             print(*(f"\n{line}" for line in table.foot), sep="")
     sys.stdout.flush()
     os._exit(0)  # and so does taking them apart
@@ -198,7 +217,7 @@ def list_quantized(settings: Settings, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps([checkpoint.as_dict() for checkpoint in found], indent=2))
         return
-    _table(
+    print_table(
         ["model", "quantization", "size", "start", "last read", "libraries"],
         [
             [
@@ -226,16 +245,6 @@ def remove_quantized(
     store = QuantizedCheckpoints(settings.weights_folder, settings.quantized_checkpoints)
     for name in model:
         print(f"{name}: {gigabytes(store.remove(name))} removed")
-
-
-def _table(titles: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*titles, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 200, markup=False).print(table)
 
 
 def replace_unprintable(

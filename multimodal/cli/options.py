@@ -14,13 +14,21 @@ from multimodal.errors import ConfigurationError, MultimodalError, RequestError
 from multimodal.settings import Settings, read_settings
 
 
-def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_settings(
+    *names: str, **renamed: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of these settings; it receives all settings as `settings`, read
-    and checked. An error of the program ends the command with one line and its exit status."""
+    and checked. `renamed`: options of other names than their settings, where the command has one
+    of that name itself. An error of the program ends the command with one line and its exit status.
+    """
+    options = {name: name for name in names} | renamed
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def run(**given: Any) -> None:
-            chosen = {name: value if (value := given.pop(name)) != [] else None for name in names}
+            chosen = {
+                setting: value if (value := given.pop(option)) != [] else None
+                for option, setting in options.items()
+            }
             try:
                 command(settings=read_settings(**chosen), **given)
             except MultimodalError as error:
@@ -31,7 +39,7 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
         own = inspect.signature(command, eval_str=True).parameters.values()
         parameters = [
             *(p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name != "settings"),
-            *map(_option, names),
+            *(_option(*pair) for pair in options.items()),
         ]
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -41,9 +49,9 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
     return decorate
 
 
-def _option(name: str) -> inspect.Parameter:
+def _option(name: str, setting: str) -> inspect.Parameter:
     """None where the option is not given: the environment is read then, or the default holds."""
-    field = Settings.model_fields[name]
+    field = Settings.model_fields[setting]
     kinds = field.annotation, *get_args(field.annotation)
     kind: Any = next((kind for kind in (bool, int, Path) if kind in kinds), str)
     if get_origin(field.annotation) is tuple:

@@ -45,16 +45,16 @@ def _models(settings: Settings, machine: Machine) -> tuple[bool, list[Finding]]:
 
     kind = settings.device_kind
     asked = kind == "cuda"
-    card = _card_bytes(settings, machine)
+    card = _gpu_bytes(settings, machine)
     try:
         catalog = read_catalog(settings)
-        usable = {"cpu": 0, "sim": card}.get(kind, machine.build.card_bytes)
+        usable = {"cpu": 0, "sim": card}.get(kind, machine.build.gpu_bytes)
         chosen = choose_profile(catalog, settings.profile, usable)
     except MultimodalError as error:
         way = "correct the file or the option that it names"
         return asked, [Finding("fail", "profile", str(error), way)]
     budget = int(settings.budget) if settings.budget else None
-    usable_card = bool(machine.build.card) or kind == "sim"
+    usable_card = bool(machine.build.gpu) or kind == "sim"
     loads = bool(machine.torch) and not machine.build.error
     measured = _calibration(settings, machine)
     room = Room(
@@ -78,20 +78,20 @@ def _calibration(settings: Settings, machine: Machine) -> Calibration | None:
     from multimodal.memory.calibration.record import DeviceFingerprint, read
 
     build = machine.build
-    if not build.card or settings.device_kind == "sim":
+    if not build.gpu or settings.device_kind == "sim":
         return None
     version = machine.driver.version if machine.driver is not None else ""
     return read(
-        settings.data, DeviceFingerprint.of(build.card, build.card_bytes, build.cuda, version)
+        settings.data, DeviceFingerprint.of(build.gpu, build.gpu_bytes, build.cuda, version)
     )
 
 
-def _card_bytes(settings: Settings, machine: Machine) -> int:
+def _gpu_bytes(settings: Settings, machine: Machine) -> int:
     """Of the card that PyTorch finds, else of the one the driver shows, else of the simulated."""
     if settings.device_kind == "sim":
         return settings.simulated_bytes
-    if machine.build.card_bytes:
-        return machine.build.card_bytes
+    if machine.build.gpu_bytes:
+        return machine.build.gpu_bytes
     if machine.driver is not None and machine.driver.gpus:
         return machine.driver.gpus[0].memory_bytes
     return 0

@@ -97,7 +97,7 @@ def driver(machine: Machine, asked: bool) -> Iterator[Finding]:
         return
     highest = f"CUDA up to {_dotted(found.cuda)}" if found.cuda else "no CUDA version that it tells"
     told = f"{found.version}, supports {highest}"
-    if wheels_for(machine) is None and not machine.build.card:
+    if wheels_for(machine) is None and not machine.build.gpu:
         least = _dotted(min(wheels.cuda for wheels in WHEELS))
         told += f"; too old for the PyTorch that is needed here (CUDA {least} or newer)"
         yield Finding(lacking, "NVIDIA driver", told, driver_advice(machine))
@@ -134,7 +134,7 @@ def torch(machine: Machine, asked: bool) -> Finding:
         if machine.is_windows:
             way += f" ; if a DLL is still missing, install {REDISTRIBUTABLE}"
         return Finding("fail", "torch", f"{here} cannot be loaded: {build.error}", way)
-    if build.card:
+    if build.gpu:
         return _with_card(machine, lacking)
     if not build.cuda:
         told = f"{here}, built without CUDA"
@@ -149,7 +149,7 @@ def torch(machine: Machine, asked: bool) -> Finding:
 
 def _with_card(machine: Machine, lacking: Verdict) -> Finding:
     build = machine.build
-    told = f"{machine.torch}, built for CUDA {build.cuda}, finds {build.card}"
+    told = f"{machine.torch}, built for CUDA {build.cuda}, finds {build.gpu}"
     if runs_on(build.compute, build.kernels):
         return Finding("ok", "torch", f"{told}")
     capability = _dotted(build.compute)
@@ -163,7 +163,7 @@ def _without_card(machine: Machine, lacking: Verdict) -> Finding:
     told = f"{machine.torch}, built for CUDA {build.cuda}, finds no card"
     if machine.driver is None or not machine.driver.gpus:
         return Finding("ok", "torch", f"{told}; models run on the CPU")
-    told += f": {build.card_error}" if build.card_error else ""
+    told += f": {build.gpu_error}" if build.gpu_error else ""
     if machine.driver.cuda is None or _version(build.cuda) > machine.driver.cuda:
         way = torch_install_command(machine)
         if wheels_for(machine) is not None:
@@ -185,7 +185,7 @@ def bitsandbytes(machine: Machine, asked: bool) -> Finding:
         told = f"{here} cannot use the card: {build.bnb_error}"
         way = f'pip install --force-reinstall --no-deps "{BITSANDBYTES}"'
         return Finding("fail" if asked else "warn", "bitsandbytes", told, way)
-    if build.card:
+    if build.gpu:
         told = f"{here}, with its library for CUDA {build.cuda.partition('.')[0]}"
         return Finding("ok", "bitsandbytes", told)
     return Finding("ok", "bitsandbytes", f"{here}; its library for CUDA is tried with a card")
@@ -193,7 +193,7 @@ def bitsandbytes(machine: Machine, asked: bool) -> Finding:
 
 def calibration(machine: Machine, found: Calibration | None) -> Iterator[Finding]:
     """What was measured of the card, and what of it failed and is therefore not relied on."""
-    if not machine.build.card:
+    if not machine.build.gpu:
         return
     if found is None:
         told = "this card was not measured yet, so estimates are used; multimodal calibrate does it"

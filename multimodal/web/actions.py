@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from multimodal.errors import RequestError
 from multimodal.limits import Limits
+from multimodal.messages import Rating
 
 MAX_TEXT = 4_000_000
 MAX_FILES = Limits().message_files
@@ -84,6 +85,21 @@ class Retry(_OfChat):
     model: str | None = Field(None, max_length=200)
 
 
+class ChooseVersion(_OfChat):
+    """Show this answer in the place of another one to the same question."""
+
+    do: Literal["choose"]
+    message: Id
+
+
+class Rate(_OfChat):
+    """What the person thinks of an answer; nothing takes back what they said."""
+
+    do: Literal["rate"]
+    message: Id
+    rating: Rating | None
+
+
 class Edit(_OfChat):
     do: Literal["edit"]
     message: Id
@@ -137,6 +153,8 @@ Action = Annotated[
     Send
     | SendExample
     | Retry
+    | ChooseVersion
+    | Rate
     | Edit
     | TakeBack
     | ReadAloud

@@ -39,6 +39,8 @@ const paths = {
   draw: '<path d="m14 5 5 5-9 9H5v-5z"/><path d="M4 4h3M5.500 2.500v3"/>',
   sound: '<path d="M4 10v4h3l5 4V6L7 10zM16 9a4 4 0 0 1 0 6m2.500-8.500a7.500 7.500 0 0 1 0 11"/>',
   down: '<path d="m6 9.500 6 6 6-6"/>',
+  good: '<path d="M4 11h3.500v9H4zM7.500 11l3.700-7.200a2 2 0 0 1 2.700 2.300L13 10h5.200a2 2 0 0 1 2 2.400l-1.200 6a2 2 0 0 1-2 1.600H7.500"/>',
+  bad: '<path transform="matrix(1 0 0 -1 0 24)" d="M4 11h3.500v9H4zM7.500 11l3.700-7.200a2 2 0 0 1 2.700 2.300L13 10h5.200a2 2 0 0 1 2 2.400l-1.200 6a2 2 0 0 1-2 1.600H7.500"/>',
 };
 const icon = (name) => {
   const holder = document.createElement("template");
@@ -241,19 +243,37 @@ const announceTurn = (hasEnded) => {
 
 const drawAll = (messages) => {
   const ids = new Set(messages.map((message) => message.id));
+  const turned = new Set(messages.map((message) => takeOver(message, ids)));
   for (const [id, node] of nodes) if (!ids.has(id)) { if (reading && node.contains(reading.source)) stopReading(); node.remove(); nodes.delete(id); }
   let place = list.firstElementChild;
   const fresh = document.createDocumentFragment();
   for (const message of messages) {
     const known = nodes.get(message.id);
     const node = known || newMessage(message);
-    draw(node, message);
+    if (turned.has(node)) holdActions(node, () => draw(node, message)); else draw(node, message);
     if (known && node === place) { place = place.nextElementSibling; continue; }
     if (place && !place.classList.contains("pending")) list.insertBefore(node, place);
     else fresh.append(node);
   }
   list.append(fresh);
   drawPending();
+};
+// An answer in whose place another version is shown keeps its element, and what has the focus there.
+const takeOver = (message, ids) => {
+  const former = nodes.has(message.id) ? undefined : message.versions.find((id) => nodes.has(id) && !ids.has(id));
+  if (former === undefined) return null;
+  const node = nodes.get(former);
+  if (reading && node.contains(reading.source)) stopReading();
+  nodes.delete(former);
+  nodes.set(message.id, node);
+  node.dataset.id = message.id;
+  return node;
+};
+const holdActions = (node, change) => { // what was pressed stays under the pointer
+  const place = () => node.parts.actions.getBoundingClientRect().top;
+  const before = place();
+  change();
+  if (!isFollowing) log.scrollTop += place() - before;
 };
 const drawSome = (messages) => {
   for (const message of messages) {
@@ -283,8 +303,8 @@ const newMessage = (message) => {
   if (!isUser) { parts.route = newRoute(); node.append(parts.route); }
   if (isUser) node.append(parts.media, parts.body, parts.note, parts.actions);
   else node.append(parts.body, parts.media, parts.note, parts.actions);
-  addActions(node, parts.actions, isUser);
   node.parts = parts;
+  addActions(node, parts.actions, isUser);
   node.drawn = {};
   node.blocks = [];
   nodes.set(message.id, node);
@@ -307,6 +327,8 @@ const draw = (node, message) => {
   if (changed(node, "note", message.note)) { parts.note.textContent = message.note; }
   if (parts.route && changed(node, "route", message.route)) drawRoute(parts.route, message.route, message.state === "writing");
   if (changed(node, "redo", message.redo)) drawRedo(node, message.redo);
+  if (parts.thumbs) drawRating(node, message.rating);
+  if (parts.versions && changed(node, "versions", [message.id, message.versions])) drawVersions(parts.versions, message);
 };
 const drawBlocks = (node, blocks) => {
   const { body } = node.parts;
@@ -451,11 +473,54 @@ const addActions = (node, bar, isUser) => {
     bar.append(button("icon take-back when-idle", "Take back", "back", () => takeBack(node)));
   }
   else {
+    node.parts.versions = newVersions(node);
+    node.parts.thumbs = [newThumb(node, "up", "Good answer", "good"), newThumb(node, "down", "Bad answer", "bad")];
+    bar.prepend(node.parts.versions, ...node.parts.thumbs); // what stays in sight stands together
     const read = button("icon read-aloud", "Read aloud", "sound", () => readAloud(node, read));
     read.setAttribute("aria-pressed", "false");
     bar.append(read);
   }
   bar.append(button("icon retry when-idle", "Answer again", "retry", () => retry(node)));
+};
+
+// what the person thinks of an answer, and its versions
+
+const newThumb = (node, rating, label, iconName) => {
+  const thumb = button("icon thumb", label, iconName, () => {
+    const wanted = thumb.getAttribute("aria-pressed") === "true" ? null : rating;
+    drawRating(node, wanted || "");
+    ask("input", { do: "rate", chat, message: node.dataset.id, rating: wanted }, ({ error }) => { if (error) drawRating(node, node.message.rating); });
+  });
+  thumb.dataset.rating = rating;
+  return thumb;
+};
+const drawRating = (node, rating) => {
+  const { text, blocks, media } = node.message;
+  for (const thumb of node.parts.thumbs) {
+    thumb.hidden = !(text || blocks.length || media.length); // of nothing one thinks nothing
+    const isPressed = String(thumb.dataset.rating === rating);
+    if (thumb.getAttribute("aria-pressed") !== isPressed) thumb.setAttribute("aria-pressed", isPressed);
+  }
+};
+const newVersions = (node) => {
+  const turnBy = (by) => () => {
+    const { id, versions } = node.message, index = versions.indexOf(id) + by;
+    if (!versions[index]) return;
+    complain("");
+    ask("input", { do: "choose", chat, message: versions[index] }, ({ error }) => { if (!error) announce(`Version ${index + 1} of ${versions.length}`); });
+  };
+  const bar = make("div", "versions when-idle", button("icon", "Previous version", "left", turnBy(-1)), make("span", "which"), button("icon", "Next version", "right", turnBy(1)));
+  bar.setAttribute("role", "group");
+  bar.setAttribute("aria-label", "Versions of this answer");
+  return bar;
+};
+const drawVersions = (bar, { id, versions }) => {
+  const index = versions.indexOf(id);
+  const [previous, which, next] = bar.children;
+  bar.hidden = versions.length < 2;
+  which.textContent = `${index + 1}/${versions.length}`;
+  previous.setAttribute("aria-disabled", String(index <= 0)); // a disabled one would lose the focus
+  next.setAttribute("aria-disabled", String(index === versions.length - 1));
 };
 
 // reading aloud: one answer at a time; a second press stops it

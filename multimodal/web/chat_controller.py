@@ -26,9 +26,11 @@ from multimodal.messages import Controls, TextPart
 from multimodal.web.actions import (
     Action,
     CheckUploads,
+    ChooseVersion,
     Dictate,
     Edit,
     HandsFree,
+    Rate,
     ReadAloud,
     Retry,
     Send,
@@ -122,6 +124,8 @@ class ChatController:
                 self.retry(session, action, read_controls)
             case Edit():
                 self.edit(session, action)
+            case ChooseVersion() | Rate():
+                self.judge(session, action)
             case TakeBack():
                 return self.take_back(session, action)
             case CheckUploads():
@@ -217,7 +221,7 @@ class ChatController:
         self, session: TabSession, action: Retry, read_controls: Callable[[], Controls]
     ) -> None:
         """Answer a message again: with the controls as they are now, or with another model as they
-        were."""
+        were. The answer there is stays beside the new one."""
         if action.model is None:
             controls = read_controls()
         else:
@@ -227,7 +231,16 @@ class ChatController:
         with self._turn(reply, controls):
             if action.model is None:
                 reply.chat.set_controls(controls)
-            reply.chat.forget_reply(action.message)
+            reply.chat.archive_reply(action.message)
+
+    def judge(self, session: TabSession, action: ChooseVersion | Rate) -> None:
+        """Choose among the answers to one question, or note what the person thinks of one."""
+        self.list.check_kept(session.owner, action.chat)
+        chat = self.chats.open(session.owner, action.chat)
+        if isinstance(action, ChooseVersion):
+            chat.choose_version(action.message)
+        else:
+            chat.rate(action.message, action.rating)
 
     def edit(self, session: TabSession, action: Edit) -> None:
         self._offered(self.controls(session, action.chat))

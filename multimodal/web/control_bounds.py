@@ -30,6 +30,10 @@ class Bounds:
         """Raises RequestError."""
         return None if (number := self.checked(value)) is None else int(number)
 
+    def nearest(self, value: float) -> int:
+        """Itself, or the end that it is beyond."""
+        return int(min(max(value, self.low), self.high))
+
 
 @dataclass(frozen=True, slots=True)
 class Length:

@@ -77,16 +77,16 @@ def from_inputs(
 
 def to_inputs(ui: Layout, controls: Controls) -> list[Any]:
     """What `ui.controls` show for a conversation that has these."""
-    default, given = ui.defaults(), controls.sampling
+    given = controls.sampling
     model = ui.quantization.menu_entry(controls.model)
     return [
-        model,
+        ui.menu.update(model),
         ui.quantization.update(controls.model),
         controls.system_prompt,
         given.temperature,
         given.top_p,
         given.repeat_penalty,
-        default.max_tokens if given.max_tokens is None else given.max_tokens,
+        ui.usual_tokens() if given.max_tokens is None else given.max_tokens,
         given.seed,
         *ui.voice.updates(
             model, controls.hearing, controls.speak_in, controls.voice, controls.speed

@@ -162,7 +162,8 @@ class HandsFreeService:
         if speaker is None:
             raise missing_voice_error(program.cards, language)
         catalog = program.catalog
-        return [catalog.card(hears), catalog.card(writes), speaker]
+        writer = program.offer.resident(catalog.card(writes))
+        return [catalog.card(hears), writer, speaker]
 
     def _prepare(self, live: LiveConversation, cards: list[ModelCard], language: str) -> None:
         try:

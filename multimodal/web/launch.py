@@ -21,7 +21,7 @@ from starlette.middleware import Middleware
 
 from multimodal.access import Hosts, Logins
 from multimodal.build import Program, build, fetch_missing
-from multimodal.calibrate import calibrate_new_card
+from multimodal.calibrate import calibrate_new_gpu
 from multimodal.data_folder import lock_data_folder, prepare_data_folder
 from multimodal.doctor.unused_gpu import unused_gpu
 from multimodal.errors import MultimodalError, SettingsError
@@ -33,6 +33,7 @@ from multimodal.weights import console_progress
 if TYPE_CHECKING:
     from multimodal.web.border import AccessMiddleware
     from multimodal.web.page import Page
+    from multimodal.web.studio.services import Services
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def serve(settings: Settings) -> None:
 
 
 def _serve_at(port: int, hosts: Hosts, settings: Settings) -> None:
-    calibrate_new_card(settings, _announce)
+    calibrate_new_gpu(settings, _announce)
     unused = unused_gpu(settings)
     if unused is not None:
         _announce(f"{unused.sentence}\n\n    {unused.fix}\n")
@@ -114,10 +115,14 @@ def _sweep(program: Program) -> None:
 
 @contextmanager
 def open_page(
-    program: Program, port: int, hosts: Hosts, grace_s: float = GRACE_S
+    program: Program,
+    port: int,
+    hosts: Hosts,
+    grace_s: float = GRACE_S,
+    studio: Services | None = None,
 ) -> Iterator[None]:
     """The page, served on `port` while the context is open. `grace_s` is how long a reply goes on
-    after its last page was closed."""
+    after its last page was closed; `studio` stands for what the studio asks of the program."""
     settings = program.settings
     _prepare_gradio(settings)
     from multimodal.web.border import AccessMiddleware
@@ -126,7 +131,7 @@ def open_page(
 
     logins, head = settings.logins(), _head()
     secrets = page_secret(settings), media_secret(settings)
-    page = Page(program, *secrets, _examples(), grace_s)
+    page = Page(program, *secrets, _examples(), grace_s, studio)
     border = AccessMiddleware(hosts, Logins(logins), [settings.page_cache])
     page.blocks.queue(default_concurrency_limit=None, api_open=False, max_size=EVENTS)
     page.blocks.launch(
@@ -252,9 +257,10 @@ def _free_port(settings: Settings) -> int:
 
 
 def _head() -> str:
-    """What goes into the page's head. The pane's style sheet is here because Gradio rewrites the
+    """What goes into the page's head. The panes' style sheets are here because Gradio rewrites the
     selectors of its own `css_paths`, and breaks those with a comma inside `:is()`."""
-    sheet = (HERE / "chat.css").read_text("utf-8")
+    sheets = (HERE / "chat.css", HERE / "studio" / "studio.css")
+    sheet = "".join(path.read_text("utf-8") for path in sheets)
     return f"{(HERE / 'head.html').read_text('utf-8')}<style>\n{sheet}</style>\n"
 
 

@@ -18,6 +18,7 @@ from multimodal.web.model_menu import ModelMenu
 from multimodal.web.presence import TICK_S
 from multimodal.web.quantization import QuantizationPanel
 from multimodal.web.saved_models import SavedModelsPanel
+from multimodal.web.studio.pane import StudioPane
 from multimodal.web.tab_session import TabSession
 from multimodal.web.upgrade_panel import UpgradePanel
 from multimodal.web.voice import VoicePanel
@@ -31,6 +32,7 @@ class Layout:
     def __init__(self, program: Program, secret: str, examples: Path | None) -> None:
         self.program = program
         self.examples = example_messages(examples)
+        self.studio = StudioPane()
         self._state(secret)
         self._sidebar()
         self._main()
@@ -51,10 +53,12 @@ class Layout:
             *self.drawing,
         ]
 
-    def defaults(self) -> SamplingDefaults:
-        """What the card of the profile's text model says of sampling."""
+    def usual_tokens(self) -> int:
+        """The longest answer that the card of the profile's text model allows, as far as the slider
+        goes: with a value beyond its ends every message would be refused."""
         name = self.program.defaults.name(Task.TEXT)
-        return self.program.catalog.card(name).sampling if name else SamplingDefaults()
+        usual = self.program.catalog.card(name).sampling if name else SamplingDefaults()
+        return TOKENS.nearest(usual.max_tokens)
 
     def _state(self, secret: str) -> None:
         nobody = {"owner": "", "conversation": ""}
@@ -69,6 +73,7 @@ class Layout:
             self.new = gr.Button("New chat", variant="primary", elem_id="new")
             self.pressed = gr.Number(visible=False)
             """When it was pressed, by the browser's clock."""
+            self.studio.build_side()
             self.list = conversation_list()
             self.menu = ModelMenu(self.program)
             self.model = self.menu.choice
@@ -84,7 +89,6 @@ class Layout:
             self.saved = SavedModelsPanel(self.program)
 
     def _sampling(self) -> None:
-        default = self.defaults()
         self.system = gr.Textbox(
             label="Instructions",
             elem_id="system",
@@ -100,7 +104,7 @@ class Layout:
         self.top_p = gr.Number(None, step=0.05, label="Top p", info=own)
         self.penalty = gr.Number(None, step=0.05, label="Repetition penalty", info=own)
         self.tokens = gr.Slider(
-            TOKENS.low, TOKENS.high, default.max_tokens, step=16, label="Longest answer (tokens)"
+            TOKENS.low, TOKENS.high, self.usual_tokens(), step=16, label="Longest answer (tokens)"
         )
         self.seed = gr.Number(None, precision=0, label="Seed", info="Empty: random", elem_id="seed")
         self.reset = gr.Button("Back to the defaults", size="sm")
@@ -126,4 +130,5 @@ class Layout:
     def _main(self) -> None:
         self.upgrades.build_banner()
         self.chat = chat_pane(self.examples, self.program.media.limits)
+        self.studio.build_main()
         self.timer = gr.Timer(TICK_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import gradio as gr
 
@@ -14,6 +15,7 @@ from multimodal.errors import CardError
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.messages import Task
 from multimodal.sizes import download_size, gigabytes
+from multimodal.web.tab_session import TabSession
 
 TASKS = {
     Task.TEXT: "text",
@@ -31,12 +33,9 @@ class ModelMenu:
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        self._sizes = {
-            card.name: footprint(card).resident
-            for card in program.cards
-            if isinstance(card.architecture, MeasuredArchitecture)
-        }
+        self._sizes: dict[str, int] = {}
         self._ready: frozenset[str] = frozenset()
+        self._looked_at: tuple[ModelCard, ...] = ()
         self._looked_s = float("-inf")
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -45,18 +44,41 @@ class ModelMenu:
             self.choices(), value=AUTO, label="Model", elem_id="model", filterable=True
         )
 
+    def update(self, model: str) -> gr.Dropdown:
+        """The menu as it is now, with that model chosen."""
+        return gr.Dropdown(self.choices(), value=model)
+
+    def changes(self, session: TabSession) -> Any:
+        """The menu where something of it changed since that tab was told; a model that is gone is
+        left to the router."""
+        self.size_up()
+        choices = self.choices()
+        told = tuple(label for label, _ in choices)
+        if session.menu == told:
+            return gr.skip()
+        session.menu = told
+        if session.model and session.model not in {name for _, name in choices}:
+            session.model = AUTO
+            return gr.Dropdown(choices, value=AUTO)
+        return gr.Dropdown(choices)
+
     def choices(self) -> list[tuple[str, str]]:
-        """“Phi-2 · text · 1.82 GB · ready”, those of one task together."""
+        """“Phi-2 · text · 1.82 GB · ready”, those of one task together, as they are now."""
         order = list(TASKS)
         cards = sorted(self._program.cards, key=lambda card: order.index(card.task))
-        states = self._states()
+        states, resident = self._states(), self._program.offer.resident
         auto = ("Auto (the router chooses)", AUTO)
-        return [auto, *((self._label(card, states.get(card.name)), card.name) for card in cards)]
+        return [
+            auto,
+            *((self._label(card, states.get(resident(card).name)), card.name) for card in cards),
+        ]
 
     def size_up(self) -> None:
-        """Begin to work out the sizes that take time, once; the menu tells them as they come."""
+        """Begin to work out the sizes that take time and are not known; the menu tells them as
+        they come."""
         with self._lock:
-            if self._sizing is None:
+            is_idle = self._sizing is None or not self._sizing.is_alive()
+            if is_idle and any(card.name not in self._sizes for card in self._program.cards):
                 self._sizing = threading.Thread(target=self._size, name="sizes", daemon=True)
                 self._sizing.start()
 
@@ -64,6 +86,8 @@ class ModelMenu:
         self._stop.set()
 
     def _label(self, card: ModelCard, state: str | None) -> str:
+        if isinstance(card.architecture, MeasuredArchitecture):
+            self._sizes[card.name] = footprint(card).resident
         size = self._sizes.get(card.name)
         told = gigabytes(size) if size else ""
         words = (card.title, TASKS[card.task], told, state or self._absent(card))
@@ -84,11 +108,13 @@ class ModelMenu:
         return f"needs {download_size(known)} download" if known else "needs a download"
 
     def _ready_names(self) -> frozenset[str]:
+        cards, weights = self._program.cards, self._program.weights
         with self._lock:
-            if time.monotonic() - self._looked_s > LOOK_EVERY_S:
-                weights = self._program.weights
-                self._ready = frozenset(c.name for c in self._program.cards if weights.is_ready(c))
-                self._looked_s = time.monotonic()
+            is_old = time.monotonic() - self._looked_s > LOOK_EVERY_S
+            if is_old or cards != self._looked_at:
+                needed = map(self._program.offer.resident, cards)
+                self._ready = frozenset(card.name for card in needed if weights.is_ready(card))
+                self._looked_at, self._looked_s = cards, time.monotonic()
             return self._ready
 
     def _size(self) -> None:
@@ -99,4 +125,4 @@ class ModelMenu:
                 try:
                     self._sizes[card.name] = footprint(card).resident
                 except CardError:
-                    continue
+                    self._sizes[card.name] = 0

@@ -24,6 +24,7 @@ from multimodal.web.chat_view import Frame
 from multimodal.web.controls import ControlEvents, from_inputs, to_inputs
 from multimodal.web.incoming import browser_of
 from multimodal.web.layout import TITLE, Layout
+from multimodal.web.studio.services import Services, services_of
 from multimodal.web.tab_session import TabSession
 
 HERE = Path(__file__).parent
@@ -46,8 +47,10 @@ class Page:
         media_secret: str,
         examples: Path | None = None,
         grace_s: float = 0.0,
+        studio: Services | None = None,
     ) -> None:
         self.program = program
+        self._studio = studio or services_of(program)
         self._own_secret = media_secret
         with gr.Blocks(
             title=TITLE, fill_height=True, analytics_enabled=False, delete_cache=UPLOADS_S
@@ -63,6 +66,7 @@ class Page:
             *controller.addresses.routes(),
             *controller.reader.routes(),
             *controller.talk.routes(),
+            *self.ui.studio.routes(),
             Route("/microphone.js", _microphone_worklet),
         ]
 
@@ -86,6 +90,7 @@ class Page:
         ui.timer.tick(self._tick, state, [ui.gauge, ui.model, *ui.upgrades.outputs], **quiet)
         ui.upgrades.wire(ui.session, quiet)
         ui.saved.wire(quiet)
+        ui.studio.wire(self._studio, self._own_secret, ui.session, quiet)
         self._wire_chat(state, quiet)
         each = quiet | {"trigger_mode": "multiple"}
         openings = (
@@ -95,6 +100,7 @@ class Page:
             ui.list.select(self._open, state, opened, **each),
             ui.list.delete(self._delete, state, opened, **each),
             ui.list.undo(self._restore, state, opened, **each),
+            ui.studio.component.select(self._open_with, state, opened, **each),
         )
         ui.list.expand(self._show_older, state, ui.list, **quiet)
         events = ControlEvents(ui, self.program.store)
@@ -153,16 +159,7 @@ class Page:
 
     def _tick(self, session: TabSession, request: gr.Request) -> list[Any]:
         self._see(session, request, is_tick=True)
-        return [self._gauge(), self._menu(session), *self.ui.upgrades.updates(session)]
-
-    def _menu(self, session: TabSession) -> Any:
-        """The model menu where something of it changed since this tab was told."""
-        choices = self.ui.menu.choices()
-        told = tuple(label for label, _ in choices)
-        if session.menu == told:
-            return gr.skip()
-        session.menu = told
-        return gr.Dropdown(choices)
+        return [self._gauge(), self.ui.menu.changes(session), *self.ui.upgrades.updates(session)]
 
     def _gauge(self) -> str:
         return gauge.gauge(self.program.memory.snapshot(), self.program.catalog.title)
@@ -195,6 +192,16 @@ class Page:
     def _open_new(self, pressed: float, session: TabSession) -> list[Any]:
         with _show_errors():
             return self._opened(session, "", read_moment(pressed))
+
+    def _open_with(self, event: gr.EventData, session: TabSession) -> list[Any]:
+        """A new chat with the model that the studio names."""
+        with _show_errors():
+            model = self.program.card(str(field_of(event, "model"))).name
+            pressed = read_moment(field_of(event, "pressed"))
+        opened, place = self._opened(session, "", pressed), 4  # of the model among the outputs
+        session.model = model
+        opened[place] = self.ui.menu.update(model)
+        return opened
 
     def _delete(self, event: gr.EventData, session: TabSession) -> list[Any]:
         with _show_errors():

@@ -30,7 +30,7 @@ class QuantizationPanel:
 
     def menu_entry(self, model: str) -> str:
         """The model menu's entry for a model that may be asked for in any quantization."""
-        names = self._program.profile.names
+        names = [card.name for card in self._program.cards]
         base = ModelName.parse(model).base
         same = (name for name in names if ModelName.parse(name).base == base)
         return model if model in names else next(same, AUTO)
@@ -61,7 +61,7 @@ class QuantizationPanel:
 
     def update_with_sizes(self, model: str) -> gr.Dropdown:
         """The same with what each quantization takes; the first time this takes seconds."""
-        kinds = self._kinds(model)
+        kinds = self._kinds(self.menu_entry(model))
         return gr.Dropdown(self._sized(model, kinds)) if len(kinds) > 1 else gr.Dropdown()
 
     def _sized(self, model: str, kinds: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -85,6 +85,8 @@ ALLOWED: tuple[AllowedRoute, ...] = (
     AllowedRoute("/media/{key}/small/{file}", READ, "stored pictures, made smaller"),
     AllowedRoute("/aloud/{ticket}", READ, "answers read aloud"),
     AllowedRoute("/listen/{ticket}", frozenset({"POST", "DELETE"}), "talking hands-free"),
+    AllowedRoute("/studio/{key}/{id}.zip", READ, "a job of the studio as a file"),
+    AllowedRoute("/studio/{key}/{id}/{file:path}", READ, "a file of an exported model"),
     AllowedRoute("/microphone.js", READ, "talking hands-free"),
     AllowedRoute("/health", READ, "watching the server", Access.EVERYBODY),
     AllowedRoute("/metrics", READ, "Prometheus", Access.PROGRAM),

@@ -9,6 +9,8 @@ Every message becomes a dictionary that goes to the browser as JSON:
     route               the route card: which models, why, what they found, how long they took
     state               "" (whole), "writing", or how it ended early; `note` says that in words
     redo                models that could answer the newest message instead
+    rating              "up" or "down", what the person thinks of an answer; "" for neither
+    versions            ids of all answers to its question, its own among them; [] for one alone
 """
 
 from __future__ import annotations
@@ -95,6 +97,8 @@ class Transcript:
             "state": "",
             "note": message.damage or "",
             "redo": [],
+            "rating": message.rating or "",
+            "versions": list(message.versions),
         }
 
     def _answer(self, message: Message, about: Conversation) -> Bubble:

@@ -67,7 +67,10 @@ def test_models_are_listed_as_a_table_and_as_json(
     rows = json.loads(run("models", "--json", *at(tmp_path, all_weights)).stdout)
     ready = {row["name"]: row["ready"] for row in rows}
     profile = catalog.profile("embedded")
-    assert tuple(ready) == profile.names
+    untrained = [row["name"] for row in rows if row["untrained"]]
+    assert tuple(ready) == (*profile.names, *untrained)
+    assert untrained == ["resnet-untrained", "vit-untrained", "unet-untrained"]
+    assert not any(ready[name] for name in untrained)
     assert all(ready[name] for name in profile.defaults)
 
 

@@ -576,7 +576,7 @@ def test_events_whose_answers_nobody_fetches_are_refused_until_they_are_read(app
 
 def tick(server: Server, session: str) -> dict[str, Any]:
     """The body of what the page sends every two seconds."""
-    (step,) = steps_of(config_of(httpx.get(server.url).text), "tick")
+    step, *_ = steps_of(config_of(httpx.get(server.url).text), "tick")
     data = [None for _ in step["inputs"]]
     return {"data": data, "fn_index": step["id"], "session_hash": session}
 

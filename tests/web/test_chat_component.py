@@ -648,7 +648,7 @@ def test_what_was_read_and_heard_is_shown_in_every_word(
 
 # ---------------------------------------------------------------- for everybody
 
-STATES = ["empty", "answered", "streaming", "enlarged", "error", "editing"]
+STATES = ["empty", "answered", "judged", "streaming", "enlarged", "error", "editing"]
 
 
 def bring(person: Person, chat: FakePage, state: str, red: Path) -> Pen | None:
@@ -663,6 +663,10 @@ def bring(person: Person, chat: FakePage, state: str, red: Path) -> Pen | None:
     person.ask("Compare them.", *([red] if state == "enlarged" else []))
     if state == "answered":
         person.route()
+    elif state == "judged":
+        person.do("Answer again")
+        person.wait()
+        person.do("Good answer")
     elif state == "streaming":
         pen = chat.begin_answer(person, "Go on.", "Once **upon** a time")
         person.say("And then?")
@@ -705,7 +709,7 @@ def test_the_pane_is_used_by_keyboard_alone(person: Person, red: Path) -> None:
     person.ask("compare", red)
     person.page.focus(BOX)
     names = []
-    for _ in range(12):
+    for _ in range(14):
         person.page.keyboard.press("Shift+Tab")
         names.append(
             person.page.evaluate(
@@ -714,7 +718,8 @@ def test_the_pane_is_used_by_keyboard_alone(person: Person, red: Path) -> None:
             )
         )
     reached = " | ".join(names)
-    for name in ("Attach pictures", "Answer again", "Copy the answer", "Why this model", "Edit"):
+    expected = ("Attach pictures", "Answer again", "Copy the answer", "Good answer", "Bad answer")
+    for name in (*expected, "Why this model", "Edit"):
         assert name in reached, reached
     person.page.focus(BOX)
     following = []

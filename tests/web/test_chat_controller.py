@@ -118,6 +118,9 @@ def test_messages_of_somebody_else_cannot_be_touched(made: Program, tab: Tab) ->
         {"do": "edit", "chat": "", "message": "'; drop table", "text": "x"},
         {"do": "retry", "chat": "", "message": "0a", "model": 7},
         {"do": "take_back", "chat": ""},
+        {"do": "rate", "chat": "", "message": "0a", "rating": "sideways"},
+        {"do": "rate", "chat": "", "message": "0a"},
+        {"do": "choose", "chat": "", "message": "'; drop table"},
         {"do": "stop"},
     ],
 )
@@ -132,6 +135,54 @@ def test_a_model_that_is_not_there_is_refused_and_the_answer_kept(tab: Tab) -> N
     message = tab.show()["messages"][1]["id"]
     assert "error" in tab.finished(do="retry", message=message, model="no-such-model")
     assert len(tab.show()["messages"]) == 2
+
+
+def test_a_redo_is_shown_as_a_version_beside_the_one_before(tab: Tab) -> None:
+    chat = tab.begin()
+    first = tab.show()["messages"][1]
+    assert (first["versions"], first["rating"]) == ([], "")
+    assert "error" not in tab.finished(do="retry", message=first["id"])
+    second = tab.show()["messages"][1]
+    assert second["versions"] == [first["id"], second["id"]]
+    told = tab.act(do="choose", message=first["id"])
+    assert told["whole"]
+    assert told["messages"][1]["id"] == first["id"]
+    assert told["messages"][1]["route"] == first["route"], "each has its own card"
+    assert tab.beside(chat).show()["messages"][1]["id"] == first["id"]
+
+
+def test_a_redo_with_another_model_names_each_version_s_own(tab: Tab) -> None:
+    tab.begin()
+    first = tab.show()["messages"][1]
+    other = first["redo"][0]
+    tab.finished(do="retry", message=first["id"], model=other["value"])
+    titles = [tab.show()["messages"][1]["route"]["steps"][-1]["title"]]
+    tab.act(do="choose", message=first["id"])
+    titles.append(tab.show()["messages"][1]["route"]["steps"][-1]["title"])
+    assert titles == [other["label"], first["route"]["steps"][-1]["title"]]
+    assert titles[0] != titles[1]
+
+
+def test_a_rating_is_shown_in_every_tab_until_it_is_taken_off(tab: Tab) -> None:
+    chat = tab.begin()
+    message = tab.show()["messages"][1]["id"]
+    for rating, shown in (("up", "up"), ("down", "down"), (None, "")):
+        assert "error" not in tab.receipt(do="rate", message=message, rating=rating)
+        assert tab.beside(chat).show()["messages"][1]["rating"] == shown
+
+
+def test_nobody_rates_or_turns_answers_of_somebody_else(tab: Tab) -> None:
+    chat = tab.begin()
+    first = tab.show()["messages"][1]["id"]
+    tab.finished(do="retry", message=first)
+    other = tab.beside(owner="bob")
+    own = other.begin("yours")
+    for place in (chat, own):
+        for action in ({"do": "choose"}, {"do": "rate", "rating": "down"}):
+            assert "error" in other.receipt(chat=place, message=first, **action)
+    shown = tab.show()["messages"][1]
+    assert (shown["rating"], shown["versions"][0]) == ("", first)
+    assert shown["id"] != first
 
 
 def test_a_message_for_another_chat_is_not_sent_here(tab: Tab) -> None:

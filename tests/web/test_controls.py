@@ -20,6 +20,7 @@ from multimodal.languages import language_name
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.messages import Controls, Drawing, Sampling, Task, TranscriptionSettings
 from multimodal.sizes import gigabytes
+from multimodal.web.control_bounds import TOKENS
 from multimodal.web.controls import from_inputs, to_inputs
 from multimodal.web.layout import Layout
 from multimodal.web.page import Page
@@ -228,9 +229,15 @@ def test_an_untouched_page_leaves_sampling_to_the_model(ui: Layout) -> None:
     assert [part.value for part in (ui.temperature, ui.top_p, ui.penalty)] == [None] * 3
 
 
+@pytest.mark.parametrize(("usual", "shown"), [(1, 16), (512, 512), (10**6, 2048)])
+def test_the_slider_of_the_longest_answer_shows_what_can_be_sent(usual: int, shown: int) -> None:
+    """A card may say what is beyond its ends, with which every message would be refused."""
+    assert TOKENS.nearest(usual) == shown
+
+
 def test_a_model_that_is_gone_is_left_to_the_router(ui: Layout) -> None:
     shown = to_inputs(ui, Controls("gone:int8"))
-    assert shown[0] == AUTO
+    assert shown[0].value == AUTO
     assert not shown[1].visible
 
 

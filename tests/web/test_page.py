@@ -63,7 +63,9 @@ def test_what_fits_is_worked_out_before_a_model_is_chosen(person: Person) -> Non
         assert words in told
     person.choose("Set of models", "Embedded")
     page.get_by_role("button", name="Work it out").click()
-    page.locator("section.fit").get_by_text("SmolLM2 135M").wait_for()
+    told = page.locator("section.fit")
+    told.get_by_text("SmolLM2 135M").first.wait_for()
+    told.get_by_text("Fine-tuning SmolLM2 135M on it").wait_for()
 
 
 def test_a_simulated_card_says_so_and_keeps_what_leaves(
