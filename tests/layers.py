@@ -48,10 +48,12 @@ FLOORS: dict[str, float] = {
     "backends.compute_device": 4.6,
     "backends.probes": 4.6,
     "fetching": 4,
+    "backends.classifier": 4.5,
     "backends.describer": 4.5,
     "backends.diffusion": 4.5,
     "backends.hf": 4.5,
     "backends.llama_cpp": 4.5,
+    "backends.onnx": 4.55,
     "backends.speech": 4.5,
     "oom_fallbacks": 4.6,
     "runner": 4.7,
@@ -59,7 +61,9 @@ FLOORS: dict[str, float] = {
     "turn": 5,
     "chats": 6,
     "upgrades": 6,
+    "studio": 7,
     "build": 8,
+    "studio.results": 8.5,
     "chats.service": 8,
     "hands_free": 8,
     "api": 9,
@@ -98,8 +102,11 @@ HEAVY = {
     "bitsandbytes",
     "ctranslate2",
     "onnxruntime",
+    "datasets",
+    "peft",
+    "trl",
 }
-HEAVY_PACKAGES = {"backends", "memory"}
+HEAVY_PACKAGES = {"backends", "memory", "studio"}
 MODEL_CLASS = re.compile(
     r"(Whisper|UNet|Autoencoder|Seamless|Llama|Llava|Mistral|CLIP|Blip|GPT2|Wav2Vec)\w*$"
     r"|[A-Z]\w*(Model|For[A-Z]\w*)$"

@@ -20,9 +20,11 @@ from packaging.version import Version
 FACTS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROGRAM = [Requirement(line) for line in FACTS["project"]["dependencies"]]
 VOICES = [Requirement(line) for line in FACTS["project"]["optional-dependencies"]["voices"]]
+STUDIO = [Requirement(line) for line in FACTS["project"]["optional-dependencies"]["studio"]]
+EXAMPLES = [Requirement(line) for line in FACTS["project"]["optional-dependencies"]["examples"]]
 DEVELOPMENT = [Requirement(line) for line in FACTS["project"]["optional-dependencies"]["dev"]]
 BUILD = [Requirement(line) for line in FACTS["build-system"]["requires"]]
-OURS = {"multimodal", "benchmarks", "tests"}
+OURS = {"multimodal", "benchmarks", "examples", "tests"}
 
 
 def names(requirements: list[Requirement]) -> set[str]:
@@ -30,11 +32,15 @@ def names(requirements: list[Requirement]) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "need", [*PROGRAM, *VOICES, *DEVELOPMENT, *BUILD], ids=lambda need: need.name
+    "need", [*PROGRAM, *VOICES, *STUDIO, *DEVELOPMENT, *BUILD], ids=lambda need: need.name
 )
 def test_every_range_has_two_ends(need: Requirement) -> None:
     operators = {spec.operator for spec in need.specifier}
     assert operators in ({"=="}, {">=", "<"})
+
+
+def test_developers_have_the_studio_and_what_examples_need() -> None:
+    assert set(map(str, [*STUDIO, *EXAMPLES])) <= set(map(str, DEVELOPMENT))
 
 
 def pinned() -> dict[str, str]:
@@ -67,9 +73,10 @@ def imported(folder: Path) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("folder", "asked"),
     [
-        ("multimodal", names([*PROGRAM, *VOICES])),
+        ("multimodal", names([*PROGRAM, *VOICES, *STUDIO])),
         ("tests", names([*PROGRAM, *DEVELOPMENT])),
         ("benchmarks", names([*PROGRAM, *VOICES, *DEVELOPMENT])),
+        ("examples", names([*PROGRAM, *STUDIO, *EXAMPLES])),
     ],
 )
 def test_what_is_imported_is_asked_for(folder: str, asked: set[str]) -> None:

@@ -33,7 +33,7 @@ GB = 1_000_000_000
 CARD = Gpu("NVIDIA GeForce RTX 4070 Ti", 12282 << 20, 11_000 << 20, (8, 9))
 KERNELS = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
 FOUND = TorchBuild(
-    cuda="13.0", card=CARD.name, card_bytes=12_878_086_144, compute=(8, 9), kernels=KERNELS
+    cuda="13.0", gpu=CARD.name, gpu_bytes=12_878_086_144, compute=(8, 9), kernels=KERNELS
 )
 
 
@@ -147,14 +147,14 @@ def test_an_old_driver_with_which_torch_finds_the_card_is_left_alone() -> None:
 
 
 def test_a_torch_newer_than_the_driver_gets_the_one_that_it_runs_or_a_newer_driver() -> None:
-    build = TorchBuild(cuda="13.0", card_error="The NVIDIA driver on your system is too old")
+    build = TorchBuild(cuda="13.0", gpu_error="The NVIDIA driver on your system is too old")
     found = judged(replace(LINUX, driver=drives("570.86", (12, 8)), build=build))["torch"]
     assert "too old" in found.found
     assert found.fix.startswith(f"{command('cu128', '2.11.0')} ; or update the NVIDIA driver")
 
 
 def test_a_card_that_torch_does_not_find_for_another_reason_is_told_with_that_reason() -> None:
-    build = TorchBuild(cuda="13.0", card_error="No CUDA GPUs are available")
+    build = TorchBuild(cuda="13.0", gpu_error="No CUDA GPUs are available")
     found = judged(replace(LINUX, build=build))["torch"]
     assert "No CUDA GPUs are available" in found.found
     assert "CUDA_VISIBLE_DEVICES" in found.fix
@@ -162,7 +162,7 @@ def test_a_card_that_torch_does_not_find_for_another_reason_is_told_with_that_re
 
 def test_a_torch_without_code_for_the_card_is_replaced() -> None:
     card = Gpu("NVIDIA GeForce RTX 5070", 12 * GB, 0, (12, 0))
-    build = replace(FOUND, cuda="12.6", card=card.name, compute=(12, 0), kernels=("sm_86", "sm_90"))
+    build = replace(FOUND, cuda="12.6", gpu=card.name, compute=(12, 0), kernels=("sm_86", "sm_90"))
     machine = replace(LINUX, torch="2.13.0+cu126", build=build)
     found = judged(replace(machine, driver=drives("581.15", (13, 0), card)))["torch"]
     assert "no code for its compute capability 12.0" in found.found
@@ -368,7 +368,7 @@ def test_the_torch_of_this_machine_is_asked_in_a_process_of_its_own() -> None:
     found = probe_build()
     assert found.error == ""
     assert found.cuda == (torch.version.cuda or "")
-    assert bool(found.card) is torch.cuda.is_available()
+    assert bool(found.gpu) is torch.cuda.is_available()
 
 
 def test_noise_before_the_facts_is_passed_over_and_a_crash_is_told() -> None:

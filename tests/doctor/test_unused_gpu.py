@@ -84,7 +84,7 @@ def test_without_a_driver_no_start_waits_for_pytorch(tmp_path: Path) -> None:
         "from multimodal.settings import read_settings\n"
         "from multimodal.web import launch\n"
         "settings = read_settings(data=Path(sys.argv[1]), profile='embedded')\n"
-        "launch.calibrate_new_card(settings, print)\n"
+        "launch.calibrate_new_gpu(settings, print)\n"
         "assert launch.unused_gpu(settings) is None\n"
         "launch.build(settings).close()\n"
         "heavy = {'torch', 'transformers', 'xllamacpp', 'faster_whisper', 'onnxruntime'}\n"
