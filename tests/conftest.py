@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -48,6 +49,16 @@ def pytest_configure(config: pytest.Config) -> None:
     that share the cores wait for one another."""
     if config.getoption("numprocesses", None):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def roomy_disk() -> Iterator[None]:
+    """How full the disk of this machine is decides no test: what a program in this process is told
+    of any disk is 1 TB, all of it free. Those about a full one say so themselves."""
+    usage = type(shutil.disk_usage(ROOT))(10**12, 0, 10**12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage)
+        yield
 
 
 @pytest.fixture(scope="session")
