@@ -50,6 +50,12 @@ def _prepare_recordings(settings: JobSettings, _rows: Any, folder: Path) -> tupl
     return prepare_recordings(settings, folder)
 
 
+def _prepare_captions(settings: JobSettings, _rows: Any, folder: Path) -> tuple[str, ...]:
+    from multimodal.studio.data.captions import prepare_captions
+
+    return prepare_captions(settings, folder)
+
+
 @dataclass(frozen=True, slots=True)
 class Teachable:
     """What a method teaches: models of a task whose families it reads. `title` names one, `prepare`

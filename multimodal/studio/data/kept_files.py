@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from multimodal.errors import DataError
 from multimodal.studio.data.records import Split
+
+NAMED = 5
+"""How many files a sentence names."""
+
+
+def listed(names: Sequence[str], separator: str = "; ") -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{separator.join(names[:NAMED])}{more}"
 
 
 class KeptFile(Protocol):
@@ -59,3 +69,11 @@ def without_leaks(found: Sequence[F], notices: list[str], noun: str) -> tuple[li
             f"{'is' if leaks == 1 else 'are'} in the test as well and left out of the training."
         )
     return train, test
+
+
+def held_out_digests(members: Sequence[KeptFile], seed: int, share: float) -> set[str]:
+    """Which of two or more different files are held out: that share of them, at least one and never
+    all. Which ones depends on the seed and on what they hold, not on their names."""
+    digests = {one.digest for one in members}
+    order = sorted(digests, key=lambda it: hashlib.sha256(f"{seed} {it}".encode()).digest())
+    return set(order[: min(len(order) - 1, max(1, round(share * len(order))))])

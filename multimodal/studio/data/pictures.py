@@ -4,40 +4,34 @@
     data/train/cat/1.jpg, data/test/cat/1.jpg   as the folders say
     data/1.jpg, data/2.jpg                      of no class (""), for what learns to draw
 
-They are read as those of a chat are: by their content, bounded before they are decoded, turned
-upright, without metadata. Two files are the same picture if that leaves the same bytes.
+They are kept as `kept_pictures` says. Two files are the same picture if that leaves the same
+bytes.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from multimodal.errors import DataError, MediaError
-from multimodal.limits import Limits
-from multimodal.media.ingestion import MediaFolder, is_picture
+from multimodal.errors import DataError
 from multimodal.private_files import make_private_folder
 from multimodal.studio.data.folder_files import SourceFile, open_source
-from multimodal.studio.data.kept_files import unique_files, without_leaks
+from multimodal.studio.data.kept_files import (
+    held_out_digests,
+    listed,
+    unique_files,
+    without_leaks,
+)
+from multimodal.studio.data.kept_pictures import PictureKeeper
 from multimodal.studio.data.prepare import TEST_FILE, TRAIN_FILE, Row, write_rows
 from multimodal.studio.data.records import Split
 from multimodal.studio.data.sources import split_of
 from multimodal.studio.settings import JobSettings
 
-PICTURES = "pictures"
-"""In the folder of a job's data."""
 SIDE = 512
 """Of the shorter side of a picture as it is kept; classifiers read 224 to 384 pixels."""
-LIMITS = Limits(min_side=8, stored_side=SIDE, page_width=SIDE, page_length=4 * SIDE)
-SUFFIXES = frozenset({
-    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif",
-})  # fmt: skip
-"""Of files that are meant to be pictures, whatever they hold."""
-NAMED = 5
-"""How many files a sentence names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,58 +152,22 @@ class _Layout:
 
 
 def _kept(name: str, layout: _Layout, folder: Path, notices: list[str]) -> Iterator[Picture]:
-    media = MediaFolder(folder / PICTURES, LIMITS)
-    others, faults = list[str](), list[str]()
-    try:
+    others = list[str]()
+    with PictureKeeper(name, folder, SIDE) as keeper:
         for file in layout.files:
             place = layout.place(file)
-            data = b"" if place is None else _read(file, faults)
-            if place is None or not (is_picture(data) or _suffix(file) in SUFFIXES):
+            data = None if place is None else keeper.read(file)
+            if place is None or data is None:
                 others.append(file.name)
-                continue
-            try:
-                part = media.add_image(data, file.parts[-1])
-            except MediaError as error:
-                faults.append(_clause(file, error))
-                continue
-            path = media.path(part).relative_to(folder / PICTURES).as_posix()
-            yield Picture(file.name, place[1], path, part.sha256, place[0])
-    finally:
-        media.close()
-    if faults:
-        raise DataError(
-            f"{name}: {'; '.join(faults[:NAMED])}{_more(faults)}. Repair or remove "
-            f"{'it' if len(faults) == 1 else 'them'}, then try again."
-        )
+            elif (kept := keeper.keep(file, data)) is not None:
+                yield Picture(file.name, place[1], kept.file, kept.digest, place[0])
     if others:
         what = (
             "is no picture of a class and is"
             if len(others) == 1
-            else ("are no pictures of a class and are")
+            else "are no pictures of a class and are"
         )
-        notices.append(f"{', '.join(others[:NAMED])}{_more(others)} {what} left out.")
-
-
-def _read(file: SourceFile, faults: list[str]) -> bytes:
-    try:
-        return file.read()
-    except OSError as error:
-        faults.append(f"{file.name} cannot be read ({error.strerror or error})")
-        return b""
-
-
-def _suffix(file: SourceFile) -> str:
-    return PurePosixPath(file.parts[-1]).suffix.lower()
-
-
-def _clause(file: SourceFile, error: MediaError) -> str:
-    """What is wrong with a picture, without what a chat says to who sent it."""
-    told = str(error).partition("” ")[2] or str(error)
-    return f"{file.name} {told.partition('. ')[0].rstrip('.')}"
-
-
-def _more(names: Sequence[str]) -> str:
-    return f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        notices.append(f"{listed(others, ', ')} {what} left out.")
 
 
 def _unique(name: str, found: Sequence[Picture], notices: list[str]) -> list[Picture]:
@@ -229,7 +187,7 @@ def _keep_apart(
         )
     if untested := sorted(learned - tested):
         notices.append(
-            f"No picture of {', '.join(untested[:NAMED])}{_more(untested)} is in the test, so "
+            f"No picture of {listed(untested, ', ')} is in the test, so "
             "nothing will be known of how well that was learned."
         )
     return train, test
@@ -251,16 +209,9 @@ def _hold_out(
                 f"{which} has only one picture, {members[0].name}; at least 2 "
                 "different ones are needed, one to learn from and one to test with."
             )
-        members.sort(key=lambda it: _order(settings.seed, it))
-        held.update(
-            it.digest for it in members[: max(1, round(settings.test_share * len(members)))]
-        )
+        held |= held_out_digests(members, settings.seed, settings.test_share)
     test = [picture for picture in found if picture.digest in held]
     return [picture for picture in found if picture.digest not in held], test
-
-
-def _order(seed: int, picture: Picture) -> bytes:
-    return hashlib.sha256(f"{seed} {picture.digest}".encode()).digest()
 
 
 def _check_classes(name: str, labels: set[str]) -> None:

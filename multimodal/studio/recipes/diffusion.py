@@ -47,7 +47,7 @@ from transformers import (
 from multimodal.backends.class_diffusion.checkpoint import save_checkpoint
 from multimodal.backends.class_diffusion.sampling import make_noise, sample_pictures
 from multimodal.studio.context import JobContext
-from multimodal.studio.data.pictures import PICTURES
+from multimodal.studio.data.kept_pictures import PICTURES
 from multimodal.studio.data.prepare import TEST_FILE, TRAIN_FILE, Row, read_rows
 from multimodal.studio.estimate import drawing_side
 from multimodal.studio.evaluation.copies import copied_share

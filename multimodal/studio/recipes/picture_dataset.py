@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from multimodal.media.ingestion import FORMATS
 from multimodal.media.pixels import flatten
-from multimodal.studio.data.pictures import PICTURES
+from multimodal.studio.data.kept_pictures import PICTURES
 from multimodal.studio.data.prepare import Row
 from multimodal.studio.settings import Augmentation
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from multimodal.errors import DataError
 from multimodal.studio.data import folder_files
+from multimodal.studio.data.kept_pictures import PICTURES
 from multimodal.studio.data.pictures import (
-    PICTURES,
     SIDE,
     PicturePreview,
     prepare_pictures,
