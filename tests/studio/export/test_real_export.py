@@ -19,7 +19,7 @@ SMOLLM = "smollm2-135m-instruct"
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("format", "kinds"),
-    [("ollama", ("q8_0", "q4_0")), ("onnx", ("f32",))],
+    [("ollama", ("q8_0",)), ("onnx", ("f32",))],
 )
 def test_a_real_model_with_an_adapter_is_as_its_source(
     weights_of: Callable[[str], Path],
