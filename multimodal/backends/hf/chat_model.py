@@ -20,7 +20,7 @@ from transformers import StoppingCriteriaList
 from multimodal.backends.adapters import adapter_digest
 from multimodal.backends.context_window import fit_conversation
 from multimodal.backends.engine_options import parse_options
-from multimodal.backends.hf.adapters import Adapters
+from multimodal.backends.module_adapters import Adapters
 from multimodal.backends.hf.chat_template import ChatTemplate, missing_template_notice
 from multimodal.backends.hf.generation import (
     StopOnEvent,
