@@ -24,7 +24,7 @@ VARIANTS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Caption:
+class EncodedCaption:
     """What a pipeline's text encoders make of one caption, as arguments of the pipeline: of the
     caption and of none, each with a batch of one."""
 
@@ -58,7 +58,7 @@ class LatentDataset(Dataset[dict[str, Any]]):
     def __init__(
         self,
         pictures: Sequence[EncodedPicture],
-        captions: Mapping[str, Caption],
+        captions: Mapping[str, EncodedCaption],
         scheduler: Any,
         looks: int = 1,
         seed: int = 0,

@@ -21,11 +21,13 @@ from multimodal.backends.adapters import PREFIX, read_facts
 from multimodal.backends.diffusion.pipeline import free_bytes_of, read_pipeline, set_tiling
 from multimodal.catalog.cards import ADAPTER_WEIGHTS, ModelCard
 from multimodal.errors import RequestError
-from multimodal.studio.data.pictures import PICTURES
+from multimodal.memory.estimate.pipeline_training import ADAPTED
+from multimodal.studio.data.kept_pictures import PICTURES
 from multimodal.studio.data.prepare import Row
+from multimodal.studio.recipes.batching import free_memory
 from multimodal.studio.recipes.latent_dataset import (
     VARIANTS,
-    Caption,
+    EncodedCaption,
     EncodedPicture,
     crop_square,
 )
@@ -38,8 +40,6 @@ PIPELINES = (
     diffusers.StableDiffusionXLPipeline,
     diffusers.LatentConsistencyModelPipeline,
 )
-ADAPTED = ("to_q", "to_k", "to_v", "to_out.0")
-"""The layers of attention, as in diffusers' own script for LoRA."""
 ENCODERS = ("text_encoder", "text_encoder_2")
 CHECKER = "safety_checker"
 
@@ -63,9 +63,8 @@ class PipelineModel:
                 self.pipeline.unet, str(adapter), config=config
             )
             self.pipeline.unet = merged.merge_and_unload()
-        for name, module in self.pipeline.components.items():
-            if isinstance(module, torch.nn.Module):
-                module.to("cpu" if name == CHECKER else device)
+        if (checker := getattr(self.pipeline, CHECKER, None)) is not None:
+            checker.to(torch.float32)
         self.model: Any = None
 
     def add_adapter(self, settings: JobSettings) -> None:
@@ -80,16 +79,19 @@ class PipelineModel:
             init_lora_weights="gaussian",
         )
         self.model = get_peft_model(unet, config)
-        widen_trained(self.model)
+        widen_trained(self.model.to(self._device))
 
     # ------------------------------------------------------------ what is learned from
 
-    def encode_captions(self, captions: Sequence[str]) -> dict[str, Caption]:
+    def encode_captions(self, captions: Sequence[str]) -> dict[str, EncodedCaption]:
         """What the U-Net reads of each. The text encoders are given up then."""
-        pipeline, found = self.pipeline, dict[str, Caption]()
-        kind = isinstance(pipeline, diffusers.StableDiffusionXLPipeline)
+        pipeline, found = self.pipeline, dict[str, EncodedCaption]()
+        is_large = isinstance(pipeline, diffusers.StableDiffusionXLPipeline)
         names = ["prompt_embeds", "negative_prompt_embeds"]
-        names += ["pooled_prompt_embeds", "negative_pooled_prompt_embeds"] if kind else []
+        names += ["pooled_prompt_embeds", "negative_pooled_prompt_embeds"] if is_large else []
+        known = [name for name in ENCODERS if getattr(pipeline, name, None) is not None]
+        for name in known:
+            getattr(pipeline, name).to(self._device)
         for caption in dict.fromkeys(captions):
             with torch.no_grad():
                 made = pipeline.encode_prompt(
@@ -98,32 +100,35 @@ class PipelineModel:
                     num_images_per_prompt=1,
                     do_classifier_free_guidance=True,
                 )
-            found[caption] = Caption(dict(zip(names, (it.cpu() for it in made), strict=True)))
-        known = [name for name in ENCODERS if getattr(pipeline, name, None) is not None]
+            found[caption] = EncodedCaption(dict(zip(names, (it.cpu() for it in made), strict=True)))
         pipeline.register_modules(**dict.fromkeys(known))
+        free_memory()
         return found
 
     def encode_pictures(
         self, rows: Sequence[Row], data: Path, side: int, augmentation: Augmentation, seed: int
     ) -> list[EncodedPicture]:
         """Squares of `side` pixels as latents, computed in fp32: in half precision the decoder of
-        SDXL overflows. The mean of what the encoder says of a picture, whose spread is tiny."""
-        vae, found = self.pipeline.vae, list[EncodedPicture]()
+        SDXL overflows. The mean of what the encoder says of a picture, whose spread is tiny. Rows
+        of one picture with several captions share its latents."""
+        vae, known = self.pipeline.vae, dict[str, tuple[torch.Tensor, torch.Tensor]]()
         kept = vae.dtype
-        vae.to(torch.float32)
-        for at, row in enumerate(rows):
-            picture = read_picture(data / PICTURES / row["image"])
+        torch.nn.Module.to(vae, self._device, torch.float32)  # diffusers' own warns of any change
+        free = free_bytes_of(vae.device)
+        set_tiling(vae, side, side, None if free is None else free // 2)  # counted in 16 bits
+        for image in dict.fromkeys(row["image"] for row in rows):
+            picture = read_picture(data / PICTURES / image)
             squares = []
             for variant in range(1 if augmentation == "none" else VARIANTS):
-                random = np.random.default_rng((seed, at, variant))
+                random = np.random.default_rng((seed, len(known), variant))
                 varies = None if augmentation == "none" else random
                 flips = augmentation == "crops_and_flips"
                 squares.append(crop_square(picture, side, varies, flips))
-            latents = [self._latents(vae, square) for square, _ in squares]
-            ids = torch.tensor([ids for _, ids in squares], dtype=torch.float32)
-            found.append(EncodedPicture(torch.stack(latents), ids, row["text"]))
-        vae.to(kept)
-        return found
+            latents = torch.stack([self._latents(vae, square) for square, _ in squares])
+            known[image] = latents, torch.tensor([it for _, it in squares], dtype=torch.float32)
+        torch.nn.Module.to(vae, kept)
+        free_memory()
+        return [EncodedPicture(*known[row["image"]], row["text"]) for row in rows]
 
     @torch.no_grad()
     def _latents(self, vae: Any, square: Image.Image) -> torch.Tensor:
@@ -152,7 +157,7 @@ class PipelineModel:
     # ------------------------------------------------------------ what it makes
 
     @torch.no_grad()
-    def draw(self, caption: Caption, side: int, steps: int, seed: int) -> Image.Image:
+    def draw(self, caption: EncodedCaption, side: int, steps: int, seed: int) -> Image.Image:
         """As the chat draws it from that seed."""
         known = inspect.signature(self.pipeline.__call__).parameters
         words = {k: v.to(self._device) for k, v in caption.embeddings.items() if k in known}

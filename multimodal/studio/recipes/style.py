@@ -42,7 +42,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 from multimodal.backends.diffusion.prompt_limits import truncation_notice
 from multimodal.memory.devices.device_errors import translate_device_errors
 from multimodal.studio.context import JobContext
-from multimodal.studio.data.pictures import PICTURES
+from multimodal.studio.data.kept_pictures import PICTURES
 from multimodal.studio.data.prepare import TEST_FILE, TRAIN_FILE, Row, read_rows
 from multimodal.studio.estimate import style_side
 from multimodal.studio.evaluation.copies import copied_share
@@ -55,7 +55,7 @@ from multimodal.studio.recipes.contact_sheet import contact_sheet
 from multimodal.studio.recipes.denoising_dataset import as_pixels
 from multimodal.studio.recipes.fitting_run import FittingRun, keep_baseline
 from multimodal.studio.recipes.latent_dataset import (
-    Caption,
+    EncodedCaption,
     EncodedPicture,
     LatentDataset,
     collate_latents,
@@ -93,7 +93,7 @@ class StyleRecipe:
         self._side = style_side(job.start.card, job.settings)
         self._dtype = compute_type(job.settings, job.start.device)
         self._diffusion: PipelineModel
-        self._captions: dict[str, Caption]
+        self._captions: dict[str, EncodedCaption]
         self._train: list[EncodedPicture]
         self._test: list[EncodedPicture]
         self.trainer: Trainer
