@@ -194,9 +194,9 @@ def _style_bytes(card: ModelCard, settings: JobSettings, device: Device) -> Trai
         on_cpu,
     )
     found = pipeline_bytes(unet, shape.parts, side, step)
-    drawn = card.model_copy(update={
-        "architecture": shape.model_copy(update={"picture_side": side})
-    })
+    drawn = card.model_copy(
+        update={"architecture": shape.model_copy(update={"picture_side": side})}
+    )
     drawing = footprint(drawn, "fp32" if is_wide else "bf16").runtime
     return replace(found, activations=max(found.activations, drawing))
 

@@ -242,8 +242,8 @@ def _check_resolution(card: ModelCard, settings: JobSettings) -> None:
     side = settings.resolution
     if settings.method == "diffusion" and side is not None and side > LARGEST_PIXELS:
         raise JobError(
-            f"{card.title} learns every pixel, so a resolution of {side} is too much for it: choose "
-            f"at most {LARGEST_PIXELS}, or teach a diffusion pipeline by style."
+            f"{card.title} learns every pixel, and {side} on a side are too many: choose a "
+            f"resolution of at most {LARGEST_PIXELS}, or teach a diffusion pipeline by style."
         )
     if settings.method != "style":
         return

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 LEAST_CHANGE = 0.01
 """Of perplexity as a share, of denoising as a share of what was missed (a model that draws finds
-nearly all of the noise before it is taught anything), of the others as it is. Paired, even what the smallest of learning
-rates does stands out from chance; but bfloat16 resolves 0.4 % (2 to the minus 8), so that a change
-of less than 1 % may be gone on another device."""
+nearly all of the noise before it is taught anything), of the others as it is. Paired, even what the
+smallest of learning rates does stands out from chance; but bfloat16 resolves 0.4 % (2 to the minus
+8), so that a change of less than 1 % may be gone on another device."""
 FORGETTING_WARNING = 1.1
 FORGETTING_LIMIT = 1.5
 """Perplexity of plain text after over before. On WikiText-2, GPT-2 with 762 million parameters has

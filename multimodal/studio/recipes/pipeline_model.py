@@ -11,7 +11,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
-from diffusers.utils import convert_state_dict_to_diffusers
+from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file
@@ -24,7 +24,6 @@ from multimodal.errors import RequestError
 from multimodal.memory.estimate.pipeline_training import ADAPTED
 from multimodal.studio.data.kept_pictures import PICTURES
 from multimodal.studio.data.prepare import Row
-from multimodal.studio.recipes.batching import free_memory
 from multimodal.studio.recipes.latent_dataset import (
     VARIANTS,
     EncodedCaption,
@@ -59,9 +58,7 @@ class PipelineModel:
         self._check()
         if adapter is not None:
             config = PeftConfig.from_pretrained(str(adapter))
-            merged: Any = PeftModel.from_pretrained(
-                self.pipeline.unet, str(adapter), config=config
-            )
+            merged: Any = PeftModel.from_pretrained(self.pipeline.unet, str(adapter), config=config)
             self.pipeline.unet = merged.merge_and_unload()
         if (checker := getattr(self.pipeline, CHECKER, None)) is not None:
             checker.to(torch.float32)
@@ -100,9 +97,10 @@ class PipelineModel:
                     num_images_per_prompt=1,
                     do_classifier_free_guidance=True,
                 )
-            found[caption] = EncodedCaption(dict(zip(names, (it.cpu() for it in made), strict=True)))
+            found[caption] = EncodedCaption(
+                dict(zip(names, (it.cpu() for it in made), strict=True))
+            )
         pipeline.register_modules(**dict.fromkeys(known))
-        free_memory()
         return found
 
     def encode_pictures(
@@ -127,7 +125,6 @@ class PipelineModel:
             latents = torch.stack([self._latents(vae, square) for square, _ in squares])
             known[image] = latents, torch.tensor([it for _, it in squares], dtype=torch.float32)
         torch.nn.Module.to(vae, kept)
-        free_memory()
         return [EncodedPicture(*known[row["image"]], row["text"]) for row in rows]
 
     @torch.no_grad()
@@ -141,7 +138,8 @@ class PipelineModel:
                 for name in ("latents_mean", "latents_std")
             )
             latents = (latents - mean) / std
-        return (latents * config.scaling_factor).to("cpu", torch.float16)
+        scaled: torch.Tensor = latents * config.scaling_factor
+        return scaled.to("cpu", torch.float16)
 
     def guidance(self) -> torch.Tensor | None:
         """How strongly the card has a distilled model guided, as its U-Net reads that, shape
@@ -184,7 +182,8 @@ class PipelineModel:
             for name, it in tensors.items()
         }
         kind = type(self.pipeline)
-        kind.save_lora_weights(folder, unet_lora_layers=convert_state_dict_to_diffusers(scaled))
+        layers = convert_state_dict_to_diffusers(scaled)  # type: ignore[no-untyped-call]
+        kind.save_lora_weights(folder, unet_lora_layers=layers)
 
     def _check(self) -> None:
         title, kind = self._card.title, self.noising.config.prediction_type

@@ -185,7 +185,6 @@ class StyleRecipe:
         self._train = self._diffusion.encode_pictures(
             self._train_rows, data, self._side, settings.augmentation, settings.seed
         )
-        free_memory()
 
     def _tell_limits(self) -> None:
         """Captions that are longer than what is read, and what a distilled model may lose."""
@@ -219,9 +218,7 @@ class StyleRecipe:
 
     def _dataset(self, pictures: Sequence[EncodedPicture], looks: int) -> LatentDataset:
         known, seed = self._diffusion, self._settings.seed
-        return LatentDataset(
-            pictures, self._captions, known.noising, looks, seed, known.guidance()
-        )
+        return LatentDataset(pictures, self._captions, known.noising, looks, seed, known.guidance())
 
     # ------------------------------------------------------------ measuring
 
@@ -283,7 +280,7 @@ def mean_squared_error(
     outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
 ) -> torch.Tensor:
     """Of what the U-Net finds, over all values of the update that the batch is a part of."""
-    errors = (outputs.sample.float() - labels).square()
+    errors: torch.Tensor = (outputs.sample.float() - labels).square()
     return errors.mean() if num_items_in_batch is None else errors.sum() / num_items_in_batch
 
 

@@ -98,8 +98,8 @@ SHAPES: dict[str, str] = {
     "classify": ".zip of a folder with a folder of pictures for each class, as cat/1.jpg and "
     "dog/1.jpg, or with those below train and test.",
     "diffusion": ".zip of a folder with a folder of pictures for each class, or of pictures alone.",
-    "style": ".zip of a folder of pictures, each beside its caption (1.jpg and 1.txt), or named in a "
-    "metadata.csv with file_name and text; or with those below train and test.",
+    "style": ".zip of a folder of pictures, each beside its caption (1.jpg and 1.txt), or named in "
+    "a metadata.csv with file_name and text; or with those below train and test.",
     "transcribe": ".zip of a folder of recordings, each beside its text (1.wav and 1.txt), or "
     "named in a metadata.csv with file_name and text; or with those below train and test.",
 }

@@ -78,9 +78,7 @@ def test_pixels_are_those_of_pefts_own_model_and_the_base_draws_as_before(
 
 
 @pytest.mark.parametrize("quantization", ["int8", "nf4-double"])
-def test_packed_layers_take_an_adapter(
-    folders: Any, adapters: Any, quantization: str
-) -> None:
+def test_packed_layers_take_an_adapter(folders: Any, adapters: Any, quantization: str) -> None:
     card = tiny.card(folders["sd"], (quantization,))
     model: Any = load(card, folders["sd"], "cpu")
     alone, adapted = drawn(model), model.adapted(adapter_card(card, adapters["sd"][0]))

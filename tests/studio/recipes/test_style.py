@@ -75,6 +75,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six to learn from, in two updates, where two are held out."""
+    return save_captioned(tmp_path_factory.mktemp("data") / "few", 8)
+
+
+@pytest.fixture(scope="module")
 def cards(tmp_path_factory: pytest.TempPathFactory) -> dict[tiny.Kind, ModelCard]:
     folder = tmp_path_factory.mktemp("pipelines")
     return {kind: save_pipeline(folder / kind, kind) for kind in KINDS}
@@ -123,7 +129,9 @@ def test_only_an_adapter_is_learned_and_the_chat_and_other_programs_draw_with_it
 ) -> None:
     card = cards[kind]
     files = card.source.path  # type: ignore[union-attr]
-    job = make_job(tmp_path / "job", pictures, card, epochs=8, augmentation="none", patience=0)
+    job = make_job(
+        tmp_path / "job", pictures, card, epochs=8, evaluate_every=12, augmentation="none"
+    )
     recipe = StyleRecipe(job)
     recipe.setup()
     recipe.train()
@@ -160,31 +168,26 @@ def test_only_an_adapter_is_learned_and_the_chat_and_other_programs_draw_with_it
 
 
 def test_what_is_taught_further_is_both_in_one(
-    cards: dict[tiny.Kind, ModelCard], pictures: Path, tmp_path: Path
+    cards: dict[tiny.Kind, ModelCard], few: Path, tmp_path: Path
 ) -> None:
-    card = cards["sd"]
-    first = make_job(tmp_path / "first", pictures, card, max_steps=3)
-    teach(first)
-    again = make_job(tmp_path / "again", pictures, card, first.folder.result, max_steps=3, seed=1)
-    report = teach(again)
-    assert report.figures["before"] == pytest.approx(
-        first.folder.report().figures["after"] if first.folder.report() else report.figures["before"],
-        abs=0.2,
-    )
-    stacked = again.folder.path / STACKED
-    assert read_facts(stacked).rank == 2 * USUAL["lora_rank"]
+    card, more = cards["sd"], {"max_steps": 2, "augmentation": "none"}
+    first = make_job(tmp_path / "first", few, card, **more)
+    learned = teach(first)
+    again = make_job(tmp_path / "again", few, card, first.folder.result, **more)
+    assert teach(again).figures["before"] == pytest.approx(learned.figures["after"], abs=1e-5)
+    assert read_facts(again.folder.path / STACKED).rank == 2 * USUAL["lora_rank"]
     shared = load_file(again.folder.result / "pytorch_lora_weights.safetensors")
     assert {min(it.shape) for it in shared.values()} == {16}, "both, for other programs, too"
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_distilled_model_is_taught_and_what_it_may_lose_is_told(
-    precision: str, pictures: Path, tmp_path: Path
+def test_a_distilled_model_is_taught_in_16_bits_and_what_it_may_lose_is_told(
+    tmp_path: Path,
 ) -> None:
     card = save_distilled(tmp_path / "lcm")
     long = save_captioned(tmp_path / "long", 4)
     (long / "00.txt").write_text("a hole that is much longer than a caption may be", "utf-8")
-    job = make_job(tmp_path / "job", long, card, max_steps=2, precision=precision, seed=3)
+    more = {"precision": "bf16", "augmentation": "none"}
+    job = make_job(tmp_path / "job", long, card, max_steps=1, **more)
     teach(job)
     told = [notice.text for notice in job.folder.notices()]
     assert any("was made to draw in few steps" in text for text in told)
@@ -199,10 +202,12 @@ def encoded(kind: str) -> tuple[Any, LatentDataset]:
     """Three variants of one picture, and what of them is learned."""
     scheduler: Any = diffusers.DDPMScheduler(prediction_type=kind)  # type: ignore[no-untyped-call]
     latents = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1)).half()
-    caption = EncodedCaption({
-        "prompt_embeds": torch.ones(1, 16, 64),
-        "pooled_prompt_embeds": torch.ones(1, 32),
-    })
+    caption = EncodedCaption(
+        {
+            "prompt_embeds": torch.ones(1, 16, 64),
+            "pooled_prompt_embeds": torch.ones(1, 32),
+        }
+    )
     ids = torch.arange(18.0).reshape(3, 6)
     known = [EncodedPicture(latents, ids, "a spot")]
     return scheduler, LatentDataset(known, {"a spot": caption}, scheduler, looks=4)
@@ -238,7 +243,7 @@ def test_a_square_tells_where_it_was_cut_from() -> None:
     middle, ids = crop_square(picture, 64)
     assert ids == [100, 200, 0, 32, 64, 64]
     expected = picture.crop((50, 0, 150, 100)).resize((64, 64), Image.Resampling.BICUBIC)
-    assert middle == expected
+    assert away(middle, expected) < 2 < away(middle, expected.transpose(Image.Transpose.ROTATE_180))
     found = [crop_square(picture, 64, np.random.default_rng(at))[1] for at in range(20)]
     assert all(0 <= top <= 64 * 0.18 and 0 <= left <= 64 * 1.36 for _, _, top, left, _, _ in found)
     assert len({tuple(ids) for ids in found}) > 10
@@ -269,7 +274,7 @@ class StoppingRecipe(StyleRecipe):
 
         class Stop(transformers.TrainerCallback):
             def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-                if state.global_step == 3:
+                if state.global_step == 2:
                     job.stop.set()
 
         trainer.add_callback(Stop())
@@ -277,16 +282,17 @@ class StoppingRecipe(StyleRecipe):
 
 
 def test_a_job_that_was_stopped_and_resumed_ends_as_one_that_ran_through(
-    cards: dict[tiny.Kind, ModelCard], pictures: Path, tmp_path: Path
+    cards: dict[tiny.Kind, ModelCard], few: Path, tmp_path: Path
 ) -> None:
-    whole = make_job(tmp_path / "whole", pictures, cards["sd"], lora_dropout=0.1)
+    more = {"lora_dropout": 0.1, "test_share": 0.25, "epochs": 2}
+    whole = make_job(tmp_path / "whole", few, cards["sd"], **more)
     expected = teach(whole)
-    cut = make_job(tmp_path / "cut", pictures, cards["sd"], lora_dropout=0.1)
+    cut = make_job(tmp_path / "cut", few, cards["sd"], **more)
     recipe = StoppingRecipe(cut)
     recipe.setup()
     recipe.train()
     recipe.cleanup()
-    assert len(losses(cut)) == 4
+    assert len(losses(cut)) == 3
     cut.stop.clear()
     cut.folder.write_status(replace(cut.folder.status(), runs=2))
     found = teach(JobContext(cut.folder, cut.settings, replace(cut.start, is_resumed=True)))
@@ -320,22 +326,22 @@ class NoRoomRecipe(FullRecipe):
 
 
 def test_where_memory_runs_out_it_goes_on_with_fewer_pictures_and_the_same_updates(
-    cards: dict[tiny.Kind, ModelCard], pictures: Path, tmp_path: Path
+    cards: dict[tiny.Kind, ModelCard], few: Path, tmp_path: Path
 ) -> None:
-    more: dict[str, Any] = {"max_steps": 3, "gradient_checkpointing": True}
-    roomy, full = (make_job(tmp_path / it, pictures, cards["sd"], **more) for it in ("roomy", "full"))
+    more: dict[str, Any] = {"max_steps": 2, "gradient_checkpointing": True, "augmentation": "none"}
+    roomy, full = (make_job(tmp_path / it, few, cards["sd"], **more) for it in ("roomy", "full"))
     teach(roomy)
     teach(full, FullRecipe)
     status = full.folder.status()
     assert (status.batch, status.accumulation) == (2, 2)
     assert losses(full) == pytest.approx(losses(roomy), abs=1e-5)
     with pytest.raises(DeviceFullError, match="even with one picture at a time"):
-        teach(make_job(tmp_path / "none", pictures, cards["sd"]), NoRoomRecipe)
+        teach(make_job(tmp_path / "none", few, cards["sd"], **more), NoRoomRecipe)
 
 
 def test_pipelines_of_other_kinds_are_refused(tmp_path: Path) -> None:
     folder = tiny.saved(tmp_path / "ldm", tiny.pipeline("ldm"))
-    with pytest.raises(RequestError, match="is a LDMTextToImagePipeline, and only pipelines of Sta"):
+    with pytest.raises(RequestError, match="is a LDMTextToImagePipeline, and only pipelines"):
         PipelineModel(tiny.card(folder), folder, torch.float32, "cpu", None)
     card = save_pipeline(tmp_path / "sample", prediction_type="sample")
     with pytest.raises(RequestError, match="predicts “sample”, and only what predicts noise"):
@@ -345,8 +351,7 @@ def test_pipelines_of_other_kinds_are_refused(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the estimate
 
 
-@pytest.mark.parametrize("recomputes", [True, False])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "recomputes"), [("sd", False), ("sdxl", True)])
 def test_a_step_takes_what_was_estimated(
     kind: tiny.Kind, recomputes: bool, cards: dict[tiny.Kind, ModelCard]
 ) -> None:
@@ -375,4 +380,5 @@ def test_a_step_takes_what_was_estimated(
             mean_squared_error(known.model(**given), wanted).backward()
             optimizer.step()
             optimizer.zero_grad()
+    print("RATIO", kind, estimate / live.peak)
     assert 1 <= estimate / live.peak <= 2.6
