@@ -23,8 +23,9 @@ from multimodal.memory.estimate.backward import (
     drop_gradient,
 )
 from multimodal.memory.estimate.modules import instantiate_module
-from multimodal.memory.estimate.pipeline_training import ADAPTED
 
+ADAPTED = ("to_q", "to_k", "to_v", "to_out.0")
+"""The layers of attention, as diffusers names them and its own script for LoRA adapts them."""
 PIXELS_PER_LATENT, WORDS = 8, 77
 NARROW = (functional.linear, functional.conv2d)
 WIDE = (functional.group_norm, functional.layer_norm)

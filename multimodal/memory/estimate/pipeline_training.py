@@ -20,12 +20,6 @@ from multimodal.memory.estimate.training import (
     TrainingBytes,
 )
 
-ADAPTED = ("to_q", "to_k", "to_v", "to_out.0")
-"""The layers of attention, as diffusers names them and its own script for LoRA adapts them."""
-DECODER = "Autoencoder"
-"""What the class of the part begins with that stays on the device beside the U-Net, to show what
-is drawn."""
-
 
 @dataclass(frozen=True, slots=True)
 class PipelineStep:
@@ -44,8 +38,9 @@ class PipelineStep:
 def pipeline_bytes(
     unet: ModelPart, parts: Mapping[str, ModelPart], side: int, step: PipelineStep
 ) -> TrainingBytes:
-    """What one step takes of the U-Net `unet` of a pipeline of these parts, at pictures of `side`
-    pixels on a side. Raises CardError where one cannot be built."""
+    """What one step takes of the U-Net `unet`, one of the `parts` of a pipeline, at pictures of
+    `side` pixels on a side. Other parts of diffusers stay beside it, to show what is drawn. Raises
+    CardError where one cannot be built."""
     from multimodal.memory.estimate.pipeline_backward import latent_bytes, weight_sizes
 
     numbers = 4 if step.is_wide else 2
@@ -53,7 +48,7 @@ def pipeline_bytes(
     before = 0
     for part in parts.values():
         size, _ = weight_sizes(part.model_dump_json(), step.rank)
-        frozen += size if part.model.startswith(DECODER) else 0
+        frozen += size if part.library == "diffusers" and part is not unet else 0
         before += size if part.library == "transformers" and step.on_cpu else 0
     once, each = latent_bytes(
         unet.model_dump_json(), side, step.rank, step.is_wide, step.recomputes

@@ -21,7 +21,7 @@ from multimodal.backends.adapters import PREFIX, read_facts
 from multimodal.backends.diffusion.pipeline import free_bytes_of, read_pipeline, set_tiling
 from multimodal.catalog.cards import ADAPTER_WEIGHTS, ModelCard
 from multimodal.errors import RequestError
-from multimodal.memory.estimate.pipeline_training import ADAPTED
+from multimodal.memory.estimate.pipeline_backward import ADAPTED
 from multimodal.studio.data.kept_pictures import PICTURES
 from multimodal.studio.data.prepare import Row
 from multimodal.studio.recipes.latent_dataset import (

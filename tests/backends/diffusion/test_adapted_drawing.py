@@ -18,6 +18,7 @@ from tiny_engines import leave_and_return
 from tiny_style import save_unet_adapter
 
 from multimodal.backends.base import load
+from multimodal.backends.diffusion.pipeline import Diffusion
 from multimodal.errors import BackendError, RequestError
 from multimodal.events import ImageGenerated, Progress
 from multimodal.requests import ImageGenerationRequest
@@ -121,9 +122,8 @@ def test_a_turn_that_is_stopped_or_fails_leaves_the_base_alone(
 
 
 def test_only_a_unet_takes_an_adapter(folders: Any, adapters: Any) -> None:
-    card = tiny.card(folders["sd"])
-    model: Any = load(card, folders["sd"], "cpu")
-    pipeline = model._model
+    card, pipeline = tiny.card(folders["sd"]), tiny.pipeline("sd")
     pipeline.register_modules(unet=None)
+    model = Diffusion(card, pipeline)
     with pytest.raises(RequestError, match="draws without a U-Net"):
         drawn(model.adapted(adapter_card(card, adapters["sd"][0])))

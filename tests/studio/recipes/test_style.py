@@ -328,7 +328,7 @@ class NoRoomRecipe(FullRecipe):
 def test_where_memory_runs_out_it_goes_on_with_fewer_pictures_and_the_same_updates(
     cards: dict[tiny.Kind, ModelCard], few: Path, tmp_path: Path
 ) -> None:
-    more: dict[str, Any] = {"max_steps": 2, "gradient_checkpointing": True, "augmentation": "none"}
+    more: dict[str, Any] = {"max_steps": 1, "gradient_checkpointing": True, "augmentation": "none"}
     roomy, full = (make_job(tmp_path / it, few, cards["sd"], **more) for it in ("roomy", "full"))
     teach(roomy)
     teach(full, FullRecipe)
@@ -380,5 +380,4 @@ def test_a_step_takes_what_was_estimated(
             mean_squared_error(known.model(**given), wanted).backward()
             optimizer.step()
             optimizer.zero_grad()
-    print("RATIO", kind, estimate / live.peak)
     assert 1 <= estimate / live.peak <= 2.6
