@@ -49,7 +49,7 @@ from multimodal.studio.evaluation.copies import copied_share
 from multimodal.studio.evaluation.gate import judge_denoising
 from multimodal.studio.evaluation.perplexity import evaluation_mode
 from multimodal.studio.recipes.arguments import training_arguments
-from multimodal.studio.recipes.batching import free_memory
+from multimodal.studio.recipes.batching import free_memory, limit_memory
 from multimodal.studio.recipes.callbacks import JobCallback
 from multimodal.studio.recipes.contact_sheet import contact_sheet
 from multimodal.studio.recipes.denoising_dataset import as_pixels
@@ -102,6 +102,7 @@ class StyleRecipe:
     def setup(self) -> None:
         job, start = self._job, self._job.start
         job.tell(doing="loading the model")
+        limit_memory(job)
         if told := precision_notice(self._settings, start.device):
             job.note(told)
         self._train_rows = read_rows(job.folder.data / TRAIN_FILE)
