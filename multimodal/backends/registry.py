@@ -64,6 +64,8 @@ FAMILIES = {
     "diffusion": Family(
         "multimodal.backends.diffusion.pipeline",
         forward_passes="multimodal.backends.diffusion.forward_passes:forward_passes",
+        takes_adapters=True,
+        switches_adapters=True,
     ),
     "faster_whisper": Family(f"{SPEECH}.faster_whisper", f"{SPEECH}.options:FasterWhisperOptions"),
     "image_classifier": Family(

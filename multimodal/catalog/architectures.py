@@ -42,6 +42,9 @@ IMAGE_CLASSIFIER = "AutoModelForImageClassification"
 PIXEL_UNET = "UNet2DModel"
 """The class of diffusers for a denoiser of pixels."""
 
+WORD_UNET = "UNet2DConditionModel"
+"""The class of diffusers for a denoiser of latents that reads words."""
+
 
 def causal_lm(config: Mapping[str, Any]) -> ModelPart:
     """A text model of transformers of that configuration."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 from multimodal.catalog.architectures import (
     IMAGE_CLASSIFIER,
     PIXEL_UNET,
+    WORD_UNET,
     ModelPart,
     ModulesArchitecture,
     speech_seq2seq,
@@ -19,12 +21,16 @@ from multimodal.memory.estimate.classifier_training import (
     denoising_bytes,
 )
 from multimodal.memory.estimate.classifier_training import trained_parameters as trained_weights
+from multimodal.memory.estimate.footprint import footprint
+from multimodal.memory.estimate.pipeline_training import PipelineStep, pipeline_bytes
+from multimodal.memory.estimate.pipeline_training import trained_parameters as trained_adapter
 from multimodal.memory.estimate.speech_training import SpeechStep, speech_bytes
 from multimodal.memory.estimate.speech_training import trained_parameters as trained_speech
 from multimodal.memory.estimate.training import (
     Method,
     Optimizer,
     Precision,
+    TrainingBytes,
     TrainingStep,
     text_part,
     trained_parameters,
@@ -38,6 +44,8 @@ NeededBytes = Callable[[JobSettings], int]
 
 USUAL_SIDE = 224
 """Pixels on a side of classifiers that say nothing of it."""
+PIPELINE_SIDE = 512
+"""The same of pipelines."""
 TRAINED_BYTES = 4 + 8
 """Of a parameter and AdamW's two moments of it, as a checkpoint holds them."""
 RUNTIME_BYTES = 300_000_000
@@ -70,6 +78,19 @@ def drawing_side(card: ModelCard, settings: JobSettings) -> int:
     """Pixels on a side of what a job teaches to draw."""
     part = drawing_part(card)
     return settings.resolution or int((part.config if part else {}).get("sample_size") or 32)
+
+
+def unet_part(card: ModelCard) -> ModelPart | None:
+    """The U-Net that reads words and denoises latents, of a pipeline; None for what has none."""
+    parts = card.architecture.parts.values()
+    return next((part for part in parts if part.model == WORD_UNET), None)
+
+
+def style_side(card: ModelCard, settings: JobSettings) -> int:
+    """Pixels on a side of the squares that a pipeline learns a style from."""
+    shape = card.architecture
+    stated = shape.picture_side if isinstance(shape, ModulesArchitecture) else None
+    return settings.resolution or stated or PIPELINE_SIDE
 
 
 def speech_part(card: ModelCard) -> ModelPart | None:
@@ -107,6 +128,8 @@ def job_bytes(card: ModelCard, settings: JobSettings, device: Device = "cuda") -
         part, step = drawing_part(card), _classifier_step(settings, device)
         side = drawing_side(card, settings)
         found = denoising_bytes(part, side, step) if part is not None else None
+    elif settings.method == "style":
+        found = _style_bytes(card, settings, device)
     elif settings.method == "transcribe":
         part = speech_part(card)
         found = speech_bytes(part, _speech_step(settings, device)) if part is not None else None
@@ -138,6 +161,9 @@ def disk_bytes(card: ModelCard, settings: JobSettings) -> int:
         trained = trained_weights(part) if (part := classifier_part(card)) is not None else 0
     elif settings.method == "diffusion":
         trained = trained_weights(part) if (part := drawing_part(card)) is not None else 0
+    elif settings.method == "style":
+        part = unet_part(card)
+        trained = trained_adapter(part, settings.lora_rank) if part is not None else 0
     elif settings.method == "transcribe":
         part = speech_part(card)
         trained = trained_speech(part, _speech_step(settings, "cpu")) if part is not None else 0
@@ -147,14 +173,41 @@ def disk_bytes(card: ModelCard, settings: JobSettings) -> int:
 
 
 def _classifier_step(settings: JobSettings, device: Device) -> ClassifierStep:
-    is_wide = settings.precision == "fp32" or (settings.precision == "auto" and device == "cpu")
     optimizer: Optimizer = "adamw" if settings.optimizer == "auto" else settings.optimizer
+    is_wide = _is_wide(settings, device)
     return ClassifierStep(settings.batch, optimizer, settings.accumulation > 1, is_wide)
 
 
+def _style_bytes(card: ModelCard, settings: JobSettings, device: Device) -> TrainingBytes | None:
+    """Of a step, or of a drawing between two, whichever takes more beside the weights."""
+    shape, unet = card.architecture, unet_part(card)
+    if unet is None or not isinstance(shape, ModulesArchitecture):
+        return None
+    on_cpu, recomputes = device == "cpu", settings.gradient_checkpointing
+    side, is_wide = style_side(card, settings), _is_wide(settings, device)
+    step = PipelineStep(
+        settings.batch,
+        settings.lora_rank,
+        "adamw" if settings.optimizer == "auto" else settings.optimizer,
+        is_wide,
+        not on_cpu if recomputes is None else recomputes,
+        on_cpu,
+    )
+    found = pipeline_bytes(unet, shape.parts, side, step)
+    drawn = card.model_copy(
+        update={"architecture": shape.model_copy(update={"picture_side": side})}
+    )
+    drawing = footprint(drawn, "fp32" if is_wide else "bf16").runtime
+    return replace(found, activations=max(found.activations, drawing))
+
+
+def _is_wide(settings: JobSettings, device: Device) -> bool:
+    return settings.precision == "fp32" or (settings.precision == "auto" and device == "cpu")
+
+
 def _speech_step(settings: JobSettings, device: Device) -> SpeechStep:
-    is_wide = settings.precision == "fp32" or (settings.precision == "auto" and device == "cpu")
     optimizer: Optimizer = "adamw" if settings.optimizer == "auto" else settings.optimizer
+    is_wide = _is_wide(settings, device)
     return SpeechStep(
         settings.batch, settings.trained_weights, settings.lora_rank, optimizer, is_wide
     )

@@ -16,12 +16,16 @@ from multimodal.errors import CapacityError, JobError
 from multimodal.memory.manager import MemoryManager
 from multimodal.messages import Task
 from multimodal.sizes import download_size, gigabytes
-from multimodal.studio.estimate import Device, disk_bytes, fitting_batch, job_bytes
+from multimodal.studio.estimate import Device, disk_bytes, fitting_batch, job_bytes, unet_part
 from multimodal.studio.recipes import check_libraries
 from multimodal.studio.settings import JobSettings, Method
 from multimodal.weights import ReportFetch
 
 SPARE_DISK_BYTES = 200_000_000
+LARGEST_PIXELS = 256
+"""On a side, of what a model of pixels draws."""
+SMALLEST_SQUARE, GRAIN = 64, 8
+"""Pixels on a side of what a pipeline learns from, at least, and what they are multiples of."""
 
 Fetch = Callable[[ModelCard, ReportFetch, threading.Event], Path]
 Prepare = Callable[[JobSettings, Any, Path], tuple[str, ...]]
@@ -97,6 +101,14 @@ DRAWING_MODEL = Teachable(
     "Choose a smaller resolution, or a smaller model.",
     "take a smaller model, or choose another disk with --data-folder.",
 )
+PIPELINE = Teachable(
+    Task.DRAW,
+    frozenset({"diffusion"}),
+    "diffusion pipeline",
+    _prepare_captions,
+    "Choose a smaller resolution, or a smaller model.",
+    "choose a smaller lora_rank, or another disk with --data-folder.",
+)
 RECOGNIZER = Teachable(
     Task.SPEECH,
     frozenset({"faster_whisper", "openai_whisper", "wav2vec2", "seamless"}),
@@ -109,6 +121,7 @@ TEACHABLE: dict[Method, Teachable] = {
     **dict.fromkeys(get_args(Method), TEXT_MODEL),
     "classify": CLASSIFIER,
     "diffusion": DRAWING_MODEL,
+    "style": PIPELINE,
     "transcribe": RECOGNIZER,
 }
 """By method."""
@@ -170,6 +183,7 @@ def check_requirements(needs: JobDependencies, settings: JobSettings, folder: Pa
     card, _ = needs.base(settings)
     check_card(card, TEACHABLE[settings.method])
     _check_language(card, settings)
+    _check_resolution(card, settings)
     needs.fitting(card, settings)
     needed = disk_bytes(card, settings)
     if not has_room(needs.free_bytes(folder), needed):
@@ -221,6 +235,28 @@ def _check_language(card: ModelCard, settings: JobSettings) -> None:
         raise JobError(
             f"{card.title} hears no language “{asked[:20]}”; name one as ISO 639 does, such as "
             f"{card.languages[0]}."
+        )
+
+
+def _check_resolution(card: ModelCard, settings: JobSettings) -> None:
+    side = settings.resolution
+    if settings.method == "diffusion" and side is not None and side > LARGEST_PIXELS:
+        raise JobError(
+            f"{card.title} learns every pixel, and {side} on a side are too many: choose a "
+            f"resolution of at most {LARGEST_PIXELS}, or teach a diffusion pipeline by style."
+        )
+    if settings.method != "style":
+        return
+    if unet_part(card) is None:
+        raise JobError(
+            f"{card.title} is no pipeline with a U-Net that reads words, and no other can be "
+            "taught by style. Choose one of Stable Diffusion 1 or 2, SDXL or LCM."
+        )
+    if side is not None and (side < SMALLEST_SQUARE or side % GRAIN):
+        near = max(SMALLEST_SQUARE, side // GRAIN * GRAIN)
+        raise JobError(
+            f"{card.title} draws pictures of at least {SMALLEST_SQUARE} pixels on a side, in "
+            f"multiples of {GRAIN}; choose a resolution of {near}, not {side}."
         )
 
 

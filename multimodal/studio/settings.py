@@ -26,6 +26,7 @@ Method = Literal[
     "grpo",
     "classify",
     "diffusion",
+    "style",
     "transcribe",
 ]
 Augmentation = Literal["crops_and_flips", "crops", "none"]
@@ -117,8 +118,9 @@ class JobSettings(StrictModel):
     resolution: int | None = Field(
         None,
         ge=8,
-        le=256,
-        description="Diffusion: pixels on a side of what is drawn; the model's own unless given.",
+        le=1024,
+        description="Diffusion and style: pixels on a side of what is drawn; the model's own "
+        "unless given.",
     )
     language: str | None = Field(
         None, description="Transcribe: what is spoken, such as en; the model's own unless given."

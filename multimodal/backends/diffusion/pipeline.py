@@ -5,6 +5,9 @@ nothing from the net, no code of the checkpoint's own. The noise is made on the 
 gives the same noise on every device; PyTorch before 2.12 draws other noise in 16 bits than in fp32,
 though. Before each denoising step the stop signal is looked at. Where a checkpoint ships a safety
 checker, it is kept, in host memory: a picture that it flags is not shown.
+
+An adapter (`base.AdapterHost`) stands around layers of the U-Net for one request; without it the
+same seed gives the same pixels as if there were none.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +35,7 @@ from multimodal.backends.diffusion.denoising import DenoisingCallback, PipelineS
 from multimodal.backends.diffusion.image_size import choose_image_size
 from multimodal.backends.diffusion.prompt_limits import tokens, truncation_notice
 from multimodal.backends.loaded import LoadedModel
+from multimodal.backends.module_adapters import Adapters
 from multimodal.backends.sampling import MAX_SEED
 from multimodal.backends.tokenizer_files import LOCAL, restore_published_pipeline
 from multimodal.backends.worker import Emit, Stopped
@@ -67,10 +73,22 @@ transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-cal
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load the pipeline whose `model_index.json` is in `files`."""
+    pipeline = read_pipeline(card, files, _dtype(_kind(card), device))
+    for name, module in pipeline.components.items():
+        if isinstance(module, torch.nn.Module):
+            _quantize(card, name, module, device)
+    pipeline.to(device)
+    _keep_checker_off_the_device(pipeline)
+    return Diffusion(card, pipeline)
+
+
+def read_pipeline(card: ModelCard, files: Path, dtype: torch.dtype) -> Any:
+    """The same pipeline on the CPU, unpacked, in `dtype`, with the scheduler of the card and
+    nothing that is trained. Raises BackendError for a folder that is no such pipeline."""
     _check(card, files)
     pipeline = diffusers.DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
         str(files),
-        dtype=_dtype(_kind(card), device),
+        dtype=dtype,
         variant="fp16" if any(files.rglob("*.fp16.safetensors")) else None,
         use_safetensors=True,
         **LOCAL,
@@ -79,16 +97,13 @@ def load(card: ModelCard, files: Path, device: str) -> Backend:
         restore_published_pipeline(module, files / name)
         if isinstance(module, torch.nn.Module):
             module.requires_grad_(False)
-            _quantize(card, name, module, device)
     keep_decoder_in_range(pipeline)
     if card.drawing.scheduler is not None:
         name, more = SCHEDULERS[card.drawing.scheduler]
         made = getattr(diffusers, name)
         pipeline.scheduler = made.from_config(pipeline.scheduler.config, **more)
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.to(device)
-    _keep_checker_off_the_device(pipeline)
-    return Diffusion(card, pipeline)
+    return pipeline
 
 
 def _check(card: ModelCard, files: Path) -> None:
@@ -210,8 +225,14 @@ def free_bytes_of(device: torch.device) -> int | None:
 class Diffusion(LoadedModel[Any]):
     _does = "draw"
 
+    def __init__(self, card: ModelCard, pipeline: Any) -> None:
+        super().__init__(card, pipeline)
+        self._adapters = Adapters(card.title)
+        self._turn = threading.Lock()
+
     def close(self) -> None:
         super().close()
+        self._adapters.clear()
         self.__dict__.pop("_redrawing", None)
 
     def modules(self) -> list[torch.nn.Module]:
@@ -227,11 +248,44 @@ class Diffusion(LoadedModel[Any]):
     ) -> Generator[EngineEvent, None, None]:
         return self._worker.stream(lambda emit, stopped: self._draw(request, emit, stopped), stop)
 
+    def adapted(self, card: ModelCard) -> AdaptedDiffusion:
+        """This model with the adapter of `card`; see `base.AdapterHost`."""
+        return AdaptedDiffusion(self, card)
+
+    def run_adapted(
+        self, request: ImageGenerationRequest, stop: threading.Event, adapted: AdaptedDiffusion
+    ) -> Generator[EngineEvent, None, None]:
+        """`run` with that adapter on. Raises RequestError for a model without a U-Net."""
+
+        def draw(emit: Emit, stopped: Stopped) -> None:
+            with self._turn, self._with_adapter(adapted):
+                self._draw_pictures(adapted.card, request, emit, stopped)
+
+        return self._worker.stream(draw, stop)
+
+    @contextmanager
+    def _with_adapter(self, adapted: AdaptedDiffusion) -> Iterator[None]:
+        unet = getattr(self._model, "unet", None)
+        if unet is None:
+            raise RequestError(
+                f"{self._card.title} draws without a U-Net, and only the adapters of one can be "
+                "used; choose the model itself."
+            )
+        with self._adapters.applied(unet, adapted.card, unet.device) as seconds:
+            adapted.switch_s += seconds
+            yield
+
     def _draw(self, request: ImageGenerationRequest, emit: Emit, stopped: Stopped) -> None:
+        with self._turn:
+            self._draw_pictures(self._card, request, emit, stopped)
+
+    def _draw_pictures(
+        self, card: ModelCard, request: ImageGenerationRequest, emit: Emit, stopped: Stopped
+    ) -> None:
         finish: Finish = "stop"
         started_s = time.monotonic()
         pipeline = self._model if request.source is None else self._redrawing
-        asked = self._asked(pipeline, request, emit)
+        asked = self._asked(card, pipeline, request, emit)
         first = secrets.randbelow(MAX_SEED) if request.seed is None else request.seed
         watch = DenoisingCallback(pipeline, request.preview_every_s, emit, stopped)
         try:
@@ -272,13 +326,15 @@ class Diffusion(LoadedModel[Any]):
         made.set_progress_bar_config(disable=True)
         return made
 
-    def _asked(self, pipeline: Any, request: ImageGenerationRequest, emit: Emit) -> dict[str, Any]:
+    def _asked(
+        self, card: ModelCard, pipeline: Any, request: ImageGenerationRequest, emit: Emit
+    ) -> dict[str, Any]:
         """The pipeline's arguments; what of the request cannot be had is told."""
-        facts = self._card.drawing
+        facts = card.drawing
         steps = request.steps or facts.steps
         guidance = facts.guidance if request.guidance is None else request.guidance
         grain = max(8, int(self._model.vae_scale_factor))  # all pipelines of diffusers want 8
-        size = choose_image_size(self._card, self._trained_for(), grain, request)
+        size = choose_image_size(card, self._trained_for(), grain, request)
         if (vae := getattr(pipeline, "vae", None)) is not None:
             set_tiling(vae, size.width, size.height, free_bytes_of(vae.device))
         asked: dict[str, Any] = {"prompt": request.prompt, "guidance_scale": guidance}
@@ -319,3 +375,21 @@ class Diffusion(LoadedModel[Any]):
         side = (getattr(pipeline, "unet", None) or pipeline.transformer).config.sample_size
         height, width = (side, side) if isinstance(side, int) else side
         return width * pipeline.vae_scale_factor, height * pipeline.vae_scale_factor
+
+
+@dataclass
+class AdaptedDiffusion:
+    """A pipeline as it draws with the adapter of `card`, for one lease."""
+
+    model: Diffusion
+    card: ModelCard
+    switch_s: float = 0.0
+
+    def run(
+        self, request: ImageGenerationRequest, stop: threading.Event
+    ) -> Generator[EngineEvent, None, None]:
+        """As `Diffusion.run`. Raises BackendError where the adapter cannot be used."""
+        return self.model.run_adapted(request, stop, self)
+
+    def close(self) -> None:
+        """Nothing: the adapter is off the model between two requests."""

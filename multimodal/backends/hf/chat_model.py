@@ -20,7 +20,6 @@ from transformers import StoppingCriteriaList
 from multimodal.backends.adapters import adapter_digest
 from multimodal.backends.context_window import fit_conversation
 from multimodal.backends.engine_options import parse_options
-from multimodal.backends.hf.adapters import Adapters
 from multimodal.backends.hf.chat_template import ChatTemplate, missing_template_notice
 from multimodal.backends.hf.generation import (
     StopOnEvent,
@@ -42,6 +41,7 @@ from multimodal.backends.hf.prefix_cache import (
     static_length,
 )
 from multimodal.backends.loaded import LoadedModel
+from multimodal.backends.module_adapters import Adapters
 from multimodal.backends.sampling import ResolvedSampling, resolve_sampling
 from multimodal.backends.tokenizer_files import check_tokens, check_vocabulary
 from multimodal.backends.worker import Emit, Stopped

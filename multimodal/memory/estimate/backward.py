@@ -95,7 +95,7 @@ def _model(part_json: str, teaching: TrainingConfig, layers: int) -> Any:
     for name, layer in list(model.named_modules()):
         if _is_linear(layer) and layer is not output:
             holder, _, attribute = name.rpartition(".")
-            stand_in = _Linear(layer, teaching, name in packed)
+            stand_in = LinearStandIn(layer, teaching, name in packed)
             setattr(model.get_submodule(holder), attribute, stand_in)
     if teaching.recomputes:
         model.activation_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
@@ -123,7 +123,7 @@ def _is_linear(layer: nn.Module) -> bool:
     return type(layer) in (nn.Linear, Conv1D)
 
 
-class _Linear(nn.Module):
+class LinearStandIn(nn.Module):
     """Keeps for the backward pass what a linear layer keeps that is taught in that way."""
 
     def __init__(self, layer: Any, teaching: TrainingConfig, is_packed: bool) -> None:
@@ -183,8 +183,13 @@ class _Attention(torch.autograd.Function):
 def _attend(
     _module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _mask: Any, **_: Any
 ) -> tuple[torch.Tensor, None]:
+    return attend(query, key, value).transpose(1, 2).contiguous(), None
+
+
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Fused attention on the meta device, heads before tokens."""
     apply: Callable[..., torch.Tensor] = _Attention.apply
-    return apply(query, key, value).transpose(1, 2).contiguous(), None
+    return apply(query, key, value)
 
 
 @lru_cache(maxsize=1)

@@ -40,6 +40,7 @@ from multimodal.studio.records import Status
 from multimodal.studio.requirements import (
     CLASSIFIER,
     DRAWING_MODEL,
+    PIPELINE,
     RECOGNIZER,
     TEXT_MODEL,
     JobDependencies,
@@ -158,7 +159,7 @@ class _Task:
         card, adapter = needs.base(job)
         if (kind := kind_of(card)) is None:
             check_card(card, TEXT_MODEL)
-        elif kind is DRAWING_MODEL:
+        elif kind in {DRAWING_MODEL, PIPELINE}:
             raise JobError(
                 f"{card.title} draws, and there is nothing to compare its pictures with. Choose a "
                 "text model or a picture classifier."

@@ -44,6 +44,7 @@ from multimodal.studio.recipes import check_packages
 from multimodal.studio.records import JobNotice, Status
 from multimodal.studio.requirements import (
     CLASSIFIER,
+    PIPELINE,
     TEXT_MODEL,
     JobDependencies,
     has_room,
@@ -134,6 +135,12 @@ def _models(
     job = settings.job_settings("fp32")
     card = needs.find_card(settings.model)
     base, adapter = needs.base(job)
+    if kind_of(base) is PIPELINE:
+        where = " in " + str(adapter) if adapter is not None else ""
+        raise JobError(
+            f"{card.title} draws, and is not exported: other programs read what was taught from "
+            f"the pytorch_lora_weights.safetensors of the job{where}, beside {base.title}."
+        )
     if kind_of(base) is None or not formats_for(base.task):
         raise JobError(
             f"{base.title} answers {base.task} by {base.family} and cannot be exported. Choose a "

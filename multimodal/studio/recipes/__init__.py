@@ -25,6 +25,7 @@ RECIPES: dict[Method, str] = {
     "grpo": f"{_PACKAGE}.grpo:GrpoRecipe",
     "classify": f"{_PACKAGE}.classify:ClassifyRecipe",
     "diffusion": f"{_PACKAGE}.diffusion:DiffusionRecipe",
+    "style": f"{_PACKAGE}.style:StyleRecipe",
     "transcribe": f"{_PACKAGE}.transcribe:TranscribeRecipe",
 }
 """The method of a job to "module:Class"."""

@@ -21,12 +21,14 @@ LEARNING_RATES: dict[Method, float] = {
     "grpo": 1e-5,
     "classify": 5e-5,
     "diffusion": 1e-3,
+    "style": 1e-4,
     "transcribe": 1e-5,
 }
 """Unless the person says otherwise. Full: as transformers' guide to GPT-2 has it; classify: as its
 guide to image classification does; transcribe: as its examples of speech recognition have for
 Whisper; adapters: QLoRA's authors for models up to 13B; preference: ten times TRL's for full
-training, as its documentation says of LoRA; diffusion: tried here, for a small model."""
+training, as its documentation says of LoRA; diffusion: tried here, for a small model; style: as
+diffusers' script for LoRA has it."""
 OPTIMIZERS = {
     "auto": "adamw_torch_fused",
     "adamw": "adamw_torch_fused",

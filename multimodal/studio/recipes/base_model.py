@@ -33,6 +33,7 @@ from multimodal.errors import BackendError, RequestError
 from multimodal.memory.devices.device_errors import translate_device_errors
 from multimodal.private_files import make_private_folder
 from multimodal.studio.context import JobContext
+from multimodal.studio.recipes.batching import limit_memory
 from multimodal.studio.recipes.precision import compute_type, precision_notice, weight_type
 from multimodal.studio.tokenizer import load_model_tokenizer
 
@@ -67,7 +68,7 @@ def load_base(
     """
     start, card = job.start, job.start.card
     _check(job)
-    _limit_memory(job)
+    limit_memory(job)
     ungroup_attention(start.device)
     dtype = compute_type(job.settings, start.device)
     if notice := precision_notice(job.settings, start.device):
@@ -95,13 +96,6 @@ def _check(job: JobContext) -> None:
             f"{card.title} was published in few bits, which cannot be trained themselves; teach it "
             "by lora, or take the original model."
         )
-
-
-def _limit_memory(job: JobContext) -> None:
-    """Let PyTorch's allocator end where the job's budget does, so that chats keep the rest."""
-    if job.start.device == "cuda" and job.start.budget_bytes:
-        total = torch.cuda.mem_get_info()[1]
-        torch.cuda.set_per_process_memory_fraction(min(1.0, job.start.budget_bytes / total))
 
 
 class _Reader:

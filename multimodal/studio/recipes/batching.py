@@ -55,6 +55,13 @@ def smaller_batching(job: JobContext, batching: Batching, least: int = 1) -> Bat
     return less
 
 
+def limit_memory(job: JobContext) -> None:
+    """Let PyTorch's allocator end where the job's budget does, so that chats keep the rest."""
+    if job.start.device == "cuda" and job.start.budget_bytes:
+        total = torch.cuda.mem_get_info()[1]
+        torch.cuda.set_per_process_memory_fraction(min(1.0, job.start.budget_bytes / total))
+
+
 def free_memory() -> None:
     """Give back what nobody holds any more."""
     gc.collect()

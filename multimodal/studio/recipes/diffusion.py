@@ -56,6 +56,7 @@ from multimodal.studio.evaluation.perplexity import evaluation_mode
 from multimodal.studio.recipes.arguments import training_arguments
 from multimodal.studio.recipes.batching import free_memory
 from multimodal.studio.recipes.callbacks import JobCallback
+from multimodal.studio.recipes.contact_sheet import contact_sheet
 from multimodal.studio.recipes.denoising_dataset import (
     DenoisingDataset,
     as_pixels,
@@ -242,7 +243,7 @@ class DiffusionRecipe:
         classes = self._shown_classes()
         names = dict.fromkeys(filter(None, (self._labels[number] for number in classes)))
         png = io.BytesIO()
-        _sheet(drawn, ROWS).save(png, "PNG")
+        contact_sheet(drawn, ROWS).save(png, "PNG")
         told = f"{len(drawn)} pictures, drawn in {STEPS} steps"
         self._job.show_picture(step, ", ".join(names), told, png.getvalue())
 
@@ -254,13 +255,3 @@ class DiffusionRecipe:
         folder = self._job.folder.data / PICTURES
         pictures = (read_picture(folder / row["image"]) for row in rows)
         return torch.stack([as_pixels(one, self._side).flatten() for one in pictures])
-
-
-def _sheet(pictures: Sequence[Image.Image], rows: int) -> Image.Image:
-    """All in one, column by column, `rows` in each."""
-    width, height = pictures[0].size
-    columns = -(-len(pictures) // rows)
-    sheet = Image.new("RGB", (columns * width, rows * height))
-    for at, picture in enumerate(pictures):
-        sheet.paste(picture, (at // rows * width, at % rows * height))
-    return sheet

@@ -63,6 +63,11 @@ METHODS: dict[str, tuple[str, str]] = {
         "Learns to draw small pictures like yours, from scratch: of each class that has a folder, "
         "or of one style.",
     ),
+    "style": (
+        "Stable Diffusion",
+        "Learns a style or a subject from pictures with captions; trains a small adapter beside a "
+        "model that draws, which stays as it is.",
+    ),
     "transcribe": (
         "Speech recognizer",
         "Learns names, terms and voices that it mishears, from recordings with what is said in "
@@ -70,12 +75,13 @@ METHODS: dict[str, tuple[str, str]] = {
     ),
 }
 PREFERENCE = frozenset({"dpo", "kto", "grpo"})
-ADAPTERS = frozenset({"lora", "qlora", "dpo", "kto", "reward", "grpo"})
+ADAPTERS = frozenset({"lora", "qlora", "dpo", "kto", "reward", "grpo", "style"})
 SUPERVISED = frozenset({"lora", "qlora", "full"})
 ALL = frozenset(METHODS)
 CLASSIFY = frozenset({"classify"})
 DIFFUSION = frozenset({"diffusion"})
-PICTURES = CLASSIFY | DIFFUSION
+STYLE = frozenset({"style"})
+PICTURES = CLASSIFY | DIFFUSION | STYLE
 TRANSCRIBE = frozenset({"transcribe"})
 TEXT = ALL - PICTURES - TRANSCRIBE
 SHAPES: dict[str, str] = {
@@ -92,6 +98,8 @@ SHAPES: dict[str, str] = {
     "classify": ".zip of a folder with a folder of pictures for each class, as cat/1.jpg and "
     "dog/1.jpg, or with those below train and test.",
     "diffusion": ".zip of a folder with a folder of pictures for each class, or of pictures alone.",
+    "style": ".zip of a folder of pictures, each beside its caption (1.jpg and 1.txt), or named in "
+    "a metadata.csv with file_name and text; or with those below train and test.",
     "transcribe": ".zip of a folder of recordings, each beside its text (1.wav and 1.txt), or "
     "named in a metadata.csv with file_name and text; or with those below train and test.",
 }
@@ -140,7 +148,7 @@ IMPORTANT = (
     Field("beta", "Beta", methods=PREFERENCE),
     Field("rewards", "Rewards", "several", frozenset({"grpo"})),
     Field("augmentation", "Vary pictures by", "choice", PICTURES),
-    Field("resolution", "Pixels on a side", methods=DIFFUSION),
+    Field("resolution", "Pixels on a side", methods=DIFFUSION | STYLE),
     Field("language", "Language (as en)", "text", TRANSCRIBE),
     Field("trained_weights", "Weights that are trained", "choice", TRANSCRIBE),
 )

@@ -27,6 +27,7 @@ from multimodal.studio.folder import JobFolder
 from multimodal.studio.recipes import LIBRARIES
 from multimodal.studio.records import Status
 from multimodal.studio.requirements import (
+    PIPELINE,
     RECOGNIZER,
     TEACHABLE,
     TEXT_MODEL,
@@ -36,9 +37,12 @@ from multimodal.studio.requirements import (
 from multimodal.studio.settings import JobSettings
 
 if TYPE_CHECKING:
+    from multimodal.studio.data.captions import CaptionPreview
     from multimodal.studio.data.pictures import PicturePreview
     from multimodal.studio.data.preview import Preview
     from multimodal.studio.data.recordings import RecordingPreview
+
+    FilePreview = PicturePreview | CaptionPreview | RecordingPreview
 
 
 class Job(Protocol):
@@ -87,7 +91,7 @@ class Services:
     needed: Callable[[JobSettings], tuple[int, int]]
     """The batch that fits, at most the one that is asked for, and the bytes of the job with it.
     Raises MultimodalError where that cannot be said."""
-    preview: Callable[[JobSettings], Preview | PicturePreview | RecordingPreview]
+    preview: Callable[[JobSettings], Preview | FilePreview]
     count_feedback: Callable[[str], FeedbackCounts]
     feedback_rows: Callable[[str, str], Sequence[Mapping[str, Any]]]
     """Of an owner, for the method kto or dpo."""
@@ -162,18 +166,23 @@ def _teachable(program: Program) -> list[ModelCard]:
     return [*offered, *(card for card in others if program.weights.is_ready(card))]
 
 
-def _preview_files(settings: JobSettings) -> PicturePreview | RecordingPreview:
+def _preview_files(settings: JobSettings) -> FilePreview:
+    from multimodal.studio.data.captions import preview_captions
     from multimodal.studio.data.pictures import preview_pictures
     from multimodal.studio.data.recordings import preview_recordings
 
-    is_heard = TEACHABLE[settings.method] is RECOGNIZER
+    kind = TEACHABLE[settings.method]
     with tempfile.TemporaryDirectory() as folder:
-        return (preview_recordings if is_heard else preview_pictures)(settings, Path(folder))
+        if kind is RECOGNIZER:
+            return preview_recordings(settings, Path(folder))
+        if kind is PIPELINE:
+            return preview_captions(settings, Path(folder))
+        return preview_pictures(settings, Path(folder))
 
 
 def _preview(
     program: Program, needs: JobDependencies, settings: JobSettings
-) -> Preview | PicturePreview | RecordingPreview:
+) -> Preview | FilePreview:
     from multimodal.studio.data.prepare import prepare_data
     from multimodal.studio.data.preview import preview
     from multimodal.studio.tokenizer import load_model_tokenizer

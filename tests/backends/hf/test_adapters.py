@@ -20,8 +20,8 @@ from tiny_adapters import adapter_card, save_adapter
 from tiny_engines import leave_and_return
 from tiny_models import CAUSAL, Checkpoint, causal_card, every_causal, load_causal
 
-from multimodal.backends.hf.adapters import Adapters
 from multimodal.backends.hf.causal_lm import CausalLM
+from multimodal.backends.module_adapters import Adapters
 from multimodal.catalog.cards import ADAPTER_CONFIG, ADAPTER_WEIGHTS, ModelCard
 from multimodal.errors import BackendError
 from multimodal.events import TextDelta
