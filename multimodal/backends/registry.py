@@ -77,7 +77,7 @@ FAMILIES = {
         "multimodal.backends.describer.engine",
         "multimodal.backends.describer.options:DescriberOptions",
     ),
-    "image_text": _chat("image_text"),
+    "image_text": _chat("image_text", takes_adapters=True),
     "kokoro": Family(f"{SPEECH}.kokoro"),
     "llama_cpp": Family(
         "multimodal.backends.llama_cpp.engine",

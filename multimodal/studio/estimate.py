@@ -15,6 +15,7 @@ from multimodal.catalog.architectures import (
     speech_seq2seq,
 )
 from multimodal.catalog.cards import ModelCard
+from multimodal.memory.estimate.caption_training import caption_bytes, language_part
 from multimodal.memory.estimate.classifier_training import (
     ClassifierStep,
     classifier_bytes,
@@ -133,6 +134,9 @@ def job_bytes(card: ModelCard, settings: JobSettings, device: Device = "cuda") -
     elif settings.method == "transcribe":
         part = speech_part(card)
         found = speech_bytes(part, _speech_step(settings, device)) if part is not None else None
+    elif settings.method == "describe":
+        part = text_part(card)
+        found = caption_bytes(part, _step(settings, device)) if part is not None else None
     else:
         part = text_part(card)
         found = training_bytes(part, _step(settings, device)) if part is not None else None
@@ -167,6 +171,10 @@ def disk_bytes(card: ModelCard, settings: JobSettings) -> int:
     elif settings.method == "transcribe":
         part = speech_part(card)
         trained = trained_speech(part, _speech_step(settings, "cpu")) if part is not None else 0
+    elif settings.method == "describe":
+        part = text_part(card)
+        step = _step(settings, "cpu")
+        trained = trained_parameters(language_part(part), step) if part is not None else 0
     elif (part := text_part(card)) is not None:
         trained = trained_parameters(part, _step(settings, "cpu"))
     return trained * ((KEPT + 2) * TRAINED_BYTES + TRAINED_BYTES // 3)
@@ -222,7 +230,7 @@ def _step(settings: JobSettings, device: Device) -> TrainingStep:
     optimizer: Optimizer = "adamw" if settings.optimizer == "auto" else settings.optimizer
     recomputes = settings.gradient_checkpointing
     return TrainingStep(
-        "qlora" if settings.method == "qlora" else method,
+        "qlora" if settings.is_packed else method,
         settings.batch * (2 if settings.method in PAIRED else 1),
         settings.max_length + (settings.answer_tokens if settings.method == "grpo" else 0),
         precision,

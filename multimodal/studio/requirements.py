@@ -117,12 +117,21 @@ RECOGNIZER = Teachable(
     "Train the decoder or an adapter alone (trained_weights), or choose a smaller model.",
     "train an adapter, take a smaller model, or choose another disk with --data-folder.",
 )
+SEEING_MODEL = Teachable(
+    Task.IMAGE,
+    frozenset({"image_text"}),
+    "model that sees and talks, on transformers",
+    _prepare_captions,
+    "Choose a smaller max_length, four_bits, or a smaller model.",
+    "choose a smaller lora_rank, or another disk with --data-folder.",
+)
 TEACHABLE: dict[Method, Teachable] = {
     **dict.fromkeys(get_args(Method), TEXT_MODEL),
     "classify": CLASSIFIER,
     "diffusion": DRAWING_MODEL,
     "style": PIPELINE,
     "transcribe": RECOGNIZER,
+    "describe": SEEING_MODEL,
 }
 """By method."""
 

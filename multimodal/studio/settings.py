@@ -28,6 +28,7 @@ Method = Literal[
     "diffusion",
     "style",
     "transcribe",
+    "describe",
 ]
 Augmentation = Literal["crops_and_flips", "crops", "none"]
 TrainedWeights = Literal["all", "decoder", "adapter"]
@@ -130,6 +131,11 @@ class JobSettings(StrictModel):
         description="Transcribe: every weight, the decoder's alone (quicker), or a LoRA adapter "
         "that is merged at the end (for large models).",
     )
+    four_bits: bool = Field(
+        False,
+        description="Describe: keep the model in 4 bits beside its adapter, for one that would not "
+        "fit otherwise.",
+    )
     install_failed: bool = Field(
         False, description="Offer the result in the chat even if it did not learn."
     )
@@ -147,6 +153,11 @@ class JobSettings(StrictModel):
     def is_adapter(self) -> bool:
         """Whether the result is an adapter beside the model it began with."""
         return self.method not in {"full", "classify", "diffusion", "transcribe"}
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the weights beside the adapter are in 4 bits."""
+        return self.method == "qlora" or (self.method == "describe" and self.four_bits)
 
     def as_toml(self) -> str:
         """What `read_job_settings` reads; values that are not set are left out."""

@@ -53,6 +53,10 @@ class ChatTemplate:
         """What shows that the model goes on with the person's part."""
         return PLAIN_STOPS if self.is_plain else ()
 
+    def escaped(self, text: str) -> str:
+        """`text` as a prompt has it: with nothing in it that would make a control token."""
+        return self._apart(text)
+
     def text(self, system: str, said: Said) -> str:
         """The prompt. A template that refuses a system message gets it in the first turn."""
         said, system = [self._as_text(turn) for turn in said], self._apart(system)

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from multimodal.backends.describing import DESCRIBE, describe
-from multimodal.backends.hf.chat_model import ChatModel
+from multimodal.backends.hf.chat_model import AdaptedChat, ChatModel
 from multimodal.events import EngineEvent
 from multimodal.requests import ChatMessage, ImageDescriptionRequest, TextRequest
 
@@ -25,6 +25,18 @@ class VisionChatModel(ChatModel):
         if isinstance(request, ImageDescriptionRequest):
             return describe(request, lambda asked: talk(asked, stop))
         return talk(request, stop)
+
+    def run_adapted(
+        self,
+        request: TextRequest | ImageDescriptionRequest,
+        stop: threading.Event,
+        adapted: AdaptedChat,
+    ) -> Generator[EngineEvent, None, None]:
+        """`run` with that adapter on."""
+        talk = super().run_adapted
+        if isinstance(request, ImageDescriptionRequest):
+            return describe(request, lambda asked: talk(asked, stop, adapted))
+        return talk(request, stop, adapted)
 
     def _samples(self) -> list[TextRequest]:
         pictured = ChatMessage("user", DESCRIBE, (Image.new("RGB", (48, 32)),))

@@ -15,14 +15,17 @@ tile beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from multimodal.catalog.architectures import ModelPart, ModulesArchitecture
 from multimodal.catalog.cards import ModelCard
 from multimodal.memory.estimate.quantization import torch_bytes
 from multimodal.messages import Task
+
+if TYPE_CHECKING:
+    from multimodal.memory.estimate.modules import Tensor
 
 Method = Literal["qlora", "lora", "full"]
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
@@ -122,8 +125,9 @@ def _longest(name: str, part: ModelPart, config: Any, budget_bytes: int) -> Trai
     return Training(size.weights, size.states, size.activations, name, tokens, fits)
 
 
-def training_bytes(part: ModelPart, step: TrainingStep) -> TrainingBytes:
-    """What one step takes of the text model `part`. Raises CardError where it cannot be built."""
+def training_bytes(part: ModelPart, step: TrainingStep, loss: int | None = None) -> TrainingBytes:
+    """What one step takes of the text model `part`. `loss`: bytes that the loss takes beside its
+    inputs; those of TRL's unless given. Raises CardError where it cannot be built."""
     from multimodal.memory.estimate.backward import TrainingConfig, token_bytes
     from multimodal.memory.estimate.modules import text_config
 
@@ -132,7 +136,8 @@ def training_bytes(part: ModelPart, step: TrainingStep) -> TrainingBytes:
     how = TrainingConfig(step.precision, rank, step.method == "qlora", step.gradient_checkpointing)
     held = token_bytes(part.model_dump_json(), how)
     tokens, layers = step.batch * step.tokens, int(config.num_hidden_layers)
-    loss = loss_bytes(int(config.vocab_size), tokens, step)
+    if loss is None:
+        loss = loss_bytes(int(config.vocab_size), tokens, step)
     weights, trained, unpacked = _weights(part, step)
     if step.gradient_checkpointing:  # a layer is recomputed once the loss is behind it
         kept = held.of(tokens, layers, 0) + max(held.of(tokens, 0, 1) + unpacked, loss)
@@ -158,6 +163,17 @@ def loss_bytes(words: int, tokens: int, step: TrainingStep) -> int:
     return tile + (rows * min(words, TILE_WORDS) * CPU_TILE_BYTES if step.on_cpu else 0)
 
 
+def held_bytes(found: Iterable[Tensor], step: TrainingStep) -> int:
+    """Bytes of the tensors of a model as that step holds them."""
+    wide = step.precision == "fp32" or step.method == "full"
+    size = 0
+    for tensor in found:
+        packs = step.method == "qlora" and tensor.linear
+        kind = "nf4-double" if packs else "fp32" if wide and tensor.parameter else "bf16"
+        size += torch_bytes(tensor.shape, kind, tensor.linear)
+    return size
+
+
 def _weights(part: ModelPart, step: TrainingStep) -> tuple[int, int, int]:
     """Bytes of the weights, the adapter's among them; how many parameters are trained; bytes of the
     largest packed layer once it is unpacked to be multiplied by. LoRA trains rank x (in + out)
@@ -167,12 +183,7 @@ def _weights(part: ModelPart, step: TrainingStep) -> tuple[int, int, int]:
     found = tensors(ModulesArchitecture(kind="modules", parts={"model": part}))
     linear = [tensor for tensor in found if tensor.linear]
     numbers = 4 if step.precision == "fp32" else 2
-    wide = step.precision == "fp32" or step.method == "full"
-    weights = 0
-    for tensor in found:
-        packs = step.method == "qlora" and tensor.linear
-        kind = "nf4-double" if packs else "fp32" if wide and tensor.parameter else "bf16"
-        weights += torch_bytes(tensor.shape, kind, tensor.linear)
+    weights = held_bytes(found, step)
     if step.method == "full":
         trained = sum(math.prod(tensor.shape) for tensor in found if tensor.parameter)
         # Autocast keeps a copy in 16 bits of every weight that it multiplied by.

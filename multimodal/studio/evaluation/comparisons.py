@@ -124,7 +124,7 @@ def _generate(model: Any, tokenizer: Any, prompt: Prompt, max_new_tokens: int) -
     made = model.generate(
         input_ids=ids[:, -read:].to(model.device),
         attention_mask=torch.ones(1, read, dtype=torch.long, device=model.device),
-        generation_config=_greedy(model, tokenizer, max_new_tokens),
+        generation_config=greedy(model, tokenizer, max_new_tokens),
     )
     return str(tokenizer.decode(made[0, read:], skip_special_tokens=True)).strip()
 
@@ -138,7 +138,7 @@ def _prompt_ids(prompt: Prompt, tokenizer: Any) -> list[int]:
     return row.input_ids[: row.is_trained.index(True)]
 
 
-def _greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> Any:
+def greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> Any:
     """Ends at whatever the model or its tokenizer ends an answer with."""
     own = model.generation_config.eos_token_id
     ends = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None}

@@ -19,6 +19,7 @@ from multimodal.fetching import progress_text
 from multimodal.private_files import make_private_folder
 from multimodal.sizes import gigabytes
 from multimodal.studio.context import Start, write_start
+from multimodal.studio.data.captions import write_test_captions
 from multimodal.studio.data.pictures import write_test_pictures
 from multimodal.studio.data.prepare import PreparedData, write_data
 from multimodal.studio.data.recordings import write_test_recordings
@@ -42,6 +43,7 @@ from multimodal.studio.requirements import (
     DRAWING_MODEL,
     PIPELINE,
     RECOGNIZER,
+    SEEING_MODEL,
     TEXT_MODEL,
     JobDependencies,
     Teachable,
@@ -52,6 +54,7 @@ from multimodal.studio.settings import CHATS, JobSettings
 
 RECIPE = "multimodal.studio.evaluation.recipe:EvaluationRecipe"
 PICTURES_RECIPE = "multimodal.studio.evaluation.pictures_recipe:PicturesRecipe"
+CAPTIONS_RECIPE = "multimodal.studio.evaluation.captions_recipe:CaptionsRecipe"
 SPEECH_RECIPE = "multimodal.studio.evaluation.speech_recipe:SpeechRecipe"
 PREFIX = ".evaluation-"
 Tell = Callable[[str], None]
@@ -70,6 +73,7 @@ class _Kind(NamedTuple):
 _KINDS = {
     TEXT_MODEL: _Kind(RECIPE, ("perplexity", "accuracy"), ("lora", "qlora")),
     CLASSIFIER: _Kind(PICTURES_RECIPE, ("accuracy",), ("classify",), write_test_pictures),
+    SEEING_MODEL: _Kind(CAPTIONS_RECIPE, ("perplexity",), ("describe",), write_test_captions),
     RECOGNIZER: _Kind(SPEECH_RECIPE, ("word_error",), ("transcribe",), write_test_recordings),
 }
 """The first of the measures is the usual one."""

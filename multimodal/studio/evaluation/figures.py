@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from multimodal.studio.evaluation import intervals
 from multimodal.studio.evaluation.plan import Evaluation
+
+if TYPE_CHECKING:
+    from multimodal.studio.evaluation.perplexity import SampleLoss
 
 
 def evaluate_accuracy(name: str, answers: Sequence[bool]) -> Evaluation:
@@ -21,6 +25,21 @@ def evaluate_accuracy(name: str, answers: Sequence[bool]) -> Evaluation:
         interval.high if is_enough else None,
         len(answers),
         0,
+    )
+
+
+def evaluate_perplexity(name: str, losses: Sequence[SampleLoss]) -> Evaluation:
+    """Of the model of that name, over the samples that have something to predict."""
+    interval = intervals.perplexity_interval(losses)
+    counted = [loss for loss in losses if loss.tokens]
+    return Evaluation(
+        name,
+        "perplexity",
+        intervals.perplexity(losses),
+        interval.low if interval else None,
+        interval.high if interval else None,
+        len(counted),
+        sum(loss.tokens for loss in counted),
     )
 
 

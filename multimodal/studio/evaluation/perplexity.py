@@ -65,13 +65,14 @@ def _batch_losses(model: Any, rows: Sequence[TokenizedRow], logits: int) -> list
             use_cache=bool(cache),
             **cache,
         )
-        totals += _sums(output.logits, labels[:, start:end])
+        totals += row_losses(output.logits, labels[:, start:end])
     counts = (labels != IGNORED).sum(dim=1).tolist()
     return [SampleLoss(*pair) for pair in zip(totals.tolist(), counts, strict=True)]
 
 
-def _sums(logits: Tensor, labels: Tensor) -> Tensor:
-    """Of each row (batch, positions, vocabulary; batch, positions), in fp64 on the CPU."""
+def row_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """The summed loss of each row, in fp64 on the CPU. `logits`: (batch, positions, vocabulary);
+    `labels`: (batch, positions), what comes after each position, or IGNORED."""
     each = functional.cross_entropy(
         logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none"
     )

@@ -19,7 +19,7 @@ from multimodal.studio.settings import JobSettings, Role
 
 Measure = Literal["perplexity", "accuracy", "word_error"]
 
-EvaluationMethod = Literal["lora", "qlora", "classify", "transcribe"]
+EvaluationMethod = Literal["lora", "qlora", "classify", "transcribe", "describe"]
 """Jobs that read a model as it is evaluated."""
 READ_TOKENS = 2048
 """Tokens that are read at once, or one sample."""
@@ -34,9 +34,9 @@ class EvaluationSettings(StrictModel):
     compare: Choice | None = Field(None, description="Another one that it is compared with.")
     measure: Measure | None = Field(
         None,
-        description="How well a text model predicts, how often a model is right, or how many words "
-        "are heard wrong; perplexity of a text model, accuracy of a classifier and word_error of a "
-        "speech recognizer unless given.",
+        description="How well a model predicts texts, how often it is right, or how many words are "
+        "heard wrong; perplexity of a text model and of one that sees, accuracy of a classifier "
+        "and word_error of a speech recognizer unless given.",
     )
     columns: Mapping[str, Role] = Field(
         default_factory=dict, description="What a column of the data is, as COLUMN=ROLE."

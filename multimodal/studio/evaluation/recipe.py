@@ -20,9 +20,13 @@ from multimodal.studio.data.prepare import TEST_FILE, read_rows
 from multimodal.studio.evaluation import intervals
 from multimodal.studio.evaluation.answers import exact_answers
 from multimodal.studio.evaluation.comparisons import find_examples
-from multimodal.studio.evaluation.figures import evaluate_accuracy, few_samples_notice
+from multimodal.studio.evaluation.figures import (
+    evaluate_accuracy,
+    evaluate_perplexity,
+    few_samples_notice,
+)
 from multimodal.studio.evaluation.perplexity import SampleLoss, sample_losses
-from multimodal.studio.evaluation.plan import Evaluation, EvaluationFiles, EvaluationResults
+from multimodal.studio.evaluation.plan import EvaluationFiles, EvaluationResults
 from multimodal.studio.recipes.base_model import BaseModel, load_base
 from multimodal.studio.records import Interval, Report
 
@@ -89,7 +93,7 @@ class EvaluationRecipe:
         if self._plan.measure == "accuracy":
             models = [evaluate_accuracy(*pair) for pair in zip(names, self._answers, strict=True)]
         else:
-            models = [_perplexity(*pair) for pair in zip(names, self._losses, strict=True)]
+            models = [evaluate_perplexity(*pair) for pair in zip(names, self._losses, strict=True)]
         fewest = min(model.samples for model in models)
         self._notices += few_samples_notice(fewest)
         change = self._change() if len(models) > 1 else None
@@ -107,20 +111,6 @@ class EvaluationRecipe:
                 f"{one} and {other} cut the samples into different tokens, so their perplexities "
                 "cannot be compared; use --measure accuracy."
             ) from error
-
-
-def _perplexity(name: str, losses: Sequence[SampleLoss]) -> Evaluation:
-    interval = intervals.perplexity_interval(losses)
-    counted = [loss for loss in losses if loss.tokens]
-    return Evaluation(
-        name,
-        "perplexity",
-        intervals.perplexity(losses),
-        interval.low if interval else None,
-        interval.high if interval else None,
-        len(counted),
-        sum(loss.tokens for loss in counted),
-    )
 
 
 def _is_enough(answers: Sequence[bool]) -> bool:

@@ -141,7 +141,7 @@ def _models(
             f"{card.title} draws, and is not exported: other programs read what was taught from "
             f"the pytorch_lora_weights.safetensors of the job{where}, beside {base.title}."
         )
-    if kind_of(base) is None or not formats_for(base.task):
+    if kind_of(base) not in {TEXT_MODEL, CLASSIFIER} or not formats_for(base.task):
         raise JobError(
             f"{base.title} answers {base.task} by {base.family} and cannot be exported. Choose a "
             f"{TEXT_MODEL.title}, or a {CLASSIFIER.title}; `multimodal models` lists them."

@@ -26,6 +26,7 @@ RECIPES: dict[Method, str] = {
     "classify": f"{_PACKAGE}.classify:ClassifyRecipe",
     "diffusion": f"{_PACKAGE}.diffusion:DiffusionRecipe",
     "style": f"{_PACKAGE}.style:StyleRecipe",
+    "describe": f"{_PACKAGE}.describe:DescribeRecipe",
     "transcribe": f"{_PACKAGE}.transcribe:TranscribeRecipe",
 }
 """The method of a job to "module:Class"."""

@@ -23,12 +23,13 @@ LEARNING_RATES: dict[Method, float] = {
     "diffusion": 1e-3,
     "style": 1e-4,
     "transcribe": 1e-5,
+    "describe": 2e-4,
 }
 """Unless the person says otherwise. Full: as transformers' guide to GPT-2 has it; classify: as its
 guide to image classification does; transcribe: as its examples of speech recognition have for
-Whisper; adapters: QLoRA's authors for models up to 13B; preference: ten times TRL's for full
-training, as its documentation says of LoRA; diffusion: tried here, for a small model; style: as
-diffusers' script for LoRA has it."""
+Whisper; adapters: QLoRA's authors for models up to 13B, and LLaVA's for theirs; preference: ten
+times TRL's for full training, as its documentation says of LoRA; diffusion: tried here, for a small
+model; style: as diffusers' script for LoRA has it."""
 OPTIMIZERS = {
     "auto": "adamw_torch_fused",
     "adamw": "adamw_torch_fused",

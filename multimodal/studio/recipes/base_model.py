@@ -37,7 +37,7 @@ from multimodal.studio.recipes.batching import limit_memory
 from multimodal.studio.recipes.precision import compute_type, precision_notice, weight_type
 from multimodal.studio.tokenizer import load_model_tokenizer
 
-GGUF, FOLDER = "llama_cpp", "causal_lm"
+GGUF, FOLDER, SEEING = "llama_cpp", "causal_lm", "image_text"
 """Families of the cards that can be taught."""
 UNPACKED = "unpacked"
 """The folder, in the job's, of a model that bitsandbytes is about to read."""
@@ -58,10 +58,10 @@ class BaseModel:
 def load_base(
     job: JobContext, model_class: Any = AutoModelForCausalLM, unneeded: tuple[str, ...] = ()
 ) -> BaseModel:
-    """The model of `job.start`, in four bits for QLoRA, in what is computed in below another
-    adapter, else in fp32. `model_class`: of transformers' Auto classes; `unneeded`: ends of the
-    names of weights that the checkpoint may lack, such as a new head's. Noted: that the device
-    cannot have the precision that was asked for.
+    """The model of `job.start`, in four bits where they are asked for, in what is computed
+    in below another adapter, else in fp32. `model_class`: of transformers' Auto classes;
+    `unneeded`: ends of the names of weights that the checkpoint may lack, such as a new head's.
+    Noted: that the device cannot have the precision that was asked for.
 
     Raises RequestError for what cannot be taught, BackendError for what is wrong with the files,
     DeviceFullError.
@@ -76,13 +76,13 @@ def load_base(
     with translate_device_errors(card.title):
         tokenizer = load_model_tokenizer(card, start.files)
         reader = _Reader(job, model_class, unneeded)
-        model = reader.quantized() if job.settings.method == "qlora" else reader.plain()
+        model = reader.quantized() if job.settings.is_packed else reader.plain()
     return BaseModel(model, tokenizer, dtype)
 
 
 def _check(job: JobContext) -> None:
     card, method = job.start.card, job.settings.method
-    if card.family not in {GGUF, FOLDER}:
+    if card.family not in {GGUF, FOLDER, SEEING}:
         raise RequestError(
             f"{card.title} is no text model of transformers or GGUF, so it cannot be taught by "
             f"'{method}'; choose one that is listed under text-generation."

@@ -73,6 +73,11 @@ METHODS: dict[str, tuple[str, str]] = {
         "Learns names, terms and voices that it mishears, from recordings with what is said in "
         "them.",
     ),
+    "describe": (
+        "Model that sees",
+        "Learns what to say of pictures, from captions or from questions with answers; trains a "
+        "small adapter beside the model, which stays as it is.",
+    ),
 }
 PREFERENCE = frozenset({"dpo", "kto", "grpo"})
 ADAPTERS = frozenset({"lora", "qlora", "dpo", "kto", "reward", "grpo", "style"})
@@ -83,7 +88,9 @@ DIFFUSION = frozenset({"diffusion"})
 STYLE = frozenset({"style"})
 PICTURES = CLASSIFY | DIFFUSION | STYLE
 TRANSCRIBE = frozenset({"transcribe"})
-TEXT = ALL - PICTURES - TRANSCRIBE
+DESCRIBE = frozenset({"describe"})
+TEXT = ALL - PICTURES - TRANSCRIBE - DESCRIBE
+LORA = ADAPTERS | TRANSCRIBE | DESCRIBE
 SHAPES: dict[str, str] = {
     **dict.fromkeys(
         SUPERVISED,
@@ -102,6 +109,9 @@ SHAPES: dict[str, str] = {
     "a metadata.csv with file_name and text; or with those below train and test.",
     "transcribe": ".zip of a folder of recordings, each beside its text (1.wav and 1.txt), or "
     "named in a metadata.csv with file_name and text; or with those below train and test.",
+    "describe": ".zip of a folder of pictures, each beside its caption (1.jpg and 1.txt), or named "
+    "in a metadata.csv with file_name and text, and question where something is asked; or with "
+    "those below train and test.",
 }
 """What data a method learns from."""
 
@@ -143,14 +153,15 @@ IMPORTANT = (
     Field("learning_rate", "Learning rate"),
     Field("batch", "Batch"),
     Field("accumulation", "Accumulation"),
-    Field("max_length", "Longest sample (tokens)", methods=TEXT),
-    Field("lora_rank", "LoRA rank", methods=ADAPTERS | TRANSCRIBE),
+    Field("max_length", "Longest sample (tokens)", methods=TEXT | DESCRIBE),
+    Field("lora_rank", "LoRA rank", methods=LORA),
     Field("beta", "Beta", methods=PREFERENCE),
     Field("rewards", "Rewards", "several", frozenset({"grpo"})),
     Field("augmentation", "Vary pictures by", "choice", PICTURES),
     Field("resolution", "Pixels on a side", methods=DIFFUSION | STYLE),
     Field("language", "Language (as en)", "text", TRANSCRIBE),
     Field("trained_weights", "Weights that are trained", "choice", TRANSCRIBE),
+    Field("four_bits", "Keep the model in 4 bits", "switch", DESCRIBE),
 )
 OTHERS = (
     Field("test_share", "Held out (share)"),
@@ -161,8 +172,8 @@ OTHERS = (
     Field("weight_decay", "Weight decay"),
     Field("optimizer", "Optimizer", "choice"),
     Field("precision", "Precision", "choice"),
-    Field("lora_alpha", "LoRA alpha", methods=ADAPTERS | TRANSCRIBE),
-    Field("lora_dropout", "LoRA dropout", methods=ADAPTERS | TRANSCRIBE),
+    Field("lora_alpha", "LoRA alpha", methods=LORA),
+    Field("lora_dropout", "LoRA dropout", methods=LORA),
     Field("evaluate_every", "Evaluate every (updates)"),
     Field("save_every", "Checkpoint every (updates)"),
     Field("patience", "Patience (evaluations)"),

@@ -29,6 +29,7 @@ from multimodal.studio.records import Status
 from multimodal.studio.requirements import (
     PIPELINE,
     RECOGNIZER,
+    SEEING_MODEL,
     TEACHABLE,
     TEXT_MODEL,
     JobDependencies,
@@ -175,7 +176,7 @@ def _preview_files(settings: JobSettings) -> FilePreview:
     with tempfile.TemporaryDirectory() as folder:
         if kind is RECOGNIZER:
             return preview_recordings(settings, Path(folder))
-        if kind is PIPELINE:
+        if kind in {PIPELINE, SEEING_MODEL}:
             return preview_captions(settings, Path(folder))
         return preview_pictures(settings, Path(folder))
 
