@@ -31,7 +31,7 @@ ROWS = [
 TRAIN, TEST = ROWS[:45], ROWS[45:]
 
 
-def judged(learning_rate: float, steps: int = 150) -> tuple[Report, Report]:
+def judged(learning_rate: float, steps: int = 320) -> tuple[Report, Report]:
     """By perplexity and by accuracy."""
     torch.manual_seed(0)
     tokenizer = tiny_models.tokenizer()
@@ -48,6 +48,7 @@ def judged(learning_rate: float, steps: int = 150) -> tuple[Report, Report]:
     was, plain = sample_losses(model, test), forgetting_losses(model, tokenizer)
     right_before = exact_answers(model, tokenizer, examples)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
+    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, steps)
     metrics = []
     model.train()
     for step in range(steps):
@@ -57,6 +58,7 @@ def judged(learning_rate: float, steps: int = 150) -> tuple[Report, Report]:
         ).loss
         loss.backward()
         optimizer.step()
+        falling.step()
         optimizer.zero_grad()
         metrics.append(Metric(step, 0, 0, {"loss": float(loss)}))
     shown = compare(model, tokenizer, [examples[0].prompt], 12, [examples[0].expected])
