@@ -282,6 +282,7 @@ class LaterFullRecipe(FullRecipe):
     most, first = 4, 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "batch"), [(FullRecipe, 2), (LaterFullRecipe, 4)])
 def test_where_memory_runs_out_it_goes_on_with_fewer_pictures_and_the_same_updates(
     tmp_path: Path, few: Path, recipe: type[FullRecipe], batch: int

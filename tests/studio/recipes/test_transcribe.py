@@ -257,6 +257,7 @@ class NoRoomRecipe(FullRecipe):
     most = 0
 
 
+@pytest.mark.slow
 def test_where_memory_runs_out_it_goes_on_with_fewer_recordings(
     tmp_path: Path, tones: Path, whisper: ModelCard
 ) -> None:
