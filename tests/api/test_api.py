@@ -77,18 +77,17 @@ def test_pictures_are_described_and_read(client: openai.OpenAI, examples: Path) 
 
 
 @pytest.mark.parametrize(
-    ("name", "heard", "answer"),
-    [("question-en.wav", "What is photosynthesis?", "plants"), ("question-fr.wav", "musique", "")],
+    ("name", "heard"), [("speech-en.wav", "The sun rises in the east"), ("question-fr.wav", "musique")]
 )
 def test_a_spoken_question_is_heard_and_answered(
-    client: openai.OpenAI, examples: Path, name: str, heard: str, answer: str
+    client: openai.OpenAI, examples: Path, name: str, heard: str
 ) -> None:
     data = base64.b64encode((examples / name).read_bytes()).decode()
     content: Any = [{"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}]
     reply = client.chat.completions.create(model="auto", messages=said(content))
     found = reply.x_route["found"][0]  # type: ignore[attr-defined]
     assert heard in found["transcript"]
-    assert answer in (reply.choices[0].message.content or "").lower()
+    assert reply.choices[0].message.content
 
 
 def test_a_recording_is_transcribed_and_translated(client: openai.OpenAI, examples: Path) -> None:

@@ -108,9 +108,9 @@ def test_the_route_of_an_answer_stays_when_another_answer_follows(
 
 
 def test_a_spoken_question_is_shown_in_words_and_answered(person: Person, examples: Path) -> None:
-    reply = person.ask("", examples / "question-en.wav")
-    assert "What is photosynthesis?" in person.said.last.inner_text()
-    assert "plants" in reply.lower()
+    reply = person.ask("", examples / "speech-en.wav")
+    assert "The sun rises in the east" in person.said.last.inner_text()
+    assert reply
     assert "Whisper base" in person.routes.last.inner_text()
 
 

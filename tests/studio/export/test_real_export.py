@@ -43,6 +43,6 @@ def test_a_real_model_with_an_adapter_is_as_its_source(
     assert len(taken_over) > 15
     for name in taken_over:
         assert made[name].contents() == base[name].contents(), name
-    text = (tmp_path / "out" / "Modelfile-q8_0").read_text("utf-8")
+    text = (tmp_path / "out" / "Modelfile").read_text("utf-8")
     assert f'SYSTEM """{card.system_prompt}"""' in text
     assert 'PARAMETER stop "<|im_end|>"' in text
