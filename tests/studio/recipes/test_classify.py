@@ -69,7 +69,10 @@ def seen(card: Any, files: Path, picture: Image.Image) -> str:
 # ---------------------------------------------------------------- it learns
 
 
-@pytest.mark.parametrize(("name", "each", "epochs"), [("vit", 80, 8), ("resnet", 60, 5)])
+@pytest.mark.parametrize(
+    ("name", "each", "epochs"),
+    [pytest.param("vit", 80, 8, marks=pytest.mark.slow), ("resnet", 60, 5)],
+)
 def test_digits_are_learned_from_scratch(tmp_path: Path, name: str, each: int, epochs: int) -> None:
     digits = save_digits(tmp_path / "digits", each)
     job = make_job(

@@ -213,6 +213,7 @@ class StoppingRecipe(DiffusionRecipe):
         return trainer
 
 
+@pytest.mark.slow
 def test_a_job_that_was_stopped_and_resumed_ends_as_one_that_ran_through(
     tmp_path: Path, spots: Path
 ) -> None:

@@ -256,6 +256,7 @@ class StopAt(threading.Event):
         return len(losses(self._job)) >= self._step - 1
 
 
+@pytest.mark.slow
 def test_a_resumed_job_ends_as_one_that_ran_through(
     checkpoints: dict[str, Checkpoint], colours: Path, tmp_path: Path
 ) -> None:

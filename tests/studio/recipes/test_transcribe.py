@@ -205,6 +205,7 @@ def test_what_a_model_cannot_write_is_refused_before_anything_is_trained(
 # ---------------------------------------------------------------- it goes on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["all", "adapter"])
 def test_a_resumed_job_ends_as_one_that_ran_through(
     tmp_path: Path, tones: Path, whisper: ModelCard, weights: str
