@@ -77,7 +77,8 @@ def test_pictures_are_described_and_read(client: openai.OpenAI, examples: Path) 
 
 
 @pytest.mark.parametrize(
-    ("name", "heard"), [("speech-en.wav", "The sun rises in the east"), ("question-fr.wav", "musique")]
+    ("name", "heard"),
+    [("speech-en.wav", "The sun rises in the east"), ("question-fr.wav", "musique")],
 )
 def test_a_spoken_question_is_heard_and_answered(
     client: openai.OpenAI, examples: Path, name: str, heard: str
