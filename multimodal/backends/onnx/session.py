@@ -11,9 +11,7 @@ from multimodal.backends.onnx.layout import MODEL
 from multimodal.errors import BackendError
 
 
-def open_session(
-    folder: Path, threads: int, name: str = MODEL
-) -> onnxruntime.InferenceSession:
+def open_session(folder: Path, threads: int, name: str = MODEL) -> onnxruntime.InferenceSession:
     """The graph `name` of `folder`; `threads`: 0 for one for each physical core. Raises
     BackendError where there is none, or ONNX Runtime refuses it."""
     path = folder / name

@@ -60,7 +60,9 @@ class WhisperFolder:
             self.known = WhisperTokens.of(GenerationConfig.from_pretrained(folder, **LOCAL))
             self.most = int(AutoConfig.from_pretrained(folder, **LOCAL).max_target_positions)
         except (OSError, ValueError, AttributeError) as error:
-            raise BackendError(f"The folder {folder} holds no whole Whisper model: {error}") from error
+            raise BackendError(
+                f"The folder {folder} holds no whole Whisper model: {error}"
+            ) from error
         if (mels := self._extractor.feature_size) != self.graphs.mels:
             raise BackendError(
                 f"The spectra that preprocessor_config.json of {folder} describes have {mels} "
@@ -84,9 +86,13 @@ class WhisperFolder:
 
 
 def log_mel(extractor: Any, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The spectrum (mels, frames) that transformers' `extractor` makes, filled up to 30 s."""
+    """The spectrum (mels, frames) that transformers' `extractor` makes, filled up to 30 s: with
+    zeros, as openai-whisper and faster-whisper transcribe, and not with the spectrum of silence,
+    with which Whisper base misheard a sentence that it hears right otherwise."""
     made = extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="np")
-    return np.asarray(made["input_features"][0], np.float32)
+    found = np.array(made["input_features"][0], np.float32)
+    found[:, len(samples) // extractor.hop_length :] = 0
+    return found
 
 
 class _Encoded(NamedTuple):
@@ -123,10 +129,8 @@ class OnnxWhisper(WhisperRecognizer[WhisperFolder]):
             most = min(self._model.most // 2, self._model.most - len(prompt))
             read = self._model.reader(self._encode(left))
             told = write_tokens(read, known, prompt, most, manner.temperature, manner.stopped)
-            found, heard_s = split_segments(
-                told.tokens, known.first_time, len(left) / SAMPLE_RATE
-            )
-            text = self._text(told.tokens)
+            found, heard_s = split_segments(told.tokens, known.first_time, len(left) / SAMPLE_RATE)
+            text = self._text(told.tokens).strip()
             for part in found:
                 said = self._text(part.tokens)
                 if part.start_s == part.end_s or not said.strip():

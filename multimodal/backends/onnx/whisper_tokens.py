@@ -1,7 +1,9 @@
 """Which of Whisper's tokens are no words, and how the likeliest tokens become timed segments.
 
-Rules and cuts are those of openai/whisper (`whisper/decoding.py`, `whisper/transcribe.py`); what
-may be written next is decided by transformers' processors for Whisper.
+Rules and cuts are those of openai/whisper (`whisper/decoding.py`, `whisper/transcribe.py`); where
+times may be written is decided by transformers' processor for Whisper. Its processor for tokens
+that are never written searches the vocabulary at each step, which takes longer than all else
+between two tokens, so they are taken out here.
 """
 
 from __future__ import annotations
@@ -14,9 +16,6 @@ from typing import Any
 import torch
 from transformers import (
     GenerationConfig,
-    LogitsProcessorList,
-    SuppressTokensAtBeginLogitsProcessor,
-    SuppressTokensLogitsProcessor,
     WhisperTimeStampLogitsProcessor,
 )
 
@@ -28,6 +27,8 @@ SEED = 0
 """Of what is drawn at a temperature, so that a recording is heard alike each time."""
 Read = Callable[[Sequence[int]], torch.Tensor]
 """Reads tokens behind those it read before: the logits behind each, (tokens, vocabulary), fp32."""
+Rules = Callable[[Sequence[int], torch.Tensor], torch.Tensor]
+"""Of the logits (vocabulary,) behind all tokens so far, with minus infinity where none may come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class WhisperTokens:
                 tuple(sorted(stated.get("begin_suppress_tokens") or ())),
                 stated.get("max_initial_timestamp_index"),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BackendError(
                 f"generation_config.json says not what Whisper's tokens are ({error}). Export the "
                 "model again."
@@ -87,21 +88,26 @@ class WhisperTokens:
             begin += [self.languages[str(language)], self.tasks[task]]
         return [self.previous, *words, *begin] if words else begin
 
-    def processors(self, begin: int) -> LogitsProcessorList:
+    def rules(self, begin: int) -> Rules:
         """What may be written next, behind a prompt of `begin` tokens."""
-        made = LogitsProcessorList()
-        if self.suppressed_first:
-            made.append(SuppressTokensAtBeginLogitsProcessor(self.suppressed_first, begin))
-        if self.suppressed:
-            made.append(SuppressTokensLogitsProcessor(self.suppressed))
         told: Any = GenerationConfig  # which takes any fact of a model
         told = told(
             eos_token_id=self.end,
             no_timestamps_token_id=self.no_timestamps,
             max_initial_timestamp_index=self.latest_start,
         )
-        made.append(WhisperTimeStampLogitsProcessor(told, begin))
-        return made
+        times = WhisperTimeStampLogitsProcessor(told, begin)
+
+        def apply(said: Sequence[int], logits: torch.Tensor) -> torch.Tensor:
+            scores: Any = logits[None].clone()
+            scores[:, list(self.suppressed)] = -torch.inf
+            if len(said) == begin:
+                scores[:, list(self.suppressed_first)] = -torch.inf
+            ids: Any = torch.tensor([list(said)])
+            found: torch.Tensor = times(ids, scores)[0]
+            return found
+
+        return apply
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,16 +147,16 @@ def write_tokens(
     logits = read(prompt)
     at = len(prompt) - 1 - prompt[::-1].index(known.start)
     no_speech = float(torch.softmax(logits[at], -1)[known.no_speech])
-    choose, random = known.processors(len(prompt)), torch.Generator().manual_seed(SEED)
+    apply, random = known.rules(len(prompt)), torch.Generator().manual_seed(SEED)
     said, total = list(prompt), 0.0
     while not stopped():
-        scores: Any = choose(torch.tensor([said]), logits[-1:])  # type: ignore[arg-type]
+        scores = apply(said, logits[-1])
         if temperature > 0:
-            shares = torch.softmax(scores[0] / temperature, -1)
+            shares = torch.softmax(scores / temperature, -1)
             token = int(torch.multinomial(shares, 1, generator=random))
         else:
-            token = int(scores[0].argmax())
-        total += float(torch.log_softmax(scores[0], -1)[token])
+            token = int(scores.argmax())
+        total += float(torch.log_softmax(scores, -1)[token])
         if token == known.end:
             break
         said.append(token)

@@ -22,14 +22,14 @@ from multimodal.fetching import progress_text
 from multimodal.memory.estimate.classifier_training import (
     trained_parameters as classifier_parameters,
 )
+from multimodal.memory.estimate.speech_training import SpeechStep
+from multimodal.memory.estimate.speech_training import trained_parameters as speech_parameters
 from multimodal.memory.estimate.training import TrainingStep, text_part, trained_parameters
 from multimodal.memory.manager import MemoryManager
 from multimodal.messages import Task
 from multimodal.private_files import make_private_folder
 from multimodal.sizes import download_size, gigabytes
 from multimodal.studio.context import Start, write_start
-from multimodal.memory.estimate.speech_training import SpeechStep
-from multimodal.memory.estimate.speech_training import trained_parameters as speech_parameters
 from multimodal.studio.estimate import classifier_part, speech_part
 from multimodal.studio.export.formats import BITS, find_format, find_quantizations, formats_for
 from multimodal.studio.export.plan import (

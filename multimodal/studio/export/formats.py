@@ -51,8 +51,8 @@ class WrittenFile:
 
 class Exporter(Protocol):
     """One format of text models. Those of picture classifiers and of Whisper have the same methods,
-    with what `classifier_source.py` and `speech_source.py` have in place of source, opened model and
-    reference."""
+    with what `classifier_source.py` and `speech_source.py` have in place of source, opened model
+    and reference."""
 
     def check(self, source_type: str, config: Any) -> None:
         """Raise JobError, before the weights are read, for a model that this format cannot hold.

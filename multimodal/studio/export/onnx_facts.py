@@ -22,7 +22,7 @@ HALF_NOTICE = (
 
 
 def held_bytes(folder: Path, kind: str, name: str = MODEL) -> int:
-    """Of the graph `name` with its weights as ONNX Runtime holds them on a CPU: once, in 32 bits."""
+    """Of a graph with its weights as ONNX Runtime holds them on a CPU: once, in 32 bits."""
     graph, *weights = (path.stat().st_size for path in sorted(folder.glob(f"{name}*")))
     return graph + sum(weights) * BYTES["f32"] // BYTES[kind]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,9 @@ class OnnxWhisperExporter:
     def check(self, source_type: str, config: Any) -> None:
         """Every Whisper model is taken."""
 
-    def write(self, source: SpeechSource, quantization: str, folder: Path, name: str) -> WrittenFile:
+    def write(
+        self, source: SpeechSource, quantization: str, folder: Path, name: str
+    ) -> WrittenFile:
         model = source.model.to(TYPES[quantization])  # in place, so that no second copy is held
         write_whisper(model, folder)
         model.config.save_pretrained(folder)
@@ -60,7 +62,7 @@ class _Folder(WhisperFolder):
         return [it.numpy() for it in sound]
 
     def tokenize(self, text: str) -> list[int]:
-        return list(self.tokenizer(text)["input_ids"])
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(tokens)))

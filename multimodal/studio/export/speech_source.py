@@ -102,7 +102,7 @@ class SpeechSource:
         return lambda tokens: self._read(tokens, sound, cache)
 
     def tokenize(self, text: str) -> list[int]:
-        return list(self.tokenizer(text)["input_ids"])
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(tokens)))
@@ -138,7 +138,7 @@ class HeardRecording:
 
 @dataclass(frozen=True, slots=True)
 class SpeechReference:
-    """`text`: tokens of the fixed text; `encoded`: token ids by text, `decoded`: the texts of those;
+    """`text`: tokens of the fixed text; `encoded`: token ids by text, `decoded`: what those say;
     `recording_ms`: of the first recording with `TIMED_TOKENS` tokens."""
 
     known: WhisperTokens
@@ -154,9 +154,7 @@ def load_speech_source(job: JobContext, card: ModelCard) -> SpeechSource:
     found = load_whisper(job.start.card, job.start.files, None, WINDOW_S)
     found.restore()
     processor = found.processor
-    return SpeechSource(
-        found.model.eval(), processor.tokenizer, processor.feature_extractor, card
-    )
+    return SpeechSource(found.model.eval(), processor.tokenizer, processor.feature_extractor, card)
 
 
 def recordings() -> list[Samples]:
@@ -355,11 +353,10 @@ def _agreeing(
 ) -> tuple[int, int]:
     """How many of the source's tokens the export writes as well, up to the first that it does not,
     and how many of them are near ties."""
-    read, choose = opened.reader(sound), opened.known.processors(len(heard.prompt))
+    read, apply = opened.reader(sound), opened.known.rules(len(heard.prompt))
     said, new, ties = list(heard.prompt), list(heard.prompt), 0
     for at, token in enumerate(heard.written):
-        scores: Any = choose(torch.tensor([said]), read(new)[-1:])  # type: ignore[arg-type]
-        likely = torch.log_softmax(scores[0], -1)
+        likely = torch.log_softmax(apply(said, read(new)[-1]), -1)
         if float(likely.max() - likely[token]) > near_tie:
             return at, ties
         ties += int(likely.argmax()) != token
