@@ -46,10 +46,11 @@ class WhisperGraphs:
         self._cross = whisper_cache_names(PAST, CROSS, layers)
         self._made = whisper_cache_names(PRESENT, CROSS, layers)
         self._outputs = [LOGITS, *whisper_cache_names(PRESENT, OWN, layers)]
-        (sound,) = self._encoder.get_inputs()
+        sound, *others = self._encoder.get_inputs()
         known = {one.name for one in (*self._encoder.get_outputs(), *self._decoder.get_outputs())}
         is_whole = {TOKENS, *self._past, *self._cross} == set(inputs) and layers > 0
-        if not is_whole or sound.name != FEATURES or not {*self._made, *self._outputs} <= known:
+        is_encoder = sound.name == FEATURES and not others
+        if not is_whole or not is_encoder or not {*self._made, *self._outputs} <= known:
             raise BackendError(
                 f"The graphs in {folder} are no Whisper model whose decoder reads what the encoder "
                 "gives. Export it by multimodal export --to onnx."
