@@ -117,8 +117,8 @@ def swap_languages(out: Path) -> None:
     _rewrite(path, lang_to_id={**named, "<|en|>": named["<|de|>"], "<|de|>": named["<|en|>"]})
 
 
-def shorten_hops(out: Path) -> None:
-    """Spectra of as many frames, of another part of the recording."""
+def widen_frames(out: Path) -> None:
+    """Spectra of as many frames and bands, each of a longer piece."""
     _rewrite(out / "preprocessor_config.json", n_fft=512)
 
 
@@ -133,7 +133,7 @@ def _rewrite(path: Path, **changes: object) -> None:
         (swap_words_of_layers, "divergence"),
         (forget_suppressed, "tokens that are no words"),
         (swap_languages, "tokens that are no words"),
-        (shorten_hops, "spectra"),
+        (widen_frames, "spectra"),
     ],
 )
 def test_each_fault_is_found(
