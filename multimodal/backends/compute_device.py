@@ -92,7 +92,8 @@ def _cublas_folders() -> list[Path]:
 
 ENGINES: Mapping[str, Callable[[ModelCard], bool]] = {
     **dict.fromkeys(
-        ("piper", "kokoro", "image_describer", "onnx_classifier", "onnx_text"), lambda card: False
+        ("piper", "kokoro", "image_describer", "onnx_classifier", "onnx_text", "onnx_whisper"),
+        lambda card: False,
     ),
     "llama_cpp": _llama_cpp,
     "faster_whisper": lambda card: _ctranslate2_computes(),

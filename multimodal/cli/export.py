@@ -36,7 +36,7 @@ def export(
     ] = False,
     as_json: Annotated[bool, Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Export a text model or a picture classifier, load it back, and compare it with its source."""
+    """Export a text model, a picture classifier or Whisper, and compare it with its source."""
     from multimodal.build import build
     from multimodal.studio.export.export import export_model
     from multimodal.studio.export.plan import export_settings

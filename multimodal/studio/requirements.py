@@ -109,9 +109,11 @@ PIPELINE = Teachable(
     "Choose a smaller resolution, or a smaller model.",
     "choose a smaller lora_rank, or another disk with --data-folder.",
 )
+WHISPER = frozenset({"faster_whisper", "openai_whisper"})
+"""Families of Whisper, whose results are heard with by CTranslate2, whatever they began with."""
 RECOGNIZER = Teachable(
     Task.SPEECH,
-    frozenset({"faster_whisper", "openai_whisper", "wav2vec2", "seamless"}),
+    WHISPER | {"wav2vec2", "seamless"},
     "speech recognizer",
     _prepare_recordings,
     "Train the decoder or an adapter alone (trained_weights), or choose a smaller model.",

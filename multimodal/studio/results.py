@@ -32,7 +32,7 @@ from multimodal.studio.estimate import picture_side, speech_part
 from multimodal.studio.export.onnx_card import FAMILIES as EXPORTED
 from multimodal.studio.export.onnx_card import read_exported_card
 from multimodal.studio.folder import JobFolder
-from multimodal.studio.requirements import TEACHABLE, JobDependencies
+from multimodal.studio.requirements import TEACHABLE, WHISPER, JobDependencies
 from multimodal.studio.settings import JobSettings
 from multimodal.studio.stacked_adapters import adapter_folder
 from multimodal.studio.whisper_conversion import ENGINE_FOLDER, write_engine_folder
@@ -69,8 +69,6 @@ _MODELS = {
     Task.IMAGE: _Model("image_classifier", "model", IMAGE_CLASSIFIER),
     Task.DRAW: _Model("class_diffusion", "unet", PIXEL_UNET),
 }
-WHISPER = frozenset({"faster_whisper", "openai_whisper"})
-"""Families whose results are heard with by CTranslate2, whatever they began with."""
 
 
 def install(program: Program, job_folder: JobFolder) -> ModelCard:

@@ -147,6 +147,9 @@ CASES: dict[str, Case] = {
     "onnx_classifier": on_onnx(
         "onnx_classifier", tiny_onnx.save_onnx_classifier, "description", prefix=NO_CHAT
     ),
+    "onnx_whisper": on_onnx(
+        "onnx_whisper", tiny_onnx.save_onnx_whisper, "speech", prefix=NO_CHAT
+    ),
     "kokoro": speaking("kokoro", tiny_speech.save_kokoro),
     "piper": speaking("piper", tiny_speech.save_piper),
     "faster_whisper": embedded(

@@ -71,6 +71,7 @@ OPTIONS: dict[str, dict[str, tuple[list[Any], list[Any], str]]] = {
         "threads": whole(0),
         "threshold": ([0, 0.5, 1], ["many", "0.5", -0.1, 1.1, True], "write a number from 0 to 1"),
     },
+    "onnx_whisper": {"threads": whole(0)},
     "image_describer": {"threads": whole(0)},
     "class_diffusion": {"shown_side": whole(8)},
     "diffusion": {},

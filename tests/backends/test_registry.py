@@ -44,7 +44,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         del sys.modules[name]
 
 
-EXPORTED = {"onnx_classifier", "onnx_text"}
+EXPORTED = {"onnx_classifier", "onnx_text", "onnx_whisper"}
 """Their cards are written by exports."""
 
 

@@ -1,5 +1,5 @@
-"""Models in ONNX, on ONNX Runtime: text models and picture classifiers, in the folders that
-`multimodal export --to onnx` writes.
+"""Models in ONNX, on ONNX Runtime: text models, picture classifiers and Whisper, in the folders
+that `multimodal export --to onnx` writes.
 
 They compute on the CPU also beside a graphics card, since onnxruntime comes without CUDA.
 """

@@ -18,3 +18,8 @@ class OnnxTextOptions(EngineOptions):
 class OnnxClassifierOptions(ClassifierOptions):
     threads: int = Field(0, ge=0)
     """0: one for each physical core."""
+
+
+class OnnxWhisperOptions(EngineOptions):
+    threads: int = Field(0, ge=0)
+    """0: one for each physical core."""

@@ -11,12 +11,12 @@ from multimodal.backends.onnx.layout import MODEL
 from multimodal.errors import BackendError
 
 
-def open_session(folder: Path, threads: int) -> onnxruntime.InferenceSession:
-    """The graph `MODEL` of `folder`; `threads`: 0 for one for each physical core. Raises
+def open_session(folder: Path, threads: int, name: str = MODEL) -> onnxruntime.InferenceSession:
+    """The graph `name` of `folder`; `threads`: 0 for one for each physical core. Raises
     BackendError where there is none, or ONNX Runtime refuses it."""
-    path = folder / MODEL
+    path = folder / name
     if not path.is_file():
-        raise BackendError(f"there is no {MODEL} in {folder}")
+        raise BackendError(f"there is no {name} in {folder}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or cores()
     options.inter_op_num_threads = 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,15 @@ from multimodal.fetching import progress_text
 from multimodal.memory.estimate.classifier_training import (
     trained_parameters as classifier_parameters,
 )
+from multimodal.memory.estimate.speech_training import SpeechStep
+from multimodal.memory.estimate.speech_training import trained_parameters as speech_parameters
 from multimodal.memory.estimate.training import TrainingStep, text_part, trained_parameters
 from multimodal.memory.manager import MemoryManager
 from multimodal.messages import Task
 from multimodal.private_files import make_private_folder
 from multimodal.sizes import download_size, gigabytes
 from multimodal.studio.context import Start, write_start
-from multimodal.studio.estimate import classifier_part
+from multimodal.studio.estimate import classifier_part, speech_part
 from multimodal.studio.export.formats import BITS, find_format, find_quantizations, formats_for
 from multimodal.studio.export.plan import (
     Certificate,
@@ -45,20 +47,28 @@ from multimodal.studio.records import JobNotice, Status
 from multimodal.studio.requirements import (
     CLASSIFIER,
     PIPELINE,
+    RECOGNIZER,
     TEXT_MODEL,
+    WHISPER,
     JobDependencies,
     has_room,
     kind_of,
 )
-from multimodal.studio.settings import JobSettings
+from multimodal.studio.settings import JobSettings, Method
 
 RECIPE = "multimodal.studio.export.recipe:ExportRecipe"
 PREFIX = ".multimodal-export-"
 """What the name of a folder that is being written begins with."""
 FAILED = "-failed"
 """What is added to the name of an export that failed a check and is kept."""
-PRECISIONS = {Task.TEXT: ("fp32", "bf16"), Task.IMAGE: ("fp32",)}
+PRECISIONS = {Task.TEXT: ("fp32", "bf16"), Task.IMAGE: ("fp32",), Task.SPEECH: ("fp32",)}
 """In which numbers the weights are held, the second where the first do not fit."""
+METHODS: Mapping[Task, Method] = {
+    Task.TEXT: "lora",
+    Task.IMAGE: "classify",
+    Task.SPEECH: "transcribe",
+}
+"""Of a job that holds as much as an export does, and more."""
 Tell = Callable[[str], None]
 
 
@@ -98,6 +108,12 @@ def export_model(
         return Exported(_publish(fresh, target, certificate, settings.keep_failed), certificate)
 
 
+def is_exportable(card: ModelCard) -> bool:
+    """Whether there is a format for what `card` is."""
+    kind = kind_of(card)
+    return kind in {TEXT_MODEL, CLASSIFIER} or (kind is RECOGNIZER and card.family in WHISPER)
+
+
 def check_target(out: Path) -> Path:
     """The absolute path of the folder to write. Raises JobError where something is there, or
     nothing can be written."""
@@ -122,6 +138,9 @@ def disk_bytes(card: ModelCard, quantizations: tuple[str, ...]) -> int:
     if card.task is Task.IMAGE:
         part = classifier_part(card)
         parameters = 0 if part is None else classifier_parameters(part)
+    elif card.task is Task.SPEECH:
+        part = speech_part(card)
+        parameters = 0 if part is None else speech_parameters(part, SpeechStep())
     else:
         part = text_part(card)
         parameters = 0 if part is None else trained_parameters(part, TrainingStep("full"))
@@ -141,15 +160,16 @@ def _models(
             f"{card.title} draws, and is not exported: other programs read what was taught from "
             f"the pytorch_lora_weights.safetensors of the job{where}, beside {base.title}."
         )
-    if kind_of(base) not in {TEXT_MODEL, CLASSIFIER} or not formats_for(base.task):
+    if not is_exportable(base):
         raise JobError(
             f"{base.title} answers {base.task} by {base.family} and cannot be exported. Choose a "
-            f"{TEXT_MODEL.title}, or a {CLASSIFIER.title}; `multimodal models` lists them."
+            f"{TEXT_MODEL.title}, a {CLASSIFIER.title}, or Whisper; `multimodal models` lists them."
         )
     if base.task not in find_format(settings.to).exporters:
         known = ", ".join(formats_for(base.task))
+        kind = CLASSIFIER if base.task is Task.IMAGE else RECOGNIZER
         raise JobError(
-            f"{base.title} is a {CLASSIFIER.title}, which {settings.to} does not hold. Export it "
+            f"{base.title} is a {kind.title}, which {settings.to} does not hold. Export it "
             f"to one of {known}."
         )
     if isinstance(base.source, UntrainedSource):
@@ -177,7 +197,7 @@ def _fitting(base: ModelCard, settings: ExportSettings, needs: JobDependencies) 
 
 
 def _job_settings(base: ModelCard, settings: ExportSettings, precision: str) -> JobSettings:
-    return settings.job_settings(precision, "classify" if base.task is Task.IMAGE else "lora")
+    return settings.job_settings(precision, METHODS[base.task])
 
 
 def _check_disk(needs: JobDependencies, folder: Path, needed_bytes: int) -> None:

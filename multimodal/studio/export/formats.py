@@ -50,8 +50,9 @@ class WrittenFile:
 
 
 class Exporter(Protocol):
-    """One format of text models. Those of picture classifiers have the same methods, with what
-    `classifier_source.py` has in place of source, opened model and reference."""
+    """One format of text models. Those of picture classifiers and of Whisper have the same methods,
+    with what `classifier_source.py` and `speech_source.py` have in place of source, opened model
+    and reference."""
 
     def check(self, source_type: str, config: Any) -> None:
         """Raise JobError, before the weights are read, for a model that this format cannot hold.
@@ -124,6 +125,7 @@ FORMATS: Mapping[str, Format] = {
         {
             Task.TEXT: f"{_PACKAGE}.onnx_format:OnnxTextExporter",
             Task.IMAGE: f"{_PACKAGE}.classifier_formats:OnnxClassifierExporter",
+            Task.SPEECH: f"{_PACKAGE}.speech_formats:OnnxWhisperExporter",
         },
         takes_several=False,
         packages=("onnx", "onnxscript"),

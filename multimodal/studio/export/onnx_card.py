@@ -15,7 +15,7 @@ from multimodal.catalog.cards import ModelCard, first_fault
 from multimodal.errors import JobError
 
 CARD = "card.toml"
-FAMILIES = frozenset({"onnx_text", "onnx_classifier"})
+FAMILIES = frozenset({"onnx_text", "onnx_classifier", "onnx_whisper"})
 ENDING = "-onnx"
 """What is added to the name of the source."""
 KINDS: Mapping[str, str] = {"f32": "fp32", "f16": "fp16"}
@@ -29,7 +29,7 @@ def write_card(folder: Path, card: ModelCard, kind: str, facts: Mapping[str, Any
         mode="json",
         exclude_defaults=True,
         exclude_none=True,
-        include={"summary", "languages", "system_prompt", "sampling", "license"},
+        include={*("summary", "languages", "translates", "limits"), "system_prompt", "sampling"},
     )
     made = ModelCard.model_validate(
         {

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from multimodal.backends.onnx.layout import MODEL, PIECE_TOKENS
+from multimodal.backends.onnx.layout import ENCODER, MODEL, PIECE_TOKENS
 from multimodal.catalog.cards import ModelCard
 from multimodal.memory.estimate.footprint import DEFAULT_TOKENS
 
@@ -21,9 +21,9 @@ HALF_NOTICE = (
 )
 
 
-def held_bytes(folder: Path, kind: str) -> int:
-    """Of the graph with its weights as ONNX Runtime holds them on a CPU: once, in 32 bits."""
-    graph, *weights = (path.stat().st_size for path in sorted(folder.glob(f"{MODEL}*")))
+def held_bytes(folder: Path, kind: str, name: str = MODEL) -> int:
+    """Of a graph with its weights as ONNX Runtime holds them on a CPU: once, in 32 bits."""
+    graph, *weights = (path.stat().st_size for path in sorted(folder.glob(f"{name}*")))
     return graph + sum(weights) * BYTES["f32"] // BYTES[kind]
 
 
@@ -58,3 +58,22 @@ def classifier_facts(weights_bytes: int) -> dict[str, Any]:
     """Of a picture classifier whose graph takes `weights_bytes`."""
     shape = {"kind": "measured", "weights_bytes": weights_bytes, "runtime_bytes": RUNTIME_BYTES}
     return {"family": "onnx_classifier", "architecture": shape}
+
+
+def speech_facts(config: Any, folder: Path, kind: str) -> dict[str, Any]:
+    """Of the Whisper model in `folder`."""
+    positions, layers, width = config.max_source_positions, config.decoder_layers, config.d_model
+    # Keys and values of the sound, and of the words, which a step writes anew beside the old ones.
+    cache = 2 * layers * width * (positions + 2 * config.max_target_positions)
+    # The encoder's attention, its widest layer, and logits behind a prompt of the longest length.
+    heads = config.encoder_attention_heads
+    encoder = 2 * heads * positions**2 + 2 * positions * config.encoder_ffn_dim
+    logits = config.max_target_positions * config.vocab_size
+    return {
+        "family": "onnx_whisper",
+        "architecture": {
+            "kind": "measured",
+            "weights_bytes": held_bytes(folder, kind) + held_bytes(folder, kind, ENCODER),
+            "runtime_bytes": RUNTIME_BYTES + BYTES["f32"] * (cache + encoder + logits),
+        },
+    }

@@ -78,9 +78,10 @@ def write_graph(
     output_names: Sequence[str],
     dynamic_shapes: tuple[Any, ...],
     opset: int = OPSET,
+    name: str = MODEL,
 ) -> None:
-    """Write what `model` computes of `inputs` as `MODEL` in `folder`, its weights beside it.
-    Raises JobError where PyTorch's exporter does not take it."""
+    """Write what `model` computes of `inputs` as `name` in `folder`, its weights beside it. Raises
+    JobError where PyTorch's exporter does not take it."""
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
@@ -100,7 +101,7 @@ def write_graph(
         ) from error
     if program is None:
         raise JobError("PyTorch's ONNX exporter wrote nothing. Export it as safetensors.")
-    program.save(folder / MODEL, external_data=True)
+    program.save(folder / name, external_data=True)
 
 
 class _WithCache(nn.Module):

@@ -46,6 +46,7 @@ class ExportSettings(StrictModel):
                 "batch": 1,
                 "max_length": 256,
                 "lora_rank": 1,
+                "trained_weights": "adapter",
                 "gradient_checkpointing": True,
             }
         )

@@ -38,6 +38,12 @@ from multimodal.studio.export.plan import (
 )
 from multimodal.studio.export.reference import measure
 from multimodal.studio.export.source import load_source
+from multimodal.studio.export.speech_source import (
+    compare_speech,
+    load_speech_source,
+    measure_speech,
+    speech_latency,
+)
 from multimodal.studio.recipes.base_model import GGUF
 from multimodal.studio.records import Report
 
@@ -58,6 +64,7 @@ KINDS = {
     Task.IMAGE: _Kind(
         load_classifier_source, measure_classifier, compare_classifier, classifier_latency
     ),
+    Task.SPEECH: _Kind(load_speech_source, measure_speech, compare_speech, speech_latency),
 }
 
 

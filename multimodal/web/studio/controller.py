@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from multimodal.errors import MultimodalError, RequestError
 from multimodal.sizes import gigabytes
-from multimodal.studio.export.formats import formats_for
+from multimodal.studio.export.export import is_exportable
+from multimodal.studio.export.formats import Format, formats_for
 from multimodal.studio.records import ENDS
 from multimodal.studio.requirements import TEACHABLE
 from multimodal.studio.settings import CHATS, HUB, JobSettings
@@ -182,7 +184,7 @@ class StudioController:
         return {"parts": tab.changed(self._parts(tab, owner)), **told}
 
     def _export(self, tab: StudioTab, job: Job, kind: str) -> Frame:
-        if not _is_exportable(job):
+        if not self._formats(job):
             raise RequestError("Only a job that is done, and whose result chats, can be exported.")
         to, _, quantization = kind.partition(":")
         self._services.exports.start(job.folder.id, to, (quantization,))
@@ -360,9 +362,20 @@ class StudioController:
             self._services.installed().get(job.folder.id, ""),
         )
         held = memory_shares(self._services.snapshot(), titles)
-        exports = self._exports_view(job) if _is_exportable(job) else None
-        formats = formats_for(TEACHABLE[job.settings.method].task)
+        formats = self._formats(job)
+        exports = self._exports_view(job) if formats else None
         return render("job", view=view, memory=held, exports=exports, formats=formats)
+
+    def _formats(self, job: Job) -> Mapping[str, Format]:
+        """Those that its result can be exported to, by name."""
+        settings = job.settings
+        if job.status.state != "done" or settings.method == "reward":
+            return {}
+        known = {card.name: card for card in self._services.models()}
+        base = known.get(settings.model)  # None for one that is not offered any more
+        if base is not None and not is_exportable(base):
+            return {}
+        return formats_for(TEACHABLE[settings.method].task)
 
     def _exports_view(self, job: Job) -> JobExportsView:
         id = job.folder.id
@@ -403,16 +416,10 @@ class StudioController:
         job = self._job(owner, tab.job)
         held = self._services.snapshot() if job.status.state not in ENDS else None
         shown = (held.reserved, held.held, held.decided, held.workspace_bytes) if held else ()
-        found = self._services.exports.of(job.folder.id) if _is_exportable(job) else None
+        found = self._services.exports.of(job.folder.id) if self._formats(job) else None
         exports = export_fingerprint(found) if found else ""
         installed = self._services.installed().get(job.folder.id)
         return f"{fingerprint(job)}|{shown}|{installed}|{exports}"
-
-
-def _is_exportable(job: Job) -> bool:
-    settings = job.settings
-    is_written = bool(formats_for(TEACHABLE[settings.method].task)) and settings.method != "reward"
-    return job.status.state == "done" and is_written
 
 
 def _owned(job: Job, owner: str) -> Job:

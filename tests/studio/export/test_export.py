@@ -79,6 +79,8 @@ def find_card(models: Path) -> dict[str, ModelCard]:
         "drawer": card("drawer", Task.DRAW),
         "seer": seer,
         "seed": seer.model_copy(update={"source": UntrainedSource(kind="untrained")}),
+        "hearer": card("hearer", Task.SPEECH).model_copy(update={"family": "faster_whisper"}),
+        "speller": card("speller", Task.SPEECH).model_copy(update={"family": "wav2vec2"}),
     }
 
 
@@ -221,6 +223,12 @@ def test_an_empty_folder_is_filled(models: Path, tmp_path: Path) -> None:
     [
         ({"model": "nobody"}, UnknownModelError, "there is no model 'nobody'"),
         ({"model": "drawer"}, JobError, "cannot be exported. Choose a text model"),
+        (
+            {"model": "speller", "to": "onnx"},
+            JobError,
+            "by wav2vec2 and cannot be.*Whisper",
+        ),
+        ({"model": "hearer"}, JobError, "speech recognizer, which gguf does not hold.* of onnx"),
         ({"model": "seer"}, JobError, "picture classifier, which gguf does not hold.*onnx"),
         ({"model": "seed", "to": "onnx"}, JobError, "knows nothing yet; fine-tune it"),
         ({"to": "paper"}, SettingsError, "no format 'paper'. Known: safetensors, gguf, ollama"),
