@@ -5,6 +5,7 @@ The CPU stands in for the device; `test_card` does it on a card."""
 
 from __future__ import annotations
 
+import copy
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -20,10 +21,12 @@ import tiny_onnx
 import tiny_speech
 import torch
 from conftest import wait_until
+from diffusers import UNet2DConditionModel
 from fakes import StopAfter
 from tiny_adapters import adapter_card, save_adapter
 from tiny_engines import ENGINES, leave_and_return, made_of, request_for
 from tiny_hearing import heard
+from tiny_style import save_adapter_of
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from multimodal.backends.base import AdapterHost, Backend, load
@@ -317,16 +320,22 @@ def test_what_switches_adapters_takes_one_for_a_turn(engine: Engine, tmp_path: P
     family = find_family(engine.card.family)
     if family is None or not family.switches_adapters:
         pytest.skip("it takes none, or only as it loads a model")
-    shape = engine.card.architecture
-    assert isinstance(shape, ModulesArchitecture)
-    config = next(iter(shape.parts.values())).config
-    adapter = save_adapter(tmp_path, dict(config), std=0.5)
+    adapter = random_adapter(engine, tmp_path)
     card = adapter_card(engine.card, adapter)
     adapted = cast("AdapterHost", engine.backend).adapted(card)
     answers = [made_of(list(adapted.run(engine.request, threading.Event()))) for _ in range(2)]
     assert answers[0] == answers[1] != made_of(engine.events)
     assert adapted.switch_s > 0
     assert engine.answers_as_before(), "nothing of it is left"
+
+
+def random_adapter(engine: Engine, folder: Path) -> Path:
+    unets = [it for it in modules(engine.backend) if isinstance(it, UNet2DConditionModel)]
+    if unets:
+        return save_adapter_of(copy.deepcopy(unets[0]), folder)
+    shape = engine.card.architecture
+    assert isinstance(shape, ModulesArchitecture)
+    return save_adapter(folder, dict(next(iter(shape.parts.values())).config), std=0.5)
 
 
 def test_what_hears_writes_no_words_of_silence(engine: Engine) -> None:
