@@ -6,7 +6,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 import transformers
 from datasets import Dataset
 from drawn_digits import NAMES, save_digits
+from job_runs import fill_device, resumed, stop_behind
 from PIL import Image
 from tiny_classifiers import SIDE
 from tiny_classify import USUAL, make_job, saved, teach, untrained
@@ -218,16 +218,7 @@ class StoppingRecipe(ClassifyRecipe):
     """Is stopped within the second epoch."""
 
     def make_trainer(self, *datasets: PictureDataset) -> Trainer:
-        trainer = super().make_trainer(*datasets)
-        job = self._job
-
-        class Stop(transformers.TrainerCallback):
-            def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-                if state.global_step == 11:
-                    job.stop.set()
-
-        trainer.add_callback(Stop())
-        return trainer
+        return stop_behind(super().make_trainer(*datasets), self._job, 11)
 
 
 @pytest.mark.parametrize("family", ["vit", "resnet"])
@@ -244,10 +235,7 @@ def test_a_job_that_was_stopped_and_resumed_ends_as_one_that_ran_through(
     recipe.train()
     recipe.cleanup()
     assert len(losses(cut)) == 12
-    cut.stop.clear()
-    cut.folder.write_status(_next_run(cut))
-    start = replace(cut.start, is_resumed=True)
-    found = teach(JobContext(cut.folder, cut.settings, start))
+    found = teach(resumed(cut))
     assert losses(cut) == pytest.approx(losses(whole), abs=1e-6)
     assert losses(cut, "eval_loss") == pytest.approx(losses(whole, "eval_loss"), abs=1e-6)
     assert (found.before, found.after) == (expected.before, expected.after)
@@ -259,26 +247,13 @@ def test_a_job_that_was_stopped_and_resumed_ends_as_one_that_ran_through(
         torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0)
 
 
-def _next_run(job: JobContext) -> Any:
-    return replace(job.folder.status(), runs=2)
-
-
 class FullRecipe(ClassifyRecipe):
     """The device holds `most` pictures, and is full from step `first` on."""
 
     most, first = 2, 0
 
     def make_trainer(self, *datasets: PictureDataset) -> Trainer:
-        trainer = super().make_trainer(*datasets)
-        compute, most, first = trainer.training_step, self.most, self.first
-
-        def training_step(model: Any, inputs: Any, *more: Any, **named: Any) -> Any:
-            if len(inputs["labels"]) > most and trainer.state.global_step >= first:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-            return compute(model, inputs, *more, **named)
-
-        trainer.training_step = training_step  # type: ignore[method-assign]
-        return trainer
+        return fill_device(super().make_trainer(*datasets), self.most, self.first)
 
 
 class LaterFullRecipe(FullRecipe):

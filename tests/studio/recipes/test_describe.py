@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from job_runs import StopAt, resumed
 from PIL import Image
 from safetensors.torch import load_file
 from text_requests import ask
 from tiny_adapters import adapter_card
-from tiny_describe import losses, make_job, save_colours, save_seeing, teach
+from tiny_describe import make_job, save_colours, save_seeing, teach
+from tiny_recipes import losses
 from tiny_seeing import SEEING, noise
 from transformers import AutoModelForImageTextToText, Trainer
 
@@ -245,17 +247,6 @@ def test_samples_of_different_shapes_are_padded_without_a_change(
 # ------------------------------------------------------------ runs
 
 
-class StopAt(threading.Event):
-    """Set while the job makes that step."""
-
-    def __init__(self, job: JobContext, step: int) -> None:
-        super().__init__()
-        self._job, self._step = job, step
-
-    def is_set(self) -> bool:
-        return len(losses(self._job)) >= self._step - 1
-
-
 @pytest.mark.slow
 def test_a_resumed_job_ends_as_one_that_ran_through(
     checkpoints: dict[str, Checkpoint], colours: Path, tmp_path: Path
@@ -264,14 +255,13 @@ def test_a_resumed_job_ends_as_one_that_ran_through(
     whole = make_job(tmp_path / "whole", colours, checkpoints["blip-2"], **asked)
     expected = teach(whole)
     cut = make_job(tmp_path / "cut", colours, checkpoints["blip-2"], **asked)
-    cut.stop = StopAt(cut, 2)
+    cut.stop = StopAt(cut.folder, 2)
     recipe = DescribeRecipe(cut)
     recipe.setup()
     recipe.train()
     recipe.cleanup()
     assert len(losses(cut)) == 2
-    cut.folder.write_status(replace(cut.folder.status(), runs=2))
-    found = teach(JobContext(cut.folder, cut.settings, replace(cut.start, is_resumed=True)))
+    found = teach(resumed(cut))
     assert losses(cut) == pytest.approx(losses(whole), abs=1e-5)
     assert found.figures == pytest.approx(expected.figures, rel=1e-5)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import peft
 import pytest
 import torch
 import transformers
+from job_runs import StopAt, resumed
 from safetensors.torch import load_file
 from tiny_recipes import (
     Checkpoint,
@@ -131,22 +130,6 @@ def test_only_answers_are_trained_unless_everything_is_asked_for(
     assert found["answers"] == [*answer, tokenizer.eos_token_id]
     prompt = tokenizer(first["prompt"])["input_ids"]
     assert found["everything"] == [*prompt, *answer, tokenizer.eos_token_id]
-
-
-class StopAt(threading.Event):
-    """Set while the job makes that step, whose predecessor is the last it told of."""
-
-    def __init__(self, folder: JobFolder, step: int) -> None:
-        super().__init__()
-        self._folder, self._step = folder, step
-
-    def is_set(self) -> bool:
-        return self._folder.status().step >= self._step - 1
-
-
-def resumed(job: JobContext) -> JobContext:
-    job.folder.write_status(replace(job.folder.status(), runs=job.run + 1))
-    return JobContext(job.folder, job.settings, replace(job.start, is_resumed=True))
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
