@@ -87,7 +87,7 @@ FAMILIES = {
     "minigpt4": _chat("minigpt4"),
     "onnx_classifier": Family(f"{ONNX}.classifier", f"{ONNX}.options:OnnxClassifierOptions"),
     "onnx_text": Family(f"{ONNX}.causal_lm", f"{ONNX}.options:OnnxTextOptions"),
-    "onnx_whisper": Family(f"{ONNX}.whisper", f"{ONNX}.options:OnnxWhisperOptions"),
+    "onnx_whisper": Family(f"{ONNX}.whisper", f"{ONNX}.options:OnnxOptions"),
     "openai_whisper": Family(
         f"{SPEECH}.openai_whisper",
         f"{SPEECH}.options:WhisperOptions",

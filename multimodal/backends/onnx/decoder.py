@@ -25,9 +25,11 @@ PAST, PRESENT = "past_key_values", "present"
 TYPES: Mapping[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
-def cache_names(prefix: str, layers: int) -> list[str]:
-    """Of keys and values, layer by layer, in the order of the graph."""
-    return [f"{prefix}.{at}.{part}" for at in range(layers) for part in ("key", "value")]
+def cache_names(prefix: str, layers: int, side: str = "") -> list[str]:
+    """Of keys and values, layer by layer, in the order of the graph. `side`: whose they are, where
+    a layer has those of several."""
+    ends = [f"{side}.{part}".lstrip(".") for part in ("key", "value")]
+    return [f"{prefix}.{at}.{end}" for at in range(layers) for end in ends]
 
 
 @dataclass(frozen=True, slots=True)

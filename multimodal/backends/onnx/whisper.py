@@ -20,7 +20,7 @@ from transformers import AutoConfig, GenerationConfig, WhisperFeatureExtractor
 from multimodal.backends.base import Backend
 from multimodal.backends.engine_options import parse_options
 from multimodal.backends.onnx.decoder import KeyValues
-from multimodal.backends.onnx.options import OnnxWhisperOptions
+from multimodal.backends.onnx.options import OnnxOptions
 from multimodal.backends.onnx.whisper_graphs import WhisperGraphs
 from multimodal.backends.onnx.whisper_tokens import (
     Read,
@@ -43,7 +43,7 @@ WINDOW_SAMPLES = 30 * SAMPLE_RATE
 
 def load(card: ModelCard, files: Path, device: str) -> Backend:
     """Load the model of the folder `files`; runs on the CPU. Raises BackendError."""
-    return OnnxWhisper(card, WhisperFolder(files, parse_options(card, OnnxWhisperOptions).threads))
+    return OnnxWhisper(card, WhisperFolder(files, parse_options(card, OnnxOptions).threads))
 
 
 class WhisperFolder:

@@ -18,7 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession, OrtValue
 
-from multimodal.backends.onnx.decoder import LOGITS, PAST, PRESENT, TOKENS, TYPES, KeyValues
+from multimodal.backends.onnx.decoder import (
+    LOGITS,
+    PAST,
+    PRESENT,
+    TOKENS,
+    TYPES,
+    KeyValues,
+    cache_names,
+)
 from multimodal.backends.onnx.layout import ENCODER
 from multimodal.backends.onnx.session import open_session
 from multimodal.errors import BackendError
@@ -26,11 +34,6 @@ from multimodal.errors import BackendError
 FEATURES = "input_features"
 OWN, CROSS = "decoder", "encoder"
 """Whose keys and values they are: of the words so far, of the sound."""
-
-
-def whisper_cache_names(prefix: str, side: str, layers: int) -> list[str]:
-    """Of keys and values, layer by layer, in the order of the graph."""
-    return [f"{prefix}.{at}.{side}.{part}" for at in range(layers) for part in ("key", "value")]
 
 
 class WhisperGraphs:
@@ -42,10 +45,10 @@ class WhisperGraphs:
         self._decoder: InferenceSession = open_session(folder, threads)
         inputs = {one.name: one for one in self._decoder.get_inputs()}
         layers = sum(name.startswith(PAST) for name in inputs) // 4
-        self._past = whisper_cache_names(PAST, OWN, layers)
-        self._cross = whisper_cache_names(PAST, CROSS, layers)
-        self._made = whisper_cache_names(PRESENT, CROSS, layers)
-        self._outputs = [LOGITS, *whisper_cache_names(PRESENT, OWN, layers)]
+        self._past = cache_names(PAST, layers, OWN)
+        self._cross = cache_names(PAST, layers, CROSS)
+        self._made = cache_names(PRESENT, layers, CROSS)
+        self._outputs = [LOGITS, *cache_names(PRESENT, layers, OWN)]
         sound, *others = self._encoder.get_inputs()
         known = {one.name for one in (*self._encoder.get_outputs(), *self._decoder.get_outputs())}
         is_whole = {TOKENS, *self._past, *self._cross} == set(inputs) and layers > 0

@@ -153,12 +153,20 @@ def _agreeing(opened: OpenedModel, wanted: Continuation) -> tuple[int, int]:
 def _close_probabilities(
     opened: OpenedModel, reference: Reference, quantization: str, file: str
 ) -> Iterator[Check]:
-    allowed = TOLERANCES[quantization]
     found = opened.log_probabilities(reference.text)
     rows = reference.text_log_probabilities
     divergence = fmean(map(_divergence, rows, found))
     agreement = fmean(map(_is_agreed, rows, found))
     where = f"{len(found)} positions of a fixed text"
+    yield from check_probabilities(divergence, agreement, quantization, where, file)
+
+
+def check_probabilities(
+    divergence: float, agreement: float, quantization: str, where: str, file: str
+) -> Iterator[Check]:
+    """`divergence`: the mean in nats of the next token; `agreement`: how often the likeliest one is
+    the source's; `where` says of what."""
+    allowed = TOLERANCES[quantization]
     yield Check(
         "divergence",
         file,

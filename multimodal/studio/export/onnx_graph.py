@@ -39,6 +39,8 @@ OPSET, TEXT_OPSET = 20, 23
 """Of the graphs. The second has operators for attention, with which ONNX Runtime wrote a token
 behind 3,000 others in 116 ms, and 673 ms without (SmolLM2 135M, one busy core)."""
 DYNAMIC = torch.export.Dim.DYNAMIC
+Pairs = list[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of each layer."""
 OTHER_MODEL = (
     "The ONNX export takes text models whose attention cache holds keys and values alone, and "
     "'{}' models keep other states as well. Export it as safetensors."
@@ -104,6 +106,11 @@ def write_graph(
     program.save(folder / name, external_data=True)
 
 
+def key_values(cache: Any) -> Pairs:
+    """Of each layer of a cache of transformers."""
+    return [(it.keys, it.values) for it in cache.layers]
+
+
 class _WithCache(nn.Module):
     """The model with keys and values as plain tensors."""
 
@@ -116,7 +123,7 @@ class _WithCache(nn.Module):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         position_ids: torch.Tensor,
-        past: list[tuple[torch.Tensor, torch.Tensor]],
+        past: Pairs,
     ) -> Any:
         told = self.model(
             input_ids=input_ids,
@@ -125,14 +132,14 @@ class _WithCache(nn.Module):
             use_cache=True,
             **{CACHE_ARGUMENT: DynamicCache(past)},
         )
-        return told.logits, [(it.keys, it.values) for it in told[CACHE_ARGUMENT].layers]
+        return told.logits, key_values(told[CACHE_ARGUMENT])
 
 
 @torch.no_grad()
-def _past(model: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _past(model: Any) -> Pairs:
     """Keys and values of some tokens, in the shapes that the model itself makes."""
     told = model(torch.ones(1, SEEN, dtype=torch.long), use_cache=True)
-    return [(it.keys, it.values) for it in told[CACHE_ARGUMENT].layers]
+    return key_values(told[CACHE_ARGUMENT])
 
 
 @contextlib.contextmanager

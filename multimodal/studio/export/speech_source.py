@@ -25,10 +25,10 @@ from multimodal.catalog.cards import ModelCard
 from multimodal.media.audio import SAMPLE_RATE
 from multimodal.studio.context import JobContext
 from multimodal.studio.evaluation.forgetting import plain_text
-from multimodal.studio.export.certificate import TOLERANCES, UNDECIDED
+from multimodal.studio.export.certificate import UNDECIDED, check_probabilities
+from multimodal.studio.export.onnx_graph import key_values
 from multimodal.studio.export.plan import Check, Latency
 from multimodal.studio.export.timing import fastest
-from multimodal.studio.export.whisper_graph import key_values
 from multimodal.studio.recipes.speech_model import Samples
 from multimodal.studio.recipes.whisper_model import WINDOW_S, load_whisper
 
@@ -301,29 +301,13 @@ def _forced(read: Read, prompt: Sequence[int], text: Sequence[int]) -> torch.Ten
 def _close_probabilities(
     rows: Sequence[torch.Tensor], heard: Sequence[HeardRecording], quantization: str, file: str
 ) -> Iterator[Check]:
-    allowed = TOLERANCES[quantization]
     ours = torch.cat(list(rows)).double()
     theirs = torch.cat([it.log_probabilities for it in heard]).double()
     divergence = float((theirs.exp() * (theirs - ours)).sum(-1).mean())
     best = theirs.gather(-1, ours.argmax(-1, keepdim=True))[:, 0]
     agreement = fmean((theirs.max(-1).values - best <= UNDECIDED).tolist())
     where = f"{len(ours)} positions of a fixed text, about {len(heard)} recordings"
-    yield Check(
-        "divergence",
-        file,
-        divergence <= allowed.divergence,
-        f"{divergence:.2g} nats",
-        f"at most {allowed.divergence:g} nats",
-        f"mean KL(source || export) of the next token at {where}",
-    )
-    yield Check(
-        "most likely token",
-        file,
-        agreement >= allowed.agreement,
-        f"{agreement:.1%}",
-        f"at least {allowed.agreement:.0%}",
-        f"how often it is the source's, at {where}",
-    )
+    yield from check_probabilities(divergence, agreement, quantization, where, file)
 
 
 def _same_tokens(

@@ -17,14 +17,21 @@ from torch import nn
 from transformers import DynamicCache, EncoderDecoderCache
 
 from multimodal.backends.hf.prefix_cache import CACHE_ARGUMENT
-from multimodal.backends.onnx.decoder import LOGITS, PAST, PRESENT, TOKENS
+from multimodal.backends.onnx.decoder import LOGITS, PAST, PRESENT, TOKENS, cache_names
 from multimodal.backends.onnx.layout import ENCODER
-from multimodal.backends.onnx.whisper_graphs import CROSS, FEATURES, OWN, whisper_cache_names
-from multimodal.studio.export.onnx_graph import DYNAMIC, NEW, SEEN, TEXT_OPSET, write_graph
+from multimodal.backends.onnx.whisper_graphs import CROSS, FEATURES, OWN
+from multimodal.studio.export.onnx_graph import (
+    DYNAMIC,
+    NEW,
+    SEEN,
+    TEXT_OPSET,
+    Pairs,
+    key_values,
+    write_graph,
+)
 
 FRAMES_PER_POSITION = 2
 """Of a spectrum, by the stride of the encoder's second convolution."""
-Pairs = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 def write_whisper(model: Any, folder: Path) -> None:
@@ -40,7 +47,7 @@ def write_whisper(model: Any, folder: Path) -> None:
         (features,),
         folder,
         (FEATURES,),
-        whisper_cache_names(PRESENT, CROSS, layers),
+        cache_names(PRESENT, layers, CROSS),
         ({},),
         TEXT_OPSET,
         ENCODER,
@@ -51,18 +58,13 @@ def write_whisper(model: Any, folder: Path) -> None:
         folder,
         (
             TOKENS,
-            *whisper_cache_names(PAST, OWN, layers),
-            *whisper_cache_names(PAST, CROSS, layers),
+            *cache_names(PAST, layers, OWN),
+            *cache_names(PAST, layers, CROSS),
         ),
-        (LOGITS, *whisper_cache_names(PRESENT, OWN, layers)),
+        (LOGITS, *cache_names(PRESENT, layers, OWN)),
         ({1: DYNAMIC}, [({2: DYNAMIC}, {2: DYNAMIC})] * layers, [({}, {})] * layers),
         TEXT_OPSET,
     )
-
-
-def key_values(cache: Any) -> Pairs:
-    """Of each layer."""
-    return [(it.keys, it.values) for it in cache.layers]
 
 
 class _Encoder(nn.Module):
