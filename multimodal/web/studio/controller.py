@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from multimodal.catalog.cards import ModelCard
 from multimodal.errors import MultimodalError, RequestError
 from multimodal.sizes import gigabytes
 from multimodal.studio.export.export import is_exportable
@@ -184,7 +185,8 @@ class StudioController:
         return {"parts": tab.changed(self._parts(tab, owner)), **told}
 
     def _export(self, tab: StudioTab, job: Job, kind: str) -> Frame:
-        if not self._formats(job):
+        known = {card.name: card for card in self._services.models()}
+        if not _formats(job, known.get(job.settings.model)):
             raise RequestError("Only a job that is done, and whose result chats, can be exported.")
         to, _, quantization = kind.partition(":")
         self._services.exports.start(job.folder.id, to, (quantization,))
@@ -354,7 +356,8 @@ class StudioController:
         ]
 
     def _open_job(self, job: Job) -> str:
-        titles = self._titles()
+        known = {card.name: card for card in self._services.models()}
+        titles = {name: card.title for name, card in known.items()}
         view = job_view(
             job,
             titles.get(job.settings.model, job.settings.model),
@@ -362,20 +365,9 @@ class StudioController:
             self._services.installed().get(job.folder.id, ""),
         )
         held = memory_shares(self._services.snapshot(), titles)
-        formats = self._formats(job)
+        formats = _formats(job, known.get(job.settings.model))
         exports = self._exports_view(job) if formats else None
         return render("job", view=view, memory=held, exports=exports, formats=formats)
-
-    def _formats(self, job: Job) -> Mapping[str, Format]:
-        """Those that its result can be exported to, by name."""
-        settings = job.settings
-        if job.status.state != "done" or settings.method == "reward":
-            return {}
-        known = {card.name: card for card in self._services.models()}
-        base = known.get(settings.model)  # None for one that is not offered any more
-        if base is not None and not is_exportable(base):
-            return {}
-        return formats_for(TEACHABLE[settings.method].task)
 
     def _exports_view(self, job: Job) -> JobExportsView:
         id = job.folder.id
@@ -416,10 +408,22 @@ class StudioController:
         job = self._job(owner, tab.job)
         held = self._services.snapshot() if job.status.state not in ENDS else None
         shown = (held.reserved, held.held, held.decided, held.workspace_bytes) if held else ()
-        found = self._services.exports.of(job.folder.id) if self._formats(job) else None
+        # Asked for many times a minute, so what can be exported is left to what is shown.
+        found = self._services.exports.of(job.folder.id) if job.status.state == "done" else None
         exports = export_fingerprint(found) if found else ""
         installed = self._services.installed().get(job.folder.id)
         return f"{fingerprint(job)}|{shown}|{installed}|{exports}"
+
+
+def _formats(job: Job, base: ModelCard | None) -> Mapping[str, Format]:
+    """Those that its result can be exported to, by name. `base`: what it began with, None where
+    that is not offered any more."""
+    settings = job.settings
+    if job.status.state != "done" or settings.method == "reward":
+        return {}
+    if base is not None and not is_exportable(base):
+        return {}
+    return formats_for(TEACHABLE[settings.method].task)
 
 
 def _owned(job: Job, owner: str) -> Job:
