@@ -109,6 +109,7 @@ class _Run:
     def _taught(self, job: JobContext) -> bool:
         """Whether it went to its end, and was not stopped on the way."""
         recipe = _recipe_class(job)(job)
+        _limit_memory(job)
         try:
             for act in (recipe.setup, recipe.train):
                 if self._stop.is_set():
@@ -158,6 +159,16 @@ class _Run:
         log.error("the program is gone and no checkpoint came in %.0f s", ORPHAN_GRACE_S)
         _end_children()
         os._exit(1)
+
+
+def _limit_memory(job: JobContext) -> None:
+    """Let PyTorch's allocator end where the job's budget does, so that chats keep the rest."""
+    if job.start.device != "cuda" or not job.start.budget_bytes:
+        return
+    import torch
+
+    total = torch.cuda.mem_get_info()[1]
+    torch.cuda.set_per_process_memory_fraction(min(1.0, job.start.budget_bytes / total))
 
 
 def _recipe_class(job: JobContext) -> type[Recipe]:

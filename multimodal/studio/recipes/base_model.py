@@ -33,7 +33,6 @@ from multimodal.errors import BackendError, RequestError
 from multimodal.memory.devices.device_errors import translate_device_errors
 from multimodal.private_files import make_private_folder
 from multimodal.studio.context import JobContext
-from multimodal.studio.recipes.batching import limit_memory
 from multimodal.studio.recipes.precision import compute_type, precision_notice, weight_type
 from multimodal.studio.tokenizer import load_model_tokenizer
 
@@ -68,7 +67,6 @@ def load_base(
     """
     start, card = job.start, job.start.card
     _check(job)
-    limit_memory(job)
     ungroup_attention(start.device)
     dtype = compute_type(job.settings, start.device)
     if notice := precision_notice(job.settings, start.device):

@@ -55,11 +55,11 @@ def smaller_batching(job: JobContext, batching: Batching, least: int = 1) -> Bat
     return less
 
 
-def limit_memory(job: JobContext) -> None:
-    """Let PyTorch's allocator end where the job's budget does, so that chats keep the rest."""
-    if job.start.device == "cuda" and job.start.budget_bytes:
-        total = torch.cuda.mem_get_info()[1]
-        torch.cuda.set_per_process_memory_fraction(min(1.0, job.start.budget_bytes / total))
+def release(holder: object, *names: str) -> None:
+    """Let go of those attributes of `holder`, where it has them, and give back their memory."""
+    for name in names:
+        vars(holder).pop(name, None)
+    free_memory()
 
 
 def free_memory() -> None:

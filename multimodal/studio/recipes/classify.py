@@ -53,7 +53,7 @@ from multimodal.studio.evaluation.confusions import find_confusions
 from multimodal.studio.evaluation.gate import judge_accuracy
 from multimodal.studio.evaluation.perplexity import evaluation_mode
 from multimodal.studio.recipes.arguments import training_arguments
-from multimodal.studio.recipes.batching import free_memory
+from multimodal.studio.recipes.batching import release
 from multimodal.studio.recipes.callbacks import JobCallback
 from multimodal.studio.recipes.classifier_model import Classifier, load_classifier
 from multimodal.studio.recipes.fitting_run import FittingRun, keep_baseline
@@ -133,9 +133,7 @@ class ClassifyRecipe:
         return replace(report, confusions=confusions)
 
     def cleanup(self) -> None:
-        for name in ("trainer", "_classifier"):
-            vars(self).pop(name, None)
-        free_memory()
+        release(self, "trainer", "_classifier")
 
     def make_trainer(self, train: PictureDataset, test: PictureDataset) -> Trainer:
         """transformers' own, with the job's settings."""
@@ -158,9 +156,7 @@ class ClassifyRecipe:
 
     def _load(self) -> None:
         """The model as the job begins with it, in place of any other."""
-        for name in ("trainer", "_classifier"):
-            vars(self).pop(name, None)
-        free_memory()
+        release(self, "trainer", "_classifier")
         set_seed(self._settings.seed)
         self._classifier = load_classifier(self._job, self._labels)
 

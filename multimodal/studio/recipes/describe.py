@@ -53,7 +53,7 @@ from multimodal.studio.evaluation.forgetting import forgetting_losses
 from multimodal.studio.evaluation.gate import judge_supervised
 from multimodal.studio.evaluation.perplexity import SampleLoss, evaluation_mode
 from multimodal.studio.recipes.arguments import training_arguments
-from multimodal.studio.recipes.batching import free_memory
+from multimodal.studio.recipes.batching import release
 from multimodal.studio.recipes.callbacks import JobCallback
 from multimodal.studio.recipes.caption_dataset import (
     CaptionCollator,
@@ -131,9 +131,7 @@ class DescribeRecipe:
         )
 
     def cleanup(self) -> None:
-        for name in ("trainer", "_model", "_seen", "_encoder"):
-            vars(self).pop(name, None)
-        free_memory()
+        release(self, "trainer", "_model", "_seen", "_encoder")
 
     def make_trainer(self, train: CaptionDataset, test: CaptionDataset) -> Trainer:
         """transformers' own, with the job's settings."""
@@ -163,9 +161,7 @@ class DescribeRecipe:
 
     def _load(self) -> None:
         """The model as the job begins with it, in place of any other."""
-        for name in ("trainer", "_model", "_seen", "_encoder"):
-            vars(self).pop(name, None)
-        free_memory()
+        release(self, "trainer", "_model", "_seen", "_encoder")
         job, settings = self._job, self._settings
         self._seen = seen = load_seeing_model(job)
         card, length = job.start.card, settings.max_length

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from PIL import Image
@@ -50,11 +50,11 @@ from multimodal.studio.context import JobContext
 from multimodal.studio.data.kept_pictures import PICTURES
 from multimodal.studio.data.prepare import TEST_FILE, TRAIN_FILE, Row, read_rows
 from multimodal.studio.estimate import drawing_side
-from multimodal.studio.evaluation.copies import copied_share
+from multimodal.studio.evaluation.copies import copied_share, tell_copies
 from multimodal.studio.evaluation.gate import judge_denoising
 from multimodal.studio.evaluation.perplexity import evaluation_mode
 from multimodal.studio.recipes.arguments import training_arguments
-from multimodal.studio.recipes.batching import free_memory
+from multimodal.studio.recipes.batching import release
 from multimodal.studio.recipes.callbacks import JobCallback
 from multimodal.studio.recipes.contact_sheet import contact_sheet
 from multimodal.studio.recipes.denoising_dataset import (
@@ -122,22 +122,11 @@ class DiffusionRecipe:
         after = self._found("measuring what was learned")
         report = judge_denoising(self._before, after, metrics=job.folder.metrics())
         drawn = self._draw()
-        copies = self._copied_share(drawn)
         self._show_drawn(drawn, job.folder.status().step)
-        warnings = report.warnings
-        if copies:
-            warnings = (
-                *warnings,
-                f"{copies:.0%} of {len(drawn)} pictures that it drew are nearly copies of pictures "
-                "that it learned from: more pictures, or fewer epochs, make it draw new ones.",
-            )
-        figures = {**report.figures, "copied_share": copies}
-        return replace(report, warnings=warnings, figures=figures)
+        return tell_copies(report, self._copied_share(drawn), len(drawn))
 
     def cleanup(self) -> None:
-        for name in ("trainer", "_model"):
-            vars(self).pop(name, None)
-        free_memory()
+        release(self, "trainer", "_model")
 
     def make_trainer(self, train: DenoisingDataset, test: DenoisingDataset) -> Trainer:
         """transformers' own, with the job's settings."""
@@ -169,9 +158,7 @@ class DiffusionRecipe:
 
     def _load(self) -> None:
         """The model as the job begins with it, in place of any other."""
-        for name in ("trainer", "_model"):
-            vars(self).pop(name, None)
-        free_memory()
+        release(self, "trainer", "_model")
         set_seed(self._settings.seed)
         self._model = load_denoising_model(self._job, self._labels)
         if self._settings.gradient_checkpointing:

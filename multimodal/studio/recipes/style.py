@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -45,11 +45,11 @@ from multimodal.studio.context import JobContext
 from multimodal.studio.data.kept_pictures import PICTURES
 from multimodal.studio.data.prepare import TEST_FILE, TRAIN_FILE, Row, read_rows
 from multimodal.studio.estimate import style_side
-from multimodal.studio.evaluation.copies import copied_share
+from multimodal.studio.evaluation.copies import copied_share, tell_copies
 from multimodal.studio.evaluation.gate import judge_denoising
 from multimodal.studio.evaluation.perplexity import evaluation_mode
 from multimodal.studio.recipes.arguments import training_arguments
-from multimodal.studio.recipes.batching import free_memory, limit_memory
+from multimodal.studio.recipes.batching import release
 from multimodal.studio.recipes.callbacks import JobCallback
 from multimodal.studio.recipes.contact_sheet import contact_sheet
 from multimodal.studio.recipes.denoising_dataset import as_pixels
@@ -102,7 +102,6 @@ class StyleRecipe:
     def setup(self) -> None:
         job, start = self._job, self._job.start
         job.tell(doing="loading the model")
-        limit_memory(job)
         if told := precision_notice(self._settings, start.device):
             job.note(told)
         self._train_rows = read_rows(job.folder.data / TRAIN_FILE)
@@ -132,20 +131,10 @@ class StyleRecipe:
         self._show_drawn(shown, job.folder.status().step)
         learned = list(dict.fromkeys(row["text"] for row in self._train_rows))[:SHOWN]
         drawn = [*shown, *self._draw(learned)]
-        copies, warnings = self._copied_share(drawn), report.warnings
-        if copies:
-            warnings = (
-                *warnings,
-                f"{copies:.0%} of {len(drawn)} pictures that it drew are nearly copies of pictures "
-                "that it learned from: more pictures, or fewer epochs, make it draw new ones.",
-            )
-        figures = {**report.figures, "copied_share": copies}
-        return replace(report, warnings=warnings, figures=figures)
+        return tell_copies(report, self._copied_share(drawn), len(drawn))
 
     def cleanup(self) -> None:
-        for name in ("trainer", "_diffusion", "_captions", "_train", "_test"):
-            vars(self).pop(name, None)
-        free_memory()
+        release(self, "trainer", "_diffusion", "_captions", "_train", "_test")
 
     def make_trainer(self, train: LatentDataset, test: LatentDataset) -> Trainer:
         """transformers' own, with the job's settings."""
@@ -203,8 +192,7 @@ class StyleRecipe:
 
     def _reset(self) -> None:
         """The adapter as the job begins with it, in place of any other."""
-        vars(self).pop("trainer", None)
-        free_memory()
+        release(self, "trainer")
         self._diffusion.add_adapter(self._settings)
         recomputes = self._settings.gradient_checkpointing
         if self._job.start.device != "cpu" if recomputes is None else recomputes:

@@ -39,11 +39,9 @@ weights; DeviceFullError with what is left to try; DeviceLostError.
 
 from __future__ import annotations
 
-import gc
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from datasets import Dataset, disable_progress_bars
 from peft import get_peft_model
 from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
@@ -65,6 +63,7 @@ from multimodal.studio.evaluation.perplexity import SampleLoss, sample_losses
 from multimodal.studio.recipes.adapters import lora_config
 from multimodal.studio.recipes.arguments import OPTIMIZERS, training_arguments
 from multimodal.studio.recipes.base_model import BaseModel, load_base
+from multimodal.studio.recipes.batching import release
 from multimodal.studio.recipes.callbacks import JobCallback, show_answers
 from multimodal.studio.recipes.fitting_run import keep_baseline
 from multimodal.studio.recipes.memory_plan import read_plan
@@ -157,11 +156,7 @@ class SupervisedRecipe:
         return judge_supervised(before.losses, losses, before.plain, plain, metrics, comparisons)
 
     def cleanup(self) -> None:
-        for name in ("trainer", "_model", "_base"):
-            vars(self).pop(name, None)
-        gc.collect()
-        if self._job.start.device == "cuda":
-            torch.cuda.empty_cache()
+        release(self, "trainer", "_model", "_base")
 
     def _positions(self) -> int:
         """The longest sample that was asked for and that the model reads."""

@@ -45,7 +45,7 @@ from multimodal.studio.evaluation.gate import judge_word_errors
 from multimodal.studio.evaluation.perplexity import evaluation_mode
 from multimodal.studio.evaluation.word_errors import count_word_errors
 from multimodal.studio.recipes.arguments import training_arguments
-from multimodal.studio.recipes.batching import free_memory
+from multimodal.studio.recipes.batching import release
 from multimodal.studio.recipes.callbacks import JobCallback
 from multimodal.studio.recipes.fitting_run import FittingRun, keep_baseline
 from multimodal.studio.recipes.precision import compute_type, computing, precision_notice
@@ -117,9 +117,7 @@ class TranscribeRecipe:
         )
 
     def cleanup(self) -> None:
-        for name in ("trainer", "_speech"):
-            vars(self).pop(name, None)
-        free_memory()
+        release(self, "trainer", "_speech")
 
     def make_trainer(self, train: SpeechDataset, test: SpeechDataset) -> Trainer:
         """transformers' own, with the job's settings."""
@@ -142,9 +140,7 @@ class TranscribeRecipe:
 
     def _load(self) -> None:
         """The model as the job begins with it, in place of any other."""
-        for name in ("trainer", "_speech"):
-            vars(self).pop(name, None)
-        free_memory()
+        release(self, "trainer", "_speech")
         set_seed(self._settings.seed)
         longest = longest_s([*self._train_rows, *self._test_rows])
         self._speech = load_speech_model(self._job, longest)
