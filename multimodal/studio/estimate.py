@@ -181,9 +181,8 @@ def disk_bytes(card: ModelCard, settings: JobSettings) -> int:
 
 
 def _classifier_step(settings: JobSettings, device: Device) -> ClassifierStep:
-    optimizer: Optimizer = "adamw" if settings.optimizer == "auto" else settings.optimizer
     is_wide = _is_wide(settings, device)
-    return ClassifierStep(settings.batch, optimizer, settings.accumulation > 1, is_wide)
+    return ClassifierStep(settings.batch, _optimizer(settings), settings.accumulation > 1, is_wide)
 
 
 def _style_bytes(card: ModelCard, settings: JobSettings, device: Device) -> TrainingBytes | None:
@@ -191,15 +190,14 @@ def _style_bytes(card: ModelCard, settings: JobSettings, device: Device) -> Trai
     shape, unet = card.architecture, unet_part(card)
     if unet is None or not isinstance(shape, ModulesArchitecture):
         return None
-    on_cpu, recomputes = device == "cpu", settings.gradient_checkpointing
     side, is_wide = style_side(card, settings), _is_wide(settings, device)
     step = PipelineStep(
         settings.batch,
         settings.lora_rank,
-        "adamw" if settings.optimizer == "auto" else settings.optimizer,
+        _optimizer(settings),
         is_wide,
-        not on_cpu if recomputes is None else recomputes,
-        on_cpu,
+        _recomputes(settings, device),
+        device == "cpu",
     )
     found = pipeline_bytes(unet, shape.parts, side, step)
     drawn = card.model_copy(
@@ -209,15 +207,26 @@ def _style_bytes(card: ModelCard, settings: JobSettings, device: Device) -> Trai
     return replace(found, activations=max(found.activations, drawing))
 
 
+def _optimizer(settings: JobSettings) -> Optimizer:
+    return "adamw" if settings.optimizer == "auto" else settings.optimizer
+
+
+def _recomputes(settings: JobSettings, device: Device) -> bool:
+    asked = settings.gradient_checkpointing
+    return device != "cpu" if asked is None else asked
+
+
 def _is_wide(settings: JobSettings, device: Device) -> bool:
     return settings.precision == "fp32" or (settings.precision == "auto" and device == "cpu")
 
 
 def _speech_step(settings: JobSettings, device: Device) -> SpeechStep:
-    optimizer: Optimizer = "adamw" if settings.optimizer == "auto" else settings.optimizer
-    is_wide = _is_wide(settings, device)
     return SpeechStep(
-        settings.batch, settings.trained_weights, settings.lora_rank, optimizer, is_wide
+        settings.batch,
+        settings.trained_weights,
+        settings.lora_rank,
+        _optimizer(settings),
+        _is_wide(settings, device),
     )
 
 
@@ -227,15 +236,13 @@ def _step(settings: JobSettings, device: Device) -> TrainingStep:
     usual: Precision = "fp32" if on_cpu else "bf16"
     precision: Precision = usual if settings.precision == "auto" else settings.precision
     method: Method = "full" if settings.method == "full" else "lora"
-    optimizer: Optimizer = "adamw" if settings.optimizer == "auto" else settings.optimizer
-    recomputes = settings.gradient_checkpointing
     return TrainingStep(
         "qlora" if settings.is_packed else method,
         settings.batch * (2 if settings.method in PAIRED else 1),
         settings.max_length + (settings.answer_tokens if settings.method == "grpo" else 0),
         precision,
-        optimizer,
-        not on_cpu if recomputes is None else recomputes,
+        _optimizer(settings),
+        _recomputes(settings, device),
         settings.accumulation > 1,
         settings.lora_rank,
         on_cpu,

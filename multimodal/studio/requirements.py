@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import CapacityError, JobError
@@ -21,6 +21,13 @@ from multimodal.studio.recipes import check_libraries
 from multimodal.studio.settings import JobSettings, Method
 from multimodal.weights import ReportFetch
 
+if TYPE_CHECKING:
+    from multimodal.studio.data.captions import CaptionPreview
+    from multimodal.studio.data.pictures import PicturePreview
+    from multimodal.studio.data.recordings import RecordingPreview
+
+    FilePreview = PicturePreview | CaptionPreview | RecordingPreview
+
 SPARE_DISK_BYTES = 200_000_000
 LARGEST_PIXELS = 256
 """On a side, of what a model of pixels draws."""
@@ -31,44 +38,39 @@ Fetch = Callable[[ModelCard, ReportFetch, threading.Event], Path]
 Prepare = Callable[[JobSettings, Any, Path], tuple[str, ...]]
 """Reads and checks the data of a job, writes its rows into a folder, and returns what is to be told
 of them. Raises DataError."""
+ReadFiles = Callable[[JobSettings, Path], "FilePreview"]
+"""As `Prepare`, of a folder of files; what there is of them."""
 Estimate = Callable[[ModelCard, JobSettings, Device], int]
 
 
-def _prepare_text(settings: JobSettings, feedback_rows: Any, folder: Path) -> tuple[str, ...]:
-    from multimodal.studio.data.prepare import prepare_data, write_data
+def _read_pictures(settings: JobSettings, folder: Path) -> FilePreview:
+    from multimodal.studio.data.pictures import preview_pictures
 
-    prepared = prepare_data(settings, feedback_rows)
-    write_data(prepared, folder)
-    return tuple(prepared.notices)
+    return preview_pictures(settings, folder)
 
 
-def _prepare_pictures(settings: JobSettings, _rows: Any, folder: Path) -> tuple[str, ...]:
-    from multimodal.studio.data.pictures import prepare_pictures
+def _read_recordings(settings: JobSettings, folder: Path) -> FilePreview:
+    from multimodal.studio.data.recordings import preview_recordings
 
-    return prepare_pictures(settings, folder)
-
-
-def _prepare_recordings(settings: JobSettings, _rows: Any, folder: Path) -> tuple[str, ...]:
-    from multimodal.studio.data.recordings import prepare_recordings
-
-    return prepare_recordings(settings, folder)
+    return preview_recordings(settings, folder)
 
 
-def _prepare_captions(settings: JobSettings, _rows: Any, folder: Path) -> tuple[str, ...]:
-    from multimodal.studio.data.captions import prepare_captions
+def _read_captions(settings: JobSettings, folder: Path) -> FilePreview:
+    from multimodal.studio.data.captions import preview_captions
 
-    return prepare_captions(settings, folder)
+    return preview_captions(settings, folder)
 
 
 @dataclass(frozen=True, slots=True)
 class Teachable:
-    """What a method teaches: models of a task whose families it reads. `title` names one, `prepare`
-    reads the data, and the ways are what to do where memory or the disk is too small."""
+    """What a method teaches: models of a task whose families it reads. `title` names one,
+    `read_files` reads and checks a folder of files and writes its rows, None where the data is
+    text; the ways are what to do where memory or the disk is too small."""
 
     task: Task
     families: frozenset[str]
     title: str
-    prepare: Prepare
+    read_files: ReadFiles | None
     memory_way: str
     disk_way: str
 
@@ -80,7 +82,7 @@ TEXT_MODEL = Teachable(
     Task.TEXT,
     frozenset({"causal_lm", "llama_cpp"}),  # transformers reads GGUF files, too
     "text model on transformers or llama.cpp",
-    _prepare_text,
+    None,
     "Choose a smaller max_length, qlora, or a smaller model; `multimodal fit` says what can be "
     "taught.",
     "teach an adapter instead of the full model, or choose another disk with --data-folder.",
@@ -89,7 +91,7 @@ CLASSIFIER = Teachable(
     Task.IMAGE,
     frozenset({"image_classifier"}),
     "picture classifier",
-    _prepare_pictures,
+    _read_pictures,
     "Choose a smaller model.",
     "take a smaller model, or choose another disk with --data-folder.",
 )
@@ -97,7 +99,7 @@ DRAWING_MODEL = Teachable(
     Task.DRAW,
     frozenset({"class_diffusion"}),
     "small diffusion model",
-    _prepare_pictures,
+    _read_pictures,
     "Choose a smaller resolution, or a smaller model.",
     "take a smaller model, or choose another disk with --data-folder.",
 )
@@ -105,7 +107,7 @@ PIPELINE = Teachable(
     Task.DRAW,
     frozenset({"diffusion"}),
     "diffusion pipeline",
-    _prepare_captions,
+    _read_captions,
     "Choose a smaller resolution, or a smaller model.",
     "choose a smaller lora_rank, or another disk with --data-folder.",
 )
@@ -115,7 +117,7 @@ RECOGNIZER = Teachable(
     Task.SPEECH,
     WHISPER | {"wav2vec2", "seamless"},
     "speech recognizer",
-    _prepare_recordings,
+    _read_recordings,
     "Train the decoder or an adapter alone (trained_weights), or choose a smaller model.",
     "train an adapter, take a smaller model, or choose another disk with --data-folder.",
 )
@@ -123,7 +125,7 @@ SEEING_MODEL = Teachable(
     Task.IMAGE,
     frozenset({"image_text"}),
     "model that sees and talks, on transformers",
-    _prepare_captions,
+    _read_captions,
     "Choose a smaller max_length, four_bits, or a smaller model.",
     "choose a smaller lora_rank, or another disk with --data-folder.",
 )
@@ -140,7 +142,13 @@ TEACHABLE: dict[Method, Teachable] = {
 
 def prepare(settings: JobSettings, feedback_rows: Any, folder: Path) -> tuple[str, ...]:
     """The data of a job by `studio.data`. Raises DataError."""
-    return TEACHABLE[settings.method].prepare(settings, feedback_rows, folder)
+    if (read_files := TEACHABLE[settings.method].read_files) is not None:
+        return read_files(settings, folder).notices
+    from multimodal.studio.data.prepare import prepare_data, write_data
+
+    prepared = prepare_data(settings, feedback_rows)
+    write_data(prepared, folder)
+    return tuple(prepared.notices)
 
 
 @dataclass(frozen=True)

@@ -78,15 +78,11 @@ class CaptionPreview:
     notices: tuple[str, ...]
 
 
-def prepare_captions(settings: JobSettings, folder: Path) -> tuple[str, ...]:
-    """Write the pictures that `settings.data` names into `folder`, with TRAIN_FILE and TEST_FILE:
-    rows of `image` (a file below PICTURES), `text`, `question` and `name`. What is told of them, in
-    sentences. Raises DataError, one sentence with the files and the way out."""
-    return preview_captions(settings, folder).notices
-
-
 def preview_captions(settings: JobSettings, folder: Path) -> CaptionPreview:
-    """The same, with how many there are."""
+    """Write the pictures that `settings.data` names into `folder`, with TRAIN_FILE and TEST_FILE:
+    rows of `image` (a file below PICTURES), `text`, `question` and `name`.
+    How many there are, and what is told of them, in sentences. Raises DataError, one sentence with
+    the files and the way out."""
     name, notices = Path(settings.data).name, list[str]()
     make_private_folder(folder)
     found = _read_unique(settings.data, folder, notices)

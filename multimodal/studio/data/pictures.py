@@ -64,15 +64,11 @@ class PicturePreview:
         return sum(test for _, _, test in self.counts)
 
 
-def prepare_pictures(settings: JobSettings, folder: Path) -> tuple[str, ...]:
-    """Write the pictures that `settings.data` names into `folder`, with TRAIN_FILE and TEST_FILE:
-    rows of `image` (a file below PICTURES), `label` and `name`. What is told of them, in sentences.
-    Raises DataError, one sentence with the files and the way out."""
-    return preview_pictures(settings, folder).notices
-
-
 def preview_pictures(settings: JobSettings, folder: Path) -> PicturePreview:
-    """The same, with how many there are of each class."""
+    """Write the pictures that `settings.data` names into `folder`, with TRAIN_FILE and TEST_FILE:
+    rows of `image` (a file below PICTURES), `label` and `name`.
+    How many there are, and what is told of them, in sentences. Raises DataError, one sentence with
+    the files and the way out."""
     name, notices = Path(settings.data).name, list[str]()
     make_private_folder(folder)
     needs_classes = settings.method == "classify"

@@ -76,15 +76,11 @@ class RecordingPreview:
     notices: tuple[str, ...]
 
 
-def prepare_recordings(settings: JobSettings, folder: Path) -> tuple[str, ...]:
-    """Write the recordings that `settings.data` names into `folder`, with TRAIN_FILE and TEST_FILE:
-    rows of `audio` (a file below RECORDINGS), `text`, `name` and `seconds`. What is told of them,
-    in sentences. Raises DataError, one sentence with the files and the way out."""
-    return preview_recordings(settings, folder).notices
-
-
 def preview_recordings(settings: JobSettings, folder: Path) -> RecordingPreview:
-    """The same, with how many there are."""
+    """Write the recordings that `settings.data` names into `folder`, with TRAIN_FILE and TEST_FILE:
+    rows of `audio` (a file below RECORDINGS), `text`, `name` and `seconds`.
+    How many there are, and what is told of them, in sentences. Raises DataError, one sentence with
+    the files and the way out."""
     name, notices = Path(settings.data).name, list[str]()
     make_private_folder(folder)
     found = _unique(name, read_recordings(settings.data, folder, notices), notices)

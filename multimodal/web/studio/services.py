@@ -27,9 +27,6 @@ from multimodal.studio.folder import JobFolder
 from multimodal.studio.recipes import LIBRARIES
 from multimodal.studio.records import Status
 from multimodal.studio.requirements import (
-    PIPELINE,
-    RECOGNIZER,
-    SEEING_MODEL,
     TEACHABLE,
     TEXT_MODEL,
     JobDependencies,
@@ -38,12 +35,8 @@ from multimodal.studio.requirements import (
 from multimodal.studio.settings import JobSettings
 
 if TYPE_CHECKING:
-    from multimodal.studio.data.captions import CaptionPreview
-    from multimodal.studio.data.pictures import PicturePreview
     from multimodal.studio.data.preview import Preview
-    from multimodal.studio.data.recordings import RecordingPreview
-
-    FilePreview = PicturePreview | CaptionPreview | RecordingPreview
+    from multimodal.studio.requirements import FilePreview
 
 
 class Job(Protocol):
@@ -167,20 +160,6 @@ def _teachable(program: Program) -> list[ModelCard]:
     return [*offered, *(card for card in others if program.weights.is_ready(card))]
 
 
-def _preview_files(settings: JobSettings) -> FilePreview:
-    from multimodal.studio.data.captions import preview_captions
-    from multimodal.studio.data.pictures import preview_pictures
-    from multimodal.studio.data.recordings import preview_recordings
-
-    kind = TEACHABLE[settings.method]
-    with tempfile.TemporaryDirectory() as folder:
-        if kind is RECOGNIZER:
-            return preview_recordings(settings, Path(folder))
-        if kind in {PIPELINE, SEEING_MODEL}:
-            return preview_captions(settings, Path(folder))
-        return preview_pictures(settings, Path(folder))
-
-
 def _preview(
     program: Program, needs: JobDependencies, settings: JobSettings
 ) -> Preview | FilePreview:
@@ -188,8 +167,9 @@ def _preview(
     from multimodal.studio.data.preview import preview
     from multimodal.studio.tokenizer import load_model_tokenizer
 
-    if TEACHABLE[settings.method] is not TEXT_MODEL:
-        return _preview_files(settings)
+    if (read_files := TEACHABLE[settings.method].read_files) is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            return read_files(settings, Path(folder))
     prepared = prepare_data(settings)
     card, _ = needs.base(settings)
     if not program.weights.is_ready(card):

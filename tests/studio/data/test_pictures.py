@@ -18,11 +18,11 @@ from multimodal.studio.data.kept_pictures import PICTURES
 from multimodal.studio.data.pictures import (
     SIDE,
     PicturePreview,
-    prepare_pictures,
     preview_pictures,
     write_test_pictures,
 )
 from multimodal.studio.data.prepare import TEST_FILE, TRAIN_FILE, read_rows
+from multimodal.studio.requirements import prepare
 from multimodal.studio.settings import JobSettings
 
 
@@ -336,4 +336,4 @@ def test_preparing_tells_what_the_preview_does(tmp_path: Path) -> None:
     data = classes(tmp_path / "pets", cat=4, dog=4)
     (data / "notes.txt").write_text("", "utf-8")
     shown = prepared(data, tmp_path)
-    assert prepare_pictures(settings(data), tmp_path / "job") == shown.notices != ()
+    assert prepare(settings(data), None, tmp_path / "job") == shown.notices != ()

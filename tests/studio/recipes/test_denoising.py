@@ -6,14 +6,13 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import transformers
+from job_runs import fill_device, resumed, stop_behind
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_class_diffusion import SIDE, class_diffusion_card, save_spots
@@ -27,7 +26,7 @@ from multimodal.events import ImageGenerated
 from multimodal.memory.estimate.activation import LiveStorages
 from multimodal.requests import ImageGenerationRequest
 from multimodal.studio.context import JobContext, Start
-from multimodal.studio.data.pictures import prepare_pictures
+from multimodal.studio.data.pictures import preview_pictures
 from multimodal.studio.data.prepare import TRAIN_FILE, read_rows
 from multimodal.studio.estimate import RUNTIME_BYTES, job_bytes
 from multimodal.studio.folder import JobFolder
@@ -77,7 +76,7 @@ def make_job(
     job = JobFolder(folder)
     job.create(asked, Status(state="running", runs=1))
     job.data.mkdir()
-    prepare_pictures(asked, job.data)
+    preview_pictures(asked, job.data)
     return JobContext(job, asked, Start(card, files or folder / "none", "cpu", 0))
 
 
@@ -201,16 +200,7 @@ class StoppingRecipe(DiffusionRecipe):
     """Is stopped within the second epoch."""
 
     def make_trainer(self, *datasets: DenoisingDataset) -> Trainer:
-        trainer = super().make_trainer(*datasets)
-        job = self._job
-
-        class Stop(transformers.TrainerCallback):
-            def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-                if state.global_step == 6:
-                    job.stop.set()
-
-        trainer.add_callback(Stop())
-        return trainer
+        return stop_behind(super().make_trainer(*datasets), self._job, 6)
 
 
 @pytest.mark.slow
@@ -226,9 +216,7 @@ def test_a_job_that_was_stopped_and_resumed_ends_as_one_that_ran_through(
     recipe.train()
     recipe.cleanup()
     assert len(losses(cut)) == 7
-    cut.stop.clear()
-    cut.folder.write_status(replace(cut.folder.status(), runs=2))
-    found = teach(JobContext(cut.folder, cut.settings, replace(cut.start, is_resumed=True)))
+    found = teach(resumed(cut))
     assert losses(cut) == pytest.approx(losses(whole), abs=1e-5)
     assert losses(cut, "eval_loss") == pytest.approx(losses(whole, "eval_loss"), abs=1e-5)
     assert found.before == expected.before
@@ -242,16 +230,7 @@ class FullRecipe(DiffusionRecipe):
     most = 2
 
     def make_trainer(self, *datasets: DenoisingDataset) -> Trainer:
-        trainer = super().make_trainer(*datasets)
-        compute, most = trainer.training_step, self.most
-
-        def training_step(model: Any, inputs: Any, *more: Any, **named: Any) -> Any:
-            if len(inputs["labels"]) > most:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-            return compute(model, inputs, *more, **named)
-
-        trainer.training_step = training_step  # type: ignore[method-assign]
-        return trainer
+        return fill_device(super().make_trainer(*datasets), self.most)
 
 
 class NoRoomRecipe(FullRecipe):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 import tiny_diffusion as tiny
 import torch
-import transformers
+from job_runs import fill_device, resumed, stop_behind
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_adapters import adapter_card
@@ -31,7 +30,7 @@ from multimodal.events import ImageGenerated
 from multimodal.memory.estimate.activation import LiveStorages
 from multimodal.requests import ImageGenerationRequest
 from multimodal.studio.context import JobContext, Start, write_start
-from multimodal.studio.data.captions import prepare_captions
+from multimodal.studio.data.captions import preview_captions
 from multimodal.studio.estimate import RUNTIME_BYTES, disk_bytes, job_bytes
 from multimodal.studio.folder import JobFolder
 from multimodal.studio.recipes.latent_dataset import (
@@ -94,7 +93,7 @@ def make_job(
     job = JobFolder(folder)
     job.create(asked, Status(state="running", runs=1))
     job.data.mkdir()
-    prepare_captions(asked, job.data)
+    preview_captions(asked, job.data)
     start = Start(card, card.source.path, "cpu", 0, adapter)  # type: ignore[union-attr]
     write_start(job, start)
     return JobContext(job, asked, start)
@@ -269,16 +268,7 @@ class StoppingRecipe(StyleRecipe):
     """Is stopped within the second epoch."""
 
     def make_trainer(self, *datasets: LatentDataset) -> Trainer:
-        trainer = super().make_trainer(*datasets)
-        job = self._job
-
-        class Stop(transformers.TrainerCallback):
-            def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-                if state.global_step == 2:
-                    job.stop.set()
-
-        trainer.add_callback(Stop())
-        return trainer
+        return stop_behind(super().make_trainer(*datasets), self._job, 2)
 
 
 @pytest.mark.slow
@@ -294,9 +284,7 @@ def test_a_job_that_was_stopped_and_resumed_ends_as_one_that_ran_through(
     recipe.train()
     recipe.cleanup()
     assert len(losses(cut)) == 3
-    cut.stop.clear()
-    cut.folder.write_status(replace(cut.folder.status(), runs=2))
-    found = teach(JobContext(cut.folder, cut.settings, replace(cut.start, is_resumed=True)))
+    found = teach(resumed(cut))
     assert losses(cut) == pytest.approx(losses(whole), abs=1e-5)
     assert losses(cut, "eval_loss") == pytest.approx(losses(whole, "eval_loss"), abs=1e-5)
     assert found.before == expected.before
@@ -310,16 +298,7 @@ class FullRecipe(StyleRecipe):
     most = 2
 
     def make_trainer(self, *datasets: LatentDataset) -> Trainer:
-        trainer = super().make_trainer(*datasets)
-        compute, most = trainer.training_step, self.most
-
-        def training_step(model: Any, inputs: Any, *more: Any, **named: Any) -> Any:
-            if len(inputs["labels"]) > most:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-            return compute(model, inputs, *more, **named)
-
-        trainer.training_step = training_step  # type: ignore[method-assign]
-        return trainer
+        return fill_device(super().make_trainer(*datasets), self.most)
 
 
 class NoRoomRecipe(FullRecipe):

@@ -3,9 +3,7 @@ nothing had happened."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 import transformers
 from faster_whisper import WhisperModel
+from job_runs import StopAt, fill_device, resumed
 from safetensors.torch import load_file
 from tiny_hearing import heard
 from tiny_recipes import losses
@@ -214,14 +213,13 @@ def test_a_resumed_job_ends_as_one_that_ran_through(
     whole = make_job(tmp_path / "whole", tones, whisper, **asked)
     expected = teach(whole)
     cut = make_job(tmp_path / "cut", tones, whisper, **asked)
-    cut.stop = _StopAt(cut, 4)
+    cut.stop = StopAt(cut.folder, 4)
     recipe = TranscribeRecipe(cut)
     recipe.setup()
     recipe.train()
     recipe.cleanup()
     assert len(losses(cut)) == 4
-    cut.folder.write_status(replace(cut.folder.status(), runs=2))
-    found = teach(JobContext(cut.folder, cut.settings, replace(cut.start, is_resumed=True)))
+    found = teach(resumed(cut))
     assert losses(cut) == pytest.approx(losses(whole), abs=1e-5)
     assert (found.before, found.after) == (expected.before, expected.after)
     one, other = (load_file(job.folder.result / "model.safetensors") for job in (whole, cut))
@@ -229,29 +227,11 @@ def test_a_resumed_job_ends_as_one_that_ran_through(
         torch.testing.assert_close(other[name], value, atol=1e-5, rtol=0)
 
 
-class _StopAt(threading.Event):
-    def __init__(self, job: JobContext, step: int) -> None:
-        super().__init__()
-        self._job, self._step = job, step
-
-    def is_set(self) -> bool:
-        return len(losses(self._job)) >= self._step - 1  # logged after it is asked
-
-
 class FullRecipe(TranscribeRecipe):
     most = 2
 
     def make_trainer(self, train: SpeechDataset, test: SpeechDataset) -> Trainer:
-        trainer, most = super().make_trainer(train, test), self.most
-        compute = trainer.training_step
-
-        def training_step(model: Any, inputs: Any, *more: Any, **named: Any) -> Any:
-            if len(inputs["labels"]) > most:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-            return compute(model, inputs, *more, **named)
-
-        trainer.training_step = training_step  # type: ignore[method-assign]
-        return trainer
+        return fill_device(super().make_trainer(train, test), self.most)
 
 
 class NoRoomRecipe(FullRecipe):
