@@ -17,9 +17,11 @@ import httpx2 as httpx
 import numpy as np
 import platformdirs
 import pytest
+import torch
 from hypothesis import settings
 from numpy.typing import NDArray
 
+from multimodal.backends import checkpoints
 from multimodal.catalog.cards import Catalog
 from multimodal.limits import Limits
 from multimodal.media import audio
@@ -59,6 +61,14 @@ def roomy_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: usage)
         yield
+
+
+@pytest.fixture
+def fp32_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is quantized computes in fp32. In bfloat16 two ways to compute the same logits are one
+    step of 2^-8 apart, and of two tokens nearer to each other than that, which random weights have
+    in every reply, either may win, by the processor's kernels."""
+    monkeypatch.setattr(checkpoints, "sixteen_bits", lambda device: torch.float32)
 
 
 @pytest.fixture(scope="session")

@@ -80,6 +80,7 @@ def reference(model: CausalLM, *turns: Turn) -> str:
     return str(model.tokenizer.decode(new, skip_special_tokens=True)).rstrip("\ufffd")
 
 
+@pytest.mark.usefixtures("fp32_arithmetic")
 @pytest.mark.parametrize("kind", ["fp32", "nf4-double"])
 @pytest.mark.parametrize("family", CAUSAL)
 def test_both_turns_say_what_generate_says(folders: Any, family: str, kind: str) -> None:

@@ -55,6 +55,7 @@ def second(answer: str) -> tuple[Turn, ...]:
     return (QUESTION, ("assistant", answer), ("user", "What colour is the car?"))
 
 
+@pytest.mark.usefixtures("fp32_arithmetic")
 @pytest.mark.parametrize("kind", ["fp32", "nf4-double"])
 @pytest.mark.parametrize("option", DECODING)
 @pytest.mark.parametrize("family", CAUSAL)

@@ -49,6 +49,7 @@ def loaded(folders: Folders, name: str, **more: Any) -> ImageText:
     return model
 
 
+@pytest.mark.usefixtures("fp32_arithmetic")
 @pytest.mark.parametrize("kind", ["fp32", "nf4-double"])
 @pytest.mark.parametrize("name", SEEING)
 def test_it_answers_what_generate_answers_about_the_picture(
