@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from multimodal.catalog.cards import ModelCard
 from multimodal.errors import JobError
 from multimodal.private_files import make_private_folder
+from multimodal.studio import ranks
 from multimodal.studio.folder import JobFolder
 from multimodal.studio.records import JobNotice, Metric, Report, Sample
 from multimodal.studio.settings import JobSettings
@@ -54,7 +55,8 @@ def read_start(folder: JobFolder) -> Start:
 @dataclass
 class JobContext:
     """One run of one job. `stop` is set by who ends it: the recipe saves a checkpoint after the
-    step under way and returns."""
+    step under way and returns. Of several processes of the job, what any but the first says goes
+    nowhere."""
 
     folder: JobFolder
     settings: JobSettings
@@ -77,25 +79,31 @@ class JobContext:
         return self._before_s + time.monotonic() - self._began_s
 
     def measure(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
-        self.folder.add(Metric(step, epoch, self.elapsed_s, dict(values), self.run))
-        self.tell(step=step)
+        if ranks.is_first():
+            self.folder.add(Metric(step, epoch, self.elapsed_s, dict(values), self.run))
+            self.tell(step=step)
 
     def show(self, step: int, prompt: str, answer: str, expected: str = "") -> None:
-        self.folder.add(Sample(step, prompt, answer, expected, self.run))
+        if ranks.is_first():
+            self.folder.add(Sample(step, prompt, answer, expected, self.run))
 
     def show_picture(self, step: int, prompt: str, answer: str, png: bytes) -> None:
         """Raises OSError."""
+        if not ranks.is_first():
+            return
         name = f"step-{step}.png"
         make_private_folder(self.folder.pictures)
         (self.folder.pictures / name).write_bytes(png)
         self.folder.add(Sample(step, prompt, answer, run=self.run, picture=name))
 
     def note(self, text: str, step: int = 0) -> None:
-        self.folder.add(JobNotice(step, text, self.run))
+        if ranks.is_first():
+            self.folder.add(JobNotice(step, text, self.run))
 
     def tell(self, **changes: Any) -> None:
         """Change fields of the status."""
-        self.folder.write_status(replace(self.folder.status(), **changes))
+        if ranks.is_first():
+            self.folder.write_status(replace(self.folder.status(), **changes))
 
 
 class Recipe(Protocol):

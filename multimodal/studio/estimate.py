@@ -49,6 +49,8 @@ PIPELINE_SIDE = 512
 """The same of pipelines."""
 TRAINED_BYTES = 4 + 8
 """Of a parameter and AdamW's two moments of it, as a checkpoint holds them."""
+GRADIENT_BYTES = 4
+"""Of a parameter: its gradient once more, in the buckets by which processes exchange them."""
 RUNTIME_BYTES = 300_000_000
 """Python, PyTorch and the trainer in a process of their own, on the CPU; a card's are in its
 reserve."""
@@ -117,11 +119,21 @@ def speech_part(card: ModelCard) -> ModelPart | None:
 
 
 def job_bytes(card: ModelCard, settings: JobSettings, device: Device = "cuda") -> int:
-    """Bytes of the device that the job takes. Builds the model without weights, which takes seconds
-    the first time.
+    """Bytes that the job takes of each card it computes on, or of host memory. Builds the model
+    without weights, which takes seconds the first time.
 
     0 for a model whose shape is not known.
     """
+    found = _process_bytes(card, settings, device)
+    if found is None:
+        return 0
+    size = found.total
+    if settings.devices > 1:
+        size += GRADIENT_BYTES * _trained_parameters(card, settings)
+    return (size + RUNTIME_BYTES) * settings.devices if device == "cpu" else size
+
+
+def _process_bytes(card: ModelCard, settings: JobSettings, device: Device) -> TrainingBytes | None:
     if settings.method == "classify":
         part, step = classifier_part(card), _classifier_step(settings, device)
         found = classifier_bytes(part, picture_side(card), step) if part is not None else None
@@ -140,9 +152,7 @@ def job_bytes(card: ModelCard, settings: JobSettings, device: Device = "cuda") -
     else:
         part = text_part(card)
         found = training_bytes(part, _step(settings, device)) if part is not None else None
-    if found is None:
-        return 0
-    return found.total + (RUNTIME_BYTES if device == "cpu" else 0)
+    return found
 
 
 def fitting_batch(settings: JobSettings, budget_bytes: int, needed: NeededBytes) -> tuple[int, int]:
@@ -160,6 +170,11 @@ def fitting_batch(settings: JobSettings, budget_bytes: int, needed: NeededBytes)
 def disk_bytes(card: ModelCard, settings: JobSettings) -> int:
     """Bytes of the checkpoints that are kept, with the best and the one that is being written, and
     of the result."""
+    trained = _trained_parameters(card, settings)
+    return trained * ((KEPT + 2) * TRAINED_BYTES + TRAINED_BYTES // 3)
+
+
+def _trained_parameters(card: ModelCard, settings: JobSettings) -> int:
     trained = 0
     if settings.method == "classify":
         trained = trained_weights(part) if (part := classifier_part(card)) is not None else 0
@@ -177,7 +192,7 @@ def disk_bytes(card: ModelCard, settings: JobSettings) -> int:
         trained = trained_parameters(language_part(part), step) if part is not None else 0
     elif (part := text_part(card)) is not None:
         trained = trained_parameters(part, _step(settings, "cpu"))
-    return trained * ((KEPT + 2) * TRAINED_BYTES + TRAINED_BYTES // 3)
+    return trained
 
 
 def _classifier_step(settings: JobSettings, device: Device) -> ClassifierStep:

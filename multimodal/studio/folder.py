@@ -7,6 +7,7 @@
     notices.jsonl     `JobNotice`
     log.txt           what the libraries printed
     start.json        with what it was started last (`Start`)
+    fault-N.txt       why its process of rank N ended, where several devices share its batches
     stop              there while its process is asked to end
     data/             train.jsonl and test.jsonl: rows as TRL's trainers read them
     checkpoints/      checkpoint-N/, as the trainer writes them, each with manifest.json
@@ -105,6 +106,19 @@ class JobFolder:
 
     def write_status(self, status: Status) -> None:
         self.write("status.json", status)
+
+    def write_fault(self, rank: int, sentence: str) -> None:
+        """Why a process of the job ended that is not its first, which alone writes the status."""
+        (self.path / f"fault-{rank}.txt").write_text(sentence, "utf-8")
+
+    def fault(self) -> str | None:
+        """That of the lowest rank."""
+        found = sorted(self.path.glob("fault-*.txt"))
+        return found[0].read_text("utf-8", "replace") if found else None
+
+    def discard_faults(self) -> None:
+        for path in self.path.glob("fault-*.txt"):
+            path.unlink(missing_ok=True)
 
     def report(self) -> Report | None:
         return self.read("report.json", Report)

@@ -29,9 +29,14 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TE
 class JobProcess:
     """Ends with this program, in whatever way that ends: it holds the other end of a pipe."""
 
-    def __init__(self, folder: JobFolder, device: str, python: str = sys.executable) -> None:
-        """Start it. Raises OSError."""
-        command = [python, "-P", "-m", "multimodal.studio.process", str(folder.path), ATTACHED]
+    def __init__(
+        self, folder: JobFolder, device: str, python: str = sys.executable, devices: int = 1
+    ) -> None:
+        """Start it; with several devices, accelerate's launcher, which starts one process for each.
+        Raises OSError."""
+        launched = _launcher(devices) if devices > 1 else []
+        module = ["-m", "multimodal.studio.process", str(folder.path), ATTACHED]
+        command = [python, "-P", *launched, *module]
         with folder.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603
                 command,
@@ -125,9 +130,24 @@ def is_alive(status: Status) -> bool:
         return False
 
 
+def _launcher(devices: int) -> list[str]:
+    """On this machine alone, whatever accelerate's own configuration says."""
+    options = {
+        "--num_processes": str(devices),
+        "--num_machines": "1",
+        "--machine_rank": "0",
+        "--main_process_port": "0",
+        "--mixed_precision": "no",
+        "--dynamo_backend": "no",
+    }
+    words = [word for option in options.items() for word in option]
+    return ["-m", "accelerate.commands.launch", "--multi_gpu", *words]
+
+
 def _environment(ours: Mapping[str, str], device: str) -> dict[str, str]:
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
-    return {**ours, **OFFLINE, **hidden, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+    python = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "PYTHONSAFEPATH": "1"}
+    return {**ours, **OFFLINE, **hidden, **python}
 
 
 def _own_group() -> dict[str, Any]:

@@ -171,7 +171,9 @@ class JobQueue:
             started_s=time.time(),
             runs=run.folder.status().runs + 1,
         )
-        process = JobProcess(run.folder, self._needs.device, self._needs.python)
+        run.folder.discard_faults()
+        devices = run.job.settings.devices
+        process = JobProcess(run.folder, self._needs.device, self._needs.python, devices)
         try:
             self._watch(run, process)
         finally:
@@ -197,6 +199,8 @@ class JobQueue:
         status = run.folder.status()
         if status.state in ENDS:
             return status
+        if (fault := run.folder.fault()) is not None:
+            return replace(status, state="failed", error=fault)
         if run.is_killed or self._is_closing:
             return replace(status, state="stopped" if run.is_killed else "interrupted")
         how = f"killed by signal {-code}" if code < 0 else f"with exit status {code}"

@@ -1,4 +1,5 @@
-"""The process of one job: `python -m multimodal.studio.process FOLDER`.
+"""The process of one job: `python -m multimodal.studio.process FOLDER`, or one of several that
+`accelerate launch` starts where devices share its batches (`ranks.py`).
 
 It runs the recipe of the method (setup, train, save, cleanup), and leaves a status that says how
 that ended. SIGTERM, SIGINT, and a file called `stop` in the folder ask it to save a checkpoint and
@@ -27,8 +28,10 @@ from types import FrameType
 
 import psutil
 
-from multimodal.errors import MultimodalError, TurnStoppedError
+from multimodal.errors import CapacityError, MultimodalError, TurnStoppedError
 from multimodal.memory.devices.device_errors import device_error
+from multimodal.sizes import gigabytes
+from multimodal.studio import ranks
 from multimodal.studio.checkpoints import discard_broken
 from multimodal.studio.context import JobContext, Recipe, read_start
 from multimodal.studio.folder import JobFolder
@@ -66,7 +69,7 @@ class _Run:
     def __init__(self, folder: JobFolder, stop: StopRequest) -> None:
         self._folder = folder
         self._stop = stop
-        self._is_orphan = False
+        self._is_orphan = self._is_shared = False
 
     def hear_signals(self) -> None:
         for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
@@ -88,9 +91,15 @@ class _Run:
             error = str(fault)
         except (Exception, SystemExit) as fault:
             log.exception("the job failed")
-            error = self._sentence(fault)
-        self._end(is_done, error)
-        return 1 if error else 0
+            if not (self._is_shared and self._stop.is_set()):  # what ends first fails the others
+                error = self._sentence(fault)
+        if ranks.is_first():
+            self._end(is_done, error)
+        elif error:
+            self._folder.write_fault(ranks.rank(), error)
+        # Once one ends so, the launcher ends the others, which may wait for it.
+        is_left = self._is_shared and ranks.is_first() and not is_done
+        return 1 if error or is_left else 0
 
     def _prepared(self) -> JobContext:
         folder, me = self._folder, psutil.Process()
@@ -98,7 +107,10 @@ class _Run:
         if start.threads:  # read by PyTorch once, when it is imported
             os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(start.threads)
         job = JobContext(folder, folder.settings(), start, self._stop)
+        self._is_shared = job.settings.devices > 1
         job.tell(state="running", pid=me.pid, process_created_s=me.create_time())
+        if not ranks.is_first():
+            return job
         shutil.rmtree(folder.result, ignore_errors=True)
         folder.report_file.unlink(missing_ok=True)
         if start.is_resumed:
@@ -109,20 +121,26 @@ class _Run:
     def _taught(self, job: JobContext) -> bool:
         """Whether it went to its end, and was not stopped on the way."""
         recipe = _recipe_class(job)(job)
-        _limit_memory(job)
+        _take_device(job)
         try:
             for act in (recipe.setup, recipe.train):
-                if self._stop.is_set():
+                if self._is_stopped():
                     return False
                 act()
-            if self._stop.is_set():
+            if self._is_stopped():
                 return False
-            self._folder.write_report(recipe.save())
+            if ranks.is_first():
+                self._folder.write_report(recipe.save())
             return True
         finally:
             _clean_up(recipe)
 
+    def _is_stopped(self) -> bool:
+        is_asked = self._stop.is_set()
+        return ranks.any_says(is_asked) if self._is_shared else is_asked
+
     def _end(self, is_done: bool, error: str | None) -> None:
+        error = self._folder.fault() or error  # which that of this one may only follow from
         state: State = "interrupted" if self._is_orphan else "stopped"
         if is_done or error:
             state = "done" if is_done else "failed"
@@ -161,14 +179,27 @@ class _Run:
         os._exit(1)
 
 
-def _limit_memory(job: JobContext) -> None:
-    """Let PyTorch's allocator end where the job's budget does, so that chats keep the rest."""
-    if job.start.device != "cuda" or not job.start.budget_bytes:
-        return
-    import torch
+def _take_device(job: JobContext) -> None:
+    """Make the process's own card the one that “cuda” names, and let PyTorch's allocator end where
+    the job's budget does, so that chats keep the rest; meet the other processes of the job. Raises
+    CapacityError where a card that the program does not watch is taken."""
+    is_cuda = job.start.device == "cuda"
+    if is_cuda and job.start.budget_bytes:
+        import torch
 
-    total = torch.cuda.mem_get_info()[1]
-    torch.cuda.set_per_process_memory_fraction(min(1.0, job.start.budget_bytes / total))
+        torch.cuda.set_device(ranks.local_rank())
+        free, total = torch.cuda.mem_get_info()
+        if not ranks.is_first() and free < job.start.budget_bytes:
+            raise CapacityError(
+                f"The job takes {gigabytes(job.start.budget_bytes)} of each card, and only "
+                f"{gigabytes(free)} of card {ranks.local_rank()} are free. End what uses it, or "
+                "choose fewer devices."
+            )
+        torch.cuda.set_per_process_memory_fraction(min(1.0, job.start.budget_bytes / total))
+    if job.settings.devices > 1:
+        from accelerate import PartialState
+
+        PartialState(cpu=not is_cuda)
 
 
 def _recipe_class(job: JobContext) -> type[Recipe]:

@@ -18,7 +18,7 @@ from multimodal.messages import Task
 from multimodal.sizes import download_size, gigabytes
 from multimodal.studio.estimate import Device, disk_bytes, fitting_batch, job_bytes, unet_part
 from multimodal.studio.recipes import check_libraries
-from multimodal.studio.settings import JobSettings, Method
+from multimodal.studio.settings import SHARED_METHODS, JobSettings, Method
 from multimodal.weights import ReportFetch
 
 if TYPE_CHECKING:
@@ -151,6 +151,12 @@ def prepare(settings: JobSettings, feedback_rows: Any, folder: Path) -> tuple[st
     return tuple(prepared.notices)
 
 
+def count_cards() -> int:
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
 @dataclass(frozen=True)
 class JobDependencies:
     """What `Jobs` works with. `find_card` raises UnknownModelError; `recipe` is “module:Class” of
@@ -163,6 +169,7 @@ class JobDependencies:
     estimate: Estimate = job_bytes
     check_extra: Callable[[], None] = check_libraries
     free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
+    card_count: Callable[[], int] = count_cards
     recipe: str = ""
     python: str = sys.executable
 
@@ -199,6 +206,7 @@ def check_requirements(needs: JobDependencies, settings: JobSettings, folder: Pa
     `folder` hold it. Raises ConfigurationError, UnknownModelError, JobError and CapacityError."""
     needs.check_extra()
     _check_rewards(settings)
+    _check_devices(needs, settings)
     card, _ = needs.base(settings)
     check_card(card, TEACHABLE[settings.method])
     _check_language(card, settings)
@@ -276,6 +284,27 @@ def _check_resolution(card: ModelCard, settings: JobSettings) -> None:
         raise JobError(
             f"{card.title} draws pictures of at least {SMALLEST_SQUARE} pixels on a side, in "
             f"multiples of {GRAIN}; choose a resolution of {near}, not {side}."
+        )
+
+
+def _check_devices(needs: JobDependencies, settings: JobSettings) -> None:
+    devices = settings.devices
+    if devices == 1:
+        return
+    if settings.method not in SHARED_METHODS:
+        raise JobError(
+            f"Several devices share the batches of {', '.join(sorted(SHARED_METHODS))}; teach by "
+            f"{settings.method} on one."
+        )
+    if settings.accumulation % devices:
+        raise JobError(
+            f"{devices} devices compute the {settings.accumulation} batches of an update: choose "
+            f"an accumulation that is a multiple of {devices}."
+        )
+    if needs.device == "cuda" and devices > (there := needs.card_count()):
+        raise JobError(
+            f"There {'is one graphics card' if there == 1 else f'are {there} graphics cards'} in "
+            f"this machine, not {devices}. Choose fewer devices."
         )
 
 

@@ -37,6 +37,11 @@ Role = Literal[
     "text", "prompt", "completion", "messages", "chosen", "rejected", "label", "system", "answer"
 ]
 
+SHARED_METHODS: frozenset[Method] = frozenset(
+    {"lora", "qlora", "full", "classify", "transcribe", "describe"}
+)
+"""Those whose batches several devices may share."""
+
 CHATS = "chats"
 """The name of the data that the person's own chats are made into."""
 HUB = "hub:"
@@ -65,6 +70,9 @@ class JobSettings(StrictModel):
     )
     batch: PositiveInt = Field(4, description="Samples that are computed at once.")
     accumulation: PositiveInt = Field(4, description="Batches before each update.")
+    devices: PositiveInt = Field(
+        1, description="Graphics cards that share the batches of an update (accelerate launch)."
+    )
     learning_rate: PositiveFloat | None = Field(
         None, description="The method's usual one unless given."
     )

@@ -49,7 +49,7 @@ def training_arguments(job: JobContext, config_class: type[C], **more: Any) -> C
         "output_dir": str(job.folder.checkpoints),
         "per_device_train_batch_size": settings.batch,
         "per_device_eval_batch_size": settings.batch,
-        "gradient_accumulation_steps": settings.accumulation,
+        "gradient_accumulation_steps": settings.accumulation // settings.devices,
         "num_train_epochs": settings.epochs,
         "max_steps": settings.max_steps or -1,
         "learning_rate": settings.learning_rate or LEARNING_RATES[settings.method],

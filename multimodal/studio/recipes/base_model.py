@@ -32,6 +32,7 @@ from multimodal.backends.tokenizer_files import LOCAL
 from multimodal.errors import BackendError, RequestError
 from multimodal.memory.devices.device_errors import translate_device_errors
 from multimodal.private_files import make_private_folder
+from multimodal.studio import ranks
 from multimodal.studio.context import JobContext
 from multimodal.studio.recipes.precision import compute_type, precision_notice, weight_type
 from multimodal.studio.tokenizer import load_model_tokenizer
@@ -132,7 +133,7 @@ class _Reader:
         if not self._is_gguf and self._job.start.adapter is None:
             yield self._files
             return
-        folder = self._job.folder.path / UNPACKED
+        folder = self._job.folder.path / f"{UNPACKED}-{ranks.rank()}"
         shutil.rmtree(folder, ignore_errors=True)
         make_private_folder(folder)
         try:

@@ -55,6 +55,17 @@ def smaller_batching(job: JobContext, batching: Batching, least: int = 1) -> Bat
     return less
 
 
+def check_alone(job: JobContext, error: BaseException) -> None:
+    """Raise DeviceFullError where several devices share the batches: one that computes less at once
+    than the others would leave them waiting."""
+    if job.settings.devices > 1:
+        raise DeviceFullError(
+            f"{job.start.card.title}: memory ran out on one of {job.settings.devices} devices, "
+            "where batches are not made smaller by themselves. Choose a smaller batch and a larger "
+            "accumulation, and make the job again."
+        ) from error
+
+
 def release(holder: object, *names: str) -> None:
     """Let go of those attributes of `holder`, where it has them, and give back their memory."""
     for name in names:

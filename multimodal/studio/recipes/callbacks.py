@@ -11,6 +11,7 @@ import psutil
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from multimodal.studio import ranks
 from multimodal.studio.checkpoints import prune, write_manifest
 from multimodal.studio.context import JobContext
 from multimodal.studio.evaluation.comparisons import Example, generate_answers
@@ -40,7 +41,7 @@ class JobCallback(TrainerCallback):
             step=state.global_step,
             steps=state.max_steps,
             batch=args.per_device_train_batch_size,
-            accumulation=args.gradient_accumulation_steps,
+            accumulation=args.gradient_accumulation_steps * self._job.settings.devices,
             doing="training",
         )
 
@@ -56,7 +57,7 @@ class JobCallback(TrainerCallback):
         every = self._job.settings.save_every
         if every and state.global_step % every == 0:
             control.should_save = True
-        if self._job.stop.is_set():
+        if ranks.any_says(self._job.stop.is_set()):
             control.should_training_stop = True
 
     def on_epoch_end(
@@ -64,7 +65,7 @@ class JobCallback(TrainerCallback):
     ) -> None:
         """Also called where training stops within an epoch; then nothing is evaluated, and the
         checkpoint is of that step."""
-        if not self._job.stop.is_set():
+        if not ranks.any_says(self._job.stop.is_set()):
             return
         control.should_save = self._saved_step != state.global_step
         if not float(state.epoch).is_integer():
@@ -94,7 +95,7 @@ class JobCallback(TrainerCallback):
         processing_class: Any = None,
         **more: Any,
     ) -> None:
-        if self._show is not None and not self._job.stop.is_set():
+        if self._show is not None and ranks.is_first() and not self._job.stop.is_set():
             self._show(model, processing_class, state.global_step)
 
     def on_save(
@@ -102,6 +103,9 @@ class JobCallback(TrainerCallback):
     ) -> None:
         """Trainers would remove old checkpoints before the new one is known to be whole."""
         self._saved_step = state.global_step
+        ranks.wait_for_all()  # each keeps the state of its random numbers there
+        if not ranks.is_first():
+            return
         checkpoints = self._job.folder.checkpoints
         write_manifest(checkpoints / f"checkpoint-{state.global_step}")
         prune(checkpoints, spare=[Path(state.best_model_checkpoint or "").name])

@@ -9,9 +9,15 @@ from typing import TypeVar
 from transformers import Trainer
 
 from multimodal.errors import DeviceFullError
+from multimodal.studio import ranks
 from multimodal.studio.checkpoints import find_whole
 from multimodal.studio.context import JobContext
-from multimodal.studio.recipes.batching import first_batching, run_fitting, smaller_batching
+from multimodal.studio.recipes.batching import (
+    check_alone,
+    first_batching,
+    run_fitting,
+    smaller_batching,
+)
 
 BEFORE_FILE = "before.json"
 T = TypeVar("T")
@@ -29,10 +35,11 @@ class FittingRun:
     @property
     def sizes(self) -> dict[str, int]:
         """Arguments of the trainer."""
+        devices = self._job.settings.devices
         return {
             "per_device_train_batch_size": self.batching.batch,
             "per_device_eval_batch_size": self.batching.batch,
-            "gradient_accumulation_steps": self.batching.accumulation,
+            "gradient_accumulation_steps": self.batching.accumulation // devices,
         }
 
     def train(self, make_trainer: Callable[[], Trainer], reset: Callable[[], None]) -> None:
@@ -51,6 +58,7 @@ class FittingRun:
         trainer.train(resume_from_checkpoint=str(whole) if whole else None)
 
     def _shrink(self, error: BaseException) -> None:
+        check_alone(self._job, error)
         less = smaller_batching(self._job, self.batching)
         if less is None:
             raise DeviceFullError(
@@ -67,5 +75,6 @@ def keep_baseline(job: JobContext, kind: type[T], measure: Callable[[], T]) -> T
     if job.start.is_resumed and (kept := job.folder.read(BEFORE_FILE, kind)) is not None:
         return kept
     before = measure()
-    job.folder.write(BEFORE_FILE, before)
+    if ranks.is_first():
+        job.folder.write(BEFORE_FILE, before)
     return before

@@ -18,5 +18,7 @@ class ResumableTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, *more: Any, **named: Any) -> None:
         super().save_model(output_dir, *more, **named)
+        if not self.args.should_save:
+            return
         model: Any = self.model
         model.save_pretrained(output_dir or self.args.output_dir, save_original_format=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from trl import SFTTrainer
 from trl.models import get_act_offloading_ctx_manager
 
 from multimodal.studio.context import JobContext
+from multimodal.studio.recipes.batching import check_alone
 from multimodal.studio.recipes.memory_plan import (
     CHANGES,
     Change,
@@ -105,6 +106,7 @@ class SupervisedTrainer(SFTTrainer):
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            check_alone(self._job, error)
             return None
         return loss
 
@@ -113,11 +115,13 @@ class SupervisedTrainer(SFTTrainer):
         if items is None and len(parts) > 1:  # as one batch would be divided
             items = (inputs["labels"][..., 1:] != -100).sum().to(self.args.device)
         losses = []
-        for part in parts:
+        for number, part in enumerate(parts, 1):
             if self._guard is not None:
                 self._guard(part)
             step: Any = super().training_step
-            losses.append(step(model, part, items))
+            # Devices that share the batches exchange gradients once, whatever parts each has.
+            with nullcontext() if number == len(parts) else self.accelerator.no_sync(model):
+                losses.append(step(model, part, items))
         return sum(losses[1:], losses[0])
 
     @contextmanager

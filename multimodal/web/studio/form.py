@@ -17,6 +17,7 @@ from multimodal.errors import RequestError, SettingsError
 from multimodal.studio.settings import (
     CHATS,
     HUB,
+    SHARED_METHODS,
     JobSettings,
     Reward,
     Role,
@@ -172,6 +173,7 @@ OTHERS = (
     Field("weight_decay", "Weight decay"),
     Field("optimizer", "Optimizer", "choice"),
     Field("precision", "Precision", "choice"),
+    Field("devices", "Graphics cards that share the batches", methods=frozenset(SHARED_METHODS)),
     Field("lora_alpha", "LoRA alpha", methods=LORA),
     Field("lora_dropout", "LoRA dropout", methods=LORA),
     Field("evaluate_every", "Evaluate every (updates)"),
