@@ -53,6 +53,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("thorough") and not os.environ.get("MULTIMODAL_TEST_ALL"):
+        pytest.skip("takes long, and quicker tests say the same; MULTIMODAL_TEST_ALL=1 runs it")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def roomy_disk() -> Iterator[None]:
     """How full the disk of this machine is decides no test: what a program in this process is told

@@ -68,9 +68,11 @@ NEW_TOKENS = 32
 GUESSES = 10
 
 
-def measure_image_decoder(side: int, device: torch.device) -> Measurements:
+def measure_image_decoder(
+    side: int, device: torch.device, sizes: Mapping[str, Any] = DECODER
+) -> Measurements:
     """The last step towards a picture of that many pixels a side."""
-    part = ModelPart(library="diffusers", model="AutoencoderKL", config=DECODER)
+    part = ModelPart(library="diffusers", model="AutoencoderKL", config=sizes)
     return _peak(part, "diffusion", device, side)
 
 

@@ -87,7 +87,8 @@ class Page:
         }
         opened = [ui.chat, ui.list, ui.browser, ui.set_for, *ui.controls]
         self.blocks.unload(self._leave)
-        ui.timer.tick(self._tick, state, [ui.gauge, ui.model, *ui.upgrades.outputs], **quiet)
+        ticking = [ui.gauge, ui.model, *ui.upgrades.outputs]
+        ui.timer.tick(self._tick, state, ticking, **quiet)
         ui.upgrades.wire(ui.session, quiet)
         ui.saved.wire(quiet)
         ui.studio.wire(self._studio, self._own_secret, ui.session, quiet)
@@ -102,6 +103,7 @@ class Page:
             ui.list.undo(self._restore, state, opened, **each),
             ui.studio.component.select(self._open_with, state, opened, **each),
         )
+        openings[0].then(self._tick, state, ticking, **quiet)  # the timer's first is a while off
         ui.list.expand(self._show_older, state, ui.list, **quiet)
         events = ControlEvents(ui, self.program.store)
         events.wire(quiet)

@@ -395,6 +395,7 @@ quantized_store.QuantizedCheckpoints = Killed
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 def test_a_program_that_is_killed_while_saving_leaves_one_that_starts(model: Published) -> None:
     with child(model, KILLED) as program:
@@ -417,6 +418,7 @@ def test_what_a_killed_program_left_is_removed_even_if_nothing_is_saved(model: P
     assert left(saved.folder.parent) == [saved.folder.name]
 
 
+@pytest.mark.slow
 def test_programs_that_start_at_once_do_not_harm_one_another(
     model: Published, tmp_path: Path
 ) -> None:

@@ -264,6 +264,7 @@ def specialists(catalog: Catalog) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_the_readme_lists_the_specialists_as_their_cards_do(catalog: Catalog) -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     table = text.partition("<!-- specialists -->")[2].partition("<!-- /specialists -->")[0]

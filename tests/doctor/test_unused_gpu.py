@@ -174,6 +174,7 @@ def wheel(folder: Path, name: str, version: str, needs: str = "") -> None:
         archive.writestr(f"{facts}/RECORD", "")
 
 
+@pytest.mark.thorough
 def test_pip_replaces_the_build_by_that_command_and_leaves_other_packages_alone(
     tmp_path: Path,
 ) -> None:

@@ -52,7 +52,10 @@ def page(tmp_path: Path) -> Iterator[FakePage]:
         yield page
 
 
-@pytest.fixture(params=[LAPTOP, PHONE], ids=["laptop", "phone"])
+SMALL = pytest.param(PHONE, id="phone", marks=pytest.mark.thorough)
+
+
+@pytest.fixture(params=[pytest.param(LAPTOP, id="laptop"), SMALL])
 def person(listening: Browser, page: FakePage, request: pytest.FixtureRequest) -> Iterator[Person]:
     with visit(listening, page.url, **request.param) as person:
         yield person
@@ -63,6 +66,7 @@ def talk(person: Person) -> None:
     expect(person.page.locator(".talk")).to_be_visible()
 
 
+@pytest.mark.parametrize("person", [LAPTOP, PHONE], ids=["laptop", "phone"], indirect=True)
 def test_what_is_said_is_sent_and_the_answer_is_heard(person: Person, page: FakePage) -> None:
     page.say("It is a lamp.")
     talk(person)

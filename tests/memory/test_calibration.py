@@ -137,6 +137,7 @@ TINY_WHISPER = probes.HEARING | {
     "n_text_head": 2,
     "n_text_layer": 1,
 }
+TINY_DECODER = probes.DECODER | {"block_out_channels": (32,) * 4, "layers_per_block": 1}
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ TINY_WHISPER = probes.HEARING | {
     [
         lambda: probes.measure_speech_recognition(CPU, TINY_WHISPER),
         lambda: probes.measure_image_encoder(CPU, VISION),
-        pytest.param(lambda: probes.measure_image_decoder(64, CPU), marks=pytest.mark.slow),
+        lambda: probes.measure_image_decoder(64, CPU, TINY_DECODER),
     ],
     ids=["hearing", "seeing", "decoder"],
 )

@@ -76,7 +76,9 @@ class StudioPane:
             frame = tab.packet({"nonce": nonce_of(data), "again": True})
             return [_packed(frame), gr.skip()]
         frame = self._controller.act(tab, session.owner, data)
-        return [_packed(frame), gr.Timer(active=tab.view in {"jobs", "job"})]
+        # From the first look on for good: answers may overtake one another, and one of the form
+        # that came behind that of a job's page would stop what follows the job.
+        return [_packed(frame), gr.Timer(active=True)]
 
     def _update(self, tab: StudioTab, session: TabSession) -> Any:
         frame = self._controller.update(tab, session.owner)

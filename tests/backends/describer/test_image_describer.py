@@ -256,6 +256,7 @@ def test_turned_text_is_read(eyes: Backend, degrees: int) -> None:
     assert read(eyes, image.rotate(degrees, fillcolor="white")) == ["Turn left at the church"]
 
 
+@pytest.mark.slow
 def test_long_lines_are_not_taken_for_upside_down(eyes: Backend) -> None:
     words = "The dense page goes on and on with many words on line"
     wanted = [f"{n}. {words} {n} until {n * 7 - 7} ends" for n in range(1, 79)]
@@ -263,6 +264,7 @@ def test_long_lines_are_not_taken_for_upside_down(eyes: Backend) -> None:
     assert read(eyes, page((1280, 2400), *lines)) == wanted
 
 
+@pytest.mark.slow
 def test_a_long_page_is_read_whole_and_in_order(eyes: Backend, media: MediaFolder) -> None:
     costs = [100 + n * 37 % 900 for n in range(1, 100)]
     wanted = [f"{n}. Invoice {n * 7} costs {cost} euro" for n, cost in enumerate(costs, 1)]

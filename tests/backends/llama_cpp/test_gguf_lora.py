@@ -217,6 +217,7 @@ def test_an_architecture_that_is_not_known_is_refused(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- a real model
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(300)
 def test_a_real_model_of_four_bits_answers_as_pefts_does(
     weights_of: Callable[[str], Path], catalog: Catalog, tmp_path: Path

@@ -18,7 +18,7 @@ from multimodal.memory.estimate.training import (
 )
 
 GB = 10**9
-TOKENS, BATCH = 256, 4
+TOKENS, BATCH = 128, 2
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": 256, "n_layer": 4, "n_head": 4, "vocab_size": 20000},
     "llama": {
@@ -32,10 +32,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen2": {
         "hidden_size": 256,
         "intermediate_size": 1024,
-        "num_hidden_layers": 8,
+        "num_hidden_layers": 4,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "vocab_size": 40000,
+        "vocab_size": 20000,
         "tie_word_embeddings": True,
     },
 }

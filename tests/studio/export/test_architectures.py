@@ -51,6 +51,7 @@ def test_other_tokenizers_and_templates_are_read_alike(tmp_path: Path, family: s
     assert certificate.is_passed, told(certificate)
 
 
+@pytest.mark.slow
 def test_every_type_of_a_gguf_file_is_written_from_one_load(tmp_path: Path) -> None:
     card = text_card(save_model(tmp_path / "model", "llama"))
     kinds = ("bf16", "q5_0", "q5_1", "q4_0", "q4_1")
@@ -66,6 +67,7 @@ def test_every_type_of_a_gguf_file_is_written_from_one_load(tmp_path: Path) -> N
         assert types["blk.0.attn_norm.weight"] == "F32"
 
 
+@pytest.mark.slow
 def test_an_adapter_is_merged_in_full_width(tmp_path: Path) -> None:
     config = save_model(tmp_path / "model", "llama")
     adapter = save_adapter(tmp_path / "adapter", config, std=0.1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,18 +13,11 @@ from tiny_exports import run_export, told
 from multimodal.catalog.cards import Catalog
 
 SMOLLM = "smollm2-135m-instruct"
-BY_HAND = pytest.mark.skipif(
-    not os.environ.get("MULTIMODAL_TEST_ALL"),
-    reason="takes minutes; tiny models are exported alike, and .ci/newest tries it",
-)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    ("format", "kinds"),
-    [("ollama", ("q8_0",)), pytest.param("onnx", ("f32",), marks=BY_HAND)],
-)
+@pytest.mark.parametrize(("format", "kinds"), [("ollama", ("q8_0",)), ("onnx", ("f32",))])
 def test_a_real_model_with_an_adapter_is_as_its_source(
     weights_of: Callable[[str], Path],
     catalog: Catalog,

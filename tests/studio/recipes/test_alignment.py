@@ -88,7 +88,10 @@ class _AfterSteps(threading.Event):
 
 @pytest.mark.parametrize(
     ("recipe", "train", "test"),
-    [(DpoRecipe, pairs(24), pairs(4, 32)), (KtoRecipe, rated(24), rated(4, 32))],
+    [
+        (DpoRecipe, pairs(24), pairs(4, 32)),
+        pytest.param(KtoRecipe, rated(24), rated(4, 32), marks=pytest.mark.thorough),
+    ],
 )
 def test_job_that_is_stopped_and_resumed_learns_the_same(
     tmp_path: Path,

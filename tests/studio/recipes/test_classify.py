@@ -221,7 +221,7 @@ class StoppingRecipe(ClassifyRecipe):
         return stop_behind(super().make_trainer(*datasets), self._job, 11)
 
 
-@pytest.mark.parametrize("family", ["vit", "resnet"])
+@pytest.mark.parametrize("family", ["vit", pytest.param("resnet", marks=pytest.mark.thorough)])
 def test_a_job_that_was_stopped_and_resumed_ends_as_one_that_ran_through(
     tmp_path: Path, few: Path, family: str
 ) -> None:

@@ -237,7 +237,7 @@ class NoRoomRecipe(FullRecipe):
     most = 0
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_where_memory_runs_out_it_goes_on_with_fewer_pictures_and_the_same_updates(
     tmp_path: Path, spots: Path
 ) -> None:

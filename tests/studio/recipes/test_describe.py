@@ -282,7 +282,7 @@ class FullRecipe(DescribeRecipe):
         return trainer
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_where_memory_runs_out_fewer_pictures_make_the_same_updates(
     checkpoints: dict[str, Checkpoint], colours: Path, tmp_path: Path
 ) -> None:

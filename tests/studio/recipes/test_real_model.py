@@ -32,7 +32,7 @@ def ledger(count: int, first: int) -> Rows:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
 def test_real_model_predicts_held_out_entries_better_once_it_was_taught(
     tmp_path: Path, catalog: Catalog, weights_of: Callable[[str], Path]

@@ -305,7 +305,7 @@ class NoRoomRecipe(FullRecipe):
     most = 0
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_where_memory_runs_out_it_goes_on_with_fewer_pictures_and_the_same_updates(
     cards: dict[tiny.Kind, ModelCard], few: Path, tmp_path: Path
 ) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 from browser import LAPTOP, PHONE, Person, visit
 from conftest import wait_until
@@ -163,6 +165,33 @@ def test_a_reload_during_a_run_shows_the_whole_curve(
     wait_until(lambda: len(points(me)) >= min(told, 20))
     words = me.page.locator("figure svg[role=img]").first.get_attribute("aria-label") or ""
     assert "training: from 1 at step 1 to" in words
+
+
+def test_an_answer_of_the_form_that_comes_late_does_not_stop_what_follows_the_job(
+    me: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that is to stop the page's timer is held until the job's page is there."""
+    go(me, "#studio/new")
+    field(me, "Name of the result").fill("mine")
+    choose_plan(me, tmp_path)
+    timer, is_there = gr.Timer, threading.Event()
+    stopping: list[bool] = []
+
+    def late(*given: Any, active: bool = True, **more: Any) -> Any:
+        if not active:
+            stopping.append(True)
+        if len(stopping) == 1:
+            is_there.wait(60)
+        return timer(*given, active=active, **more)
+
+    monkeypatch.setattr(gr, "Timer", late)
+    field(me, "Epochs").fill("4")
+    command = me.page.locator(".plan code")
+    wait_until(lambda: bool(stopping) or "--epochs 4" in (command.text_content() or ""))
+    press(me, "Start")
+    expect(me.page.get_by_role("heading", name="mine", exact=True)).to_be_visible()
+    is_there.set()
+    expect(me.page.locator(".state")).to_contain_text("Done")
 
 
 def test_four_thousand_steps_are_drawn_lightly(me: Person, studio: StudioPage) -> None:
