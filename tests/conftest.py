@@ -47,10 +47,14 @@ WEIGHTS = Path(
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where tests run several at a time (`-n 2`), each computes in one thread: teams of threads
-    that share the cores wait for one another."""
+    """Where tests run several at a time (`-n 2`), each computes in one thread, and on a core of its
+    own, with the programs it starts: teams of threads that share the cores wait for one another."""
     if config.getoption("numprocesses", None):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker and hasattr(os, "sched_setaffinity"):
+        here = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {here[int(worker.removeprefix("gw")) % len(here)]})
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
