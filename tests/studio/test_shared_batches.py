@@ -12,6 +12,8 @@ from typing import Any
 import psutil
 import pytest
 import tiny_classify
+import tiny_describe
+import tiny_transcribe
 import torch
 import transformers
 from conftest import wait_until
@@ -26,6 +28,7 @@ from tiny_recipes import (
     losses,
     make_job,
     questions,
+    run_recipe,
     save_untaught,
     teach,
 )
@@ -37,7 +40,10 @@ from multimodal.studio.estimate import GRADIENT_BYTES, job_bytes
 from multimodal.studio.job_process import JobProcess
 from multimodal.studio.recipes.adapters import lora_config
 from multimodal.studio.recipes.batching import Batching, check_alone
+from multimodal.studio.recipes.describe import DescribeRecipe
 from multimodal.studio.recipes.fitting_run import FittingRun
+from multimodal.studio.recipes.supervised import SupervisedRecipe
+from multimodal.studio.recipes.transcribe import TranscribeRecipe
 from multimodal.studio.requirements import check_requirements
 
 LAST_S = 240
@@ -129,6 +135,55 @@ def test_two_see_the_pictures_that_one_sees(tmp_path: Path) -> None:
     with running(job) as process:
         assert ended(job, process) == "done"
     assert losses(job) == pytest.approx(losses(alone), rel=1e-3)
+
+
+def text_job(folder: Path, **facts: Any) -> JobContext:
+    llama = save_untaught(folder / "llama")
+    return make_job(folder / "job", llama, questions(), questions(12, 100), **facts)
+
+
+def whisper_job(folder: Path, **facts: Any) -> JobContext:
+    tones = tiny_transcribe.save_tones(folder / "tones")
+    whisper = tiny_transcribe.save_whisper(folder / "whisper")
+    return tiny_transcribe.make_job(folder / "job", tones, whisper, **facts)
+
+
+def ctc_job(folder: Path, **facts: Any) -> JobContext:
+    tones = tiny_transcribe.save_tones(folder / "tones")
+    wav2vec2 = tiny_transcribe.save_ctc(folder / "ctc")
+    return tiny_transcribe.make_job(folder / "job", tones, wav2vec2, **facts)
+
+
+def picture_job(folder: Path, **facts: Any) -> JobContext:
+    colours = tiny_describe.save_colours(folder / "colours")
+    seeing = tiny_describe.save_seeing(folder / "llava", "llava")
+    return tiny_describe.make_job(folder / "job", colours, seeing, **facts)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("make", "recipe", "facts"),
+    [
+        (text_job, SupervisedRecipe, {"method": "qlora"}),
+        (text_job, SupervisedRecipe, {"method": "full", "gradient_checkpointing": True}),
+        (text_job, SupervisedRecipe, {"gradient_checkpointing": True, "packing": True}),
+        (whisper_job, TranscribeRecipe, {}),
+        (whisper_job, TranscribeRecipe, {"trained_weights": "adapter"}),
+        (ctc_job, TranscribeRecipe, {}),
+        (picture_job, DescribeRecipe, {}),
+    ],
+    ids=["qlora", "full", "packed", "whisper", "whisper adapter", "ctc", "llava"],
+)
+def test_whatever_is_taught_two_learn_what_one_learns(
+    tmp_path: Path, make: Any, recipe: Any, facts: dict[str, Any]
+) -> None:
+    given = {**facts, "max_steps": 3, "accumulation": TWO}
+    alone = make(tmp_path / "alone", **given)
+    run_recipe(recipe(alone))
+    job = make(tmp_path / "shared", **given, devices=TWO)
+    with running(job) as process:
+        assert ended(job, process) == "done"
+    assert losses(job) == pytest.approx(losses(alone), rel=2e-3)
 
 
 def test_the_fault_of_one_is_told_and_ends_the_other(tmp_path: Path, llama: Checkpoint) -> None:

@@ -51,7 +51,7 @@ def openai_card(
     convert(weights_of("whisper-base") / "model.bin", folder / "base.pt")
     source = FolderSource(kind="folder", path=folder)
     more = {"name": "whisper-base-pt", "family": "openai_whisper", "source": source}
-    return catalog.card("whisper-base").model_copy(update={**more, "engine": {"beam_size": 2}})
+    return catalog.card("whisper-base").model_copy(update={**more, "engine": {"beam_size": 3}})
 
 
 @pytest.fixture(scope="module")
