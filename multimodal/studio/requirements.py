@@ -206,9 +206,9 @@ def check_requirements(needs: JobDependencies, settings: JobSettings, folder: Pa
     `folder` hold it. Raises ConfigurationError, UnknownModelError, JobError and CapacityError."""
     needs.check_extra()
     _check_rewards(settings)
-    _check_devices(needs, settings)
     card, _ = needs.base(settings)
     check_card(card, TEACHABLE[settings.method])
+    _check_devices(needs, card, settings)
     _check_language(card, settings)
     _check_resolution(card, settings)
     needs.fitting(card, settings)
@@ -287,7 +287,7 @@ def _check_resolution(card: ModelCard, settings: JobSettings) -> None:
         )
 
 
-def _check_devices(needs: JobDependencies, settings: JobSettings) -> None:
+def _check_devices(needs: JobDependencies, card: ModelCard, settings: JobSettings) -> None:
     devices = settings.devices
     if devices == 1:
         return
@@ -295,6 +295,11 @@ def _check_devices(needs: JobDependencies, settings: JobSettings) -> None:
         raise JobError(
             f"Several devices share the batches of {', '.join(sorted(SHARED_METHODS))}; teach by "
             f"{settings.method} on one."
+        )
+    if settings.method == "transcribe" and card.family not in WHISPER:
+        raise JobError(
+            f"Several devices share the batches of Whisper alone of what hears; teach {card.title} "
+            "on one."
         )
     if settings.accumulation % devices:
         raise JobError(

@@ -33,6 +33,7 @@ from tiny_recipes import (
     teach,
 )
 
+from multimodal.catalog.cards import Catalog, shipped_models
 from multimodal.errors import DeviceFullError, JobError
 from multimodal.studio.checkpoints import find_whole
 from multimodal.studio.context import JobContext, write_start
@@ -139,19 +140,13 @@ def test_two_see_the_pictures_that_one_sees(tmp_path: Path) -> None:
 
 def text_job(folder: Path, **facts: Any) -> JobContext:
     llama = save_untaught(folder / "llama")
-    return make_job(folder / "job", llama, questions(), questions(12, 100), **facts)
+    return make_job(folder / "job", llama, questions(120), questions(12, 200), **facts)
 
 
 def whisper_job(folder: Path, **facts: Any) -> JobContext:
     tones = tiny_transcribe.save_tones(folder / "tones")
     whisper = tiny_transcribe.save_whisper(folder / "whisper")
     return tiny_transcribe.make_job(folder / "job", tones, whisper, **facts)
-
-
-def ctc_job(folder: Path, **facts: Any) -> JobContext:
-    tones = tiny_transcribe.save_tones(folder / "tones")
-    wav2vec2 = tiny_transcribe.save_ctc(folder / "ctc")
-    return tiny_transcribe.make_job(folder / "job", tones, wav2vec2, **facts)
 
 
 def picture_job(folder: Path, **facts: Any) -> JobContext:
@@ -169,10 +164,9 @@ def picture_job(folder: Path, **facts: Any) -> JobContext:
         (text_job, SupervisedRecipe, {"gradient_checkpointing": True, "packing": True}),
         (whisper_job, TranscribeRecipe, {}),
         (whisper_job, TranscribeRecipe, {"trained_weights": "adapter"}),
-        (ctc_job, TranscribeRecipe, {}),
         (picture_job, DescribeRecipe, {}),
     ],
-    ids=["qlora", "full", "packed", "whisper", "whisper adapter", "ctc", "llava"],
+    ids=["qlora", "full", "packed", "whisper", "whisper adapter", "llava"],
 )
 def test_whatever_is_taught_two_learn_what_one_learns(
     tmp_path: Path, make: Any, recipe: Any, facts: dict[str, Any]
@@ -231,6 +225,14 @@ def test_what_cannot_be_shared_is_refused_before_anything_is_made(
     asked = settings_of(Plan(), devices=TWO, **given)
     with pytest.raises(JobError, match=sentence):
         check_requirements(needs(memory, card_count=lambda: 1), asked, tmp_path)
+
+
+def test_what_hears_and_is_not_whisper_is_taught_on_one(tmp_path: Path) -> None:
+    facts = {"method": "transcribe", "language": "en"}
+    named = {"find_card": lambda name: Catalog([shipped_models()]).card("wav2vec2-base-960h")}
+    asked = settings_of(Plan(), devices=TWO, **facts)
+    with pytest.raises(JobError, match="of Whisper alone of what hears"):
+        check_requirements(needs(manager(), **named), asked, tmp_path)
 
 
 def test_each_card_holds_the_gradients_twice_and_host_memory_every_process(
