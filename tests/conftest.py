@@ -46,17 +46,11 @@ WEIGHTS = Path(
 )
 
 
-CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-
-
 def pytest_configure(config: pytest.Config) -> None:
-    """Where tests run several at a time (`-n 2`), each computes in one thread, and on a core of its
-    own, with the programs it starts: teams of threads that share the cores wait for one another."""
+    """Where tests run several at a time (`-n 2`), each computes in one thread: teams of threads
+    that share the cores wait for one another."""
     if config.getoption("numprocesses", None):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-    if worker and CORES:
-        os.sched_setaffinity(0, {CORES[int(worker.removeprefix("gw")) % len(CORES)]})
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -72,17 +66,6 @@ def roomy_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: usage)
         yield
-
-
-@pytest.fixture(scope="module")
-def every_core() -> Iterator[None]:
-    """For what has to keep up with a clock, such as a microphone: not one core alone."""
-    own = os.sched_getaffinity(0) if CORES else set()
-    if own:
-        os.sched_setaffinity(0, CORES)
-    yield
-    if own:
-        os.sched_setaffinity(0, own)
 
 
 @pytest.fixture

@@ -30,9 +30,6 @@ from multimodal.web.hands_free import HandsFreeService
 RATE = {"rate": 16_000}
 
 
-pytestmark = pytest.mark.usefixtures("every_core")
-
-
 @pytest.fixture(scope="module")
 def question(examples: Path) -> np.ndarray:
     path = examples / "question-en.wav"

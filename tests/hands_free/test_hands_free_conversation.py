@@ -63,9 +63,6 @@ navigator.mediaDevices.getUserMedia = async (wanted) => {
 """Notes when an answer sounds and when it is cut off, in seconds of the microphone's recording."""
 
 
-pytestmark = pytest.mark.usefixtures("every_core")
-
-
 @pytest.fixture(scope="module")
 def speaker(catalog: Catalog, weights_of: Callable[[str], Path]) -> Iterator[Speaker]:
     with closing(Speaker(catalog, weights_of("piper-joe-en-us"))) as speaker:
