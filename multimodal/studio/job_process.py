@@ -36,7 +36,7 @@ class JobProcess:
         Raises OSError."""
         launched = _launcher(devices) if devices > 1 else []
         module = ["-m", "multimodal.studio.process", str(folder.path), ATTACHED]
-        command = [python, "-P", *launched, *module]
+        command = [python, *launched, *module]
         with folder.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603
                 command,

@@ -173,7 +173,7 @@ OTHERS = (
     Field("weight_decay", "Weight decay"),
     Field("optimizer", "Optimizer", "choice"),
     Field("precision", "Precision", "choice"),
-    Field("devices", "Graphics cards that share the batches", methods=frozenset(SHARED_METHODS)),
+    Field("devices", "Graphics cards that share the batches", methods=SHARED_METHODS),
     Field("lora_alpha", "LoRA alpha", methods=LORA),
     Field("lora_dropout", "LoRA dropout", methods=LORA),
     Field("evaluate_every", "Evaluate every (updates)"),
