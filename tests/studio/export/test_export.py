@@ -48,7 +48,7 @@ from dataclasses import replace
 from pathlib import Path
 from multimodal.studio.export.plan import Certificate, Check, read_plan, write_certificate
 from multimodal.studio.folder import JobFolder
-job = JobFolder(Path(sys.argv[4]))
+job = JobFolder(Path(sys.argv[sys.argv.index("multimodal.studio.process") + 1]))
 plan = read_plan(job.path)
 (plan.folder / "tiny.gguf").write_text("weights")
 check = Check("chat template", "tiny.gguf", {is_passed}, "not 'Hi'", "the same text", "one")
