@@ -22,9 +22,12 @@ from multimodal.settings import read_settings
 from multimodal.studio.bundle import export_bundle, import_bundle
 from multimodal.studio.evaluation.evaluate import evaluate
 from multimodal.studio.evaluation.plan import EvaluationResults, evaluation_settings
+from multimodal.studio.export.export import export_model
+from multimodal.studio.export.onnx_card import read_exported_card
+from multimodal.studio.export.plan import export_settings
 from multimodal.studio.jobs import Jobs
 from multimodal.studio.requirements import JobDependencies
-from multimodal.studio.results import install, installed, uninstall
+from multimodal.studio.results import export_dependencies, install, installed, uninstall
 from multimodal.studio.settings import JobSettings, job_settings
 from multimodal.web.studio.services import services_of
 
@@ -110,6 +113,25 @@ def test_its_word_error_is_measured_alone_and_compared(
     assert found.change.value == pytest.approx(model.value - other.value)
     with pytest.raises(JobError, match="A speech recognizer has no perplexity; measure its word"):
         measured(program, tmp_path, tones, measure="perplexity")
+
+
+def test_it_is_exported_in_onnx_and_hears_the_same(
+    program: Program, taught: str, tmp_path: Path
+) -> None:
+    card = install(program, program.jobs.get(taught).folder)
+    settings = export_settings({"model": "tones", "to": "onnx", "out": tmp_path / "out"})
+    certificate = export_model(
+        settings, export_dependencies(program), tmp_path / "jobs"
+    ).certificate
+    assert certificate.is_passed, certificate.verdict
+    assert (certificate.model, certificate.adapter) == ("tones", "")
+    exported = read_exported_card(tmp_path / "out")
+    assert exported.family == "onnx_whisper"
+    said = []
+    for each, folder in ((card, program.weights.ensure(card)), (exported, tmp_path / "out")):
+        with closing(load(each, folder, "cpu")) as backend:
+            said.append(heard(backend, tone("a"), language="en").spoken.text)
+    assert said[0] == said[1]
 
 
 def test_it_goes_to_another_machine_as_one_file(
