@@ -32,6 +32,7 @@ from tiny_recipes import (
     save_untaught,
     teach,
 )
+from trl import SFTConfig
 
 from multimodal.catalog.cards import Catalog, shipped_models
 from multimodal.errors import DeviceFullError, JobError
@@ -40,6 +41,7 @@ from multimodal.studio.context import JobContext, write_start
 from multimodal.studio.estimate import GRADIENT_BYTES, job_bytes
 from multimodal.studio.job_process import JobProcess
 from multimodal.studio.recipes.adapters import lora_config
+from multimodal.studio.recipes.arguments import training_arguments
 from multimodal.studio.recipes.batching import Batching, check_alone
 from multimodal.studio.recipes.describe import DescribeRecipe
 from multimodal.studio.recipes.fitting_run import FittingRun
@@ -206,7 +208,9 @@ def test_one_that_computes_less_than_the_others_is_refused(
     check_alone(alone, full)
     run = FittingRun(shared, "sample", "or not")
     assert run.batching == Batching(4, 2)
-    assert run.sizes["gradient_accumulation_steps"] == 1
+    sizes = {**run.sizes, "gradient_accumulation_steps": 6}
+    assert training_arguments(shared, SFTConfig, **sizes).gradient_accumulation_steps == 3
+    assert training_arguments(shared, SFTConfig).gradient_accumulation_steps == 1
 
 
 @pytest.mark.parametrize(

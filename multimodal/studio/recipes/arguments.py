@@ -41,7 +41,8 @@ C = TypeVar("C", bound=TrainingArguments)
 
 def training_arguments(job: JobContext, config_class: type[C], **more: Any) -> C:
     """The arguments of a trainer of the class that goes with `config_class`; `more` wins over what
-    the settings say."""
+    the settings say. The batches before an update are those of all devices, of which this process
+    computes its share."""
     settings, device = job.settings, job.start.device
     dtype = compute_type(settings, device)
     recomputes = settings.gradient_checkpointing
@@ -49,7 +50,7 @@ def training_arguments(job: JobContext, config_class: type[C], **more: Any) -> C
         "output_dir": str(job.folder.checkpoints),
         "per_device_train_batch_size": settings.batch,
         "per_device_eval_batch_size": settings.batch,
-        "gradient_accumulation_steps": settings.accumulation // settings.devices,
+        "gradient_accumulation_steps": settings.accumulation,
         "num_train_epochs": settings.epochs,
         "max_steps": settings.max_steps or -1,
         "learning_rate": settings.learning_rate or LEARNING_RATES[settings.method],
@@ -67,8 +68,10 @@ def training_arguments(job: JobContext, config_class: type[C], **more: Any) -> C
         "report_to": "none",
         "disable_tqdm": True,
         **_moments(settings),
+        **more,
     }
-    return config_class(**{**given, **more})
+    given["gradient_accumulation_steps"] //= settings.devices
+    return config_class(**given)
 
 
 def _moments(settings: JobSettings) -> dict[str, Any]:

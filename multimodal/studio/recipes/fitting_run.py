@@ -34,12 +34,11 @@ class FittingRun:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Arguments of the trainer."""
-        devices = self._job.settings.devices
+        """For `training_arguments`."""
         return {
             "per_device_train_batch_size": self.batching.batch,
             "per_device_eval_batch_size": self.batching.batch,
-            "gradient_accumulation_steps": self.batching.accumulation // devices,
+            "gradient_accumulation_steps": self.batching.accumulation,
         }
 
     def train(self, make_trainer: Callable[[], Trainer], reset: Callable[[], None]) -> None:
