@@ -177,8 +177,9 @@ def all_weights(catalog: Catalog, weights_of: Callable[[str], Path]) -> Path:
     return WEIGHTS
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def app(all_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The real app with the real embedded models, shared by the tests that only talk to it."""
+    """The real app with the real embedded models, shared by the tests of a file that only talk to
+    it: one that waits takes a tenth of a core."""
     with running_app(tmp_path_factory.mktemp("app")) as server:
         yield server

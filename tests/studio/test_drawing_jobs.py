@@ -21,12 +21,14 @@ from multimodal.errors import DataError, JobError
 from multimodal.memory.estimate.footprint import footprint
 from multimodal.messages import Controls, ImagePart, Sampling
 from multimodal.settings import read_settings
+from multimodal.studio.data.pictures import SHOWN_EACH
 from multimodal.studio.evaluation.evaluate import evaluate
 from multimodal.studio.evaluation.plan import evaluation_settings
 from multimodal.studio.requirements import JobDependencies
 from multimodal.studio.results import install, installed, uninstall
 from multimodal.studio.settings import JobSettings, job_settings
 from multimodal.web.studio.job_view import job_view
+from multimodal.web.studio.rendering import render
 from multimodal.web.studio.services import services_of
 
 ANN = "ann"
@@ -124,6 +126,9 @@ def test_the_page_offers_the_shape_and_counts_the_pictures(program: Program, spo
     assert {"tiny-untrained", "unet-untrained"} <= {card.name for card in services.models()}
     counts: Any = services.preview(asked(spots))
     assert counts.counts == (("hole", 27, 3), ("spot", 27, 3))
+    shown = render("preview", preview=counts)
+    assert "<b>hole</b>" in shown
+    assert shown.count('<img src="data:image/jpeg;base64,') == 2 * SHOWN_EACH
     assert services.needed(asked(spots))[0] == 8
 
 

@@ -102,7 +102,8 @@ def test_the_page_offers_the_pipeline_and_shows_captions(program: Program, pictu
     assert services.needed(asked(pictures))[0] == 4
     shown = render("preview", preview=preview)
     assert "5 to learn from, 1 held out" in shown
-    assert "<li>a hole</li>" in shown
+    assert "<p>a hole</p>" in shown
+    assert shown.count('<img src="data:image/jpeg;base64,') == 5
 
 
 @pytest.mark.parametrize(

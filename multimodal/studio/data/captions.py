@@ -22,7 +22,7 @@ from multimodal.studio.data.kept_files import (
     unique_files,
     without_leaks,
 )
-from multimodal.studio.data.kept_pictures import SUFFIXES, PictureKeeper
+from multimodal.studio.data.kept_pictures import SUFFIXES, PictureKeeper, thumbnail
 from multimodal.studio.data.prepare import TEST_FILE, TRAIN_FILE, Row, write_rows
 from multimodal.studio.data.records import Split
 from multimodal.studio.settings import JobSettings
@@ -68,13 +68,21 @@ class CaptionedPicture:
 
 
 @dataclass(frozen=True, slots=True)
+class ShownPicture:
+    """`thumbnail`: a JPEG."""
+
+    thumbnail: bytes
+    captions: tuple[Caption, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CaptionPreview:
-    """How many pictures are learned from and held out, some of the captions, and what is told of
-    them."""
+    """How many pictures are learned from and held out, some of them with their captions, and what
+    is told of them."""
 
     samples: int
     test_samples: int
-    captions: tuple[Caption, ...]
+    pictures: tuple[ShownPicture, ...]
     notices: tuple[str, ...]
 
 
@@ -104,8 +112,8 @@ def preview_captions(settings: JobSettings, folder: Path) -> CaptionPreview:
         test = [one for one in found if one.digest in held]
     _write(folder / TRAIN_FILE, train)
     _write(folder / TEST_FILE, test)
-    shown = tuple(caption for one in train for caption in one.captions)[:NAMED]
-    return CaptionPreview(len(train), len(test), shown, tuple(notices))
+    shown = [ShownPicture(thumbnail(folder, one.file), one.captions) for one in train[:NAMED]]
+    return CaptionPreview(len(train), len(test), tuple(shown), tuple(notices))
 
 
 def write_test_captions(data: str, folder: Path) -> tuple[str, ...]:

@@ -3,10 +3,13 @@ are decoded, turned upright, made small, without metadata."""
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from PIL import Image
 
 from multimodal.errors import DataError, MediaError
 from multimodal.limits import Limits
@@ -21,6 +24,9 @@ SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif",
 })  # fmt: skip
 """Of files that are meant to be pictures, whatever they hold."""
+
+THUMBNAIL_SIDE = 192
+"""Pixels of the longer side of a thumbnail at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,15 @@ class PictureKeeper:
             self._faults.append(_clause(file, error))
             return None
         return KeptPicture(self._media.path(part).relative_to(self._folder).as_posix(), part.sha256)
+
+
+def thumbnail(folder: Path, file: str) -> bytes:
+    """A JPEG of the picture that was kept as `file` in `folder`."""
+    buffer = io.BytesIO()
+    with Image.open(folder / PICTURES / file) as picture:
+        picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        picture.convert("RGB").save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
 
 
 def _clause(file: SourceFile, error: MediaError) -> str:

@@ -11,7 +11,7 @@ bytes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from multimodal.studio.data.kept_files import (
     unique_files,
     without_leaks,
 )
-from multimodal.studio.data.kept_pictures import PictureKeeper
+from multimodal.studio.data.kept_pictures import PictureKeeper, thumbnail
 from multimodal.studio.data.prepare import TEST_FILE, TRAIN_FILE, Row, write_rows
 from multimodal.studio.data.records import Split
 from multimodal.studio.data.sources import split_of
@@ -32,6 +32,8 @@ from multimodal.studio.settings import JobSettings
 
 SIDE = 512
 """Of the shorter side of a picture as it is kept; classifiers read 224 to 384 pixels."""
+SHOWN_CLASSES, SHOWN_EACH = 24, 3
+"""Of how many classes a preview shows pictures, and how many of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +52,11 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class PicturePreview:
-    """How many pictures of each class are learned from and held out, and what is told of them."""
+    """How many pictures of each class are learned from and held out, some of those to learn from as
+    JPEG by their class, and what is told of them."""
 
     counts: tuple[tuple[str, int, int], ...]
+    shown: Mapping[str, tuple[bytes, ...]]
     notices: tuple[str, ...]
 
     @property
@@ -83,7 +87,7 @@ def preview_pictures(settings: JobSettings, folder: Path) -> PicturePreview:
     write_rows(folder / TEST_FILE, [picture.row() for picture in test])
     learned, held = (Counter(picture.label for picture in one) for one in (train, test))
     counts = tuple((label, learned[label], held[label]) for label in sorted(learned))
-    return PicturePreview(counts, tuple(notices))
+    return PicturePreview(counts, _shown(train, folder), tuple(notices))
 
 
 def write_test_pictures(data: str, folder: Path) -> tuple[str, ...]:
@@ -164,6 +168,16 @@ def _kept(name: str, layout: _Layout, folder: Path, notices: list[str]) -> Itera
             else "are no pictures of a class and are"
         )
         notices.append(f"{listed(others, ', ')} {what} left out.")
+
+
+def _shown(train: Sequence[Picture], folder: Path) -> dict[str, tuple[bytes, ...]]:
+    classes: dict[str, list[Picture]] = {}
+    for picture in train:
+        classes.setdefault(picture.label, []).append(picture)
+    return {
+        label: tuple(thumbnail(folder, one.file) for one in classes[label][:SHOWN_EACH])
+        for label in sorted(classes)[:SHOWN_CLASSES]
+    }
 
 
 def _unique(name: str, found: Sequence[Picture], notices: list[str]) -> list[Picture]:

@@ -113,7 +113,8 @@ class StudioController:
             case actions.Plan(fields=fields):
                 return self._plan(tab, fields)
             case actions.Preview(fields=fields):
-                found = self._services.preview(self._read(fields))
+                unnamed = {**fields, "name": fields.get("name") or "preview"}
+                found = self._services.preview(self._read(unnamed))
                 return {"parts": tab.changed({"preview": render("preview", preview=found)})}
         jobs = self._services.jobs
         job = _owned(jobs.create(self._read(action.fields)), owner)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from multimodal.studio.requirements import TEACHABLE, TEXT_MODEL
 from multimodal.web.studio import words
 from multimodal.web.studio.curves import Plot, plots
 from multimodal.web.studio.form import METHODS
+from multimodal.web.studio.rendering import picture_address
 from multimodal.web.studio.services import Job
 
 LOG_LINES = 40
@@ -159,7 +159,7 @@ def _shown_sample(sample: Sample, folder: JobFolder) -> ShownSample:
     if sample.picture:
         try:
             png = (folder.pictures / Path(sample.picture).name).read_bytes()
-            picture = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+            picture = picture_address(png, "png")
         except OSError:
             picture = ""
     return ShownSample(sample.step, sample.prompt, sample.answer, sample.expected, picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -50,6 +51,12 @@ def group_tokens(tokens: Iterable[tuple[str, bool]]) -> Iterator[tuple[bool, str
         yield is_trained, "".join(text for text, _ in found)
 
 
+def picture_address(data: bytes, kind: str) -> str:
+    """A picture inside its own address; `kind`: "png" or "jpeg"."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
 _templates.globals |= {"path_of": path_of, "band_of": band_of, "words": words}
 _templates.globals |= {"plot_width": WIDTH, "plot_height": HEIGHT}
 _templates.filters |= {"gigabytes": gigabytes, "group_tokens": group_tokens}
+_templates.filters |= {"picture_address": picture_address}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -18,7 +19,7 @@ from multimodal.studio.data.captions import (
     preview_captions,
     write_test_captions,
 )
-from multimodal.studio.data.kept_pictures import PICTURES
+from multimodal.studio.data.kept_pictures import PICTURES, THUMBNAIL_SIDE
 from multimodal.studio.data.prepare import TEST_FILE, TRAIN_FILE, Row, read_rows
 from multimodal.studio.settings import JobSettings
 
@@ -71,6 +72,11 @@ def test_pictures_beside_their_captions_are_kept_small(tmp_path: Path) -> None:
     assert {row["question"] for row in by_name.values()} == {""}
     with Image.open(tmp_path / "out" / PICTURES / by_name["large.png"]["image"]) as kept:
         assert min(kept.size) == SIDE
+    assert len(found.pictures) == 5
+    for shown in found.pictures:
+        with Image.open(io.BytesIO(shown.thumbnail)) as small:
+            assert small.format == "JPEG"
+            assert max(small.size) <= THUMBNAIL_SIDE
     with Image.open(tmp_path / "out" / PICTURES / by_name["3.png"]["image"]) as kept:
         assert np.array_equal(kept.convert("RGB"), Image.open(data / "3.png"))
 
@@ -95,6 +101,7 @@ def test_a_table_asks_several_questions_of_a_picture(tmp_path: Path, suffix: str
             archive.write(path, f"asked/{path.name}")
     found = prepared(packed, tmp_path)
     assert (found.samples, found.test_samples) == (3, 1)
+    assert [len(one.captions) for one in found.pictures] == [2, 2, 2]
     train, test = rows(tmp_path, TRAIN_FILE), rows(tmp_path, TEST_FILE)
     assert (len(train), len(test)) == (6, 2)
     assert {row["image"] for row in train}.isdisjoint(row["image"] for row in test)

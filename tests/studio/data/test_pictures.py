@@ -16,6 +16,7 @@ from multimodal.errors import DataError
 from multimodal.studio.data import folder_files
 from multimodal.studio.data.kept_pictures import PICTURES
 from multimodal.studio.data.pictures import (
+    SHOWN_EACH,
     SIDE,
     PicturePreview,
     preview_pictures,
@@ -70,6 +71,11 @@ def test_the_same_share_of_each_class_is_held_out(tmp_path: Path) -> None:
     found = prepared(data, tmp_path, test_share=0.25)
     assert found.counts == (("cat", 30, 10), ("dog", 15, 5), ("owl", 1, 1))
     assert (found.samples, found.test_samples, found.notices) == (46, 16, ())
+    assert {label: len(shown) for label, shown in found.shown.items()} == {
+        "cat": SHOWN_EACH,
+        "dog": SHOWN_EACH,
+        "owl": 1,
+    }
     assert not set(names(tmp_path, TRAIN_FILE)) & set(names(tmp_path, TEST_FILE))
     row = read_rows(tmp_path / "out" / TRAIN_FILE)[0]
     with Image.open(tmp_path / "out" / PICTURES / row["image"]) as kept:

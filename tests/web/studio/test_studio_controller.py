@@ -373,6 +373,11 @@ def test_the_preview_shows_what_is_trained(
     assert [settings.max_length for settings in studio.fake.previewed] == [64]
 
 
+def test_a_preview_needs_no_name(ann: Visitor, form: dict[str, Any]) -> None:
+    assert "faults" not in ann.ask(do="preview", fields=fields(form, name=""))
+    assert ann.ask(do="start", fields=fields(form, name=""))["faults"].keys() == {"name"}
+
+
 def test_settings_come_in_as_toml(ann: Visitor, tmp_path: Path) -> None:
     text = f'name = "a"\nmodel = "{MODEL}"\ndata = "/somewhere/a.txt"\nepochs = 5.0\n'
     told = ann.ask(do="import_settings", text=text)["fields"]
