@@ -356,6 +356,7 @@ def line_of(told: str, word: str) -> str:
     return line
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
 def test_a_disk_that_gets_full_while_saving_loses_the_saving_alone(model: Published) -> None:

@@ -179,7 +179,13 @@ def bystander(url: str) -> Iterator[list[str]]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("wait_s", [LEAVES_S, PATIENCE_S], ids=["leaving", "staying"])
+@pytest.mark.parametrize(
+    "wait_s",
+    [
+        pytest.param(LEAVES_S, id="leaving"),
+        pytest.param(PATIENCE_S, id="staying", marks=pytest.mark.thorough),
+    ],
+)
 def test_while_all_attack_at_once_memory_is_bounded_and_others_are_answered(
     watched: Watched, catalog: Catalog, wait_s: float
 ) -> None:

@@ -70,7 +70,7 @@ def openai_ears(openai_card: ModelCard) -> Iterator[Backend]:
 
 
 @pytest.fixture(params=["embedded_ears", "openai_ears"])
-def ears(request: pytest.FixtureRequest) -> Backend:
+def each_ears(request: pytest.FixtureRequest) -> Backend:
     backend: Backend = request.getfixturevalue(request.param)
     return backend
 
@@ -78,8 +78,8 @@ def ears(request: pytest.FixtureRequest) -> Backend:
 @pytest.fixture(
     params=["embedded_ears", pytest.param("openai_ears", marks=pytest.mark.thorough)],
 )
-def either_ears(request: pytest.FixtureRequest) -> Backend:
-    """For what each engine has its own pieces for, which the same code cuts and joins."""
+def ears(request: pytest.FixtureRequest) -> Backend:
+    """For what the same code does around each engine."""
     backend: Backend = request.getfixturevalue(request.param)
     return backend
 
@@ -104,8 +104,8 @@ def words(text: str | None) -> list[str]:
     return re.findall(r"[\w']+", (text or "").lower())
 
 
-def test_a_clip_is_heard_word_for_word(ears: Backend, waveforms: Waveforms) -> None:
-    events, told = heard(ears, waveforms["speech-en"])
+def test_a_clip_is_heard_word_for_word(each_ears: Backend, waveforms: Waveforms) -> None:
+    events, told = heard(each_ears, waveforms["speech-en"])
     assert words(told.spoken.text) == words(SPEECH)
     assert told.spoken.language == "en"
     assert told.english is None
@@ -113,13 +113,13 @@ def test_a_clip_is_heard_word_for_word(ears: Backend, waveforms: Waveforms) -> N
 
 
 def test_french_is_recognised_and_translated_when_wanted(
-    ears: Backend, waveforms: Waveforms
+    each_ears: Backend, waveforms: Waveforms
 ) -> None:
-    _, told = heard(ears, waveforms["question-fr"], translate_to_english_unless=("en",))
+    _, told = heard(each_ears, waveforms["question-fr"], translate_to_english_unless=("en",))
     assert told.spoken.language == "fr"
     assert "la musique" in told.spoken.text
     assert "music" in told.english.text.lower()
-    _, told = heard(ears, waveforms["question-fr"], translate_to_english_unless=("en", "fr"))
+    _, told = heard(each_ears, waveforms["question-fr"], translate_to_english_unless=("en", "fr"))
     assert told.english is None
 
 
@@ -144,10 +144,10 @@ def test_a_long_recording_is_cut_where_it_is_quiet() -> None:
     assert list(split_audio(wave[:0], 120)) == []
 
 
-def test_words_of_every_piece_are_joined(either_ears: Backend, waveforms: Waveforms) -> None:
+def test_words_of_every_piece_are_joined(ears: Backend, waveforms: Waveforms) -> None:
     once = waveforms["speech-en"]
     pause = silence(recognizer.PIECE_S - len(once) / 16_000)
-    told = heard_in(either_ears, np.concatenate([once, pause, once]))
+    told = heard_in(ears, np.concatenate([once, pause, once]))
     assert words(told.spoken.text) == words(SPEECH) * 2
     assert told.spoken.language == "en"
 
@@ -186,12 +186,10 @@ def test_ctranslate2_weights_that_are_broken_are_refused(catalog: Catalog, tmp_p
         load(catalog.card("whisper-base"), tmp_path, "cpu")
 
 
-def test_every_segment_is_where_its_words_were_said(
-    either_ears: Backend, waveforms: Waveforms
-) -> None:
+def test_every_segment_is_where_its_words_were_said(ears: Backend, waveforms: Waveforms) -> None:
     """A pause, ten seconds of speech, a longer pause, a question."""
     story, question = waveforms["speech-en"], waveforms["question-en"]
-    told = heard_in(either_ears, np.concatenate([silence(10), story, silence(20), question]))
+    told = heard_in(ears, np.concatenate([silence(10), story, silence(20), question]))
     assert " ".join(segment.text for segment in told.spoken.segments) == told.spoken.text
     start_s = 10.0
     for waveform, wanted in ((story, SPEECH), (question, "What is photosynthesis?")):
@@ -213,6 +211,7 @@ def test_no_segment_reaches_over_a_pause(
     check_pause(embedded_ears, waveforms, pause_s, order)
 
 
+@pytest.mark.thorough
 def test_no_segment_of_another_engine_reaches_over_a_pause(
     openai_card: ModelCard, waveforms: Waveforms
 ) -> None:
@@ -236,7 +235,11 @@ def check_pause(ears: Backend, waveforms: Waveforms, pause_s: float, order: str)
 
 
 @pytest.mark.parametrize(
-    ("name", "times", "once"), [("speech-en", 3, "dinner"), ("sentence", 8, "rises")]
+    ("name", "times", "once"),
+    [
+        pytest.param("speech-en", 3, "dinner", marks=pytest.mark.thorough),
+        ("sentence", 8, "rises"),
+    ],
 )
 def test_what_is_said_several_times_is_written_as_often(
     embedded_ears: Backend, waveforms: Waveforms, name: str, times: int, once: str
@@ -250,11 +253,11 @@ def test_what_is_said_several_times_is_written_as_often(
 
 
 def test_each_sentence_is_written_in_the_language_it_is_said_in(
-    either_ears: Backend, waveforms: Waveforms
+    ears: Backend, waveforms: Waveforms
 ) -> None:
     english, french = waveforms["sentence"], waveforms["question-fr"]
     for first, second in ((english, french), (french, english)):
-        told = heard_in(either_ears, np.concatenate([first, silence(0.5), second]))
+        told = heard_in(ears, np.concatenate([first, silence(0.5), second]))
         assert "in the east and sets in the west" in told.spoken.text.lower()
         assert "la musique" in told.spoken.text.lower()
         languages = ["en", "fr"] if first is english else ["fr", "en"]
@@ -284,9 +287,9 @@ def test_a_language_that_was_given_is_not_looked_for(ears: Backend, waveforms: W
 
 
 def test_words_that_may_occur_are_written_as_the_prompt_spells_them(
-    ears: Backend, waveforms: Waveforms
+    each_ears: Backend, waveforms: Waveforms
 ) -> None:
-    told = heard_in(ears, waveforms["question-en"], prompt="Fotosynthesis, Mr. Fotosynthesis.")
+    told = heard_in(each_ears, waveforms["question-en"], prompt="Fotosynthesis, Mr. Fotosynthesis.")
     assert "Fotosynthesis" in told.spoken.text
 
 
@@ -310,10 +313,10 @@ def test_every_segment_says_how_sure_the_engine_was(ears: Backend, waveforms: Wa
 
 
 def test_segments_of_a_later_piece_count_from_the_beginning(
-    either_ears: Backend, waveforms: Waveforms
+    ears: Backend, waveforms: Waveforms
 ) -> None:
     later = np.concatenate([silence(recognizer.PIECE_S + 30), waveforms["question-fr"]])
-    told = heard_in(either_ears, later, translate_to_english_unless=("en",))
+    told = heard_in(ears, later, translate_to_english_unless=("en",))
     for segments in (told.spoken.segments, told.english.segments):
         assert segments[0].start_s == pytest.approx(recognizer.PIECE_S + 30, abs=0.6)
     assert "la musique" in " ".join(segment.text for segment in told.spoken.segments)

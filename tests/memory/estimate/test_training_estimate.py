@@ -53,13 +53,14 @@ WAYS = [
             on_cpu=True,
         ),
     ),
-    (
+    pytest.param(
         "gpt2",
         TrainingStep("full", BATCH, TOKENS, "bf16", gradient_checkpointing=False, on_cpu=True),
+        marks=pytest.mark.thorough,
     ),
     ("gpt2", TrainingStep("lora", BATCH, TOKENS, "bf16", accumulates=False, on_cpu=True)),
     ("qwen2", TrainingStep("qlora", BATCH, TOKENS, "bf16", on_cpu=True)),
-    (
+    pytest.param(
         "qwen2",
         TrainingStep(
             "full",
@@ -70,6 +71,7 @@ WAYS = [
             accumulates=False,
             on_cpu=True,
         ),
+        marks=pytest.mark.thorough,
     ),
 ]
 

@@ -111,6 +111,7 @@ def test_the_hub_is_not_asked_in_offline_mode(tmp_path: Path) -> None:
     assert not requests
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_hub_that_is_out_of_reach_is_told(tmp_path: Path) -> None:
     with data_hub(REPOS, []) as url:

@@ -15,8 +15,17 @@ from tiny_exports import MODELS, failed, run_export, save_model, text_card, told
 from multimodal.errors import JobError
 from multimodal.studio.export.certificate import digests
 
+LIKE_LLAMA = ("mistral", "qwen2", "llama 3.1")
+"""Whose tensors have the same names and the same permutation."""
 
-@pytest.mark.parametrize("kind", MODELS)
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[pytest.mark.thorough] if kind in LIKE_LLAMA else [])
+        for kind in MODELS
+    ],
+)
 def test_each_architecture_is_written_as_gguf_in_full_width_and_in_eight_bits(
     tmp_path: Path, kind: str
 ) -> None:

@@ -197,7 +197,7 @@ def plain_script(job: JobContext, files: Path, output: Path) -> list[dict[str, A
     return list(trainer.state.log_history)
 
 
-@pytest.mark.parametrize("family", ["vit", "resnet"])
+@pytest.mark.parametrize("family", ["vit", pytest.param("resnet", marks=pytest.mark.thorough)])
 def test_loss_curve_is_that_of_the_script_in_as_many_steps(
     tmp_path: Path, few: Path, family: str
 ) -> None:
@@ -261,7 +261,13 @@ class LaterFullRecipe(FullRecipe):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "batch"), [(FullRecipe, 2), (LaterFullRecipe, 4)])
+@pytest.mark.parametrize(
+    ("recipe", "batch"),
+    [
+        pytest.param(FullRecipe, 2, marks=pytest.mark.thorough),
+        (LaterFullRecipe, 4),
+    ],
+)
 def test_where_memory_runs_out_it_goes_on_with_fewer_pictures_and_the_same_updates(
     tmp_path: Path, few: Path, recipe: type[FullRecipe], batch: int
 ) -> None:

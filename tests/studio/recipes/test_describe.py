@@ -247,6 +247,7 @@ def test_samples_of_different_shapes_are_padded_without_a_change(
 # ------------------------------------------------------------ runs
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_resumed_job_ends_as_one_that_ran_through(
     checkpoints: dict[str, Checkpoint], colours: Path, tmp_path: Path

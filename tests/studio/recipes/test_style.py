@@ -271,6 +271,7 @@ class StoppingRecipe(StyleRecipe):
         return stop_behind(super().make_trainer(*datasets), self._job, 2)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_job_that_was_stopped_and_resumed_ends_as_one_that_ran_through(
     cards: dict[tiny.Kind, ModelCard], few: Path, tmp_path: Path

@@ -132,7 +132,7 @@ def test_only_answers_are_trained_unless_everything_is_asked_for(
     assert found["everything"] == [*prompt, *answer, tokenizer.eos_token_id]
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.thorough)])
 def test_job_that_was_stopped_and_resumed_ends_as_one_that_was_not(
     tmp_path: Path, llama: Checkpoint, method: str
 ) -> None:

@@ -205,7 +205,7 @@ def test_what_a_model_cannot_write_is_refused_before_anything_is_trained(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("weights", ["all", "adapter"])
+@pytest.mark.parametrize("weights", ["all", pytest.param("adapter", marks=pytest.mark.thorough)])
 def test_a_resumed_job_ends_as_one_that_ran_through(
     tmp_path: Path, tones: Path, whisper: ModelCard, weights: str
 ) -> None:
