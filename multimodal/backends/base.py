@@ -29,8 +29,11 @@ from multimodal.memory.devices.device_errors import device_error
 
 
 def cores() -> int:
-    """How many threads an engine on the CPU should use: the physical cores this program may run
-    on. A second thread on one core only waits for the first one's arithmetic unit."""
+    """How many threads an engine on the CPU should use: OMP_NUM_THREADS where it is set, which
+    PyTorch and each library on OpenMP go by, and else the physical cores this program may run on. A
+    second thread on one core only waits for the first one's arithmetic unit."""
+    if (told := os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()).isdecimal():
+        return max(1, int(told))
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     physical = psutil.cpu_count(logical=False) or usable
     return max(1, min(physical or 1, usable or 1))

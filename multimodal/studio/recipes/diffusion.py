@@ -30,9 +30,8 @@ job.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
@@ -47,19 +46,16 @@ from transformers import (
 from multimodal.backends.class_diffusion.checkpoint import save_checkpoint
 from multimodal.backends.class_diffusion.sampling import make_noise, sample_pictures
 from multimodal.studio.context import JobContext
-from multimodal.studio.data.kept_pictures import PICTURES
-from multimodal.studio.data.prepare import TEST_FILE, TRAIN_FILE, Row, read_rows
+from multimodal.studio.data.prepare import TEST_FILE, TRAIN_FILE, read_rows
 from multimodal.studio.estimate import drawing_side
-from multimodal.studio.evaluation.copies import copied_share, tell_copies
+from multimodal.studio.evaluation.copies import tell_copies
 from multimodal.studio.evaluation.gate import judge_denoising
 from multimodal.studio.evaluation.perplexity import evaluation_mode
 from multimodal.studio.recipes.arguments import training_arguments
 from multimodal.studio.recipes.batching import release
 from multimodal.studio.recipes.callbacks import JobCallback
-from multimodal.studio.recipes.contact_sheet import contact_sheet
 from multimodal.studio.recipes.denoising_dataset import (
     DenoisingDataset,
-    as_pixels,
     collate_noisy,
 )
 from multimodal.studio.recipes.denoising_model import (
@@ -67,26 +63,25 @@ from multimodal.studio.recipes.denoising_model import (
     DenoisingModel,
     load_denoising_model,
 )
+from multimodal.studio.recipes.drawings import (
+    LOOKS,
+    ROWS,
+    Baseline,
+    copied_drawings,
+    found_shares,
+    show_drawings,
+)
 from multimodal.studio.recipes.fitting_run import FittingRun, keep_baseline
-from multimodal.studio.recipes.picture_dataset import EpochCallback, read_picture
+from multimodal.studio.recipes.picture_dataset import EpochCallback
 from multimodal.studio.recipes.precision import compute_type, computing, precision_notice
 from multimodal.studio.recipes.results import fresh_result
 from multimodal.studio.records import Report
 
-LOOKS = 4
-"""Amounts of noise at which a held-out picture is measured."""
-ROWS, COLUMNS, STYLE_COLUMNS = 2, 16, 4
-"""Pictures that are drawn at an evaluation: of each class, classes at most, and columns of them
-where there are no classes."""
+COLUMNS, STYLE_COLUMNS = 16, 4
+"""Of what is drawn at an evaluation: one of each class, so many at most, and where there are no
+classes."""
 STEPS = 25
 """Of each of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """The share of the noise in each held-out picture that was found before the first step."""
-
-    found: list[float]
 
 
 class DiffusionRecipe:
@@ -123,7 +118,10 @@ class DiffusionRecipe:
         report = judge_denoising(self._before, after, metrics=job.folder.metrics())
         drawn = self._draw()
         self._show_drawn(drawn, job.folder.status().step)
-        return tell_copies(report, self._copied_share(drawn), len(drawn))
+        rows = self._train_rows, self._test_rows
+        return tell_copies(
+            report, copied_drawings(drawn, job.folder.data, *rows, self._side), len(drawn)
+        )
 
     def cleanup(self) -> None:
         release(self, "trainer", "_model")
@@ -191,18 +189,17 @@ class DiffusionRecipe:
         """The share of the noise in each held-out picture that the average finds."""
         job, data, batch = self._job, self._held_out(), self._run.batching.batch
         model = self._model.to(job.start.device)
-        errors: list[float] = []
+
+        def squared_errors(items: list[dict[str, Any]]) -> torch.Tensor:
+            given = {k: v.to(job.start.device) for k, v in collate_noisy(items).items()}
+            return model.squared_errors(**given)
+
         with (
             computing(job, compute_type(self._settings, job.start.device), doing),
             evaluation_mode(model),
             torch.inference_mode(),
         ):
-            for start in range(0, len(data), batch):
-                items = [data[at] for at in range(start, min(start + batch, len(data)))]
-                given = {k: v.to(job.start.device) for k, v in collate_noisy(items).items()}
-                errors += model.squared_errors(**given).tolist()
-        means = (sum(errors[at : at + LOOKS]) / LOOKS for at in range(0, len(errors), LOOKS))
-        return [max(0.0, 1 - mean) for mean in means]
+            return found_shares(data, batch, squared_errors)
 
     # ------------------------------------------------------------ drawing
 
@@ -229,16 +226,5 @@ class DiffusionRecipe:
     def _show_drawn(self, drawn: Sequence[Image.Image], step: int) -> None:
         classes = self._shown_classes()
         names = dict.fromkeys(filter(None, (self._labels[number] for number in classes)))
-        png = io.BytesIO()
-        contact_sheet(drawn, ROWS).save(png, "PNG")
         told = f"{len(drawn)} pictures, drawn in {STEPS} steps"
-        self._job.show_picture(step, ", ".join(names), told, png.getvalue())
-
-    def _copied_share(self, drawn: Sequence[Image.Image]) -> float:
-        made = torch.stack([as_pixels(one, self._side).flatten() for one in drawn])
-        return copied_share(made, self._pixels(self._train_rows), self._pixels(self._test_rows))
-
-    def _pixels(self, rows: Sequence[Row]) -> torch.Tensor:
-        folder = self._job.folder.data / PICTURES
-        pictures = (read_picture(folder / row["image"]) for row in rows)
-        return torch.stack([as_pixels(one, self._side).flatten() for one in pictures])
+        show_drawings(self._job, step, drawn, ", ".join(names), told)

@@ -30,9 +30,7 @@ there is a job.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -42,17 +40,21 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 from multimodal.backends.diffusion.prompt_limits import truncation_notice
 from multimodal.memory.devices.device_errors import translate_device_errors
 from multimodal.studio.context import JobContext
-from multimodal.studio.data.kept_pictures import PICTURES
-from multimodal.studio.data.prepare import TEST_FILE, TRAIN_FILE, Row, read_rows
+from multimodal.studio.data.prepare import TEST_FILE, TRAIN_FILE, read_rows
 from multimodal.studio.estimate import style_side
-from multimodal.studio.evaluation.copies import copied_share, tell_copies
+from multimodal.studio.evaluation.copies import tell_copies
 from multimodal.studio.evaluation.gate import judge_denoising
 from multimodal.studio.evaluation.perplexity import evaluation_mode
 from multimodal.studio.recipes.arguments import training_arguments
 from multimodal.studio.recipes.batching import release
 from multimodal.studio.recipes.callbacks import JobCallback
-from multimodal.studio.recipes.contact_sheet import contact_sheet
-from multimodal.studio.recipes.denoising_dataset import as_pixels
+from multimodal.studio.recipes.drawings import (
+    LOOKS,
+    Baseline,
+    copied_drawings,
+    found_shares,
+    show_drawings,
+)
 from multimodal.studio.recipes.fitting_run import FittingRun, keep_baseline
 from multimodal.studio.recipes.latent_dataset import (
     EncodedCaption,
@@ -60,28 +62,19 @@ from multimodal.studio.recipes.latent_dataset import (
     LatentDataset,
     collate_latents,
 )
-from multimodal.studio.recipes.picture_dataset import EpochCallback, read_picture
+from multimodal.studio.recipes.picture_dataset import EpochCallback
 from multimodal.studio.recipes.pipeline_model import PipelineModel
 from multimodal.studio.recipes.precision import compute_type, computing, precision_notice
 from multimodal.studio.recipes.results import save_result
 from multimodal.studio.records import Report
 from multimodal.studio.stacked_adapters import adapter_folder
 
-LOOKS = 4
-"""Amounts of noise at which a held-out picture is measured."""
-SHOWN, ROWS, STEPS = 4, 2, 25
-"""Captions that are drawn at an evaluation, rows of the sheet, and steps of each at most."""
+SHOWN, STEPS = 4, 25
+"""Captions that are drawn at an evaluation, and steps of each at most."""
 COPY_SIDE = 64
 """Pixels on a side at which drawings are compared with pictures."""
 FEW_STEPS = 8
 """A model that draws in so many was distilled."""
-
-
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """The share of the noise in each held-out picture that was found before the first step."""
-
-    found: list[float]
 
 
 class StyleRecipe:
@@ -131,7 +124,10 @@ class StyleRecipe:
         self._show_drawn(shown, job.folder.status().step)
         learned = list(dict.fromkeys(row["text"] for row in self._train_rows))[:SHOWN]
         drawn = [*shown, *self._draw(learned)]
-        return tell_copies(report, self._copied_share(drawn), len(drawn))
+        rows = self._train_rows, self._test_rows
+        return tell_copies(
+            report, copied_drawings(drawn, job.folder.data, *rows, COPY_SIDE), len(drawn)
+        )
 
     def cleanup(self) -> None:
         release(self, "trainer", "_diffusion", "_captions", "_train", "_test")
@@ -218,16 +214,16 @@ class StyleRecipe:
         """The share of the noise in each held-out picture that is found."""
         job, data, batch = self._job, self._held_out(), self._run.batching.batch
         model, noising = self._diffusion.model, self._diffusion.noising
-        errors: list[float] = []
+
+        def squared_errors(items: list[dict[str, Any]]) -> torch.Tensor:
+            given = _moved(collate_latents(items), job.start.device)
+            wanted = given.pop("labels")
+            missed = (model(**given).sample.float() - wanted).square().mean(dim=(1, 2, 3))
+            found: torch.Tensor = missed.cpu() * _noise_shares(noising, given["timestep"].cpu())
+            return found
+
         with computing(job, self._dtype, doing), evaluation_mode(model), torch.no_grad():
-            for start in range(0, len(data), batch):
-                items = [data[at] for at in range(start, min(start + batch, len(data)))]
-                given = _moved(collate_latents(items), job.start.device)
-                wanted = given.pop("labels")
-                missed = (model(**given).sample.float() - wanted).square().mean(dim=(1, 2, 3))
-                errors += (missed.cpu() * _noise_shares(noising, given["timestep"].cpu())).tolist()
-        means = (sum(errors[at : at + LOOKS]) / LOOKS for at in range(0, len(errors), LOOKS))
-        return [max(0.0, 1 - mean) for mean in means]
+            return found_shares(data, batch, squared_errors)
 
     # ------------------------------------------------------------ drawing
 
@@ -250,19 +246,8 @@ class StyleRecipe:
             ]
 
     def _show_drawn(self, drawn: Sequence[Image.Image], step: int) -> None:
-        png = io.BytesIO()
-        contact_sheet(drawn, ROWS).save(png, "PNG")
         told = f"{len(drawn)} pictures of held-out captions, by columns"
-        self._job.show_picture(step, " | ".join(self._shown()), told, png.getvalue())
-
-    def _copied_share(self, drawn: Sequence[Image.Image]) -> float:
-        made = torch.stack([as_pixels(one, COPY_SIDE).flatten() for one in drawn])
-        return copied_share(made, self._pixels(self._train_rows), self._pixels(self._test_rows))
-
-    def _pixels(self, rows: Sequence[Row]) -> torch.Tensor:
-        folder = self._job.folder.data / PICTURES
-        pictures = (read_picture(folder / row["image"]) for row in rows)
-        return torch.stack([as_pixels(one, COPY_SIDE).flatten() for one in pictures])
+        show_drawings(self._job, step, drawn, " | ".join(self._shown()), told)
 
 
 def mean_squared_error(
