@@ -396,6 +396,7 @@ quantized_store.QuantizedCheckpoints = Killed
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 def test_a_program_that_is_killed_while_saving_leaves_one_that_starts(model: Published) -> None:

@@ -151,6 +151,7 @@ def test_a_conversation_has_the_right_turns_and_no_others(
         assert "".join(page.get_by_role("alert").all_inner_texts()) == ""
 
 
+@pytest.mark.thorough
 def test_its_own_voice_in_the_recording_is_no_turn_and_a_person_over_it_is_heard(
     speaker: Speaker, catalog: Catalog, weights_of: Callable[[str], Path]
 ) -> None:

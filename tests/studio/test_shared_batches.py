@@ -127,6 +127,7 @@ def test_two_that_are_stopped_and_resumed_learn_what_one_learns(
     assert report.figures["after"] < report.figures["before"]
 
 
+@pytest.mark.thorough
 def test_two_see_the_pictures_that_one_sees(tmp_path: Path) -> None:
     digits = save_digits(tmp_path / "digits", 24, names=NAMES[:3])
     card, files = tiny_classify.saved(tmp_path / "vit", "vit")

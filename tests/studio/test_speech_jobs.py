@@ -115,6 +115,7 @@ def test_its_word_error_is_measured_alone_and_compared(
         measured(program, tmp_path, tones, measure="perplexity")
 
 
+@pytest.mark.thorough
 def test_it_is_exported_in_onnx_and_hears_the_same(
     program: Program, taught: str, tmp_path: Path
 ) -> None:

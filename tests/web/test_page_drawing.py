@@ -28,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "diffusion",
         source={"kind": "folder", "path": str(files)},
         architecture={"kind": "measured", "weights_bytes": 5_000_000},
-        drawing={"steps": 60, "width": 256, "height": 256},
+        drawing={"steps": 24, "width": 256, "height": 256},
     )
     write_profile(data / "models", "studio", {"text-to-image": ["tiny-diffusion"]})
     with running_app(data, "--profile", "studio") as app:

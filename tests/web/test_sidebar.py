@@ -349,8 +349,15 @@ def bring(person: Person, state: str) -> None:
         page.locator("section.fit").wait_for()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        pytest.param(1280, "light", id="1280-light"),
+        pytest.param(390, "dark", id="390-dark"),
+        pytest.param(1280, "dark", id="1280-dark", marks=pytest.mark.thorough),
+        pytest.param(390, "light", id="390-light", marks=pytest.mark.thorough),
+    ],
+)
 @pytest.mark.parametrize("state", STATES)
 def test_nothing_of_the_page_keeps_anybody_out(
     browser: Browser, server: FakePage, state: str, width: int, scheme: str

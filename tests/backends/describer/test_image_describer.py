@@ -109,6 +109,7 @@ def test_a_motorcycle_is_found(eyes: Backend) -> None:
     assert look(eyes, left).answer.startswith("This shows a motorcycle")
 
 
+@pytest.mark.slow
 def test_no_object_is_claimed_where_there_is_none(eyes: Backend) -> None:
     for picture in (data.brick(), data.coins(), data.rocket(), data.moon()):
         image = Image.fromarray(picture)

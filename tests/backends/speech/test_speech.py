@@ -265,6 +265,7 @@ def test_each_sentence_is_written_in_the_language_it_is_said_in(
         assert told.spoken.language == "fr", "most of it is"
 
 
+@pytest.mark.thorough
 def test_a_sentence_in_another_language_is_found_after_many(
     embedded_ears: Backend, waveforms: Waveforms
 ) -> None:

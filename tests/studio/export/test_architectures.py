@@ -60,6 +60,7 @@ def test_other_tokenizers_and_templates_are_read_alike(tmp_path: Path, family: s
     assert certificate.is_passed, told(certificate)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_every_type_of_a_gguf_file_is_written_from_one_load(tmp_path: Path) -> None:
     card = text_card(save_model(tmp_path / "model", "llama"))

@@ -72,7 +72,11 @@ def turn_queries(source: Source) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize(
     ("change", "found"),
-    [(change_template, "chat template"), (change_end, "end tokens"), (turn_queries, "divergence")],
+    [
+        pytest.param(change_template, "chat template", id="template"),
+        pytest.param(change_end, "end tokens", id="end"),
+        pytest.param(turn_queries, "divergence", id="queries"),
+    ],
 )
 def test_each_fault_is_found_and_named(
     tmp_path: Path, format: str, change: Change, found: str

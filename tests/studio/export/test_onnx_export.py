@@ -68,6 +68,7 @@ def test_each_architecture_is_as_its_source(
     assert transformers.GenerationConfig.from_pretrained(out).eos_token_id == 3
 
 
+@pytest.mark.slow
 def test_an_adapter_is_merged_and_half_the_width_takes_half_the_bytes(tmp_path: Path) -> None:
     config = save_model(tmp_path / "model", "llama")
     adapter = save_adapter(tmp_path / "adapter", config, std=0.1)
@@ -212,6 +213,7 @@ def change_mean(out: Path) -> None:
     path.write_text(json.dumps({**config, "image_mean": [0.1, 0.2, 0.3]}), "utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "found"),
     [

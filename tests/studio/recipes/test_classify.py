@@ -92,6 +92,7 @@ def test_digits_are_learned_from_scratch(tmp_path: Path, name: str, each: int, e
     assert sum(one.count for one in report.confusions) == wrong
 
 
+@pytest.mark.slow
 def test_a_checkpoint_learns_new_classes_and_says_them_in_the_chat(
     tmp_path: Path, few: Path
 ) -> None:
@@ -113,6 +114,7 @@ def test_a_checkpoint_learns_new_classes_and_says_them_in_the_chat(
     assert any(f"{name} (" in told for name in FEW)
 
 
+@pytest.mark.slow
 def test_what_knows_the_classes_is_measured_before_by_what_it_says(
     tmp_path: Path, few: Path
 ) -> None:
@@ -221,6 +223,7 @@ class StoppingRecipe(ClassifyRecipe):
         return stop_behind(super().make_trainer(*datasets), self._job, 11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["vit", pytest.param("resnet", marks=pytest.mark.thorough)])
 def test_a_job_that_was_stopped_and_resumed_ends_as_one_that_ran_through(
     tmp_path: Path, few: Path, family: str
@@ -288,6 +291,7 @@ class NoRoomRecipe(FullRecipe):
     most = 0
 
 
+@pytest.mark.slow
 def test_where_not_even_one_picture_fits_the_way_out_is_told(tmp_path: Path, few: Path) -> None:
     card, files = saved(tmp_path / "model", "vit")
     job = make_job(tmp_path / "job", few, card, files)
@@ -303,6 +307,7 @@ def test_a_damaged_checkpoint_is_refused_in_a_sentence(tmp_path: Path, few: Path
         teach(make_job(tmp_path / "job", few, card, files))
 
 
+@pytest.mark.slow
 def test_recomputing_is_left_out_where_the_model_cannot(tmp_path: Path, few: Path) -> None:
     for family, is_told in (("vit", False), ("resnet", True)):
         card, files = saved(tmp_path / family, family)

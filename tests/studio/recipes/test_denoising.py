@@ -135,6 +135,7 @@ def test_a_style_is_learned_from_pictures_of_no_class(tmp_path: Path) -> None:
     assert {sample.prompt for sample in job.folder.samples()} == {""}
 
 
+@pytest.mark.slow
 def test_an_earlier_result_learns_other_classes_at_another_resolution(
     tmp_path: Path, spots: Path
 ) -> None:

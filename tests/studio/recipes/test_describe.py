@@ -297,6 +297,7 @@ def test_where_memory_runs_out_fewer_pictures_make_the_same_updates(
     assert (status.batch, status.accumulation) == (1, 4)
 
 
+@pytest.mark.slow
 def test_four_bits_are_taught(
     checkpoints: dict[str, Checkpoint], colours: Path, tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ def _models() -> int:
     return len(found)
 
 
+@pytest.mark.slow
 def test_only_the_adapter_is_trained_and_the_base_is_in_memory_once(
     tmp_path: Path, checkpoint: Checkpoint
 ) -> None:
@@ -100,6 +101,7 @@ def test_only_the_adapter_is_trained_and_the_base_is_in_memory_once(
     assert _models() == others
 
 
+@pytest.mark.slow
 def test_chats_are_preferred_like_text(tmp_path: Path, checkpoint: Checkpoint) -> None:
     train, test = as_chat(pairs(16)), as_chat(pairs(8, 32))
     job = make_job(tmp_path / "job", checkpoint, train, test, method="dpo", epochs=1)

@@ -179,6 +179,7 @@ class _SmallDevice(GrpoRecipe):
         return trainer
 
 
+@pytest.mark.slow
 def test_full_device_generates_by_group_and_then_halves_the_batch(
     tmp_path: Path, checkpoint: Checkpoint
 ) -> None:

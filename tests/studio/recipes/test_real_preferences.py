@@ -38,6 +38,7 @@ def capitals() -> list[Row]:
     return found
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_real_model_prefers_held_out_short_answers_once_it_was_taught(

@@ -166,6 +166,7 @@ def test_only_an_adapter_is_learned_and_the_chat_and_other_programs_draw_with_it
     model.close()
 
 
+@pytest.mark.slow
 def test_what_is_taught_further_is_both_in_one(
     cards: dict[tiny.Kind, ModelCard], few: Path, tmp_path: Path
 ) -> None:
@@ -179,6 +180,7 @@ def test_what_is_taught_further_is_both_in_one(
     assert {min(it.shape) for it in shared.values()} == {16}, "both, for other programs, too"
 
 
+@pytest.mark.slow
 def test_a_distilled_model_is_taught_in_16_bits_and_what_it_may_lose_is_told(
     tmp_path: Path,
 ) -> None:

@@ -132,6 +132,7 @@ def test_only_answers_are_trained_unless_everything_is_asked_for(
     assert found["everything"] == [*prompt, *answer, tokenizer.eos_token_id]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.thorough)])
 def test_job_that_was_stopped_and_resumed_ends_as_one_that_was_not(
     tmp_path: Path, llama: Checkpoint, method: str
@@ -221,8 +222,14 @@ class Memory:
         self.largest = max(self.largest, rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("batch", "rows", "computed", "calls"), [(4, 2, 2, 0), (6, 4, 3, 0), (4, 1, 1, 10)]
+    ("batch", "rows", "computed", "calls"),
+    [
+        (4, 2, 2, 0),
+        pytest.param(6, 4, 3, 0, marks=pytest.mark.thorough),
+        (4, 1, 1, 10),
+    ],
 )
 def test_batch_that_does_not_fit_is_computed_in_parts_with_the_same_outcome(
     tmp_path: Path, llama: Checkpoint, batch: int, rows: int, computed: int, calls: int
@@ -241,6 +248,7 @@ def test_batch_that_does_not_fit_is_computed_in_parts_with_the_same_outcome(
     assert said.step == (4 if calls else 0)
 
 
+@pytest.mark.slow
 def test_resumed_job_begins_with_the_batch_that_fitted(tmp_path: Path, llama: Checkpoint) -> None:
     job = make_job(tmp_path / "job", llama, questions(), questions(12, 100))
     job.stop = StopAt(job.folder, 3)
@@ -276,6 +284,7 @@ def test_longest_batch_comes_first_and_changes_nothing(tmp_path: Path, llama: Ch
     assert all(map(torch.equal, seen[0][2], seen[1][2]))
 
 
+@pytest.mark.slow
 def test_samples_are_cut_only_where_that_is_allowed(tmp_path: Path, llama: Checkpoint) -> None:
     long = [{"text": f"{row['text']} " * 60} for row in lines(8)]
     asked: dict[str, Any] = {"max_length": 512, "epochs": 1}
@@ -293,6 +302,7 @@ def test_samples_are_cut_only_where_that_is_allowed(tmp_path: Path, llama: Check
     assert "cut to 256 tokens" in " ".join(it.text for it in job.folder.notices())
 
 
+@pytest.mark.slow
 def test_whole_model_that_does_not_fit_gets_an_optimizer_of_fewer_bytes(
     tmp_path: Path, llama: Checkpoint
 ) -> None:

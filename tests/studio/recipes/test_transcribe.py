@@ -128,6 +128,7 @@ def test_words_are_learned_and_heard_by_the_engine_of_the_chat(
     assert sum(word in text for word, text in zip(TONES, said, strict=True)) >= 3, said
 
 
+@pytest.mark.slow
 def test_an_adapter_is_merged_and_the_window_is_whole_again(
     tmp_path: Path, tones: Path, whisper: ModelCard
 ) -> None:
@@ -143,6 +144,7 @@ def test_an_adapter_is_merged_and_the_window_is_whole_again(
     assert config.max_source_positions == 1500
 
 
+@pytest.mark.slow
 def test_the_encoder_stays_as_it_is_where_only_the_decoder_is_trained(
     tmp_path: Path, tones: Path
 ) -> None:
@@ -158,8 +160,15 @@ def test_the_encoder_stays_as_it_is_where_only_the_decoder_is_trained(
     assert {name.split(".")[1] for name in changed} == {"decoder"}
 
 
-@pytest.mark.parametrize("weights", ["all", "adapter"])
-@pytest.mark.parametrize("family", ["wav2vec2", "seamless"])
+@pytest.mark.parametrize(
+    ("family", "weights"),
+    [
+        ("wav2vec2", "adapter"),
+        ("seamless", "all"),
+        pytest.param("wav2vec2", "all", marks=pytest.mark.thorough),
+        pytest.param("seamless", "adapter", marks=pytest.mark.thorough),
+    ],
+)
 def test_the_other_families_learn_what_hears_and_keep_the_rest(
     tmp_path: Path, tones: Path, family: str, weights: str
 ) -> None:
@@ -186,6 +195,7 @@ def test_the_other_families_learn_what_hears_and_keep_the_rest(
     backend.close()
 
 
+@pytest.mark.slow
 def test_what_a_model_cannot_write_is_refused_before_anything_is_trained(
     tmp_path: Path, tones: Path, whisper: ModelCard
 ) -> None:
@@ -204,6 +214,7 @@ def test_what_a_model_cannot_write_is_refused_before_anything_is_trained(
 # ---------------------------------------------------------------- it goes on
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize("weights", ["all", pytest.param("adapter", marks=pytest.mark.thorough)])
 def test_a_resumed_job_ends_as_one_that_ran_through(
@@ -238,6 +249,7 @@ class NoRoomRecipe(FullRecipe):
     most = 0
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_where_memory_runs_out_it_goes_on_with_fewer_recordings(
     tmp_path: Path, tones: Path, whisper: ModelCard

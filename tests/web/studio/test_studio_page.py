@@ -521,8 +521,15 @@ def test_the_studio_loads_nothing_from_elsewhere(browser: Browser, studio: Studi
 # ---------------------------------------------------------------- for everybody
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("device", [LAPTOP, PHONE], ids=["laptop", "phone"])
+@pytest.mark.parametrize(
+    ("device", "scheme"),
+    [
+        pytest.param(LAPTOP, "light", id="laptop-light"),
+        pytest.param(PHONE, "dark", id="phone-dark"),
+        pytest.param(LAPTOP, "dark", id="laptop-dark", marks=pytest.mark.thorough),
+        pytest.param(PHONE, "light", id="phone-light", marks=pytest.mark.thorough),
+    ],
+)
 def test_nobody_is_kept_out(
     browser: Browser, studio: StudioPage, device: dict[str, Any], scheme: str, tmp_path: Path
 ) -> None:
