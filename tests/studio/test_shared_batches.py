@@ -209,6 +209,7 @@ def test_one_that_computes_less_than_the_others_is_refused(
     check_alone(alone, full)
     run = FittingRun(shared, "sample", "or not")
     assert run.batching == Batching(4, 2)
+    assert run.sizes["gradient_accumulation_steps"] == 2
     sizes = {**run.sizes, "gradient_accumulation_steps": 6}
     assert training_arguments(shared, SFTConfig, **sizes).gradient_accumulation_steps == 3
     assert training_arguments(shared, SFTConfig).gradient_accumulation_steps == 1

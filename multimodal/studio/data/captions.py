@@ -112,7 +112,9 @@ def preview_captions(settings: JobSettings, folder: Path) -> CaptionPreview:
         test = [one for one in found if one.digest in held]
     _write(folder / TRAIN_FILE, train)
     _write(folder / TEST_FILE, test)
-    shown = [ShownPicture(thumbnail(folder, one.file), one.captions) for one in train[:NAMED]]
+    shown = [
+        ShownPicture(thumbnail(folder, one.file), one.captions[:NAMED]) for one in train[:NAMED]
+    ]
     return CaptionPreview(len(train), len(test), tuple(shown), tuple(notices))
 
 

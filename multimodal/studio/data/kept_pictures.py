@@ -14,6 +14,7 @@ from PIL import Image
 from multimodal.errors import DataError, MediaError
 from multimodal.limits import Limits
 from multimodal.media.ingestion import MediaFolder, is_picture
+from multimodal.media.pixels import flatten
 from multimodal.studio.data.file_texts import suffix_of
 from multimodal.studio.data.folder_files import SourceFile
 from multimodal.studio.data.kept_files import listed
@@ -80,11 +81,12 @@ class PictureKeeper:
 
 
 def thumbnail(folder: Path, file: str) -> bytes:
-    """A JPEG of the picture that was kept as `file` in `folder`."""
+    """A JPEG of the picture that was kept as `file` in `folder`, as it is learned from."""
     buffer = io.BytesIO()
     with Image.open(folder / PICTURES / file) as picture:
-        picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-        picture.convert("RGB").save(buffer, "JPEG", quality=80)
+        shown = flatten(picture)
+        shown.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        shown.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
 
 

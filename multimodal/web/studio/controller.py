@@ -113,7 +113,7 @@ class StudioController:
             case actions.Plan(fields=fields):
                 return self._plan(tab, fields)
             case actions.Preview(fields=fields):
-                unnamed = {**fields, "name": fields.get("name") or "preview"}
+                unnamed = {**fields, "name": str(fields.get("name") or "").strip() or "preview"}
                 found = self._services.preview(self._read(unnamed))
                 return {"parts": tab.changed({"preview": render("preview", preview=found)})}
         jobs = self._services.jobs

@@ -296,7 +296,7 @@ studio.addEventListener("click", (event) => {
   else if (button.dataset.copy) copy(button);
   else if (button.dataset.save) save(button);
   else if (button.dataset.pick) pick(button);
-  else if (button.dataset.form === "preview") submit(button, { do: "preview" }, () => $("#preview-name")?.focus());
+  else if (button.dataset.form === "preview") submit(button, { do: "preview" }, () => { showsAllFaults = false; $("#preview-name")?.focus(); });
   else if (button.dataset.rows && button.getAttribute("aria-disabled") !== "true") ask({ do: "rows", method: button.dataset.rows });
 });
 

@@ -108,6 +108,17 @@ def test_a_table_asks_several_questions_of_a_picture(tmp_path: Path, suffix: str
     assert {row["question"] for row in test} == {"What is it?", "Is it old?"}
 
 
+def test_what_is_translucent_is_shown_as_it_is_learned_from(tmp_path: Path) -> None:
+    data = captioned(tmp_path / "art", 2)
+    for at in range(2):
+        drawn = Image.new("RGBA", (24, 24), (0, 0, 0, 0))
+        drawn.paste((0, 0, 0, 255), (0, 0, 6 + at, 6))
+        drawn.save(data / f"{at}.png")
+    (shown,) = prepared(data, tmp_path).pictures
+    with Image.open(io.BytesIO(shown.thumbnail)) as small:
+        assert small.getpixel((20, 20)) == (255, 255, 255)
+
+
 def test_folders_split_and_leaks_and_doubles_are_told(tmp_path: Path) -> None:
     data = tmp_path / "art"
     captioned(data / "train", 4)

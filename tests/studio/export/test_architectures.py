@@ -15,8 +15,8 @@ from tiny_exports import MODELS, failed, run_export, save_model, text_card, told
 from multimodal.errors import JobError
 from multimodal.studio.export.certificate import digests
 
-LIKE_LLAMA = ("mistral", "qwen2", "llama 3.1")
-"""Whose tensors have the same names and the same permutation."""
+LIKE_LLAMA = ("mistral",)
+"""What a GGUF file calls llama as well."""
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,6 @@ def test_other_tokenizers_and_templates_are_read_alike(tmp_path: Path, family: s
     assert certificate.is_passed, told(certificate)
 
 
-@pytest.mark.thorough
 @pytest.mark.slow
 def test_every_type_of_a_gguf_file_is_written_from_one_load(tmp_path: Path) -> None:
     card = text_card(save_model(tmp_path / "model", "llama"))

@@ -86,7 +86,6 @@ class _AfterSteps(threading.Event):
         return bool(self._folder.status().step >= self._steps)
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("recipe", "train", "test"),
     [

@@ -204,7 +204,6 @@ class StoppingRecipe(DiffusionRecipe):
         return stop_behind(super().make_trainer(*datasets), self._job, 6)
 
 
-@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_job_that_was_stopped_and_resumed_ends_as_one_that_ran_through(
     tmp_path: Path, spots: Path

@@ -214,7 +214,6 @@ def test_what_a_model_cannot_write_is_refused_before_anything_is_trained(
 # ---------------------------------------------------------------- it goes on
 
 
-@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize("weights", ["all", pytest.param("adapter", marks=pytest.mark.thorough)])
 def test_a_resumed_job_ends_as_one_that_ran_through(

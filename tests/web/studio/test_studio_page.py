@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import threading
@@ -13,8 +14,10 @@ import gradio as gr
 import pytest
 from browser import LAPTOP, PHONE, Person, visit
 from conftest import wait_until
+from PIL import Image
 from playwright.sync_api import Browser, Locator, expect
 from studio_page import (
+    PREVIEW,
     StudioPage,
     add_metrics,
     drawing_job,
@@ -25,8 +28,13 @@ from studio_page import (
     write_export,
 )
 
+from multimodal.studio.data.captions import Caption, CaptionPreview, ShownPicture
+from multimodal.studio.data.pictures import PicturePreview
 from multimodal.studio.records import Metric
 from multimodal.web.studio.curves import MOST_POINTS
+
+WIDER = "document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth"
+"""By how many pixels the page is wider than the screen."""
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +55,7 @@ def nothing_taught(studio: StudioPage) -> Iterator[None]:
     studio.studio.installed.clear()
     studio.studio.exports.states.clear()
     studio.studio.missing = ()
+    studio.studio.preview = PREVIEW
 
 
 @pytest.fixture
@@ -440,6 +449,55 @@ def test_the_preview_tells_trained_tokens_apart_without_colour(me: Person, tmp_p
     expect(me.page.get_by_role("heading", name="The data, as the model reads it")).to_be_focused()
 
 
+def test_a_preview_without_a_name_leaves_no_fault_there(me: Person, tmp_path: Path) -> None:
+    go(me, "#studio/new")
+    choose_plan(me, tmp_path)
+    press(me, "Preview the data")
+    expect(me.page.locator(".preview")).to_be_visible()
+    field(me, "Epochs").fill("4")
+    expect(field(me, "Epochs")).to_be_focused()
+    me.page.wait_for_timeout(1500)  # longer than the form waits until it asks
+    expect(field(me, "Name of the result")).not_to_have_attribute("aria-invalid", "true")
+    press(me, "Start")
+    expect(field(me, "Name of the result")).to_have_attribute("aria-invalid", "true")
+
+
+def jpeg(size: tuple[int, int]) -> bytes:
+    made = io.BytesIO()
+    Image.new("RGB", size, "teal").save(made, "JPEG")
+    return made.getvalue()
+
+
+LONG = "A very long caption of a picture. " * 8
+PREVIEWS = {
+    "captions": CaptionPreview(
+        9, 1, (ShownPicture(jpeg((192, 60)), (Caption(LONG, "What is it?"), Caption("<b>"))),), ()
+    ),
+    "classes": PicturePreview(
+        (("cat", 30, 10), ("dog" * 30, 15, 5)), {"cat": (jpeg((192, 108)),) * 3}, ("A notice.",)
+    ),
+    "no classes": PicturePreview((("", 30, 10),), {"": (jpeg((60, 192)),) * 3}, ()),
+}
+
+
+@pytest.mark.parametrize("kind", PREVIEWS)
+def test_pictures_are_previewed_for_everybody(
+    browser: Browser, studio: StudioPage, tmp_path: Path, kind: str
+) -> None:
+    studio.studio.preview = PREVIEWS[kind]
+    with visit(browser, studio.url, color_scheme="dark", **PHONE) as person:
+        go(person, "#studio/new")
+        choose_plan(person, tmp_path)
+        press(person, "Preview the data")
+        shown = person.page.locator(".preview")
+        shown.locator("img").first.wait_for()
+        assert person.barriers(".preview") == []
+        assert person.page.evaluate(WIDER) == 0
+        told = shown.inner_text()
+        assert ("the first 1 class" in told) == (kind == "classes")
+        assert ("<b>" in told) == (kind == "captions")
+
+
 # ---------------------------------------------------------------- what was learned
 
 
@@ -547,10 +605,7 @@ def test_nobody_is_kept_out(
             assert (
                 person.small_targets(".studio :is(a.button, button, input, select)", "label") == []
             )
-            wide = person.page.evaluate(
-                "document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth"
-            )
-            assert wide == 0, f"{address} is wider than the screen"
+            assert person.page.evaluate(WIDER) == 0, f"{address} is wider than the screen"
 
 
 def test_everything_is_reached_by_the_keyboard_alone(
