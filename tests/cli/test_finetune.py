@@ -132,6 +132,7 @@ def test_a_model_is_taught_exported_and_taken_in_elsewhere(models: Path) -> None
     assert "There is a job taught already" in again.stderr
 
 
+@pytest.mark.thorough
 def test_ctrl_c_saves_a_checkpoint_and_the_job_goes_on_by_the_command_that_is_told(
     models: Path,
 ) -> None:

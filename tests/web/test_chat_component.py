@@ -680,8 +680,15 @@ def bring(person: Person, chat: FakePage, state: str, red: Path) -> Pen | None:
     return pen
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        pytest.param(1280, "light", id="1280-light"),
+        pytest.param(390, "dark", id="390-dark"),
+        pytest.param(1280, "dark", id="1280-dark", marks=pytest.mark.thorough),
+        pytest.param(390, "light", id="390-light", marks=pytest.mark.thorough),
+    ],
+)
 @pytest.mark.parametrize("state", STATES)
 def test_nothing_of_the_pane_keeps_anybody_out(
     browser: Browser, server: FakePage, red: Path, state: str, width: int, scheme: str

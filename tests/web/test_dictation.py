@@ -51,7 +51,7 @@ def test_what_cannot_be_written_down_is_attached(person: Person, page: FakePage)
     expect(person.box).to_have_value("")
 
 
-@pytest.mark.parametrize("how", ["key", "button"])
+@pytest.mark.parametrize("how", ["key", pytest.param("button", marks=pytest.mark.thorough)])
 def test_writing_down_can_be_cancelled(person: Person, page: FakePage, how: str) -> None:
     page.source.gate.clear()  # the model that hears never comes
     dictate(person)

@@ -68,6 +68,7 @@ def test_what_fits_is_worked_out_before_a_model_is_chosen(person: Person) -> Non
     told.get_by_text("Fine-tuning SmolLM2 135M on it").wait_for()
 
 
+@pytest.mark.thorough
 def test_a_simulated_card_says_so_and_keeps_what_leaves(
     browser: Browser, all_weights: Path, tmp_path: Path, examples: Path
 ) -> None:
