@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from browser import BOX, Person, launch, place_of, visit
+from browser import BOX, Person, each_look, launch, place_of, still, visit
 from conftest import wait_until
 from fake_page import FakePage, Pen, running_page
 from fakes import picture_file
@@ -680,21 +681,12 @@ def bring(person: Person, chat: FakePage, state: str, red: Path) -> Pen | None:
     return pen
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme"),
-    [
-        pytest.param(1280, "light", id="1280-light"),
-        pytest.param(390, "dark", id="390-dark"),
-        pytest.param(1280, "dark", id="1280-dark", marks=pytest.mark.thorough),
-        pytest.param(390, "light", id="390-light", marks=pytest.mark.thorough),
-    ],
-)
+@each_look(still(1280), still(390))
 @pytest.mark.parametrize("state", STATES)
 def test_nothing_of_the_pane_keeps_anybody_out(
-    browser: Browser, server: FakePage, red: Path, state: str, width: int, scheme: str
+    browser: Browser, server: FakePage, red: Path, state: str, look: dict[str, Any]
 ) -> None:
-    size = {"width": width, "height": 800}
-    look = {"viewport": size, "color_scheme": scheme, "reduced_motion": "reduce"}
+    width = look["viewport"]["width"]
     with visit(browser, server.url, **look) as person:
         pen = bring(person, server, state, red)
         person.page.wait_for_timeout(300)
@@ -704,7 +696,7 @@ def test_nothing_of_the_pane_keeps_anybody_out(
         composer = place_of(person.page.locator("#composer"))
         assert composer["x"] >= 0
         assert composer["x"] + composer["width"] <= width
-        assert composer["y"] + composer["height"] <= size["height"]
+        assert composer["y"] + composer["height"] <= look["viewport"]["height"]
         if pen is not None:
             person.page.get_by_role("button", name="Do not send").click()
             pen.end()

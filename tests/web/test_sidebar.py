@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
-from browser import BOX, Person, visit
+from browser import BOX, Person, each_look, still, visit
 from conftest import wait_until
 from fake_page import FakePage
 from playwright.sync_api import Browser, Locator, expect
@@ -349,21 +350,12 @@ def bring(person: Person, state: str) -> None:
         page.locator("section.fit").wait_for()
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme"),
-    [
-        pytest.param(1280, "light", id="1280-light"),
-        pytest.param(390, "dark", id="390-dark"),
-        pytest.param(1280, "dark", id="1280-dark", marks=pytest.mark.thorough),
-        pytest.param(390, "light", id="390-light", marks=pytest.mark.thorough),
-    ],
-)
+@each_look(still(1280), still(390))
 @pytest.mark.parametrize("state", STATES)
 def test_nothing_of_the_page_keeps_anybody_out(
-    browser: Browser, server: FakePage, state: str, width: int, scheme: str
+    browser: Browser, server: FakePage, state: str, look: dict[str, Any]
 ) -> None:
-    size = {"width": width, "height": 800}
-    look = {"viewport": size, "color_scheme": scheme, "reduced_motion": "reduce"}
+    width = look["viewport"]["width"]
     with visit(browser, server.url, **look) as person:
         bring(person, state)
         person.page.wait_for_timeout(300)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from multimodal.errors import DataError, MediaError
 from multimodal.limits import Limits
-from multimodal.media.ingestion import MediaFolder, is_picture
+from multimodal.media.ingestion import FORMATS, MediaFolder, is_picture
 from multimodal.media.pixels import flatten
 from multimodal.studio.data.file_texts import suffix_of
 from multimodal.studio.data.folder_files import SourceFile
@@ -80,13 +80,19 @@ class PictureKeeper:
         return KeptPicture(self._media.path(part).relative_to(self._folder).as_posix(), part.sha256)
 
 
+def read_picture(path: Path) -> Image.Image:
+    """In RGB; what is transparent on a ground that it stands out from."""
+    with Image.open(path, formats=FORMATS) as stored:
+        stored.load()
+        return flatten(stored)
+
+
 def thumbnail(folder: Path, file: str) -> bytes:
     """A JPEG of the picture that was kept as `file` in `folder`, as it is learned from."""
     buffer = io.BytesIO()
-    with Image.open(folder / PICTURES / file) as picture:
-        shown = flatten(picture)
-        shown.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-        shown.save(buffer, "JPEG", quality=80)
+    shown = read_picture(folder / PICTURES / file)
+    shown.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    shown.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
 
 

@@ -26,10 +26,9 @@ from multimodal.catalog.cards import ModelCard
 from multimodal.errors import BackendError, DataError
 from multimodal.media.pixels import SEEN_SIDE, within
 from multimodal.requests import ChatMessage, TextRequest
-from multimodal.studio.data.kept_pictures import PICTURES
+from multimodal.studio.data.kept_pictures import PICTURES, read_picture
 from multimodal.studio.data.masks import IGNORED
 from multimodal.studio.data.prepare import Row
-from multimodal.studio.recipes.picture_dataset import read_picture
 
 STAND_IN = "Q7stand0in9Z"
 """Words that no template changes."""

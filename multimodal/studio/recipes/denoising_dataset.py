@@ -15,9 +15,9 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
-from multimodal.studio.data.kept_pictures import PICTURES
+from multimodal.studio.data.kept_pictures import PICTURES, read_picture
 from multimodal.studio.data.prepare import Row
-from multimodal.studio.recipes.picture_dataset import read_picture, vary
+from multimodal.studio.recipes.picture_dataset import vary
 from multimodal.studio.settings import Augmentation
 
 TIMESTEPS = 1000

@@ -54,10 +54,7 @@ from multimodal.studio.evaluation.perplexity import evaluation_mode
 from multimodal.studio.recipes.arguments import training_arguments
 from multimodal.studio.recipes.batching import release
 from multimodal.studio.recipes.callbacks import JobCallback
-from multimodal.studio.recipes.denoising_dataset import (
-    DenoisingDataset,
-    collate_noisy,
-)
+from multimodal.studio.recipes.denoising_dataset import DenoisingDataset, collate_noisy
 from multimodal.studio.recipes.denoising_model import (
     AverageCallback,
     DenoisingModel,

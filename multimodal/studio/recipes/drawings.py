@@ -13,11 +13,10 @@ import torch
 from PIL import Image
 
 from multimodal.studio.context import JobContext
-from multimodal.studio.data.kept_pictures import PICTURES
+from multimodal.studio.data.kept_pictures import PICTURES, read_picture
 from multimodal.studio.data.prepare import Row
 from multimodal.studio.evaluation.copies import copied_share
 from multimodal.studio.recipes.denoising_dataset import as_pixels
-from multimodal.studio.recipes.picture_dataset import read_picture
 
 LOOKS = 4
 """Amounts of noise at which a held-out picture is measured."""

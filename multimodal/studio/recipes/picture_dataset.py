@@ -16,9 +16,7 @@ from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from multimodal.media.ingestion import FORMATS
-from multimodal.media.pixels import flatten
-from multimodal.studio.data.kept_pictures import PICTURES
+from multimodal.studio.data.kept_pictures import PICTURES, read_picture
 from multimodal.studio.data.prepare import Row
 from multimodal.studio.settings import Augmentation
 
@@ -73,13 +71,6 @@ class EpochCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
     ) -> None:
         self._pictures.epoch = int(state.epoch or 0)
-
-
-def read_picture(path: Path) -> Image.Image:
-    """In RGB; what is transparent on a ground that it stands out from."""
-    with Image.open(path, formats=FORMATS) as stored:
-        stored.load()
-        return flatten(stored)
 
 
 def vary(picture: Image.Image, random: np.random.Generator, flips: bool) -> Image.Image:

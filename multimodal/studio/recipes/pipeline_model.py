@@ -22,7 +22,7 @@ from multimodal.backends.diffusion.pipeline import free_bytes_of, read_pipeline,
 from multimodal.catalog.cards import ADAPTER_WEIGHTS, ModelCard
 from multimodal.errors import RequestError
 from multimodal.memory.estimate.pipeline_backward import ADAPTED
-from multimodal.studio.data.kept_pictures import PICTURES
+from multimodal.studio.data.kept_pictures import PICTURES, read_picture
 from multimodal.studio.data.prepare import Row
 from multimodal.studio.recipes.latent_dataset import (
     VARIANTS,
@@ -30,7 +30,6 @@ from multimodal.studio.recipes.latent_dataset import (
     EncodedPicture,
     crop_square,
 )
-from multimodal.studio.recipes.picture_dataset import read_picture
 from multimodal.studio.recipes.precision import widen_trained
 from multimodal.studio.settings import Augmentation, JobSettings
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from browser import LAPTOP, PHONE, Person, visit
+from browser import LAPTOP, PHONE, Person, each_look, visit
 from conftest import wait_until
 from PIL import Image
 from playwright.sync_api import Browser, Locator, expect
@@ -579,23 +579,15 @@ def test_the_studio_loads_nothing_from_elsewhere(browser: Browser, studio: Studi
 # ---------------------------------------------------------------- for everybody
 
 
-@pytest.mark.parametrize(
-    ("device", "scheme"),
-    [
-        pytest.param(LAPTOP, "light", id="laptop-light"),
-        pytest.param(PHONE, "dark", id="phone-dark"),
-        pytest.param(LAPTOP, "dark", id="laptop-dark", marks=pytest.mark.thorough),
-        pytest.param(PHONE, "light", id="phone-light", marks=pytest.mark.thorough),
-    ],
-)
+@each_look(LAPTOP, PHONE)
 def test_nobody_is_kept_out(
-    browser: Browser, studio: StudioPage, device: dict[str, Any], scheme: str, tmp_path: Path
+    browser: Browser, studio: StudioPage, look: dict[str, Any], tmp_path: Path
 ) -> None:
     finished_job(studio.jobs)
     finished_job(studio.jobs, "poor", is_passed=False)
     with (
         running_job(studio.jobs),
-        visit(browser, studio.url, color_scheme=scheme, **device) as person,
+        visit(browser, studio.url, **look) as person,
     ):
         for address in ("", "/job/under-way", "/job/ledger", "/job/poor", "/new", "/chats"):
             go(person, f"#studio{address}")
